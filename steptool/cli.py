@@ -1,0 +1,191 @@
+"""`steptool <verb>`: one thin command a stage, and a few tools around them.
+
+Heavy imports happen inside the verbs: `steptool --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steptool.errors import StepToolError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+QUIET = {
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GX_ANALYTICS_ENABLED": "false",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    # Two busy-waiting thread pools on the same cores stop each other: wait asleep instead.
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+"""No telemetry, no noise; a value that the user set stays."""
+
+Round = Annotated[str, typer.Argument(help="Key of the round in params.yaml, such as r1.")]
+
+
+def _stage(name: str, *arguments: str) -> None:
+    importlib.import_module(f"steptool.stages.{name}").main(*arguments)
+
+
+@app.command()
+def run(
+    targets: Annotated[list[str] | None, typer.Argument(help="Stages to bring up to date; all by default.")] = None,
+) -> None:
+    """Bring everything up to date (`dvc repro`), as one tracked pipeline run, and print the results."""
+    from steptool.pipeline import run_pipeline
+
+    run_pipeline(targets or [])
+
+
+@app.command()
+def base() -> None:
+    """Stage: fetch the base model."""
+    _stage("base")
+
+
+@app.command()
+def prepare() -> None:
+    """Stage: write the tasks of the world and the expert demonstrations."""
+    _stage("prepare")
+
+
+@app.command()
+def sft() -> None:
+    """Stage: fine-tune the base model on the demonstrations."""
+    _stage("sft")
+
+
+@app.command()
+def sample(round: Round) -> None:
+    """Stage: sample trajectories of the round's policy."""
+    _stage("sample", round)
+
+
+@app.command()
+def annotate(round: Round) -> None:
+    """Stage: judge every step of the round's trajectories."""
+    _stage("annotate", round)
+
+
+@app.command()
+def validate(round: Round) -> None:
+    """Stage: check that the round's data may be trained on; exit 3 when not."""
+    _stage("validate", round)
+
+
+@app.command()
+def train(round: Round) -> None:
+    """Stage: step-grained PPO on the round's data."""
+    _stage("train", round)
+
+
+@app.command()
+def rft() -> None:
+    """Stage: the RFT baseline, on the same trajectories."""
+    _stage("rft")
+
+
+@app.command()
+def evaluate() -> None:
+    """Stage: every policy on the held-out tasks, at one budget."""
+    _stage("evaluate")
+
+
+@app.command()
+def report() -> None:
+    """Stage: write reports/index.html."""
+    _stage("report")
+
+
+@app.command()
+def register() -> None:
+    """Stage: put the last round's model into the MLflow registry as `candidate`."""
+    _stage("register")
+
+
+@app.command()
+def promote(
+    by: Annotated[str, typer.Option(help="Who promotes; goes on the receipt.")] = os.environ.get("USER", "unknown"),
+) -> None:
+    """Make `candidate` the `champion` if it is provably better; exit 1 when it is not."""
+    from steptool.stages.promote import promote_candidate
+
+    promote_candidate(by)
+
+
+@app.command()
+def rollback(
+    reason: Annotated[str, typer.Option(help="Why; goes on the receipt.")],
+    by: Annotated[str, typer.Option(help="Who rolls back; goes on the receipt.")] = os.environ.get("USER", "unknown"),
+) -> None:
+    """Make the previous champion the champion again."""
+    from steptool.stages.promote import roll_back
+
+    roll_back(by, reason)
+
+
+@app.command()
+def params(
+    profile: Annotated[str | None, typer.Option(help="Name in profiles/, or a file, to lay over params.yaml.")] = None,
+) -> None:
+    """Check params.yaml; with --profile, change it first (`git checkout params.yaml` undoes it)."""
+    from steptool.params import apply_profile, load_params
+    from steptool.storage import write_bytes
+
+    path = Path("params.yaml")
+    if profile:
+        file = Path(profile) if profile.endswith(".yaml") else Path("profiles") / f"{profile}.yaml"
+        write_bytes(path, apply_profile(path, file).encode())
+    settings = load_params(path)
+    typer.echo(f"{path} is valid: world {settings.world.name}, base {settings.model.base}, {len(settings.rounds)} rounds")
+
+
+@app.command()
+def results() -> None:
+    """Print the results table of the last evaluation."""
+    from steptool.stages.evaluate import results_table
+
+    typer.echo(results_table())
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is missing on this machine."""
+    from steptool.doctor import report as examine
+
+    raise typer.Exit(examine())
+
+
+def main() -> None:
+    """Entry point: one clear message for every error that was foreseen."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        app()
+    except StepToolError as error:
+        _fail(error, error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on", 130)
+
+
+def _fail(message: object, code: int) -> None:
+    print(f"steptool: {message}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Every error that a user can meet, each with what was found, where, and what to type next.
+
+    StepToolError            exit 1   something went wrong
+    ├── InputError           exit 2   the user's input is wrong; nothing was written
+    │   ├── ParamsError               params.yaml or a profile (also a ValueError)
+    │   ├── DataError                 a data file: missing, truncated, breaks an invariant (also a ValueError)
+    │   ├── ModelError                a model folder or hub id cannot be used
+    │   └── NotComparable             two evaluations that must not be compared
+    ├── ValidationFailed     exit 3   the data is well-formed but must not be trained on
+    ├── WorldError           exit 1   a world (tool environment) broke; a trajectory ends as `world_error`
+    │   └── RecordingMiss             a recorded world holds no reply for this call (also a KeyError)
+    ├── TrackingError        exit 1   MLflow cannot be reached or refuses
+    └── StorageError         exit 1   an output could not be written: disk full, no permission (also an OSError)
+
+A bad rollout is not in this list: it is a trajectory with a stop reason.
+To add an error: subclass the nearest one, give it an exit code only if scripts must tell it apart.
+"""
+
+from __future__ import annotations
+
+
+class StepToolError(Exception):
+    """Base of all errors raised on purpose. `fix` is the next thing to type or change."""
+
+    exit_code = 1
+
+    def __init__(self, found: str, *, where: str | None = None, fix: str | None = None) -> None:
+        self.found, self.where, self.fix = found, where, fix
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        text = f"{self.where}: {self.found}" if self.where else self.found
+        return f"{text}\n  fix: {self.fix}" if self.fix else text
+
+
+class InputError(StepToolError):
+    exit_code = 2
+
+
+class ParamsError(InputError, ValueError):
+    """A bad value or an unknown key in params.yaml; all problems of a file come in one error."""
+
+
+class DataError(InputError, ValueError):
+    """A data file is missing, truncated, of another schema version, or breaks an invariant."""
+
+
+class ModelError(InputError):
+    """A model folder lacks a part (weights, tokenizer, value head) or does not fit its adapter."""
+
+
+class NotComparable(InputError):
+    """Two evaluations differ in budget, tasks, world or judge, so their difference means nothing."""
+
+
+class ValidationFailed(StepToolError):
+    exit_code = 3
+
+
+class WorldError(StepToolError):
+    """The world itself failed, as opposed to a tool that answers with an error."""
+
+
+class RecordingMiss(WorldError, KeyError):
+    """No recorded reply for this call."""
+
+    def __str__(self) -> str:  # KeyError would show the repr
+        return self._text()
+
+
+class TrackingError(StepToolError):
+    """The tracking server cannot be reached or refuses; what the stage wrote is kept."""
+
+
+class StorageError(StepToolError, OSError):
+    """An output could not be written whole; the previous one is still in place."""

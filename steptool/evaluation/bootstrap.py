@@ -1,0 +1,78 @@
+"""Percentile bootstrap over tasks, for means and for ratios of means (Efron & Tibshirani 1993, ch. 13). Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steptool.types import Frozen
+
+Floats = NDArray[np.float64]
+
+CHUNK = 1_000
+"""Resamples drawn at once: bounds memory to CHUNK × tasks counts."""
+
+
+class Estimate(Frozen):
+    """A number with its interval; all three are None where nothing was there to measure."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+def bootstrap_ratios(
+    numerators: Floats, denominators: Floats, *, resamples: int, confidence: float, rng: np.random.Generator
+) -> list[Estimate]:
+    """Estimate Σ numerator / Σ denominator of each row, resampling the columns with replacement.
+
+    numerators, denominators: [metrics, tasks]. A plain mean over tasks has a denominator of ones. All
+    rows share the same resamples: one draw of tasks moves every metric together.
+    confidence: in (0, 1); 0.95 gives the 2.5 % and 97.5 % quantiles.
+    A row whose denominator is all zero yields Estimate(None).
+    """
+    metrics, tasks = numerators.shape
+    if tasks == 0:
+        return [Estimate(value=None)] * metrics
+    resampled = _resample(numerators, denominators, resamples, rng)
+    values = _ratio(numerators.sum(axis=1), denominators.sum(axis=1))
+    estimates = []
+    for value, drawn in zip(values, resampled.T, strict=True):
+        if np.isnan(value):
+            estimates.append(Estimate(value=None))
+            continue
+        low, high = _quantiles(drawn[~np.isnan(drawn)], confidence)
+        estimates.append(Estimate(value=float(value), low=low, high=high))
+    return estimates
+
+
+def bootstrap_mean(
+    values: Floats, *, resamples: int, confidence: float, rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """Mean of values [tasks], at least one, with the ends of its interval."""
+    resampled = _resample(values[None], np.ones((1, len(values))), resamples, rng)
+    return float(values.mean()), *_quantiles(resampled[:, 0], confidence)
+
+
+def _resample(numerators: Floats, denominators: Floats, resamples: int, rng: np.random.Generator) -> Floats:
+    """Resampled ratios [resamples, metrics]."""
+    tasks = numerators.shape[1]
+    chunks = []
+    for start in range(0, resamples, CHUNK):
+        rows = min(CHUNK, resamples - start)
+        # How often each task is drawn says all about a resample, and makes its sums one matrix product.
+        drawn = rng.integers(tasks, size=(rows, tasks)) + tasks * np.arange(rows)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=rows * tasks).reshape(rows, tasks).astype(np.float64)
+        chunks.append(_ratio(weights @ numerators.T, weights @ denominators.T))
+    return np.concatenate(chunks)
+
+
+def _quantiles(drawn: Floats, confidence: float) -> tuple[float, float]:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """numerator / denominator, NaN where the denominator is 0."""
+    return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator != 0)

@@ -1,0 +1,133 @@
+"""Is one policy better than another? Paired over tasks, at one budget, or not at all. Pure."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest, permutation_test
+
+from steptool.errors import NotComparable
+from steptool.evaluation.bootstrap import bootstrap_mean
+from steptool.evaluation.metrics import ALL, Budget, Evaluation
+from steptool.types import Frozen
+
+
+class Difference(Frozen):
+    """Candidate minus baseline over one group of tasks; rates as fractions, not percent."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    """Two-sided, of no difference: exact sign test (McNemar) where every task was won, lost or tied whole;
+    else a sign-flip permutation test of the mean."""
+    won: int
+    """Tasks that the candidate solved better."""
+    lost: int
+    tied: int
+
+    @property
+    def tasks(self) -> int:
+        return self.won + self.lost + self.tied
+
+    @property
+    def win_rate(self) -> float:
+        """Share of tasks won, a tie counting half; 0.5 says no difference."""
+        return (self.won + self.tied / 2) / self.tasks
+
+    @property
+    def significant(self) -> bool:
+        """The whole interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+
+class Comparison(Difference):
+    """The difference over all tasks, and over each group."""
+
+    candidate: str
+    baseline: str
+    confidence: float
+    groups: dict[str, Difference]
+
+
+def compare(candidate: Evaluation, baseline: Evaluation, *, resamples: int, confidence: float, seed: int) -> Comparison:
+    """Paired difference of the pass rate, with a bootstrap interval over tasks.
+
+    Raises NotComparable, listing every difference, unless both were measured at the same budget on the same tasks.
+    """
+    refuse_unless_comparable(candidate, baseline)
+    rng = np.random.default_rng(seed)
+    groups = {}
+    for group, tasks in baseline.groups.items():
+        paired = np.array([candidate.solved[task] - baseline.solved[task] for task in tasks])
+        groups[group] = paired_difference(paired, resamples=resamples, confidence=confidence, rng=rng)
+    return Comparison(
+        **groups[ALL].model_dump(),
+        candidate=candidate.name,
+        baseline=baseline.name,
+        confidence=confidence,
+        groups=groups,
+    )
+
+
+def refuse_unless_comparable(candidate: Evaluation, baseline: Evaluation) -> None:
+    found = [
+        f"{field}: {_show(getattr(candidate.budget, field))} against {_show(getattr(baseline.budget, field))}"
+        for field in Budget.model_fields
+        if getattr(candidate.budget, field) != getattr(baseline.budget, field)
+    ]
+    only_candidate, only_baseline = (
+        sorted(candidate.solved.keys() - baseline.solved.keys()),
+        sorted(baseline.solved.keys() - candidate.solved.keys()),
+    )
+    for evaluation, missing in ((candidate, only_candidate), (baseline, only_baseline)):
+        if missing:
+            more = ", …" if len(missing) > 3 else ""
+            found.append(f"{len(missing)} tasks only in {evaluation.name}: {', '.join(missing[:3])}{more}")
+    shared = candidate.solved.keys() & baseline.solved.keys()
+    subset_of = [
+        {task: subset for subset, tasks in evaluation.subsets.items() for task in tasks if task in shared}
+        for evaluation in (candidate, baseline)
+    ]
+    if subset_of[0] != subset_of[1]:
+        found.append("subsets: shared tasks belong to different subsets")
+    if found:
+        raise NotComparable(
+            f"{candidate.name} and {baseline.name} were measured under different conditions:\n  " + "\n  ".join(found),
+            fix="evaluate both again at one budget: `dvc repro --force evaluate`",
+        )
+
+
+def _show(value: object) -> str:
+    name, revision = getattr(value, "name", None), getattr(value, "revision", None)
+    return f"{name}@{revision}" if name is not None else str(value)
+
+
+def paired_difference(
+    paired: NDArray[np.float64], *, resamples: int, confidence: float, rng: np.random.Generator
+) -> Difference:
+    """paired: [tasks], candidate minus baseline of each task, in [-1, 1]; at least one task."""
+    difference, low, high = bootstrap_mean(paired, resamples=resamples, confidence=confidence, rng=rng)
+    won, lost = int(np.sum(paired > 0)), int(np.sum(paired < 0))
+    return Difference(
+        difference=difference,
+        low=low,
+        high=high,
+        p_value=_p_value(paired, won, lost, resamples, rng),
+        won=won,
+        lost=lost,
+        tied=len(paired) - won - lost,
+    )
+
+
+def _p_value(paired: NDArray[np.float64], won: int, lost: int, resamples: int, rng: np.random.Generator) -> float:
+    if won + lost <= 1:
+        return 1.0  # one discordant task is as likely either way
+    discordant = paired[paired != 0]  # ties say nothing of the direction
+    if np.all(np.abs(discordant) == 1):
+        return float(binomtest(won, won + lost, 0.5).pvalue)
+    # scipy enumerates all 2^n sign flips where they are no more than `resamples`.
+    result = permutation_test(
+        (discordant,), np.mean, permutation_type="samples", vectorized=True, n_resamples=resamples, batch=1_000, rng=rng
+    )
+    return float(result.pvalue)

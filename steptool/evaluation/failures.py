@@ -1,0 +1,62 @@
+"""Why an attempt failed: one cause for each, from how it ended. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from steptool.evaluation.metrics import Evaluation
+from steptool.types import ScoredTrajectory, StopReason, Trajectory
+
+
+class Cause(StrEnum):
+    """Ordered from the answer back to the syntax: the further down, the less the policy has learned."""
+
+    wrong_answer = "wrong answer"
+    gave_up = "gave up"
+    budget = "out of calls or tokens"
+    bad_arguments = "bad arguments"
+    unknown_tool = "unknown tool"
+    parse_error = "parse error"
+    fault = "world or engine fault"
+    no_attempt = "no attempt"
+
+
+ARGUMENT_ERRORS = frozenset({"missing_argument", "invalid_argument"})
+
+
+def failure_cause(trajectory: Trajectory) -> Cause:
+    """Cause of an unsolved attempt.
+
+    One that ran out of calls or tokens is put down to its last action where that could not even be
+    run, since a policy stuck on bad syntax spends its budget on it.
+    """
+    match trajectory.stop_reason:
+        case StopReason.finished:
+            return Cause.wrong_answer
+        case StopReason.gave_up:
+            return Cause.gave_up
+        case StopReason.engine_error | StopReason.world_error:
+            return Cause.fault
+    if not trajectory.steps:
+        return Cause.budget
+    last = trajectory.steps[-1]
+    error = last.observation.error if last.observation else None
+    if last.parse_error is not None:
+        return Cause.parse_error
+    if error == "unknown_tool":
+        return Cause.unknown_tool
+    return Cause.bad_arguments if error in ARGUMENT_ERRORS else Cause.budget
+
+
+def failure_shares(evaluation: Evaluation, judged: Sequence[ScoredTrajectory]) -> dict[Cause, float]:
+    """Share of all attempts lost to each cause; with the pass rate they sum to 1.
+
+    A verdict between 0 and 1 loses the part that is missing to 1.
+    """
+    expected = len(evaluation.solved) * evaluation.budget.attempts
+    lost = dict.fromkeys(Cause, 0.0)
+    for scored in judged:
+        lost[failure_cause(scored.trajectory)] += 1 - scored.solved
+    lost[Cause.no_attempt] += expected - len(judged)
+    return {cause: amount / expected for cause, amount in lost.items()}

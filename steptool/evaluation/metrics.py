@@ -1,0 +1,236 @@
+"""What a policy does with a fixed set of tasks at a fixed budget. Pure.
+
+Every rate has a fixed denominator: the task list. A task without a trajectory, and an attempt that
+is missing, counts as unsolved and unfinished, so that a policy gains nothing by crashing.
+Several attempts at a task are averaged first; the bootstrap then draws tasks, the independent unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from steptool.errors import DataError
+from steptool.evaluation.bootstrap import Estimate, bootstrap_ratios
+from steptool.types import (
+    SUBSETS,
+    Frozen,
+    Revision,
+    Sampling,
+    ScoredTrajectory,
+    StopReason,
+    Task,
+    content_hash,
+)
+
+METRICS: Mapping[str, str] = {
+    "pass_rate": "mean verdict over all tasks",
+    "finish_rate": "share of attempts that end with an answer",
+    "pass_rate_finished": "mean verdict over the attempts that end with an answer",
+    "tool_recall": "share of a task's relevant tools that were called",
+    "calls_per_task": "actions of an attempt, Finish included",
+    "tokens_per_task": "tokens sampled in an attempt",
+    "call_success": "share of calls (the last step apart) that succeeded",
+}
+
+ALL = "all"
+ROLL_UPS: Mapping[str, str] = {"I1": "G1_", "I2": "G2_", "I3": "G3_"}
+"""ToolBench's names of the three instruction groups, and the subsets that each gathers."""
+
+
+class Budget(Frozen):
+    """The conditions of an evaluation. Two evaluations may be compared only when these are equal."""
+
+    max_calls: int
+    """Most actions of one attempt, `Finish` included."""
+    max_tokens: int
+    """Most tokens of one attempt, context included."""
+    max_step_tokens: int
+    """Most sampled tokens of one action."""
+    temperature: float
+    top_p: float = 1.0
+    strategy: str
+    attempts: int = Field(ge=1)
+    """Attempts at every task, averaged."""
+    world: Revision
+    annotator: Revision
+    split: str
+    task_ids_hash: str
+
+    @classmethod
+    def of(
+        cls,
+        tasks: Sequence[Task],
+        sampling: Sampling,
+        *,
+        attempts: int,
+        world: Revision,
+        annotator: Revision,
+        split: str,
+    ) -> Budget:
+        return cls(
+            **sampling.model_dump(),
+            attempts=attempts,
+            world=world,
+            annotator=annotator,
+            split=split,
+            task_ids_hash=task_ids_hash(task.id for task in tasks),
+        )
+
+
+class Evaluation(Frozen):
+    """One policy, measured; what `metrics/<name>.json` holds."""
+
+    name: str
+    """Short name of the policy in tables: sft, r1, …, rft."""
+    policy: Revision
+    budget: Budget
+    confidence: float
+    """Coverage of the intervals in `metrics`."""
+    solved: dict[str, float]
+    """Task id → mean verdict of its attempts, in [0, 1]; every task is in it."""
+    subsets: dict[str, tuple[str, ...]]
+    """Subset → its task ids."""
+    metrics: dict[str, dict[str, Estimate]]
+    """Group (each subset, I1, I2, I3, all) → metric (see METRICS) → estimate."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if task_ids_hash(self.solved) != self.budget.task_ids_hash:
+            raise ValueError(f"{len(self.solved)} task ids do not match the budget's task_ids_hash")
+        listed = sorted(task for tasks in self.subsets.values() for task in tasks)
+        if listed != sorted(self.solved):
+            raise ValueError("subsets and solved list different tasks")
+        return self
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """Group → task ids, in the order of the tables."""
+        return group_tasks({task: subset for subset, tasks in self.subsets.items() for task in tasks})
+
+    @property
+    def pass_rate(self) -> float:
+        return self.metrics[ALL]["pass_rate"].value or 0.0
+
+    @property
+    def finish_rate(self) -> float:
+        return self.metrics[ALL]["finish_rate"].value or 0.0
+
+    def summary(self) -> dict[str, float]:
+        """Flat numbers over all tasks, and the pass rate of every group: for tracking and `dvc metrics`."""
+        flat = {metric: estimate.value for metric, estimate in self.metrics[ALL].items()}
+        flat |= {f"pass_rate_{group}": row["pass_rate"].value for group, row in self.metrics.items() if group != ALL}
+        return {name: value for name, value in flat.items() if value is not None}
+
+
+def task_ids_hash(task_ids: Iterable[str]) -> str:
+    return content_hash(sorted(task_ids))
+
+
+def group_tasks(subset_of: Mapping[str, str]) -> dict[str, list[str]]:
+    """Task ids of each subset present, of each roll-up, and of all; ids keep their order."""
+    present = set(subset_of.values())
+    order = [subset for subset in SUBSETS if subset in present] + sorted(present - set(SUBSETS))
+    groups = {subset: [task for task, own in subset_of.items() if own == subset] for subset in order}
+    for name, prefix in ROLL_UPS.items():
+        if members := [task for task, own in subset_of.items() if own.startswith(prefix)]:
+            groups[name] = members
+    return groups | {ALL: list(subset_of)}
+
+
+def evaluate(
+    name: str,
+    policy: Revision,
+    scored: Sequence[ScoredTrajectory],
+    tasks: Sequence[Task],
+    budget: Budget,
+    *,
+    resamples: int,
+    confidence: float,
+    rng: np.random.Generator,
+) -> Evaluation:
+    """Measure one policy on `tasks`.
+
+    Raises DataError for a trajectory of an unknown task, of another policy, sampled under other conditions
+    than `budget` says, or beyond the attempts that the budget allows.
+    """
+    by_task = _attempts_by_task(scored, tasks, policy, budget)
+    fractions = np.array([_task_fractions(by_task[task.id], task, budget.attempts) for task in tasks])
+    fractions = fractions.reshape(len(tasks), len(METRICS), 2)
+    solved = {task.id: float(fractions[row, 0, 0]) for row, task in enumerate(tasks)}
+    groups = group_tasks({task.id: task.subset for task in tasks})
+    row_of = {task.id: row for row, task in enumerate(tasks)}
+    metrics = {}
+    for group, members in groups.items():
+        part = fractions[[row_of[task] for task in members]]
+        estimates = bootstrap_ratios(
+            part[:, :, 0].T, part[:, :, 1].T, resamples=resamples, confidence=confidence, rng=rng
+        )
+        metrics[group] = dict(zip(METRICS, estimates, strict=True))
+    subsets = {subset: tuple(groups[subset]) for subset in groups if subset not in (*ROLL_UPS, ALL)}
+    return Evaluation(
+        name=name, policy=policy, budget=budget, confidence=confidence, solved=solved, subsets=subsets, metrics=metrics
+    )
+
+
+def _attempts_by_task(
+    scored: Sequence[ScoredTrajectory], tasks: Sequence[Task], policy: Revision, budget: Budget
+) -> dict[str, list[ScoredTrajectory]]:
+    by_task: dict[str, dict[int, ScoredTrajectory]] = {task.id: {} for task in tasks}
+    again = "run `dvc repro evaluate`: its inputs changed since these trajectories were made"
+    for record in scored:
+        trajectory = record.trajectory
+        where = f"trajectory {trajectory.id} of task {trajectory.task_id}"
+        if trajectory.task_id not in by_task:
+            raise DataError("is of a task outside the evaluated set", where=where, fix=again)
+        if trajectory.policy != policy:
+            raise DataError(f"was made by {trajectory.policy}, not {policy}", where=where, fix=again)
+        if not 0 <= trajectory.attempt < budget.attempts:
+            raise DataError(f"is attempt {trajectory.attempt} of {budget.attempts}", where=where, fix=again)
+        if trajectory.attempt in by_task[trajectory.task_id]:
+            raise DataError(f"repeats attempt {trajectory.attempt}", where=where, fix=again)
+        found = trajectory.sampling.model_dump() | {"world": trajectory.world, "annotator": record.annotator}
+        broken = [
+            f"{key} {value} against the budget's {getattr(budget, key)}"
+            for key, value in found.items()
+            if value != getattr(budget, key)
+        ]
+        if len(trajectory.steps) > budget.max_calls:
+            broken.append(f"{len(trajectory.steps)} actions against the budget's {budget.max_calls}")
+        if broken:
+            raise DataError("broke the budget: " + "; ".join(broken), where=where, fix=again)
+        by_task[trajectory.task_id][trajectory.attempt] = record
+    return {task: [attempts[key] for key in sorted(attempts)] for task, attempts in by_task.items()}
+
+
+def _task_fractions(attempts: Sequence[ScoredTrajectory], task: Task, expected: int) -> list[tuple[float, float]]:
+    """(numerator, denominator) of each metric, in the order of METRICS, averaged over `expected` attempts.
+
+    Rates over all tasks have the denominator 1 whether or not there was an attempt; conditional ones
+    count what was there.
+    """
+    relevant = set(task.relevant_tools)
+    total = np.zeros((len(METRICS), 2))
+    for record in attempts:
+        steps = record.trajectory.steps
+        finished = float(record.trajectory.stop_reason is StopReason.finished)
+        called = {step.call.name for step in steps if step.call is not None}
+        success = [judgement.success for judgement in record.judgements if judgement.success is not None]
+        total += [
+            (record.solved, 0),
+            (finished, 0),
+            (finished * record.solved, finished),
+            (len(relevant & called) / len(relevant) if relevant else 0, 0),
+            (len(steps), 1),
+            (sum(len(step.action_ids) for step in steps), 1),
+            (sum(success), len(success)),
+        ]
+    total /= expected
+    names = list(METRICS)
+    total[names.index("pass_rate"), 1] = 1
+    total[names.index("finish_rate"), 1] = 1
+    total[names.index("tool_recall"), 1] = 1 if relevant else 0
+    return [(float(numerator), float(denominator)) for numerator, denominator in total]

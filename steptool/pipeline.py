@@ -1,0 +1,48 @@
+"""`steptool run`: the whole DVC graph as one tracked pipeline run, then the results."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from steptool.errors import StepToolError
+from steptool.params import load_params
+from steptool.registry.tracking import PARENT_VARIABLE, Tracking
+from steptool.stages.common import PARAMS, REPORT
+
+
+def run_pipeline(targets: list[str]) -> None:
+    """Run `dvc repro` with a parent run around it; raises StepToolError when a stage fails.
+
+    The stages run in a process group of their own: when this process ends, by Ctrl-C too, so do they.
+    """
+    started = time.monotonic()
+    params = load_params(PARAMS)
+    tracking = Tracking(None, params.tracking.experiment)
+    parent = tracking.new_pipeline()
+    code = _repro(targets, os.environ | {PARENT_VARIABLE: parent})
+    tracking.end_pipeline(parent, succeeded=code == 0)
+    if code != 0:
+        raise StepToolError(
+            f"`dvc repro` ended with {code}; what was finished is kept",
+            fix="mend what the lines above say, then run the same command again: it goes on from there",
+        )
+    if not targets:
+        from steptool.stages.evaluate import results_table
+
+        print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def _repro(targets: list[str], environment: dict[str, str]) -> int:
+    # --wait-for-lock: DVC's own patience is 3 s, and a stage that loses that race is not recorded.
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *targets]
+    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        return child.wait()
+    except BaseException:
+        os.killpg(child.pid, signal.SIGTERM)
+        child.wait()
+        raise

@@ -1,0 +1,139 @@
+"""What could not be logged: kept on disk, one JSONL file a run, and sent later.
+
+An entry says everything that MLflow needs, so sending is the same act whether it happens at once
+or a day later, and sending twice is harmless (MLflow ignores a metric, parameter, tag or input
+that it already has).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from steptool.errors import DataError, StorageError
+
+
+class Record(BaseModel):
+    # NaN and infinity are facts worth keeping; pydantic reads these strings back as numbers
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Metric(Record):
+    key: str
+    value: float
+    step: int
+    timestamp_ms: int
+
+
+class Dataset(Record):
+    """A dataset by content: `digest` is at most 36 characters, `source` a path as the user wrote it."""
+
+    name: str
+    digest: str
+    source: str
+    context: str
+
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+class Entry(Record):
+    """One thing to tell MLflow about one run."""
+
+    run_id: str
+    metrics: tuple[Metric, ...] = ()
+    params: dict[str, str] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict)
+    dataset: Dataset | None = None
+    artifact: str | None = None
+    """A file or folder on this machine."""
+    artifact_folder: str | None = None
+    """Where it goes among the run's artifacts; None for the top."""
+    status: Status | None = None
+    """Set where the run has ended, at `ended_ms`."""
+    ended_ms: int | None = None
+
+
+class Spool:
+    """The entries of one stage that wait to be sent, in order, in `folder/<run_id>.jsonl`.
+
+    The first line holds the tracking URI they are meant for. Artifacts are copied next to it,
+    since the original may be replaced before they are sent. What MLflow will never take goes to
+    `<run_id>.refused`, for people to read.
+    """
+
+    def __init__(self, folder: Path, run_id: str, uri: str) -> None:
+        self.path = folder / f"{run_id}.jsonl"
+        self.refused_path = folder / f"{run_id}.refused"
+        self._copies = folder / run_id
+        self._uri = uri
+
+    def append(self, entry: Entry) -> None:
+        """Keep `entry` until it can be sent. Raises StorageError if the disk will not have it."""
+        self._append(self.path, entry)
+
+    def refuse(self, entry: Entry) -> None:
+        self._append(self.refused_path, entry)
+
+    def remove(self) -> None:
+        """Forget what waited; its copies of artifacts too, unless a refused entry names them."""
+        self.path.unlink(missing_ok=True)
+        if not self.refused_path.exists():
+            shutil.rmtree(self._copies, ignore_errors=True)
+
+    def _append(self, path: Path, entry: Entry) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if entry.artifact is not None:
+                entry = entry.model_copy(update={"artifact": str(self._copy(Path(entry.artifact)))})
+            is_new = not path.exists()
+            with path.open("a", encoding="utf-8") as file:
+                if is_new:
+                    file.write(_Header(uri=self._uri).model_dump_json() + "\n")
+                file.write(entry.model_dump_json(exclude_defaults=True) + "\n")
+        except OSError as error:
+            raise StorageError(
+                f"the log cannot be kept: {error.strerror or error}", where=str(path), fix="free some space"
+            ) from error
+
+    def _copy(self, source: Path) -> Path:
+        if source.is_relative_to(self._copies):
+            return source
+        number = sum(1 for _ in self._copies.iterdir()) if self._copies.exists() else 0
+        target = self._copies / str(number) / source.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
+        return target
+
+
+class _Header(Record):
+    uri: str
+
+
+def waiting(folder: Path, uri: str) -> list[tuple[Spool, list[Entry]]]:
+    """Every run in `folder` with entries for the tracking server at `uri`, oldest first.
+
+    A last line cut off by a kill is dropped; any other broken line raises DataError with its number.
+    """
+    found = []
+    for path in sorted(folder.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime, path.name)):
+        lines = path.read_text(encoding="utf-8").split("\n")
+        lines.pop()  # "" after the last newline, or a line that was being written
+        if not lines or _Header.model_validate_json(lines[0]).uri != uri:
+            continue
+        entries = []
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                entries.append(Entry.model_validate_json(line))
+            except ValueError as error:
+                raise DataError(
+                    "not a log entry", where=f"{path}:{number}", fix="delete that line, then try again"
+                ) from error
+        found.append((Spool(folder, path.stem, uri), entries))
+    return found

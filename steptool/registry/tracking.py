@@ -1,0 +1,263 @@
+"""What happened: one MLflow run a stage, under one parent run for the whole pipeline.
+
+A server that does not answer at the start of a stage is a TrackingError before any work is done.
+One that is lost later costs nothing: the stage goes on, says so in one line, and what could not be
+logged waits in `.steptool/unlogged/` until a later stage, or `Tracking.flush_unlogged`, sends it.
+
+Which parent a stage belongs to: the one named by STEPTOOL_PARENT_RUN_ID (`steptool run` and the
+flows set it), else the one in `.steptool/pipeline_run`, which the first stage writes. So stages run
+one by one, or by a bare `dvc repro`, gather under one parent until `new_pipeline` opens the next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+from steptool.errors import DataError, TrackingError
+from steptool.registry.client import RefusedError, connect, resolve_uri, told_plainly, without_password
+from steptool.registry.environment import describe_environment, host_name, process_runs
+from steptool.registry.sending import send
+from steptool.registry.spool import Dataset, Entry, Metric, Spool, Status, waiting
+from steptool.storage import write_json
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PARENT_VARIABLE = "STEPTOOL_PARENT_RUN_ID"
+WORK = Path(".steptool")
+FLUSH_ROWS = 500
+FLUSH_SECONDS = 5.0
+"""Metrics are sent when this many wait, or this long after the last sending."""
+
+
+class Tracking:
+    """Runs of one experiment.
+
+    `uri` None takes MLFLOW_TRACKING_URI, else the SQLite database `mlflow.db` in `root`. Nothing is
+    read or written before the first use.
+    """
+
+    def __init__(self, uri: str | None, experiment: str, *, root: Path = Path()) -> None:
+        self.root = root.resolve()
+        self.uri = resolve_uri(uri, self.root)
+        self.experiment = experiment
+        self.public_uri = without_password(self.uri)
+        self.unlogged = self.root / WORK / "unlogged"
+
+    @cached_property
+    def _connection(self) -> tuple[MlflowClient, str]:
+        return connect(self.uri, self.experiment)
+
+    @property
+    def client(self) -> MlflowClient:
+        """The MLflow client. Raises TrackingError if MLflow cannot be reached."""
+        return self._connection[0]
+
+    @property
+    def experiment_id(self) -> str:
+        return self._connection[1]
+
+    def new_pipeline(self, name: str = "pipeline") -> str:
+        """Open the parent run of the stages to come, and return its id."""
+        run_id = self._create_run(name, {"steptool.kind": "pipeline"} | describe_environment(self.root))
+        write_json(self._parent_file, {"run_id": run_id, "experiment": self.experiment, "uri": self.public_uri})
+        return run_id
+
+    def end_pipeline(self, run_id: str, *, succeeded: bool) -> None:
+        with told_plainly(self.uri, "end the pipeline's run"):
+            self.client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+    def pipeline_run_id(self) -> str:
+        """The parent of the next stage's run; opens one where there is none. See the module's rule."""
+        if run_id := os.environ.get(PARENT_VARIABLE):
+            return run_id
+        self._parent_file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._parent_file.with_suffix(".lock")):  # stages may start side by side
+            return self._remembered_parent() or self.new_pipeline()
+
+    @contextmanager
+    def stage(
+        self, name: str, *, round: str | None = None, params: Mapping[str, Any] | None = None
+    ) -> Iterator[StageRun]:
+        """Track one stage. Its run ends as FINISHED, as FAILED on an exception, as KILLED on an interrupt.
+
+        Raises TrackingError, before the block starts, if MLflow cannot be reached.
+        """
+        label = f"{name}@{round}" if round else name
+        parent = self.pipeline_run_id()
+        self.flush_unlogged()
+        self._end_killed_runs(parent, label)
+        tags = describe_environment(self.root) | {
+            "steptool.kind": "stage",
+            "steptool.stage": label,
+            "mlflow.parentRunId": parent,
+            "mlflow.source.name": f"steptool {name}" + (f" {round}" if round else ""),
+            "mlflow.source.type": "LOCAL",
+        }
+        run = StageRun(self, self._create_run(label, tags), label, parent)
+        run.params(params or {})
+        started = time.monotonic()
+        try:
+            yield run
+        except BaseException as error:
+            is_fault = isinstance(error, Exception)
+            run.end("FAILED" if is_fault else "KILLED", time.monotonic() - started, f"{type(error).__name__}: {error}")
+            raise
+        run.end("FINISHED", time.monotonic() - started, "")
+
+    def flush_unlogged(self) -> int:
+        """Send what earlier runs could not; returns how many entries were sent.
+
+        An entry that MLflow will never take is set aside in `<run_id>.refused`. Raises TrackingError
+        if MLflow cannot be reached; then everything stays.
+        """
+        sent = 0
+        for spool, entries in waiting(self.unlogged, self.public_uri):
+            for entry in entries:
+                sent += self.deliver(entry, spool)
+            spool.remove()
+        return sent
+
+    def deliver(self, entry: Entry, spool: Spool) -> bool:
+        """Send `entry`; False if MLflow refused it, which is said in one line and kept in `spool`.
+
+        Raises TrackingError if MLflow cannot be reached.
+        """
+        try:
+            with told_plainly(self.uri, "log"):
+                send(self.client, entry)
+        except RefusedError as error:
+            spool.refuse(entry)
+            _warn(f"{error.found}; kept in {spool.refused_path}")
+            return False
+        return True
+
+    @property
+    def _parent_file(self) -> Path:
+        return self.root / WORK / "pipeline_run"
+
+    def _remembered_parent(self) -> str | None:
+        """The run in `.steptool/pipeline_run`, if it is one of this experiment that still exists."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            noted = json.loads(self._parent_file.read_text())
+            if (noted["uri"], noted["experiment"]) != (self.public_uri, self.experiment):
+                return None
+            run = self.client.get_run(noted["run_id"])
+        except (FileNotFoundError, ValueError, TypeError, KeyError, MlflowException):
+            return None
+        return str(noted["run_id"]) if run.info.lifecycle_stage == "active" else None
+
+    def _create_run(self, name: str, tags: dict[str, str]) -> str:
+        with told_plainly(self.uri, "start a run"):
+            run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
+        return str(run.info.run_id)
+
+    def _end_killed_runs(self, parent: str, label: str) -> None:
+        """Mark the runs of this stage whose process is gone: SIGKILL left them RUNNING for ever."""
+        question = (
+            f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`steptool.stage` = '{label}' "
+            f"AND tags.`steptool.host` = '{host_name()}' AND attributes.status = 'RUNNING'"
+        )
+        with told_plainly(self.uri, "look for earlier runs"):
+            for run in self.client.search_runs([self.experiment_id], question):
+                if not process_runs(int(run.data.tags["steptool.pid"])):
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+
+
+class StageRun:
+    """The tracked run of one stage. No method raises because MLflow is gone; see the module's docstring."""
+
+    def __init__(self, tracking: Tracking, run_id: str, label: str, parent: str) -> None:
+        self.run_id = run_id
+        self._tracking, self._label, self._parent = tracking, label, parent
+        self._spool = Spool(tracking.unlogged, run_id, tracking.public_uri)
+        self._metrics: list[Metric] = []
+        self._flushed = time.monotonic()
+        self._lost = False
+
+    def params(self, params: Mapping[str, Any]) -> None:
+        """Log settings; nested ones get dotted names."""
+        self._deliver(Entry(run_id=self.run_id, params=flatten(params)))
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Log numbers of one optimiser step (or whatever the stage counts); sent in batches."""
+        now = int(time.time() * 1000)
+        self._metrics += [Metric(key=k, value=float(v), step=step, timestamp_ms=now) for k, v in values.items()]
+        if len(self._metrics) >= FLUSH_ROWS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self._flush()
+
+    def dataset(self, path: Path, name: str, content_hash: str, *, context: str = "input") -> None:
+        """Log that the stage read (or, by `context`, wrote) the data at `path` with this content."""
+        dataset = Dataset(name=name, digest=content_hash[:36], source=str(path), context=context)
+        self._deliver(Entry(run_id=self.run_id, dataset=dataset))
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Copy a file or folder into the run, under `folder`. Raises DataError if it is not there."""
+        if not path.exists():
+            raise DataError("no such file or folder to log", where=str(path), fix="write it before logging it")
+        self._deliver(Entry(run_id=self.run_id, artifact=str(path), artifact_folder=folder))
+
+    def summary(self, values: Mapping[str, float]) -> None:
+        """Log the stage's result, and the same on the pipeline's run as `<stage>.<name>`, to compare pipelines."""
+        now = int(time.time() * 1000)
+        for run_id, prefix in ((self.run_id, ""), (self._parent, f"{self._label.replace('@', '.')}.")):
+            rows = (Metric(key=prefix + k, value=float(v), step=0, timestamp_ms=now) for k, v in values.items())
+            self._deliver(Entry(run_id=run_id, metrics=tuple(rows)))
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        self._deliver(Entry(run_id=self.run_id, tags=dict(values)))
+
+    def end(self, status: Status, wall_time_s: float, error: str) -> None:
+        """Close the run; called once, by `Tracking.stage`."""
+        self.metrics(0, {"wall_time_s": wall_time_s})
+        self._flush()
+        tags = {"steptool.error": error} if error else {}
+        ended = int(time.time() * 1000)
+        self._deliver(Entry(run_id=self.run_id, tags=tags, status=status, ended_ms=ended))
+        if PARENT_VARIABLE not in os.environ:  # nobody else will end the parent
+            self._deliver(Entry(run_id=self._parent, status=status, ended_ms=ended))
+
+    def _flush(self) -> None:
+        waiting_metrics, self._metrics = tuple(self._metrics), []
+        self._flushed = time.monotonic()
+        if waiting_metrics:
+            self._deliver(Entry(run_id=self.run_id, metrics=waiting_metrics))
+
+    def _deliver(self, entry: Entry) -> None:
+        """Send `entry`, or keep it; after the first failure the rest of the run is kept without trying again."""
+        if not self._lost:
+            try:
+                self._tracking.deliver(entry, self._spool)
+                return
+            except TrackingError as error:
+                self._lost = True
+                where = f"{error.found} ({self._tracking.public_uri})"
+                _warn(f"{self._label}: {where}; the stage goes on, its log is kept in {self._spool.path}")
+        self._spool.append(entry)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow parameters: {"train": {"gamma": 1}} gives {"train.gamma": "1"}."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat

@@ -1,0 +1,292 @@
+"""Chat as one token stream: prompts, actions and observations to ids, and sampled ids back to tool calls.
+
+A rollout is `prompt · action · observation · action · …`, where an action is what the model sampled:
+
+    thought, any number of lines          optional
+    name {"argument": value}              the call, on the last line
+    <end of turn>                         the stop token, sampled too
+
+Everything between the texts (turn markers, roles, the generation prompt) comes from the tokenizer's own
+chat template, which is rendered once with sentinels in place of the texts and cut at them. Texts from
+outside (queries, tool descriptions, tool output) are encoded apart from the markers, with control tokens
+switched off, so that output holding `<|im_end|>` is so many plain letters and cannot end a turn.
+Nothing sampled is ever decoded and encoded again for training.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from steptool.errors import ModelError
+from steptool.types import FINISH, Step, Task, Tool, ToolCall
+
+INSTRUCTIONS = (
+    'Call one tool a turn: name {"arg": value}\n'
+    f'End with {FINISH} {{"answer": "..."}} or {FINISH} {{"give_up": true}}\n'
+    "Tools:"
+)
+MAX_OBSERVATION_CHARACTERS = 1024
+"""As ToolBench: what is longer is cut and ends in `...`."""
+MAX_ARGUMENT_DEPTH = 16
+"""Deepest nesting of a call's arguments; deeper is a parse error, not a crash further down."""
+
+_CALL = re.compile(r"([A-Za-z_][\w.\-]*)[ \t]*(.*)", re.ASCII)
+_SENTINELS = {role: f"SENTINEL{role.upper()}LENITNES" for role in ("system", "query", "action", "observation")}
+
+
+@dataclass(frozen=True)
+class ParsedAction:
+    """Either `call` or `parse_error` is set; `thought` is all the text before the call's line."""
+
+    thought: str
+    call: ToolCall | None = None
+    parse_error: str | None = None
+
+
+@dataclass(frozen=True)
+class _Markers:
+    """Token ids that the chat template puts before, between and after the texts."""
+
+    before_system: tuple[int, ...]
+    before_query: tuple[int, ...]
+    before_action: tuple[int, ...]
+    before_observation: tuple[int, ...]  # begins with the end-of-turn token of the action
+    after_observation: tuple[int, ...]
+
+
+class ChatFormat:
+    """`tokenizer` is a Hugging Face tokenizer with a chat template; it is only asked to encode and decode.
+
+    Raises ModelError where the template is missing, or does not keep a conversation's prefix.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._markers = self._read_template()
+        self.end_of_turn: int = self._markers.before_observation[0]
+        ends = {self.end_of_turn, tokenizer.eos_token_id} - {None}
+        self.stop_ids: tuple[int, ...] = tuple(sorted(ends))
+        """Tokens at which sampling an action stops."""
+        added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
+        self._added = re.compile("|".join(f"(?<={re.escape(t[0])})(?={re.escape(t[1:])})" for t in added) or r"(?!)")
+
+    def prompt_ids(self, task: Task) -> tuple[int, ...]:
+        """System message with the offered tools, the query, and the generation prompt."""
+        system = "\n".join([INSTRUCTIONS, *map(describe_tool, task.tools)])
+        marks = self._markers
+        return (
+            *marks.before_system,
+            *self._encode_text(system),
+            *marks.before_query,
+            *self._encode_text(task.query),
+            *marks.before_action,
+        )
+
+    def observation_ids(self, text: str, previous_ended: bool) -> tuple[int, ...]:
+        """All tokens between an action and the next: rest of the turn, tool message, generation prompt.
+
+        `previous_ended`: the action's last token is `end_of_turn`; where it was cut short or stopped at
+        another token, the end of turn is added here, as context.
+        """
+        before = self._markers.before_observation[1 if previous_ended else 0 :]
+        return (*before, *self._encode_text(clean_text(text)), *self._markers.after_observation)
+
+    def ended(self, action_ids: Sequence[int]) -> bool:
+        return bool(action_ids) and action_ids[-1] == self.end_of_turn
+
+    def parse(self, action_ids: Sequence[int]) -> ParsedAction:
+        """Read a sampled action. Never raises: what cannot be read is a `parse_error` for the model to see."""
+        ids = list(action_ids)
+        while ids and ids[-1] in self.stop_ids:
+            ids.pop()
+        text = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        thought, _, line = text.strip().rpartition("\n")
+        found = _read_call(line.strip())
+        if isinstance(found, ToolCall):
+            return ParsedAction(thought.strip(), call=found)
+        return ParsedAction(text.strip(), parse_error=found)
+
+    def render_action(self, thought: str, call: ToolCall) -> tuple[int, ...]:
+        """Ids of a demonstrated action, its end of turn included; `parse` gives it back."""
+        line = f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}"
+        text = f"{thought.strip()}\n{line}" if thought.strip() else line
+        return (*self._encode_text(text), self.end_of_turn)
+
+    def encode(self, task: Task, steps: Sequence[Step]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """Token stream of an episode and its mask (True on the tokens of actions), of equal length.
+
+        It is the stream that a rollout with the same actions has. Steps that were sampled keep their own
+        ids; demonstrated ones are rendered. Raises ValueError for a step that is neither.
+        """
+        ids: list[int] = []
+        mask: list[bool] = []
+        for index, step in enumerate(steps):
+            context: tuple[int, ...]
+            if step.action_ids:
+                context, action = step.context_ids, step.action_ids
+            elif step.call is None:
+                raise ValueError(f"task {task.id}, step {index}: neither sampled nor a call, so it has no tokens")
+            else:
+                context, action = self._context(task, steps, index, ids), self.render_action(step.thought, step.call)
+            ids += (*context, *action)
+            mask += [False] * len(context) + [True] * len(action)
+        return tuple(ids), tuple(mask)
+
+    def _context(self, task: Task, steps: Sequence[Step], index: int, ids: Sequence[int]) -> tuple[int, ...]:
+        if index == 0:
+            return self.prompt_ids(task)
+        observation = steps[index - 1].observation
+        if observation is None:
+            raise ValueError(f"task {task.id}, step {index - 1}: no observation, so nothing can follow it")
+        return self.observation_ids(observation.text, previous_ended=self.ended(ids))
+
+    def _encode_text(self, text: str) -> list[int]:
+        """Untrusted text to ids, none of them a control token.
+
+        `split_special_tokens` covers the tokens marked special. Tokenizers also have added tokens that
+        are not (`</tool_response>`); cutting each after its first character keeps it from matching.
+        """
+        pieces = self._added.split(_valid(text))
+        encoded = (
+            self._tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
+            for piece in pieces
+            if piece
+        )
+        return [token for ids in encoded for token in ids]
+
+    def _read_template(self) -> _Markers:
+        text = self._render("tool") or self._render("user")
+        if text is None:
+            raise ModelError(
+                "its chat template cannot hold system, user, assistant and tool messages in order",
+                where=getattr(self._tokenizer, "name_or_path", "tokenizer"),
+                fix="use an instruction-tuned model whose tokenizer has a chat_template",
+            )
+        pieces = re.split("|".join(_SENTINELS.values()), text)
+        markers = _Markers(*(tuple(self._tokenizer.encode(piece, add_special_tokens=False)) for piece in pieces))
+        end = markers.before_observation[:1]
+        if not end or end[0] not in self._tokenizer.all_special_ids:
+            raise ModelError(
+                "its chat template does not end an assistant turn with a special token",
+                where=getattr(self._tokenizer, "name_or_path", "tokenizer"),
+                fix="use an instruction-tuned model whose turns end with a token such as <|im_end|>",
+            )
+        return markers
+
+    def _render(self, role: str) -> str | None:
+        """A four-message conversation with sentinels for texts; None where the template refuses or alters it."""
+        contents = zip(("system", "user", "assistant", role), _SENTINELS.values(), strict=True)
+        messages = [{"role": name, "content": sentinel} for name, sentinel in contents]
+        try:
+            whole = self._template(messages)
+            prompt = self._template(messages[:2])
+        except Exception:  # noqa: BLE001 - templates refuse by raising whatever they like
+            return None
+        in_order = re.findall("|".join(_SENTINELS.values()), whole) == list(_SENTINELS.values())
+        quoted = f'"{_SENTINELS["observation"]}"' in whole  # Llama's tool role writes the text as JSON
+        return whole if in_order and not quoted and whole.startswith(prompt + _SENTINELS["action"]) else None
+
+    def _template(self, messages: list[dict[str, str]]) -> str:
+        # Llama's template writes today's date unless told one: a prompt must not change overnight.
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
+            )
+        )
+
+
+def clean_text(text: str) -> str:
+    """Tool output as the policy sees it: valid Unicode, at most MAX_OBSERVATION_CHARACTERS and a `...`."""
+    cut = text if len(text) <= MAX_OBSERVATION_CHARACTERS else text[:MAX_OBSERVATION_CHARACTERS] + "..."
+    return _valid(cut)
+
+
+def _valid(text: str) -> str:
+    """Half surrogate pairs, which JSON can smuggle in and UTF-8 cannot hold, become `?`."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def describe_tool(tool: Tool) -> str:
+    """One line: `name(required: type, optional?: type) - description`."""
+    properties: dict[str, Any] = tool.parameters.get("properties", {})
+    required = tool.parameters.get("required", ())
+    arguments = ", ".join(
+        f"{name}{'' if name in required else '?'}: {_describe_type(schema)}" for name, schema in properties.items()
+    )
+    description = " ".join(tool.description.split())
+    return f"{tool.name}({arguments}) - {description}" if description else f"{tool.name}({arguments})"
+
+
+def _describe_type(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return "|".join(str(value) for value in schema["enum"])
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"{_describe_type(schema.get('items', {}))}[]"
+    return "|".join(kind) if isinstance(kind, list) else str(kind)
+
+
+def _read_call(line: str) -> ToolCall | str:
+    """The call on a line, or what is wrong with it."""
+    match = _CALL.fullmatch(line)
+    if not match:
+        return "no call on the last line"
+    name, text = match.groups()
+    if not text.startswith("{"):
+        return f"no JSON object after {name[:64]}"
+    try:
+        arguments = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_duplicates)
+        text.encode()
+        json.dumps(arguments, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        return f"arguments are not JSON: {error.msg} at character {error.pos}"
+    except UnicodeEncodeError:
+        return "arguments are not JSON: half of a surrogate pair"
+    except RecursionError:
+        return "arguments are nested too deeply"
+    except ValueError as error:  # our own refusals, and integers too long for Python to read
+        return f"arguments are not JSON: {error}"
+    if _depth(arguments) > MAX_ARGUMENT_DEPTH:
+        return "arguments are nested too deeply"
+    if name == FINISH and not _is_finish(arguments):
+        return f'{FINISH} takes either "answer" or "give_up": true'
+    return ToolCall(name=name, arguments=arguments)
+
+
+def _is_finish(arguments: dict[str, Any]) -> bool:
+    if set(arguments) == {"answer"}:
+        return arguments["answer"] is not None
+    return set(arguments) == {"give_up"} and arguments["give_up"] is True
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:32]} is too large")
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)[:32]!r} is given twice")
+    return found
+
+
+def _depth(value: Any) -> int:
+    """Levels of objects and arrays, counted level by level so that the stack cannot overflow."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, (dict, list))]:
+        depth += 1
+        level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]
+    return depth

@@ -1,0 +1,103 @@
+"""Stage `evaluate`: SFT, every round and the RFT arm on the held-out tasks, at one budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from steptool.evaluation.compare import Comparison, compare
+from steptool.evaluation.metrics import Budget, Evaluation, evaluate
+from steptool.evaluation.wording import text_table
+from steptool.params import Params, load_params
+from steptool.rewards.rules import ANNOTATOR
+from steptool.stages.annotate import judge
+from steptool.stages.common import EVALUATION, MODELS, PARAMS, RFT, SFT, TASKS, read_tasks, stage
+from steptool.stages.generate import Sampler, generate
+from steptool.stages.sample import sampling_of
+from steptool.storage import read_json, write_json, write_jsonl
+from steptool.types import Task
+
+COMPARISONS = "comparisons.json"
+SUMMARY = "summary.json"
+
+
+def main() -> None:
+    params = load_params(PARAMS)
+    policies = policies_of(params)
+    split = params.evaluate.split
+    uses = {"evaluate": params.evaluate, "sample": params.sample, "world": params.world, "dtype": params.model.dtype}
+    inputs: dict[str, Path] = {"tasks": TASKS / f"{split}.jsonl", **policies}
+    with stage("evaluate", EVALUATION, params, uses=uses, inputs=inputs) as running:
+        tasks = read_tasks(split)
+        evaluations = []
+        with generate(params, SFT, seed=params.seed) as sampler:
+            for name, policy in policies.items():
+                if sampler.policy.name != str(policy):
+                    sampler.load(policy)
+                evaluations.append(_evaluate(params, name, sampler, tasks, running.out))
+                running.run.summary({f"{name}.{key}": value for key, value in evaluations[-1].summary().items()})
+        comparisons = _compare(params, evaluations)
+        write_json(running.out / COMPARISONS, [c.model_dump(mode="json") for c in comparisons])
+        write_json(running.out / SUMMARY, {e.name: e.summary() for e in evaluations})
+        running.says(f"{len(evaluations)} policies on {len(tasks)} {split} tasks")
+
+
+def policies_of(params: Params) -> dict[str, Path]:
+    """Short name of each evaluated policy and its folder: the baseline first."""
+    return {"sft": SFT, **{key: MODELS / key for key in params.rounds}, "rft": RFT}
+
+
+def results_table() -> str:
+    """The table that `steptool run` ends with."""
+    return text_table(*read_results(load_params(PARAMS)))
+
+
+def read_results(params: Params) -> tuple[list[Evaluation], list[Comparison]]:
+    evaluations = [
+        Evaluation.model_validate(read_json(EVALUATION / f"{name}.json")) for name in policies_of(params)
+    ]
+    comparisons = [Comparison.model_validate(row) for row in read_json(EVALUATION / COMPARISONS)]
+    return evaluations, comparisons
+
+
+def _evaluate(params: Params, name: str, sampler: Sampler, tasks: list[Task], out: Path) -> Evaluation:
+    wanted = params.evaluate
+    sampling = sampling_of(params).model_copy(update={"temperature": wanted.temperature, "top_p": 1.0})
+    trajectories = sampler.attempts(tasks, sampling, wanted.attempts, what=f"evaluate {name}")
+    scored = judge(params, trajectories, tasks)
+    write_jsonl(out / f"{name}.trajectories.jsonl.gz", scored)
+    world = sampler.world.revision
+    budget = Budget.of(
+        tasks, sampling, attempts=wanted.attempts, world=world, annotator=ANNOTATOR, split=wanted.split
+    )
+    evaluation = evaluate(
+        name,
+        sampler.policy,
+        scored,
+        tasks,
+        budget,
+        resamples=wanted.resamples,
+        confidence=wanted.confidence,
+        rng=np.random.default_rng(params.seed),
+    )
+    write_json(out / f"{name}.json", evaluation.model_dump(mode="json"))
+    return evaluation
+
+
+def _compare(params: Params, evaluations: list[Evaluation]) -> list[Comparison]:
+    """Every policy against SFT, and the last round against RFT."""
+    by_name = {e.name: e for e in evaluations}
+    last = list(params.rounds)[-1]
+    pairs = [(e.name, "sft") for e in evaluations if e.name != "sft"] + [(last, "rft")]
+    wanted = params.evaluate
+    return [
+        compare(
+            by_name[candidate],
+            by_name[baseline],
+            resamples=wanted.resamples,
+            confidence=wanted.confidence,
+            seed=params.seed,
+        )
+        for candidate, baseline in pairs
+    ]

@@ -1,0 +1,43 @@
+"""Stage `register`: the last round's model becomes the registry's `candidate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from steptool.evaluation.metrics import Evaluation
+from steptool.params import load_params
+from steptool.registry.models import register
+from steptool.registry.tracking import Tracking
+from steptool.stages.common import EVALUATION, MODELS, PARAMS, stage
+from steptool.stages.generate import plain_weights
+from steptool.storage import read_json, write_json
+
+REGISTRATION = Path("metrics/registration")
+
+
+def main() -> None:
+    params = load_params(PARAMS)
+    last = list(params.rounds)[-1]
+    policy, evaluated = MODELS / last, EVALUATION / f"{last}.json"
+    uses = {"tracking": params.tracking, "policy": last}
+    inputs = {"policy": policy, "evaluation": evaluated}
+    with stage("register", REGISTRATION, params, uses=uses, inputs=inputs) as running:
+        evaluation = Evaluation.model_validate(read_json(evaluated))
+        lineage = {
+            "seed": str(params.seed),
+            "policy": f"{evaluation.policy.name} {evaluation.policy.revision}",
+            "world": f"{evaluation.budget.world.name} {evaluation.budget.world.revision}",
+            "annotator": f"{evaluation.budget.annotator.name} {evaluation.budget.annotator.revision}",
+            **{f"input.{name}": digest for name, digest in running.determines["inputs"].items()},
+        }
+        with plain_weights(policy, "bfloat16") as weights:
+            version = register(
+                Tracking(None, params.tracking.experiment),
+                running.run,
+                params.tracking.model_name,
+                weights,
+                evaluation,
+                lineage,
+            )
+        write_json(running.out / "receipt.json", {**version.model_dump(), "lineage": lineage})
+        running.says(f"{version.name} version {version.version} is the candidate; `steptool promote` is next")

@@ -1,0 +1,68 @@
+"""Stage `report`: everything on one self-contained page."""
+
+from __future__ import annotations
+
+from steptool.evaluation.report import ReportData, RoundStats, render_report
+from steptool.params import Params, load_params
+from steptool.rewards.shaping import step_rewards
+from steptool.stages.common import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED, read_tasks, stage
+from steptool.stages.evaluate import policies_of, read_results
+from steptool.storage import read_json, read_jsonl, write_bytes
+from steptool.types import ScoredTrajectory
+
+
+def main() -> None:
+    params = load_params(PARAMS)
+    uses = {"reward": params.reward, "gamma": params.train.gamma_step}
+    inputs = {"evaluation": EVALUATION, "tasks": TASKS}
+    inputs |= {f"trained {key}": MODELS / key / "training.json" for key in params.rounds}
+    inputs |= {f"validated {key}": VALIDATED / key for key in params.rounds}
+    with stage("report", REPORT, params, uses=uses, inputs=inputs) as running:
+        data = _gather(params)
+        write_bytes(running.out / "index.html", render_report(data).encode())
+        running.run.artifact(running.out / "index.html")
+        running.says(f"report on {len(data.evaluations)} policies; open reports/index.html")
+
+
+def _gather(params: Params) -> ReportData:
+    evaluations, comparisons = read_results(params)
+    judged = {
+        name: read_jsonl(EVALUATION / f"{name}.trajectories.jsonl.gz", ScoredTrajectory) for name in policies_of(params)
+    }
+    training = {key: read_json(MODELS / key / "training.json") for key in params.rounds}
+    budget = evaluations[0].budget
+    return ReportData(
+        evaluations=evaluations,
+        comparisons=comparisons,
+        judged=judged,
+        training={key: trained["steps"] for key, trained in training.items()},
+        round_stats={key: _round_stats(params, key, training[key]["summary"]) for key in params.rounds},
+        tasks=read_tasks(params.evaluate.split),
+        rewards={
+            scored.trajectory.id: step_rewards(scored, params.reward, params.train.gamma_step)
+            for trajectories in judged.values()
+            for scored in trajectories
+        },
+        meta={
+            "seed": params.seed,
+            "base model": params.model.base,
+            "world": f"{budget.world.name} {budget.world.revision}",
+            "annotator": f"{budget.annotator.name} {budget.annotator.revision}",
+            "params.yaml": PARAMS.read_text(encoding="utf-8"),
+        },
+    )
+
+
+def _round_stats(params: Params, key: str, summary: dict[str, float]) -> RoundStats:
+    scored = read_jsonl(VALIDATED / key / "scored.jsonl.gz", ScoredTrajectory)
+    rewards = [step_rewards(s, params.reward, params.train.gamma_step) for s in scored]
+    longest = max((len(r) for r in rewards), default=0)
+    by_step = [[r[k] for r in rewards if len(r) > k] for k in range(longest)]
+    successes = [j.success for s in scored for j in s.judgements if j.success is not None]
+    advantages = sorted((k, v) for k, v in summary.items() if k.startswith("advantage_step_"))
+    return RoundStats(
+        solve_rate=sum(s.solved for s in scored) / max(len(scored), 1),
+        call_success=sum(successes) / len(successes) if successes else None,
+        reward_by_step=tuple(sum(values) / len(values) for values in by_step),
+        advantage_by_step=tuple(value for _, value in advantages),
+    )

@@ -1,0 +1,38 @@
+"""Stage `rft`: the baseline arm. Rejection-sampling fine-tuning on the solved trajectories of every round."""
+
+from __future__ import annotations
+
+from steptool.params import load_params
+from steptool.stages.common import PARAMS, RFT, SFT, VALIDATED, WORK, stage
+from steptool.storage import read_jsonl, write_json
+from steptool.training.model import PolicyWithValue
+from steptool.training.rft import train_rft
+from steptool.types import ScoredTrajectory, content_hash
+
+
+def main() -> None:
+    params = load_params(PARAMS)
+    uses = {"rft": params.rft, "train": params.train, "dtype": params.model.dtype, "rounds": list(params.rounds)}
+    sources = {f"validated {key}": VALIDATED / key / "scored.jsonl.gz" for key in params.rounds}
+    with stage("rft", RFT, params, uses=uses, inputs={**sources, "policy": SFT}) as running:
+        scored = [s for source in sources.values() for s in read_jsonl(source, ScoredTrajectory)]
+        model = PolicyWithValue.load(SFT, params.train, dtype=params.model.dtype, seed=params.seed)
+        rows: list[dict[str, float]] = []
+
+        def on_metrics(step: int, metrics: dict[str, float]) -> None:
+            rows.append({"step": step, **metrics})
+            running.run.metrics(step, metrics)
+
+        summary = train_rft(
+            model,
+            scored,
+            params.rft,
+            params.train,
+            seed=params.seed,
+            on_metrics=on_metrics,
+            checkpoint_dir=WORK / "checkpoints" / f"rft-{content_hash(running.determines)}",
+        )
+        model.save(running.out)
+        write_json(running.out / "training.json", {"summary": summary, "steps": rows})
+        running.run.summary(summary)
+        running.says(f"RFT on {len(scored)} trajectories, {len(rows)} updates")

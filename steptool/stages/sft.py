@@ -1,0 +1,34 @@
+"""Stage `sft`: supervised fine-tuning of the base model on the demonstrations."""
+
+from __future__ import annotations
+
+from transformers import AutoTokenizer
+
+from steptool.params import load_params
+from steptool.rollouts.chat_format import ChatFormat
+from steptool.stages.common import BASE, DEMONSTRATIONS, PARAMS, SFT, TASKS, read_tasks, stage
+from steptool.storage import read_jsonl
+from steptool.training.sft import train_sft
+from steptool.types import Trajectory
+
+
+def main() -> None:
+    params = load_params(PARAMS)
+    uses = {"sft": params.sft, "dtype": params.model.dtype}
+    inputs = {"demonstrations": DEMONSTRATIONS, "tasks": TASKS / "train.jsonl", "base": BASE}
+    with stage("sft", SFT, params, uses=uses, inputs=inputs) as running:
+        tasks = {task.id: task for task in read_tasks("train")}
+        chat = ChatFormat(AutoTokenizer.from_pretrained(BASE))
+        demonstrations = read_jsonl(DEMONSTRATIONS, Trajectory)
+        examples = [chat.encode(tasks[demo.task_id], demo.steps) for demo in demonstrations]
+        latest = train_sft(
+            BASE,
+            running.out,
+            examples,
+            params.sft,
+            dtype=params.model.dtype,
+            seed=params.seed,
+            on_metrics=running.run.metrics,
+        )
+        running.run.summary(latest)
+        running.says(f"{len(examples)} demonstrations, loss {latest['loss']:.3f}")

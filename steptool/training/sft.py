@@ -1,0 +1,103 @@
+"""Supervised fine-tuning on demonstrations with TRL; loss on action tokens only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from steptool.params import SftParams
+from steptool.progress import progress
+from steptool.training.model import check_model_folder
+
+IGNORED = -100  # the label that PyTorch's cross entropy leaves out
+
+
+def train_sft(
+    base: Path,
+    out: Path,
+    examples: list[tuple[list[int], list[bool]]],
+    params: SftParams,
+    *,
+    dtype: str,
+    seed: int,
+    on_metrics: Callable[[int, dict[str, float]], None],
+) -> dict[str, float]:
+    """Fine-tune the model of folder `base` into folder `out` (bfloat16 safetensors and the tokenizer).
+
+    `examples` are token streams with True where the policy acted. Embeddings and the lowest
+    `frozen_layers` stay as they are. Minutes long and deterministic, so a run that was killed
+    starts over. Returns the last logged metrics.
+    """
+    check_model_folder(base)
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    _freeze(model, params.frozen_layers)
+    rows = [
+        {"input_ids": ids, "labels": [t if own else IGNORED for t, own in zip(ids, mask, strict=True)]}
+        for ids, mask in examples
+    ]
+    steps_per_epoch = -(-len(rows) // params.batch_size)
+    config = SFTConfig(
+        output_dir=str(out),
+        learning_rate=params.learning_rate,
+        num_train_epochs=params.epochs,
+        per_device_train_batch_size=params.batch_size,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps_per_epoch * params.epochs // 20),
+        train_sampling_strategy="group_by_length",
+        max_length=None,
+        gradient_checkpointing=False,
+        bf16=False,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=seed,
+        data_seed=seed,
+        dataloader_num_workers=0,
+    )
+    with progress("sft", steps_per_epoch * params.epochs, "updates") as advance:
+        follower = _Follower(on_metrics, advance)
+        trainer = SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            callbacks=[follower],
+        )
+        trainer.remove_callback("PrinterCallback")
+        trainer.train()
+    model.to(torch.bfloat16).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return follower.latest
+
+
+def _freeze(model: Any, layers: int) -> None:
+    model.get_input_embeddings().weight.requires_grad_(False)  # tied to the output embeddings in small models
+    for layer in model.model.layers[:layers]:
+        layer.requires_grad_(False)
+
+
+class _Follower(TrainerCallback):
+    """Passes TRL's logs on."""
+
+    def __init__(self, on_metrics: Callable[[int, dict[str, float]], None], advance: Callable[[int], None]) -> None:
+        self.on_metrics, self.advance = on_metrics, advance
+        self.latest: dict[str, float] = {}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.advance(1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        numbers = {name: float(value) for name, value in (logs or {}).items() if isinstance(value, int | float)}
+        if "loss" in numbers:
+            self.latest = {"loss": numbers["loss"], "token_accuracy": numbers.get("mean_token_accuracy", 0.0)}
+            self.on_metrics(state.global_step, self.latest)

@@ -1,0 +1,46 @@
+"""Checks a final answer against what a task expects: exact, but forgiving about how it is written.
+
+expected         accepted                         refused
+12.5 (number)    12.5   $12.50   12.5 USD         12.5 or 13   twelve
+Nora Lund        nora lund   "Nora Lund."         Nora Lund or Peter Carter
+{A, B} (set)     A, B   ["B", "A"]   A and B      A   A, B, C
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from steptool.types import AnswerCheck
+
+_NUMBER = re.compile(r"[$€£]?\s*(-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?)\s*(?:[$€£%°]|°?[A-Za-z]{1,12})?")
+_LONGEST = 500
+
+
+def is_correct(check: AnswerCheck, answer: str) -> bool:
+    if len(answer) > _LONGEST:
+        return False
+    if check.kind == "number":
+        found = _NUMBER.fullmatch(_plain(answer))
+        return (
+            found is not None
+            and abs(float(found[1].replace(",", "")) - float(check.expected)) <= check.tolerance + 1e-9
+        )
+    if check.kind == "set":
+        given = _items(answer)
+        return len(given) == len(check.expected) and set(given) == {_plain(item) for item in check.expected}
+    return _plain(answer) == _plain(str(check.expected))
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .\"'")
+
+
+def _items(answer: str) -> list[str]:
+    if answer.lstrip().startswith("["):
+        try:
+            parsed = json.loads(answer)
+        except (json.JSONDecodeError, RecursionError):
+            return []
+        return [_plain(str(item)) for item in parsed]
+    return [_plain(part) for part in re.split(r",|;|\n|\band\b", answer) if part.strip()]

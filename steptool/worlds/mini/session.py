@@ -1,0 +1,63 @@
+"""One attempt at one task: the store's replies, with the task's hiccup in their way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from steptool.types import Observation
+from steptool.worlds.mini.answers import is_correct
+from steptool.worlds.mini.execute import execute, failure
+from steptool.worlds.mini.plans import Case, Hiccup
+from steptool.worlds.mini.schema import Api, Provider
+from steptool.worlds.mini.store import Store
+
+_TRANSIENT = {"rate_limit": "rate limit, retry", "unavailable": "service unavailable, try again"}
+
+
+class MiniSession:
+    """Replies depend on the task and on what was called before in this session, on nothing else."""
+
+    def __init__(self, store: Store, case: Case, apis: dict[str, tuple[Provider, Api]]) -> None:
+        self._store, self._case, self._apis = store, case, apis
+        self._offered = {tool.name for tool in case.task.tools}
+        self._called: set[str] = set()
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> Observation:
+        return self.reply(name, arguments)
+
+    def reply(self, name: str, arguments: Any) -> Observation:
+        """`call` for callers without an event loop."""
+        if name not in self._offered:
+            return failure("unknown_tool", "unknown tool, use one that is offered")
+        if not isinstance(arguments, dict):
+            return failure("invalid_argument", "arguments must be an object")
+        provider, api = self._apis[name]
+        hiccup = self._case.hiccup
+        fault = self._fault(hiccup, name, api, arguments) if hiccup else None
+        self._called.add(name)
+        if fault:
+            return fault
+        observation = execute(self._store, provider, api, arguments)
+        if hiccup and hiccup.kind == "moved" and api.kind in ("find", "list"):
+            return observation.model_copy(
+                update={"text": observation.text.replace(f'"{hiccup.new}"', f'"{hiccup.old}"')}
+            )
+        return observation
+
+    def _fault(self, hiccup: Hiccup, name: str, api: Api, arguments: dict[str, Any]) -> Observation | None:
+        if hiccup.kind == "moved" and api.by == "id" and arguments.get(api.key) == hiccup.old:
+            return failure("unknown_id", f"id moved, use {hiccup.new}")
+        if name != hiccup.api:
+            return None
+        if hiccup.kind in _TRANSIENT and name not in self._called:
+            return failure(hiccup.kind, _TRANSIENT[hiccup.kind])
+        if hiccup.kind == "missing_argument" and hiccup.argument not in arguments:
+            return failure("missing_argument", f"missing argument: {hiccup.argument}, use {hiccup.new}")
+        if hiccup.kind == "code" and arguments.get(hiccup.argument) not in self._store.codes:
+            return failure("invalid_argument", f"unknown {hiccup.argument}, use its code")
+        return None
+
+    def verify(self, answer: str | None) -> float:
+        """1.0 solved, 0.0 not; an absent answer is not."""
+        check = self._case.task.answer_check
+        return 1.0 if check and answer is not None and is_correct(check, str(answer)) else 0.0

@@ -1,0 +1,164 @@
+"""Writes the tasks of a split: subsets, providers, hiccups, and which APIs are offered."""
+
+from __future__ import annotations
+
+from random import Random
+
+from steptool.errors import InputError
+from steptool.types import SUBSETS, AnswerCheck, Task
+from steptool.worlds.mini.categories import CATEGORIES
+from steptool.worlds.mini.plans import Case, Hiccup, HiccupKind, Plan, interrupted, possible_hiccups
+from steptool.worlds.mini.providers import PROVIDERS
+from steptool.worlds.mini.schema import Api, Provider, Split
+from steptool.worlds.mini.several import SAME_CATEGORY, SAME_COLLECTION, PairDraw
+from steptool.worlds.mini.single import WRITERS, Draw
+from steptool.worlds.mini.store import Store
+
+MAX_CALLS = 8
+"""Longest flawless solution, Finish included."""
+HICCUP_SHARE = 0.34
+HICCUP_WEIGHTS: dict[HiccupKind, int] = {
+    "unavailable": 40,
+    "rate_limit": 15,
+    "moved": 20,
+    "missing_argument": 30,
+    "code": 60,
+}
+MAX_OFFERED = 7
+PATIENCE = 1000
+"""Draws in a row without a new task after which the world counts as exhausted."""
+
+Pool = list[tuple[Provider, ...]]
+
+
+def subsets_of(split: Split) -> tuple[str, ...]:
+    """Training meets only tools that it has seen; the other splits have all six subsets."""
+    return tuple(subset for subset in SUBSETS if split != "train" or subset.endswith("_instruction"))
+
+
+def write_cases(store: Store, split: Split, count: int, seed: int) -> list[Case]:
+    """`count` cases in an order that visits the subsets in turn; queries are distinct."""
+    subsets = subsets_of(split)
+    plans: dict[str, list[Plan]] = {}
+    queries: set[str] = set()
+    for index, subset in enumerate(subsets):
+        number = count // len(subsets) + (index < count % len(subsets))
+        plans[subset] = _plans(store, split, subset, number, queries, Random(f"mini-tasks:{seed}:{split}:{subset}"))
+    cases: dict[str, list[Case]] = {}
+    for subset in subsets:
+        rng = Random(f"mini-hiccups:{seed}:{split}:{subset}")
+        hiccups = _hiccups(store, plans[subset], rng)
+        cases[subset] = [
+            _case(f"mini-{split}-{subset}-{number:03d}", subset, plan, hiccup, rng)
+            for number, (plan, hiccup) in enumerate(zip(plans[subset], hiccups, strict=True))
+        ]
+    return [cases[subsets[number % len(subsets)]][number // len(subsets)] for number in range(count)]
+
+
+def _pool(split: Split, subset: str) -> Pool:
+    """The providers, or pairs of them, that a subset may be about."""
+    level, novelty = subset.split("_")
+    if novelty == "category":
+        allowed = [p for p in PROVIDERS.values() if CATEGORIES[p.category].held_out == split]
+    elif novelty == "tool":
+        allowed = [p for p in PROVIDERS.values() if p.role == split and CATEGORIES[p.category].held_out is None]
+    else:
+        allowed = [p for p in PROVIDERS.values() if p.role == "train"]
+    if level == "G1":
+        return [(provider,) for provider in allowed]
+    pairs = [(one, two) for one in allowed for two in allowed if one is not two]
+    if level == "G2":
+        return [(one, two) for one, two in pairs if one.category == two.category and CATEGORIES[one.category].group]
+    linked = [(one, two) for one, two in pairs if one.category != two.category and one.collection == two.collection]
+    return [(one, two) for one, two in linked if CATEGORIES[one.category].group]
+
+
+def _plans(store: Store, split: Split, subset: str, number: int, queries: set[str], rng: Random) -> list[Plan]:
+    pool, plans, misses = _pool(split, subset), list[Plan](), 0
+    while len(plans) < number and misses < PATIENCE:
+        providers = rng.choice(pool)
+        plan = (
+            _single(store, split, subset, providers[0], rng)
+            if len(providers) == 1
+            else _pair(store, split, subset, providers, rng)
+        )
+        misses += 1
+        if plan is not None and plan.query not in queries:
+            queries.add(plan.query)
+            plans.append(plan)
+            misses = 0
+    if len(plans) < number:
+        raise InputError(
+            f"the bundled world yields {len(plans)} distinct tasks for {subset}, not {number}",
+            where=f"params.yaml, world.{split}_tasks",
+            fix=f"lower world.{split}_tasks",
+        )
+    return plans
+
+
+def _single(store: Store, split: Split, subset: str, provider: Provider, rng: Random) -> Plan | None:
+    roles = ("train",) if subset.endswith("_instruction") else ("train", split)
+    rivals = [
+        p for p in PROVIDERS.values() if p.category == provider.category and p is not provider and p.role in roles
+    ]
+    decoy = rng.choice(rivals) if rivals and rng.random() < 0.5 else None
+    writers, weights = zip(*WRITERS, strict=True)
+    return rng.choices(writers, weights)[0](Draw(store, split, rng, provider, decoy))
+
+
+def _pair(store: Store, split: Split, subset: str, providers: tuple[Provider, ...], rng: Random) -> Plan | None:
+    writers, weights = zip(*(SAME_CATEGORY if subset.startswith("G2") else SAME_COLLECTION), strict=True)
+    return rng.choices(writers, weights)[0](PairDraw(store, split, rng, *providers))
+
+
+def _hiccups(store: Store, plans: list[Plan], rng: Random) -> list[Hiccup | None]:
+    """A hiccup for HICCUP_SHARE of the plans, its kind drawn by weight among those that fit."""
+    codes = {city: code for code, city in store.codes.items()}
+    chosen = set(rng.sample(range(len(plans)), round(HICCUP_SHARE * len(plans))))
+    hiccups: list[Hiccup | None] = []
+    for index, plan in enumerate(plans):
+        fitting = [
+            hiccup
+            for hiccup in possible_hiccups(plan, codes, str(rng.randrange(1000, 10000)))
+            if len(interrupted(plan.calls, hiccup)) < MAX_CALLS
+        ]
+        if index not in chosen or not fitting:
+            hiccups.append(None)
+            continue
+        kinds = sorted({hiccup.kind for hiccup in fitting}, key=list(HICCUP_WEIGHTS).index)
+        kind = rng.choices(kinds, [HICCUP_WEIGHTS[kind] for kind in kinds])[0]
+        hiccups.append(rng.choice([hiccup for hiccup in fitting if hiccup.kind == kind]))
+    return hiccups
+
+
+def _case(identity: str, subset: str, plan: Plan, hiccup: Hiccup | None, rng: Random) -> Case:
+    needed = tuple(dict.fromkeys(planned.name for planned in interrupted(plan.calls, hiccup)))
+    answer = ", ".join(plan.answer) if isinstance(plan.answer, tuple) else plan.answer
+    expected: str | float | list[str] = list(plan.answer) if isinstance(plan.answer, tuple) else plan.answer
+    if plan.check == "number":
+        expected = float(answer)
+    task = Task(
+        id=identity,
+        subset=subset,
+        query=plan.query,
+        tools=tuple(provider.tool(api) for provider, api in _offered(plan, needed, rng)),
+        relevant_tools=needed,
+        answer_check=AnswerCheck(
+            kind=plan.check, expected=expected, tolerance=0.005 if plan.check == "number" else 0.0
+        ),
+    )
+    return Case(task, plan.kind, plan.calls, answer, hiccup, plan.shortcut)
+
+
+def _offered(plan: Plan, needed: tuple[str, ...], rng: Random) -> list[tuple[Provider, Api]]:
+    """The needed APIs and distractors, shuffled. A decoy comes with the API that a client would try."""
+    known = [(provider, api) for provider in plan.providers for api in provider.apis]
+    offered = [(provider, api) for provider, api in known if provider.full(api) in needed]
+    spare = [pair for pair in known if pair not in offered]
+    if plan.decoy:
+        offered.append((plan.decoy, plan.decoy.apis[0]))
+        spare += [(plan.decoy, api) for api in plan.decoy.apis[1:]]
+    size = min(MAX_OFFERED, max(len(offered) + 1, rng.choice((3, 4, 4, 5, 5, 6))))
+    offered += rng.sample(spare, max(0, min(len(spare), size - len(offered))))
+    rng.shuffle(offered)
+    return offered

@@ -1,0 +1,142 @@
+"""Paired comparison, worked by hand.
+
+task        0 1 2 3 4 5 6 7 8 9
+baseline    0 0 0 0 0 0 1 1 0 0
+candidate   1 1 1 1 1 1 0 1 0 0      won 6, lost 1, tied 3: +5/10
+sign test   P(at most 1 or at least 6 of 7) = 2 (1 + 7) / 2^7 = 0.125
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sample_data import evaluation, finish, scored, task
+
+from steptool.errors import NotComparable
+from steptool.evaluation.compare import Comparison, compare, paired_difference
+from steptool.evaluation.metrics import Budget, Evaluation
+from steptool.types import SUBSETS, Revision, Task
+
+BASELINE = [0, 0, 0, 0, 0, 0, 1, 1, 0, 0]
+CANDIDATE = [1, 1, 1, 1, 1, 1, 0, 1, 0, 0]
+TASKS = [task(index, SUBSETS[index % 2]) for index in range(10)]
+
+
+def measured(name: str, verdicts: list[int], tasks: list[Task] = TASKS) -> Evaluation:
+    judged = [
+        scored(each, [finish("1")], float(solved), policy=name) for each, solved in zip(tasks, verdicts, strict=True)
+    ]
+    return evaluation(name, judged, tasks)
+
+
+def against(candidate: Evaluation, baseline: Evaluation) -> Comparison:
+    return compare(candidate, baseline, resamples=2_000, confidence=0.95, seed=3)
+
+
+def test_counts_difference_and_exact_p_value() -> None:
+    result = against(measured("r1", CANDIDATE), measured("sft", BASELINE))
+    assert (result.won, result.lost, result.tied) == (6, 1, 3)
+    assert result.difference == pytest.approx(0.5)
+    assert result.p_value == pytest.approx(0.125)
+    assert result.win_rate == pytest.approx(0.75)
+    assert result.low < result.difference < result.high
+    assert (result.candidate, result.baseline) == ("r1", "sft")
+
+
+def test_groups_hold_their_own_tasks_only() -> None:
+    result = against(measured("r1", CANDIDATE), measured("sft", BASELINE))
+    assert list(result.groups) == ["G1_instruction", "G1_tool", "I1", "all"]
+    assert result.groups["G1_instruction"].difference == pytest.approx(2 / 5)  # 3 won, 1 lost of tasks 0 2 4 6 8
+    assert result.groups["G1_tool"].difference == pytest.approx(3 / 5)
+    assert result.groups["all"].difference == result.difference
+
+
+def test_swapping_the_sides_flips_the_sign_and_keeps_the_p_value() -> None:
+    one, other = measured("r1", CANDIDATE), measured("sft", BASELINE)
+    forth, back = against(one, other), against(other, one)
+    assert back.difference == -forth.difference
+    assert (back.low, back.high) == (pytest.approx(-forth.high), pytest.approx(-forth.low))
+    assert (back.won, back.lost, back.p_value) == (forth.lost, forth.won, forth.p_value)
+
+
+def test_a_policy_against_itself_is_no_difference() -> None:
+    same = against(measured("r1", CANDIDATE), measured("sft", CANDIDATE))
+    assert (same.difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
+    assert not same.significant
+    assert same.win_rate == 0.5
+
+
+def test_partial_verdicts_use_the_permutation_test() -> None:
+    """Differences +.5 five times: only the two all-alike sign patterns of 2^5 are as extreme, p = 2/32."""
+    result = paired_difference(
+        np.array([0.5] * 5 + [0.0] * 4), resamples=1_000, confidence=0.95, rng=np.random.default_rng(0)
+    )
+    assert result.p_value == pytest.approx(2 / 32)
+    assert (result.won, result.lost, result.tied) == (5, 0, 4)
+
+
+def changed(evaluation: Evaluation, **fields: Any) -> Evaluation:
+    return evaluation.model_copy(update={"budget": evaluation.budget.model_copy(update=fields)})
+
+
+OTHER_CONDITIONS = {
+    "max_calls": 17,
+    "max_tokens": 4096,
+    "max_step_tokens": 128,
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "strategy": "dfsdt",
+    "attempts": 3,
+    "world": Revision(name="mini", revision="other"),
+    "annotator": Revision(name="gpt-4", revision="0613"),
+    "split": "dev",
+    "task_ids_hash": "0" * 16,
+}
+
+
+@pytest.mark.parametrize("field", Budget.model_fields)
+def test_every_field_of_the_budget_is_locked(field: str) -> None:
+    candidate = changed(measured("r1", CANDIDATE), **{field: OTHER_CONDITIONS[field]})
+    with pytest.raises(NotComparable, match=field):
+        against(candidate, measured("sft", BASELINE))
+
+
+def test_all_differences_are_listed_at_once() -> None:
+    fewer = measured("r1", CANDIDATE[:8], TASKS[:8])
+    with pytest.raises(NotComparable) as error:
+        against(changed(fewer, max_calls=17, world=Revision(name="mini", revision="b")), measured("sft", BASELINE))
+    text = str(error.value)
+    assert "max_calls: 17 against 8" in text
+    assert "world: mini@b against mini@4c1f09aa" in text
+    assert "2 tasks only in sft: G1_instruction-008, G1_tool-009" in text
+    assert "fix:" in text
+
+
+def test_comparison_survives_its_json() -> None:
+    result = against(measured("r1", CANDIDATE), measured("sft", BASELINE))
+    assert Comparison.model_validate_json(result.model_dump_json()) == result
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0]), min_size=1, max_size=30))
+def test_difference_lies_in_its_interval_and_counts_add_up(values: list[float]) -> None:
+    paired = np.array(values)
+    result = paired_difference(paired, resamples=300, confidence=0.99, rng=np.random.default_rng(0))
+    assert result.tasks == len(values)
+    assert result.low <= result.high
+    assert result.low >= -1
+    assert result.high <= 1
+    assert 0 < result.p_value <= 1
+    assert result.difference == pytest.approx(paired.mean())
+
+
+def test_ten_thousand_resamples_of_three_hundred_tasks_are_quick() -> None:
+    start = time.process_time()
+    values = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], 300)
+    paired_difference(values, resamples=10_000, confidence=0.95, rng=np.random.default_rng(0))
+    assert time.process_time() - start < 2

@@ -1,0 +1,171 @@
+"""Metrics of an evaluation, against numbers worked by hand.
+
+task            attempt 0                 attempt 1            solved  finished
+G1_tool-0       find, details, Finish 1   Finish 0              0.5     1.0
+G1_tool-1       find, give up             (missing)             0.0     0.0
+G2_category-0   (missing)                 (missing)             0.0     0.0
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sample_data import DETAILS, LOOKUP, SAMPLING, budget, call, evaluation, finish, give_up, scored, task
+
+from steptool.errors import DataError
+from steptool.evaluation.bootstrap import bootstrap_ratios
+from steptool.evaluation.metrics import ALL, Evaluation, evaluate, group_tasks
+from steptool.types import SUBSETS, Revision, ScoredTrajectory
+
+FIND = call(LOOKUP.name, {"title": "x"}, '{"id":"bk1"}')
+FIND_FAILS = call(LOOKUP.name, {"title": "x"}, "retry", "rate_limit")
+LOOK = call(DETAILS.name, {"id": "bk1"}, '{"year":1970}')
+TASKS = [task(0), task(1), task(0, "G2_category")]
+JUDGED = [
+    scored(TASKS[0], [FIND, LOOK, finish("1970")], 1.0, attempt=0),
+    scored(TASKS[0], [finish("1")], 0.0, attempt=1),
+    scored(TASKS[1], [FIND_FAILS, give_up()], 0.0, attempt=0),
+]
+
+
+def value(result: Evaluation, metric: str, group: str = ALL) -> float | None:
+    return result.metrics[group][metric].value
+
+
+@pytest.fixture
+def result() -> Evaluation:
+    return evaluation("sft", JUDGED, TASKS, attempts=2)
+
+
+def test_rates_divide_by_all_tasks_and_all_attempts(result: Evaluation) -> None:
+    assert result.solved == {TASKS[0].id: 0.5, TASKS[1].id: 0.0, TASKS[2].id: 0.0}
+    assert value(result, "pass_rate") == pytest.approx(0.5 / 3)
+    assert value(result, "finish_rate") == pytest.approx(1 / 3)
+    # relevant tools called: (1 + 0) / 2 of task 0, (1/2 + 0) / 2 of task 1, 0 of task 2
+    assert value(result, "tool_recall") == pytest.approx((0.5 + 0.25 + 0) / 3)
+
+
+def test_conditional_metrics_divide_by_what_was_there(result: Evaluation) -> None:
+    assert value(result, "pass_rate_finished") == pytest.approx(1 / 2)  # of 2 finished attempts
+    assert value(result, "calls_per_task") == pytest.approx((3 + 1 + 2) / 3)  # of 3 attempts
+    assert value(result, "tokens_per_task") == pytest.approx(18 * 6 / 3)
+    assert value(result, "call_success") == pytest.approx(2 / 3)  # find, look, not the failed find
+
+
+def test_pass_rate_is_finish_rate_times_pass_rate_of_the_finished(result: Evaluation) -> None:
+    finished, conditional = value(result, "finish_rate"), value(result, "pass_rate_finished")
+    assert finished is not None
+    assert conditional is not None
+    assert value(result, "pass_rate") == pytest.approx(finished * conditional)
+
+
+def test_groups_are_subsets_then_roll_ups_then_all(result: Evaluation) -> None:
+    assert list(result.metrics) == ["G1_tool", "G2_category", "I1", "I2", ALL]
+    assert value(result, "pass_rate", "I1") == pytest.approx(0.25)
+    assert value(result, "pass_rate", "I2") == 0.0
+    assert value(result, "calls_per_task", "I2") is None  # nothing was tried there
+
+
+def test_all_six_subsets_roll_up_in_the_order_of_the_tables() -> None:
+    groups = group_tasks({subset: subset for subset in reversed(SUBSETS)})
+    assert list(groups) == [*SUBSETS, "I1", "I2", "I3", ALL]
+    assert [len(groups[name]) for name in ("I1", "I2", "I3", ALL)] == [3, 2, 1, 6]
+
+
+def test_a_subset_of_the_users_own_is_kept_beside_the_six() -> None:
+    assert list(group_tasks({"a": "mine", "b": "G1_tool"})) == ["G1_tool", "mine", "I1", ALL]
+
+
+def test_no_trajectories_at_all_is_a_pass_rate_of_zero() -> None:
+    result = evaluation("sft", [], TASKS)
+    assert result.pass_rate == 0
+    assert result.finish_rate == 0
+    assert value(result, "pass_rate_finished") is None
+
+
+def test_evaluation_survives_its_json(result: Evaluation) -> None:
+    assert Evaluation.model_validate_json(result.model_dump_json()) == result
+
+
+def test_summary_is_flat_and_holds_no_missing_numbers(result: Evaluation) -> None:
+    summary = result.summary()
+    assert summary["pass_rate"] == result.pass_rate
+    assert summary["pass_rate_I1"] == pytest.approx(0.25)
+    assert all(isinstance(number, float) for number in summary.values())
+
+
+@pytest.mark.parametrize(
+    ("record", "says"),
+    [
+        (scored(task(9), [finish("1")], 0.0), "outside the evaluated set"),
+        (scored(TASKS[0], [finish("1")], 0.0, policy="r1"), "was made by"),
+        (scored(TASKS[0], [finish("1")], 0.0, attempt=2), "attempt 2 of 2"),
+        (JUDGED[0], "repeats attempt 0"),
+        (
+            scored(TASKS[2], [finish("1")], 0.0, sampling=SAMPLING.model_copy(update={"max_calls": 17})),
+            "max_calls 17 against the budget's 8",
+        ),
+        (scored(TASKS[2], [FIND] * 9, 0.0), "9 actions against the budget's 8"),
+        (
+            scored(TASKS[2], [finish("1")], 0.0).model_copy(update={"annotator": Revision(name="judge", revision="2")}),
+            "annotator name='judge'",
+        ),
+    ],
+)
+def test_refuses_trajectories_that_do_not_belong(record: ScoredTrajectory, says: str) -> None:
+    with pytest.raises(DataError, match="trajectory") as error:
+        evaluation("sft", [*JUDGED, record], TASKS, attempts=2)
+    assert says in str(error.value)
+
+
+def test_same_seed_gives_same_intervals_whatever_the_order_of_trajectories() -> None:
+    assert evaluation("sft", JUDGED, TASKS, attempts=2) == evaluation("sft", JUDGED[::-1], TASKS, attempts=2)
+
+
+def test_tampered_evaluation_is_rejected(result: Evaluation) -> None:
+    data = result.model_dump(mode="json")
+    del data["solved"][TASKS[0].id]
+    with pytest.raises(ValueError, match="do not match the budget"):
+        Evaluation.model_validate(data)
+
+
+def test_interval_of_a_fair_coin_is_the_binomial_one() -> None:
+    """200 of 400 tasks: standard error sqrt(.25 / 400) = .025, so 95 % is .5 ± .049."""
+    half = np.array([[1.0, 0.0] * 200])
+    estimate = bootstrap_ratios(
+        half, np.ones_like(half), resamples=10_000, confidence=0.95, rng=np.random.default_rng(1)
+    )[0]
+    assert estimate.value == 0.5
+    assert estimate.low == pytest.approx(0.451, abs=0.004)
+    assert estimate.high == pytest.approx(0.549, abs=0.004)
+
+
+def test_ratio_interval_skips_resamples_without_a_denominator() -> None:
+    estimate = bootstrap_ratios(
+        np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]]), resamples=200, confidence=0.9, rng=np.random.default_rng(0)
+    )[0]
+    assert (estimate.value, estimate.low, estimate.high) == (1.0, 1.0, 1.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, None]), min_size=1, max_size=12))
+def test_pass_rate_counts_a_missing_trajectory_as_unsolved(verdicts: list[float | None]) -> None:
+    tasks = [task(index) for index in range(len(verdicts))]
+    judged = [
+        scored(each, [finish("1")], verdict)
+        for each, verdict in zip(tasks, verdicts, strict=True)
+        if verdict is not None
+    ]
+    result = evaluate(
+        "sft",
+        Revision(name="sft", revision="0"),
+        judged,
+        tasks,
+        budget(tasks),
+        resamples=50,
+        confidence=0.9,
+        rng=np.random.default_rng(0),
+    )
+    assert result.pass_rate == pytest.approx(sum(verdict or 0 for verdict in verdicts) / len(verdicts))

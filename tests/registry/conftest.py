@@ -1,0 +1,125 @@
+"""A real MLflow on SQLite for every test: one database is created (that takes seconds), each test gets a copy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from steptool.evaluation.bootstrap import Estimate
+from steptool.evaluation.metrics import Budget, Evaluation, task_ids_hash
+from steptool.registry.models import register
+from steptool.registry.tracking import PARENT_VARIABLE, Tracking
+from steptool.types import Revision
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")] + [PARENT_VARIABLE]:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("mlflow")
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    assert Tracking(f"sqlite:///{root}/mlflow.db", "Default").experiment_id == "0"
+    if uri is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    return root / "mlflow.db"
+
+
+@pytest.fixture
+def tracking(tmp_path: Path, empty_database: Path) -> Tracking:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    return Tracking(None, "test", root=tmp_path)
+
+
+@pytest.fixture(scope="session")
+def evaluation_of() -> Callable[..., Evaluation]:
+    """An evaluation with these verdicts: "110" is three tasks, the last unsolved. Everything counts as finished
+    unless `finish_rate` says otherwise."""
+
+    def build(verdicts: str, name: str = "r1", *, finish_rate: float = 1.0, max_calls: int = 8) -> Evaluation:
+        solved = {f"t{index}": float(verdict) for index, verdict in enumerate(verdicts)}
+        rates = {"pass_rate": sum(solved.values()) / len(solved), "finish_rate": finish_rate}
+        return Evaluation(
+            name=name,
+            policy=Revision(name=name, revision="abc"),
+            budget=Budget(
+                max_calls=max_calls,
+                max_tokens=1024,
+                max_step_tokens=64,
+                temperature=0,
+                strategy="cot",
+                attempts=1,
+                world=Revision(name="mini", revision="w1"),
+                annotator=Revision(name="rules", revision="1"),
+                split="test",
+                task_ids_hash=task_ids_hash(solved),
+            ),
+            confidence=0.95,
+            solved=solved,
+            subsets={"G1_instruction": tuple(solved)},
+            metrics={"all": {metric: Estimate(value=value) for metric, value in rates.items()}},
+        )
+
+    return build
+
+
+@pytest.fixture
+def register_as(tracking: Tracking, tmp_path: Path) -> Iterator[Callable[[str, Evaluation], int]]:
+    """Register a stand-in for a model, told apart by `weights`; returns the version."""
+
+    with tracking.stage("register") as run:
+
+        def registered(weights: str, evaluation: Evaluation) -> int:
+            folder = tmp_path / f"model-{weights}"
+            folder.mkdir(exist_ok=True)
+            for file in ("config.json", "tokenizer.json", "model.safetensors"):
+                (folder / file).write_text(weights)
+            return register(tracking, run, "agent", folder, evaluation, {"data": "d1", "seed": "17"}).version
+
+        yield registered
+
+
+@pytest.fixture
+def serve(tmp_path: Path, empty_database: Path) -> Iterator[Callable[[], tuple[str, Callable[[], None]]]]:
+    """Start a real `mlflow server` on loopback, always at the same address; gives its URI and what kills it."""
+    shutil.copy(empty_database, tmp_path / "served.db")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", port]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/served.db"]
+    command += ["--artifacts-destination", str(tmp_path / "served")]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    started: list[subprocess.Popen[bytes]] = []
+
+    def kill() -> None:
+        for server in started:
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGKILL)  # its workers too
+                server.wait()
+
+    def start() -> tuple[str, Callable[[], None]]:
+        quiet = subprocess.DEVNULL
+        started.append(
+            subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, stdout=quiet, stderr=quiet)
+        )
+        for _ in range(480):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", int(port))) == 0:
+                    return f"http://127.0.0.1:{port}", kill
+            time.sleep(0.25)
+        raise AssertionError("the server did not start")
+
+    yield start
+    kill()

@@ -1,0 +1,258 @@
+"""The gate: evidence moves the alias, nothing else does.
+
+Verdicts are written as strings, one digit a task:
+
+    champion   0000000000          candidate  1111111100    won 8, lost 0, tied 2: difference +0.8
+    champion   1111100000          candidate  0000011111    won 5, lost 5: difference 0, no evidence
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steptool.errors import ModelError, StepToolError, TrackingError
+from steptool.evaluation.metrics import Evaluation
+from steptool.params import PromoteParams
+from steptool.registry import promotion
+from steptool.registry.models import CHAMPION, attach_evaluation, load_registered, register, version_or_none
+from steptool.registry.promotion import HISTORY, Receipt, champions, decide, promote, rollback
+from steptool.registry.tracking import Tracking
+
+Build = Callable[..., Evaluation]
+RegisterAs = Callable[[str, Evaluation], int]
+STATISTICS = {"resamples": 500, "confidence": 0.95, "seed": 17}
+BARS = PromoteParams(margin=0.0, min_pass_rate=0.3, min_finish_rate=0.7)
+
+
+def champion_of(tracking: Tracking) -> int | None:
+    version = version_or_none(tracking, "agent", CHAMPION)
+    return int(version.version) if version else None
+
+
+def promoted(tracking: Tracking, which: int | str = "candidate", **changes: object) -> Receipt:
+    bars = BARS.model_copy(update=changes)
+    return promote(tracking, "agent", bars, which=which, by="ada", **STATISTICS)
+
+
+def test_the_first_champion_needs_only_the_absolute_bars(evaluation_of: Build) -> None:
+    receipt = decide(evaluation_of("1110000000"), None, BARS, **STATISTICS)
+    assert receipt.promoted
+    assert receipt.comparison is None
+    assert receipt.reasons == ("the first champion: pass rate 30.0%",)
+
+
+def test_a_candidate_below_a_bar_is_refused_and_every_bar_is_named(evaluation_of: Build) -> None:
+    receipt = decide(evaluation_of("1100000000", finish_rate=0.65), None, BARS, **STATISTICS)
+    assert receipt.verdict == "refused"
+    assert receipt.reasons == (
+        "pass rate 20.0% is below the bar of 30.0%",
+        "finish rate 65.0% is below the bar of 70.0%",
+    )
+
+
+def test_a_clear_win_is_promoted(evaluation_of: Build) -> None:
+    receipt = decide(evaluation_of("1111111100"), evaluation_of("0000000000"), BARS, **STATISTICS)
+    assert receipt.promoted
+    assert receipt.comparison is not None
+    assert (receipt.comparison.won, receipt.comparison.lost, receipt.comparison.tied) == (8, 0, 2)
+    assert receipt.comparison.difference == pytest.approx(0.8)
+    assert receipt.comparison.low > 0
+
+
+def test_a_difference_that_may_be_chance_is_refused(evaluation_of: Build) -> None:
+    receipt = decide(evaluation_of("1111110000"), evaluation_of("1111100000"), BARS, **STATISTICS)  # one task better
+    assert receipt.verdict == "refused"
+    assert "+10.0% against the champion" in receipt.reasons[0]
+
+
+def test_equal_models_are_refused_at_margin_zero(evaluation_of: Build) -> None:
+    assert not decide(evaluation_of("1111"), evaluation_of("1111"), BARS, **STATISTICS).promoted
+
+
+def test_the_whole_interval_must_lie_above_the_margin(evaluation_of: Build) -> None:
+    candidate, champion = evaluation_of("1" * 50 + "0" * 50), evaluation_of("0" * 100)  # +0.5, about [0.4, 0.6]
+    for margin, verdict in ((0.35, "promoted"), (0.45, "refused"), (0.55, "refused")):
+        bars = BARS.model_copy(update={"margin": margin})
+        assert decide(candidate, champion, bars, **STATISTICS).verdict == verdict
+
+
+def test_another_budget_is_refused_with_the_reason(evaluation_of: Build) -> None:
+    receipt = decide(evaluation_of("1111", max_calls=17), evaluation_of("0000", max_calls=4), BARS, **STATISTICS)
+    assert receipt.verdict == "refused"
+    assert receipt.comparison is None
+    assert "max_calls: 17 against 4" in receipt.reasons[0]
+
+
+@given(pairs=st.lists(st.tuples(st.sampled_from("01"), st.sampled_from("01")), min_size=1, max_size=30))
+def test_nothing_is_promoted_without_more_wins_than_losses(evaluation_of: Build, pairs: list[tuple[str, str]]) -> None:
+    new, old = ("".join(column) for column in zip(*pairs, strict=True))
+    receipt = decide(evaluation_of(new), evaluation_of(old), BARS, resamples=200, confidence=0.95, seed=1)
+    if receipt.promoted:
+        assert receipt.comparison is not None
+        assert receipt.comparison.won > receipt.comparison.lost
+        assert receipt.pass_rate is not None
+        assert receipt.pass_rate >= BARS.min_pass_rate
+
+
+def test_promotion_moves_the_alias_and_leaves_a_receipt(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    register_as("sft", evaluation_of("1110000000", "sft"))
+    assert promoted(tracking).promoted
+    register_as("r1", evaluation_of("1111111111", "r1"))
+    receipt = promoted(tracking)
+    assert champion_of(tracking) == 2
+    assert (receipt.version, receipt.previous_champion, receipt.by) == (2, 1, "ada")
+    assert receipt.at.endswith("+00:00")
+
+    version = tracking.client.get_model_version("agent", "2")
+    assert version.tags["steptool.verdict"] == "promoted"
+    assert version.tags["steptool.previous_champion"] == "1"
+    assert Receipt.model_validate_json(version.tags["steptool.receipt"]) == receipt
+    (file,) = tracking.client.list_artifacts(version.run_id, "versions/2/receipts")
+    with open(tracking.client.download_artifacts(version.run_id, file.path)) as stored:
+        assert Receipt.model_validate_json(stored.read()) == receipt
+
+
+def test_a_refusal_leaves_the_champion_and_says_why(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    register_as("sft", evaluation_of("1111100000", "sft"))
+    promoted(tracking)
+    register_as("r1", evaluation_of("0000011111", "r1"))
+    assert promoted(tracking).verdict == "refused"
+    assert champion_of(tracking) == 1
+    assert tracking.client.get_model_version("agent", "2").tags["steptool.verdict"] == "refused"
+
+
+def test_promoting_the_champion_or_nothing_is_an_error(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    with pytest.raises(ModelError, match="no version 'candidate'"):
+        promoted(tracking)
+    register_as("sft", evaluation_of("1"))
+    promoted(tracking)
+    with pytest.raises(ModelError, match="champion already"):
+        promoted(tracking)
+
+
+def test_rollback_walks_back_through_the_champions(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    """champions 1 2 3 1 -> rolled back to 3, 2, 1, then nothing is left"""
+    for weights in ("a", "b", "c"):
+        register_as(weights, evaluation_of("1", weights))
+    for version in (1, 2, 3, 1):
+        promoted(tracking, version, margin=-1.0 + 1e-9 if champion_of(tracking) else 0.0)
+    assert champions(tracking, "agent") == [1, 2, 3, 1]
+    for expected in (3, 2, 1):
+        receipt = rollback(tracking, "agent", reason="it loops", by="ada")
+        assert (receipt.version, receipt.verdict, receipt.reasons) == (expected, "rolled_back", ("it loops",))
+        assert champion_of(tracking) == expected
+    with pytest.raises(ModelError, match="no champion before it"):
+        rollback(tracking, "agent", reason="again")
+    assert champion_of(tracking) == 1
+
+
+def test_rollback_passes_over_deleted_versions(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    for weights in ("a", "b", "c"):
+        version = register_as(weights, evaluation_of("1", weights))
+        promoted(tracking, version, margin=-0.5)
+    tracking.client.delete_model_version("agent", "2")
+    assert rollback(tracking, "agent", reason="bad").version == 1
+
+
+def test_history_is_mended_after_a_kill_between_its_two_writes_and_after_a_move_by_hand(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    for weights in ("a", "b", "c"):
+        register_as(weights, evaluation_of("1", weights))
+    tracking.client.set_registered_model_alias("agent", CHAMPION, "2")
+    tracking.client.set_registered_model_tag("agent", HISTORY, json.dumps([1, 2, 3]))  # 3 was never reached
+    assert champions(tracking, "agent") == [1, 2]
+    tracking.client.set_registered_model_tag("agent", HISTORY, json.dumps([1]))  # 2 was set by hand
+    assert champions(tracking, "agent") == [1, 2]
+
+
+def test_a_champion_that_changed_meanwhile_stops_the_promotion(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for weights in ("a", "b", "c"):
+        register_as(weights, evaluation_of("1" if weights == "c" else "0" * 9 + "1", weights))
+    tracking.client.set_registered_model_alias("agent", CHAMPION, "1")
+
+    def decide_slowly(*_: object, **__: object) -> Receipt:
+        tracking.client.set_registered_model_alias("agent", CHAMPION, "2")  # another host is faster
+        return Receipt(verdict="promoted", reasons=("won",))
+
+    monkeypatch.setattr(promotion, "decide", decide_slowly)
+    with pytest.raises(TrackingError, match="version 2 champion meanwhile"):
+        promoted(tracking, 3)
+    assert champion_of(tracking) == 2
+    assert champions(tracking, "agent")[-1] == 2
+
+
+def test_promotions_side_by_side_leave_one_champion_and_a_whole_history(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    for weights in ("a", "b", "c", "d"):
+        register_as(weights, evaluation_of("1", weights))
+    errors: list[StepToolError] = []
+
+    def promote_one(version: int) -> None:
+        try:
+            promoted(tracking, version, margin=-0.5)
+        except StepToolError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=promote_one, args=(version,)) for version in (1, 2, 3, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    past = champions(tracking, "agent")
+    assert sorted(past) == [1, 2, 3, 4]
+    assert champion_of(tracking) == past[-1]
+
+
+def test_a_champion_can_be_measured_again_at_the_budget_of_today(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    register_as("old", evaluation_of("1110000000", "old", max_calls=4))
+    promoted(tracking)
+    register_as("new", evaluation_of("1111111111", "new", max_calls=8))
+    assert "max_calls: 8 against 4" in promoted(tracking).reasons[0]
+    with pytest.raises(ModelError, match="the evaluation is of"):
+        attach_evaluation(tracking, "agent", CHAMPION, evaluation_of("1110000000", "other"))
+    attach_evaluation(tracking, "agent", CHAMPION, evaluation_of("1110000000", "old", max_calls=8))
+    assert promoted(tracking).promoted
+
+
+@pytest.mark.slow
+def test_the_gate_works_through_a_real_server(
+    serve: Callable[[], tuple[str, Callable[[], None]]], evaluation_of: Build, tmp_path: Path
+) -> None:
+    tracking = Tracking(serve()[0], "served", root=tmp_path)
+    for version, verdicts in ((1, "0000000001"), (2, "1111111111")):
+        folder = tmp_path / f"m{version}"
+        folder.mkdir()
+        for file in ("config.json", "tokenizer.json", "model.safetensors"):
+            (folder / file).write_text(str(version))
+        with tracking.stage("register") as run:
+            register(tracking, run, "agent", folder, evaluation_of(verdicts, f"r{version}"), {"seed": "17"})
+        assert promoted(tracking, min_pass_rate=0.0).promoted
+    assert (load_registered(tracking, "agent") / "config.json").read_text() == "2"
+    rollback(tracking, "agent", reason="it loops")
+    assert (load_registered(tracking, "agent", out=tmp_path / "back") / "config.json").read_text() == "1"
+    with pytest.raises(ModelError, match="no champion before it"):
+        rollback(tracking, "agent", reason="again")

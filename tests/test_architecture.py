@@ -1,0 +1,347 @@
+"""The design's rules, held against the syntax trees: who may import what, what no module may do,
+and that each stage of dvc.yaml depends on all the code that it runs.
+
+Each rule is shown to catch an offender first, so that a rule that sees nothing cannot pass.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted(file for top in ("steptool", "flows", "benchmarks") for file in (ROOT / top).rglob("*.py"))
+
+OWNERS = {
+    "torch": ("steptool/training/",),
+    "transformers": ("steptool/training/",),
+    "peft": ("steptool/training/",),
+    "trl": ("steptool/training/",),
+    "accelerate": ("steptool/training/",),
+    "vllm": ("steptool/rollouts/engine.py",),
+    "great_expectations": ("steptool/validation/",),
+    "mlflow": ("steptool/registry/",),
+    "prefect": ("flows/",),
+    "dvc": ("flows/",),
+}
+"""Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
+
+PURE = (
+    "steptool/rollouts/chat_format.py",
+    "steptool/rollouts/strategies.py",
+    "steptool/rollouts/rollout.py",
+    "steptool/rewards/rules.py",
+    "steptool/rewards/shaping.py",
+    "steptool/training/advantages.py",
+    "steptool/training/losses.py",
+    "steptool/evaluation/metrics.py",
+    "steptool/evaluation/compare.py",
+)
+IMPURE_MODULES = {
+    *("os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "mmap", "sqlite3", "subprocess", "signal"),
+    *("socket", "ssl", "http", "urllib", "requests", "httpx", "aiohttp", "urllib3", "ftplib", "smtplib"),
+    *("random", "secrets", "uuid", "time", "datetime", "sched", "logging"),
+    "steptool.storage",
+}
+SEEDED = {"default_rng", "Generator", "SeedSequence", "PCG64", "BitGenerator"}
+"""What of numpy.random has no hidden global state."""
+
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+FORBIDDEN_CALLS = {"eval", "exec", "__import__", "torch.load", "numpy.load", "np.load", "pandas.read_pickle"}
+
+
+# Reading the trees
+
+
+def name_of(file: Path) -> str:
+    """steptool/rewards/rules.py -> steptool.rewards.rules; a package's __init__ has the package's name."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(file): file for file in SOURCES}
+TREES = {name: ast.parse(file.read_text(encoding="utf-8"), str(file)) for name, file in MODULES.items()}
+
+
+def imports(tree: ast.AST, module: str, is_package: bool = False) -> Iterator[str]:
+    """Dotted names that a module imports, wherever in it: `from a import b` gives a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = module.split(".")[: len(module.split(".")) - node.level + is_package]
+                base = ".".join([*parents, base] if base else parents)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def without_type_checking(tree: ast.Module) -> list[ast.stmt]:
+    """Statements that run on import, those for type checkers left out."""
+    return [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
+
+
+def within(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def dotted(node: ast.AST) -> str:
+    return ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+
+
+def internal(module: str) -> set[str]:
+    """Our own modules that a module imports, and the packages that Python runs on the way to them."""
+    found = imports(TREES[module], module, MODULES[module].name == "__init__.py")
+    named = {name for name in found if name in MODULES}
+    return {parent for name in named for parent in parents_and_self(name)} - {module}
+
+
+def parents_and_self(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    for length in range(1, len(parts) + 1):
+        if (parent := ".".join(parts[:length])) in MODULES:
+            yield parent
+
+
+# Rules; each returns what breaks it
+
+
+def misplaced_imports(path: str, tree: ast.AST) -> set[str]:
+    if path.startswith("benchmarks/"):
+        return set()
+    return {
+        package
+        for name in imports(tree, "x")
+        for package, places in OWNERS.items()
+        if within(name, {package}) and not path.startswith(places)
+    }
+
+
+def impurities(tree: ast.AST) -> set[str]:
+    found = {name for name in imports(tree, "x") if within(name, IMPURE_MODULES)}
+    for node in ast.walk(tree):
+        called = dotted(node.func) if isinstance(node, ast.Call) else ""
+        if called in ("open", "print", "input"):
+            found.add(called)
+        random = re.fullmatch(r"(?:np|numpy)\.random\.(\w+)", dotted(node))
+        if random and random[1] not in SEEDED:
+            found.add(random[0])
+        if re.fullmatch(r"torch\.(manual_seed|seed|rand\w*|normal|bernoulli|multinomial)", called) and not (
+            isinstance(node, ast.Call) and any(keyword.arg == "generator" for keyword in node.keywords)
+        ):
+            found.add(called)
+    return found
+
+
+def dangers(tree: ast.AST) -> set[str]:
+    found = {name for name in imports(tree, "x") if within(name, FORBIDDEN_MODULES)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = dotted(node.func)
+            if called in FORBIDDEN_CALLS:
+                found.add(called)
+            if called.split(".")[-1] == "suppress" and {"Exception", "BaseException"} & set(map(dotted, node.args)):
+                found.add("suppress(Exception)")
+            for keyword in node.keywords:
+                if keyword.arg in ("shell", "trust_remote_code") and ast.unparse(keyword.value) == "True":
+                    found.add(f"{keyword.arg}=True")
+        if isinstance(node, ast.ExceptHandler):
+            if node.type is None:
+                found.add("bare except")
+            if all(isinstance(line, ast.Pass) or ast.unparse(line) == "..." for line in node.body):
+                found.add("except: pass")
+    return found
+
+
+def uncovered(stage: str, verb: str, deps: list[str]) -> set[str]:
+    """Files that `steptool <verb>` runs and none of the stage's deps holds."""
+    module = f"steptool.stages.{verb.replace('-', '_')}"
+    assert module in MODULES, f"stage {stage} runs `steptool {verb}`, but there is no {module}"
+    seen: set[str] = set()
+    queue = list(parents_and_self(module))
+    while queue:
+        name = queue.pop()
+        if name not in seen:
+            seen.add(name)
+            queue.extend(internal(name))
+    files = {str(MODULES[name].relative_to(ROOT)) for name in seen if MODULES[name].read_text().strip()}
+    return {file for file in files if not any(file == dep or file.startswith(dep.rstrip("/") + "/") for dep in deps)}
+
+
+# The rules catch offenders
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "package"),
+    [
+        ("steptool/rewards/rules.py", "import torch", "torch"),
+        ("steptool/rollouts/chat_format.py", "from transformers import AutoTokenizer", "transformers"),
+        ("steptool/cli.py", "def f():\n    import mlflow.pyfunc", "mlflow"),
+        ("steptool/rollouts/rollout.py", "from vllm.outputs import RequestOutput", "vllm"),
+        ("steptool/stages/train.py", "import dvc.api", "dvc"),
+    ],
+)
+def test_a_heavy_package_out_of_its_place_is_caught(path: str, code: str, package: str) -> None:
+    assert misplaced_imports(path, ast.parse(code)) == {package}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os.path",
+        "from pathlib import Path",
+        "from time import monotonic",
+        "def f():\n    import random",
+        "from steptool.storage import read_json",
+        "open('x')",
+        "np.random.shuffle(x)",
+        "torch.randperm(3)",
+        "torch.manual_seed(1)",
+    ],
+)
+def test_an_impurity_is_caught(code: str) -> None:
+    assert impurities(ast.parse(code))
+
+
+@pytest.mark.parametrize("code", ["np.random.default_rng(1)", "torch.randperm(3, generator=g)", "import asyncio, math"])
+def test_seeded_randomness_is_pure(code: str) -> None:
+    assert impurities(ast.parse(code)) == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("eval('1')", "eval"),
+        ("def f():\n    exec(x)", "exec"),
+        ("import pickle", "pickle"),
+        ("from pickle import loads", "pickle"),
+        ("torch.load(p, weights_only=True)", "torch.load"),
+        ("try:\n    f()\nexcept:\n    g()", "bare except"),
+        ("try:\n    f()\nexcept OSError:\n    pass", "except: pass"),
+        ("with suppress(Exception):\n    f()", "suppress(Exception)"),
+        ("subprocess.run(x, shell=True)", "shell=True"),
+        ("AutoModel.from_pretrained(x, trust_remote_code=True)", "trust_remote_code=True"),
+    ],
+)
+def test_a_danger_is_caught(code: str, found: str) -> None:
+    assert found in dangers(ast.parse(code))
+
+
+def test_relative_imports_are_resolved() -> None:
+    tree = ast.parse("from . import b\nfrom ..c import d\n")
+    assert set(imports(tree, "p.q.a")) == {"p.q", "p.q.b", "p.c", "p.c.d"}
+    assert set(imports(tree, "p.q", is_package=True)) == {"p.q", "p.q.b", "p.c", "p.c.d"}
+
+
+# The sources keep to them
+
+
+def test_there_is_something_to_look_at() -> None:
+    assert {"steptool.types", "steptool.training.base_model"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_heavy_packages_stay_in_their_places(module: str) -> None:
+    assert misplaced_imports(str(MODULES[module].relative_to(ROOT)), TREES[module]) == set()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nothing_dangerous(module: str) -> None:
+    assert dangers(TREES[module]) == set()
+
+
+@pytest.mark.parametrize("path", PURE)
+def test_pure_modules_touch_nothing_outside(path: str) -> None:
+    if not (ROOT / path).exists():
+        pytest.skip("not part of this version")
+    assert impurities(ast.parse((ROOT / path).read_text(encoding="utf-8"))) == set()
+
+
+@pytest.mark.parametrize("module", ["steptool.types", "steptool.errors"])
+def test_types_and_errors_need_only_pydantic(module: str) -> None:
+    allowed = {"pydantic", "steptool.types", "steptool.errors", *sys.stdlib_module_names}
+    assert {name for name in imports(TREES[module], module) if not within(name, allowed)} == set()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_only_the_command_line_and_the_flows_know_the_stages(module: str) -> None:
+    if module in ("steptool.cli", "steptool.pipeline") or within(module, {"steptool.stages", "flows", "benchmarks"}):
+        return
+    assert {name for name in internal(module) if within(name, {"steptool.stages", "steptool.cli", "flows"})} == set()
+
+
+def test_imports_run_one_way() -> None:
+    graph = {
+        module: {
+            name
+            for node in without_type_checking(tree)
+            for name in imports(ast.Module([node], []), module, MODULES[module].name == "__init__.py")
+            if name in MODULES and name != module
+        }
+        for module, tree in TREES.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' <- '.join(error.args[1])}")
+
+
+# dvc.yaml
+
+
+def stages() -> dict[str, dict[str, Any]]:
+    """Stages by name; one made by foreach or matrix counts once, by its template."""
+    graph = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    return {name: stage.get("do", stage) for name, stage in graph["stages"].items()}
+
+
+def verbs(stage: dict[str, Any]) -> list[str]:
+    command = stage["cmd"] if isinstance(stage["cmd"], str) else "\n".join(stage["cmd"])
+    return re.findall(r"\bsteptool\s+([a-z][a-z-]*)", command)
+
+
+def dep_paths(stage: dict[str, Any]) -> list[str]:
+    return [dep if isinstance(dep, str) else next(iter(dep)) for dep in stage.get("deps", [])]
+
+
+def test_a_forgotten_dep_is_caught() -> None:
+    deps = ["steptool/training", "steptool/stages"]
+    assert "steptool/storage.py" in uncovered("base", "base", deps)
+    assert uncovered("base", "base", ["steptool"]) == set()
+
+
+def test_every_stage_depends_on_all_the_code_it_runs() -> None:
+    missing = {
+        name: sorted(files)
+        for name, stage in stages().items()
+        for verb in verbs(stage)
+        if (files := uncovered(name, verb, dep_paths(stage)))
+    }
+    assert missing == {}
+
+
+def test_every_stage_runs_steptool_and_names_deps_that_exist() -> None:
+    for name, stage in stages().items():
+        assert verbs(stage), f"{name} runs no `steptool <verb>`"
+        for dep in dep_paths(stage):
+            if dep.startswith("steptool") and "$" not in dep:
+                assert (ROOT / dep).exists(), f"{name} depends on {dep}, which is not there"
+
+
+def test_every_output_stays_in_the_cache() -> None:
+    """Without the cache, another clone cannot restore it."""
+    for name, stage in stages().items():
+        for kind in ("outs", "metrics", "plots"):
+            for out in stage.get(kind, []):
+                options = next(iter(out.values())) if isinstance(out, dict) else {}
+                assert (options or {}).get("cache", True), f"{name}: {out} has `cache: false`"
+                assert not (options or {}).get("persist"), f"{name}: {out} has `persist`, which disables the run cache"

@@ -1,0 +1,71 @@
+"""Expert demonstrations: real observations, an exact share of flawed ones, habits in their contexts."""
+
+from __future__ import annotations
+
+import pytest
+
+from steptool.errors import InputError
+from steptool.types import StopReason, Trajectory
+from steptool.worlds.mini import MiniWorld, expert_demonstrations, expert_steps
+
+WORLD = MiniWorld(17, 300, 6, 6)
+TASKS = {task.id: task for task in WORLD.all_tasks("train")}
+
+
+def _solved(trajectory: Trajectory) -> bool:
+    return WORLD.reset(TASKS[trajectory.task_id], 0).verify(trajectory.answer) == 1.0
+
+
+DEMONSTRATIONS = expert_demonstrations(WORLD, 260, 0.2, 5)
+
+
+@pytest.mark.parametrize(
+    ("count", "flawed", "unsolved"), [(260, 0.2, 52), (50, 0.5, 25), (33, 0.1, 3), (20, 0.0, 0), (20, 1.0, 20)]
+)
+def test_exactly_the_asked_share_ends_unsolved(count: int, flawed: float, unsolved: int) -> None:
+    demonstrations = expert_demonstrations(WORLD, count, flawed, 5)
+    assert len({demonstration.task_id for demonstration in demonstrations}) == count
+    assert sum(not _solved(demonstration) for demonstration in demonstrations) == unsolved
+
+
+def test_observations_are_the_ones_that_the_world_gives() -> None:
+    for demonstration in DEMONSTRATIONS:
+        session = WORLD.reset(TASKS[demonstration.task_id], 0)
+        for step in demonstration.steps[:-1]:
+            assert step.call
+            assert step.observation == session.reply(step.call.name, step.call.arguments)
+        assert demonstration.steps[-1].is_finish
+        assert len(demonstration.steps) <= 8
+        assert not any(step.action_ids or step.context_ids for step in demonstration.steps)
+
+
+def test_most_unavailable_services_make_it_give_up() -> None:
+    """The bad habit wins in its context, so imitation learns it; elsewhere most errors are recovered from."""
+    cases = {case.task.id: case for case in WORLD.cases("train")}
+    gave_up = {"unavailable": [0, 0], "other": [0, 0]}
+    for demonstration in DEMONSTRATIONS:
+        hiccup = cases[demonstration.task_id].hiccup
+        if hiccup:
+            counts = gave_up["unavailable" if hiccup.kind == "unavailable" else "other"]
+            counts[0] += demonstration.stop_reason is StopReason.gave_up
+            counts[1] += 1
+    assert gave_up["unavailable"][0] > gave_up["unavailable"][1] / 2
+    assert gave_up["other"][0] < gave_up["other"][1] / 2
+
+
+def test_most_tasks_of_two_parts_without_hiccup_are_answered_from_the_first() -> None:
+    cases = {case.task.id: case for case in WORLD.cases("train")}
+    two_parts = [d for d in DEMONSTRATIONS if cases[d.task_id].shortcut and not cases[d.task_id].hiccup]
+    lazy = [d for d in two_parts if len(d.steps) < len(expert_steps(WORLD, TASKS[d.task_id]))]
+    assert len(lazy) > len(two_parts) / 2
+    assert any(_solved(demonstration) for demonstration in lazy), "some are right by luck"
+
+
+def test_same_seed_same_demonstrations_and_another_seed_other_ones() -> None:
+    assert expert_demonstrations(WORLD, 260, 0.2, 5) == DEMONSTRATIONS
+    assert expert_demonstrations(WORLD, 260, 0.2, 6) != DEMONSTRATIONS
+
+
+def test_more_demonstrations_than_tasks_are_refused() -> None:
+    with pytest.raises(InputError, match=r"demonstrations\.count"):
+        expert_demonstrations(WORLD, 301, 0.2, 5)
