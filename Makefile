@@ -20,6 +20,11 @@ else ifeq ($(BACKEND),cpu)
 TORCH_SOURCE := --torch-backend cpu
 endif
 
+# Nor does it read where pip takes packages from.
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+
 # Nothing calls home: each tool reads its own variable, in its own spelling.
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
@@ -41,7 +46,7 @@ help:  ## show this list
 
 setup: $(STAMP)  ## install everything into .venv (the other targets do it themselves)
 
-$(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/model.txt pyproject.toml
+$(STAMP): $(LOCK) requirements/model.txt requirements/bootstrap.txt pyproject.toml
 	@python=""; \
 	for candidate in $(PYTHON) python3.11 python3.12 python3; do \
 	    if "$$candidate" -c 'import sys; raise SystemExit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null; \
@@ -53,7 +58,7 @@ $(STAMP): requirements/cpu.txt requirements/gpu.txt requirements/model.txt pypro
 	fi; \
 	echo "Setting up $(VENV) for $(BACKEND) with $$("$$python" --version); the first time takes some minutes."; \
 	"$$python" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' $(LOCK))"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/bootstrap.txt
 	$(UV) pip install --python $(BIN)/python --no-deps --compile-bytecode $(TORCH_SOURCE) -r $(LOCK) -r requirements/model.txt
 	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
 	@touch $@

@@ -151,13 +151,15 @@ def params(
         file = Path(profile) if profile.endswith(".yaml") else Path("profiles") / f"{profile}.yaml"
         write_bytes(path, apply_profile(path, file).encode())
     settings = load_params(path)
-    typer.echo(f"{path} is valid: world {settings.world.name}, base {settings.model.base}, {len(settings.rounds)} rounds")
+    typer.echo(
+        f"{path} is valid: world {settings.world.name}, base {settings.model.base}, {len(settings.rounds)} rounds"
+    )
 
 
 @app.command()
 def results() -> None:
     """Print the results table of the last evaluation."""
-    from steptool.stages.evaluate import results_table
+    from steptool.stages.results import results_table
 
     typer.echo(results_table())
 

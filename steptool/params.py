@@ -27,13 +27,13 @@ class WorldParams(Section):
     name: Literal["mini", "recorded"] = "mini"
     path: str = ""
     """Folder of a recorded world; empty takes the environment variable STEPTOOL_RECORDED."""
-    train_tasks: Positive = 360
+    train_tasks: Positive = 420
     dev_tasks: Positive = 120
     test_tasks: Positive = 300
 
 
 class DemonstrationParams(Section):
-    count: Positive = 260
+    count: Positive = 240
     flawed: Fraction = 0.2
     """Share of the demonstrations that end unsolved."""
 
@@ -46,9 +46,9 @@ class ModelParams(Section):
 
 class SftParams(Section):
     learning_rate: Rate = 3e-4
-    epochs: Positive = 2
-    batch_size: Positive = 8
-    frozen_layers: Annotated[int, Field(ge=0)] = 10
+    epochs: Positive = 1
+    batch_size: Positive = 4
+    frozen_layers: Annotated[int, Field(ge=0)] = 12
     """Lowest layers (and, if any, the embeddings) that do not train."""
 
 
@@ -180,6 +180,8 @@ def _load_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ParamsError("no such file", where=str(path), fix="run steptool from the repository's root") from error
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"not UTF-8 text: {error.reason}", where=str(path), fix="save it as UTF-8") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ParamsError(f"not YAML: {error.problem}", where=f"{path}:{line}", fix="mend that line") from error

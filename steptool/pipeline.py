@@ -31,7 +31,7 @@ def run_pipeline(targets: list[str]) -> None:
             fix="mend what the lines above say, then run the same command again: it goes on from there",
         )
     if not targets:
-        from steptool.stages.evaluate import results_table
+        from steptool.stages.results import results_table
 
         print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
 

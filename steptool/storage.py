@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,7 @@ def _saying_where(path: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot write: {error.strerror or error}",
             where=str(path),
-            fix="free some space or fix the permissions, then run the same command again; the previous output is untouched",
+            fix="free some space or mend the permissions, then run the same command again; no old output is lost",
         ) from error
 
 
@@ -134,7 +135,7 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path), fix="run `dvc repro`, or `dvc pull` it") from error
-    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # UnicodeDecodeError is a ValueError
         raise DataError(f"cannot be read: {error}", where=str(path), fix=again) from error
     lines = text.split("\n")
     if lines and lines[-1] == "":
@@ -145,6 +146,8 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
     if not isinstance(header, dict) or header.get("schema_version") != SCHEMA_VERSION:
         found = header.get("schema_version") if isinstance(header, dict) else None
         raise DataError(f"schema version {found!r}, expected {SCHEMA_VERSION}", where=f"{path}:1", fix=again)
+    if not {"kind", "rows"} <= header.keys():
+        raise DataError("its first line names no kind and rows", where=f"{path}:1", fix=again)
     if header["rows"] != len(lines) - 1:
         raise DataError(
             f"{len(lines) - 1} rows, but its first line says {header['rows']}", where=f"{path}:{len(lines)}", fix=again

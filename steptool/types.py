@@ -237,9 +237,13 @@ class ScoredTrajectory(Frozen):
             raise ValueError(f"{steps} steps but {scores} judgements")
         for index, judgement in enumerate(self.judgements):
             is_last = index == steps - 1
-            if is_last and (judgement.solved is None or judgement.success is not None or judgement.contribution is not None):
+            if is_last and (
+                judgement.solved is None or judgement.success is not None or judgement.contribution is not None
+            ):
                 raise ValueError(f"the last step ({index}) needs solved and nothing else")
-            if not is_last and (judgement.solved is not None or judgement.success is None or judgement.contribution is None):
+            if not is_last and (
+                judgement.solved is not None or judgement.success is None or judgement.contribution is None
+            ):
                 raise ValueError(f"step {index} needs success and contribution, not solved")
         return self
 

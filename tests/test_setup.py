@@ -20,7 +20,7 @@ from steptool import doctor
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = ("cpu", "gpu", "model")
+LOCKS = ("cpu", "gpu", "model", "bootstrap")
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -93,7 +93,9 @@ def test_a_second_run_installs_nothing(copy: Path) -> None:
     assert "pip install" not in make(copy, "-n", "test", "BACKEND=cpu").stdout
 
 
-@pytest.mark.parametrize("changed", ["requirements/cpu.txt", "requirements/model.txt", "pyproject.toml"])
+@pytest.mark.parametrize(
+    "changed", ["requirements/cpu.txt", "requirements/model.txt", "requirements/bootstrap.txt", "pyproject.toml"]
+)
 def test_a_changed_requirement_installs_again(copy: Path, changed: str) -> None:
     installed(copy)
     later = (copy / ".venv" / "installed-cpu").stat().st_mtime + 5

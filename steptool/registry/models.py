@@ -173,7 +173,9 @@ def check_plain_model(folder: Path) -> None:
     """Raise ModelError unless `folder` holds configuration, safetensors weights and a tokenizer, all unwrapped."""
     if (folder / "adapter_config.json").exists():
         raise ModelError(
-            "is an adapter, not a whole model", where=str(folder), fix="merge it first: steptool.training.merge_adapter"
+            "is an adapter, not a whole model",
+            where=str(folder),
+            fix="merge it first: steptool.training.policy_folder.merge_adapter",
         )
     wanted = {
         "config.json": "configuration",

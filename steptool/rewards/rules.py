@@ -5,11 +5,12 @@ success       1 if the action parses, names exactly one offered tool, its argume
 
 contribution  what became of the reply. Credit starts at an answering `Finish` with 1 and flows backwards:
 
-                  contribution_i = max over the later successful steps that use i of their own credit
+                  contribution_i = max over the later steps that use i of their own credit
 
               A step uses i when it holds, as whole words of a declared argument or of the answer, a value
-              that the reply of i was first to show (see `usage`). So a failed call, a repeated call, an
-              echo of the question, a dead end, and every call of a trajectory that never answers get 0.
+              that the reply of i was first to show (see `usage`). So a repeated call, an echo of the
+              question, a dead end, and every call of a trajectory that never answers get 0. So does a
+              failed call, but where its error said how to go on, credit passes through to what led there.
 
 consulted     "Which is cheaper, A or B?" is answered by A, a word of the question: the prices behind the
               choice are used but never said again. A successful call of a relevant tool that showed
@@ -117,26 +118,24 @@ def _contributions(
     trajectory: Trajectory, task: Task, faults: list[str | None], *, is_solved: bool
 ) -> list[tuple[float, str]]:
     """Contribution and its reason for every step before the last; one pass from the last step to the first."""
-    steps, last = trajectory.steps, len(trajectory.steps) - 1
+    last = len(trajectory.steps) - 1
     answered = trajectory.stop_reason is StopReason.finished
     fresh = fresh_values(trajectory, task.query)
-    sources = [found if fault is None else [] for found, fault in zip(fresh, faults, strict=True)]
-    links = argument_links(trajectory, sources, lambda tool, argument: _declares(task, tool, argument))
+    links = argument_links(trajectory, fresh, lambda tool, argument: _declares(task, tool, argument))
     if answered:
-        links[last] = used_steps(trajectory.answer or "", sources[:last], copies_count=is_solved)
-    credit = [0.0] * last + [1.0 if answered else 0.0]
-    why = [_unused(steps, index, sources) for index in range(last)] + [""]
+        links[last] = used_steps(trajectory.answer or "", fresh[:last], copies_count=is_solved)
+    credit = [0.0] * last + [float(answered)]
+    why = [_unused(trajectory, index, fresh, faults) for index in range(last)]
     if answered:
-        for index in _consulted(trajectory, task, sources, links):
+        for index in _consulted(trajectory, task, fresh, links, faults):
             credit[index], why[index] = CONSULTED, "consulted for the answer"
     for user in range(last, 0, -1):
-        if user < last and faults[user] is not None:
-            continue
         for source in links[user]:
             if credit[user] > credit[source]:
                 credit[source] = credit[user]
                 why[source] = "used in the answer" if user == last else f"used by step {user}"
-    return list(zip(credit[:last], why[:last], strict=True))
+    # Credit passes through a failed call whose error said how to go on, and stays with none of them.
+    return [(credit[index] if faults[index] is None else 0.0, why[index]) for index in range(last)]
 
 
 def _declares(task: Task, tool: str, argument: str) -> bool:
@@ -144,14 +143,17 @@ def _declares(task: Task, tool: str, argument: str) -> bool:
     return found is not None and argument in found.parameters.get("properties", {})
 
 
-def _unused(steps: tuple[Step, ...], index: int, sources: list[list[str]]) -> str:
-    repeated = next((i for i in range(index) if steps[i].call == steps[index].call and sources[i]), None)
+def _unused(trajectory: Trajectory, index: int, fresh: list[list[str]], faults: list[str | None]) -> str:
+    steps = trajectory.steps
+    repeated = next((i for i in range(index) if steps[i].call == steps[index].call and faults[i] is None), None)
     if repeated is not None:
         return f"repeats step {repeated}"
-    return "its reply was not used" if sources[index] else "its reply says nothing new"
+    return "its reply was not used" if fresh[index] else "its reply says nothing new"
 
 
-def _consulted(trajectory: Trajectory, task: Task, sources: list[list[str]], links: list[list[int]]) -> list[int]:
+def _consulted(
+    trajectory: Trajectory, task: Task, fresh: list[list[str]], links: list[list[int]], faults: list[str | None]
+) -> list[int]:
     """Steps that count as consulted: relevant, new, and led there by something that the query names."""
     query = v.run(task.query)
     roots: list[frozenset[str]] = []
@@ -161,10 +163,10 @@ def _consulted(trajectory: Trajectory, task: Task, sources: list[list[str]], lin
         arguments = [v.run(leaf) for leaf in v.leaves(step.call.arguments)] if step.call else []
         named = frozenset(argument for argument in arguments if argument and argument in query)
         roots.append(named.union(*(roots[source] for source in links[index])))
-        if step.call is None or step.call.name not in task.relevant_tools or not sources[index] or not roots[index]:
+        if step.call is None or faults[index] is not None or not fresh[index] or not roots[index]:
             continue
         mark = (step.call.name, roots[index])
-        if mark not in vouched:
+        if step.call.name in task.relevant_tools and mark not in vouched:
             vouched.add(mark)
             found.append(index)
     return found

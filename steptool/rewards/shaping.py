@@ -2,7 +2,8 @@
 
 With s_t, c_t the success and contribution of step t, T the last step, n = T + 1 steps:
 
-paper      r_t = α (s_t + c_t) − cost          r_T = solved − cost − budget          (arXiv 2410.07745, cost = budget = 0)
+paper      r_t = α (s_t + c_t) − cost          r_T = solved − cost − budget
+           (arXiv 2410.07745 has cost = budget = 0)
 
 potential  r_t = γ Φ(t+1) − Φ(t) − cost        r_T = solved + γ Φ(n) − Φ(T) − cost − budget
            Φ(t) = α Σ_{i<t} (s_i + u_i(t))     u_i(t) = max of s_j over the steps j, i < j < t, that use i

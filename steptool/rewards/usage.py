@@ -13,14 +13,18 @@ COPY_VALUES = 3
 
 
 def fresh_values(trajectory: Trajectory, known: str = "") -> list[list[str]]:
-    """Per step, the values that its reply was first to show: not in `known`, an earlier reply, or its own arguments."""
-    seen, fresh = v.runs(known), []
+    """Per step, the values that its reply was first to show.
+
+    Not fresh is what stands in the text `known` or in the step's own arguments, and what an earlier reply
+    gave as a value of its own (`16` is still fresh after `16 June`).
+    """
+    told, fresh = v.runs(known), []
+    seen: set[str] = set()
     for step in trajectory.steps:
-        text = step.observation.text if step.observation else ""
         asked = v.runs(step.call.arguments) if step.call else ""
-        found = v.values(text)
-        fresh.append([value for value in found if value not in seen and value not in asked])
-        seen += "".join(found)
+        found = v.values(step.observation.text) if step.observation else []
+        fresh.append([value for value in found if value not in seen and value not in told and value not in asked])
+        seen.update(found)
     return fresh
 
 

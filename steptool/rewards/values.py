@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 NUL = "\0"
-PROSE_WORDS = 4
+PROSE_WORDS = 3
 """A leaf of more words than this is prose: the words with a digit in them (ids, numbers, dates) are values too."""
 
 _BETWEEN_WORDS = re.compile(r"[\s;|=]+|,(?!\d{3}(?!\d))|(?<!\d),|:(?!\d)|(?<!\d):")
@@ -36,7 +36,7 @@ def _one_spelling(word: str) -> str:
 
 
 def run(text: str) -> str:
-    """A text as a run; the empty string for a text without words. Runs joined end to end never match across the seam."""
+    """A text as a run, empty for a text without words. Runs joined end to end never match across the seam."""
     found = words(text)
     return f"{NUL}{NUL.join(found)}{NUL}" if found else ""
 

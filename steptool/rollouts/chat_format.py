@@ -34,6 +34,8 @@ MAX_OBSERVATION_CHARACTERS = 1024
 """As ToolBench: what is longer is cut and ends in `...`."""
 MAX_ARGUMENT_DEPTH = 16
 """Deepest nesting of a call's arguments; deeper is a parse error, not a crash further down."""
+MAX_DIGITS = 1000
+"""Of an integer in the arguments; Python itself refuses to read or write one of more than 4300."""
 
 _CALL = re.compile(r"([A-Za-z_][\w.\-]*)[ \t]*(.*)", re.ASCII)
 _SENTINELS = {role: f"SENTINEL{role.upper()}LENITNES" for role in ("system", "query", "action", "observation")}
@@ -240,8 +242,13 @@ def _read_call(line: str) -> ToolCall | str:
     if not text.startswith("{"):
         return f"no JSON object after {name[:64]}"
     try:
-        arguments = json.loads(text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_duplicates)
-        text.encode()
+        arguments = json.loads(
+            text,
+            parse_int=_readable,
+            parse_float=_finite,
+            parse_constant=_refuse,
+            object_pairs_hook=_without_duplicates,
+        )
         json.dumps(arguments, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         return f"arguments are not JSON: {error.msg} at character {error.pos}"
@@ -249,7 +256,7 @@ def _read_call(line: str) -> ToolCall | str:
         return "arguments are not JSON: half of a surrogate pair"
     except RecursionError:
         return "arguments are nested too deeply"
-    except ValueError as error:  # our own refusals, and integers too long for Python to read
+    except ValueError as error:  # the refusals below
         return f"arguments are not JSON: {error}"
     if _depth(arguments) > MAX_ARGUMENT_DEPTH:
         return "arguments are nested too deeply"
@@ -266,6 +273,12 @@ def _is_finish(arguments: dict[str, Any]) -> bool:
 
 def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no number of JSON")
+
+
+def _readable(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError("an integer is too long")
+    return int(text)
 
 
 def _finite(text: str) -> float:

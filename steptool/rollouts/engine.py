@@ -275,6 +275,7 @@ class Engine:
             enable_chunked_prefill=False,
             logprobs_mode="processed_logprobs",
             disable_log_stats=True,
+            use_tqdm_on_load=False,
             **self._options,
             **on_cpu,
         )
@@ -282,6 +283,7 @@ class Engine:
 
     def _reload(self, model_dir: Path) -> None:
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(model_dir)})
+        self._llm.apply_model(_repack_head)
         self._llm.reset_prefix_cache()  # keys and values of the old weights
 
     def _shut_down(self) -> None:
@@ -292,6 +294,17 @@ class Engine:
         self._llm.engine_core.shutdown()
         self._llm = None
         cleanup_dist_env_and_memory()
+
+
+def _repack_head(model: Any) -> None:
+    """Let the output layer follow embeddings that it is tied to.
+
+    On a CPU vLLM keeps a packed copy of every matrix, and a reload renews those named in the checkpoint.
+    A tied output layer is not named there: it would go on with the old weights, without a word.
+    """
+    head = getattr(model, "lm_head", None)
+    if head is not None:
+        head.quant_method.process_weights_after_loading(head)
 
 
 def check_model_dir(folder: Path) -> None:
@@ -311,7 +324,8 @@ def _configure_process() -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for name, value in {
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about what is chosen here on purpose
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(cores),  # vLLM falls back to a single thread where this is not set
     }.items():

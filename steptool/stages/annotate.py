@@ -28,6 +28,4 @@ def judge(params: Params, trajectories: list[Trajectory], tasks: list[Task]) -> 
     """Annotate trajectories of `tasks` by rules and the world's own check of the answer."""
     world = open_world(params.world, params.seed)
     by_id = {task.id: task for task in tasks}
-    return [
-        annotate(t, by_id[t.task_id], world.reset(by_id[t.task_id], t.seed).verify(t.answer)) for t in trajectories
-    ]
+    return [annotate(t, by_id[t.task_id], world.reset(by_id[t.task_id], t.seed).verify(t.answer)) for t in trajectories]

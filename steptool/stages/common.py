@@ -15,7 +15,7 @@ from steptool.errors import ParamsError
 from steptool.params import Params, RoundParams
 from steptool.registry.tracking import StageRun, Tracking
 from steptool.storage import file_hash, manifest, output_folder, read_jsonl
-from steptool.types import Task
+from steptool.types import Sampling, Task, Trajectory
 
 PARAMS = Path("params.yaml")
 TASKS = Path("data/tasks")
@@ -28,7 +28,8 @@ BASE, SFT, RFT = MODELS / "base", MODELS / "sft", MODELS / "rft"
 EVALUATION = Path("metrics/evaluation")
 REPORT = Path("reports")
 WORK = Path(".steptool")
-"""Checkpoints and merged weights: safe to delete, never an output."""
+"""State of this checkout: checkpoints, merged weights, what could not be logged yet. Never an output."""
+MERGED = WORK / "merged"
 
 
 @dataclass
@@ -81,3 +82,22 @@ def round_of(params: Params, key: str) -> tuple[int, RoundParams]:
 
 def read_tasks(split: str) -> list[Task]:
     return read_jsonl(TASKS / f"{split}.jsonl", Task)
+
+
+def tasks_of_round(params: Params, index: int) -> list[Task]:
+    """Training tasks of round `index`: each round the next ones, those without a demonstration first."""
+    shown = {demo.task_id for demo in read_jsonl(DEMONSTRATIONS, Trajectory)}
+    tasks = sorted(read_tasks("train"), key=lambda task: task.id in shown)
+    start = index * params.sample.tasks
+    return [tasks[(start + offset) % len(tasks)] for offset in range(min(params.sample.tasks, len(tasks)))]
+
+
+def sampling_of(params: Params) -> Sampling:
+    wanted = params.sample
+    return Sampling(
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        max_calls=wanted.max_calls,
+        max_step_tokens=wanted.max_step_tokens,
+        max_tokens=wanted.max_tokens,
+    )

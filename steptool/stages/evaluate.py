@@ -8,17 +8,15 @@ import numpy as np
 
 from steptool.evaluation.compare import Comparison, compare
 from steptool.evaluation.metrics import Budget, Evaluation, evaluate
-from steptool.evaluation.wording import text_table
 from steptool.params import Params, load_params
 from steptool.rewards.rules import ANNOTATOR
 from steptool.stages.annotate import judge
-from steptool.stages.common import EVALUATION, MODELS, PARAMS, RFT, SFT, TASKS, read_tasks, stage
+from steptool.stages.common import EVALUATION, PARAMS, SFT, TASKS, read_tasks, sampling_of, stage
 from steptool.stages.generate import Sampler, generate
-from steptool.stages.sample import sampling_of
-from steptool.storage import read_json, write_json, write_jsonl
+from steptool.stages.results import COMPARISONS, policies_of
+from steptool.storage import write_json, write_jsonl
 from steptool.types import Task
 
-COMPARISONS = "comparisons.json"
 SUMMARY = "summary.json"
 
 
@@ -43,24 +41,6 @@ def main() -> None:
         running.says(f"{len(evaluations)} policies on {len(tasks)} {split} tasks")
 
 
-def policies_of(params: Params) -> dict[str, Path]:
-    """Short name of each evaluated policy and its folder: the baseline first."""
-    return {"sft": SFT, **{key: MODELS / key for key in params.rounds}, "rft": RFT}
-
-
-def results_table() -> str:
-    """The table that `steptool run` ends with."""
-    return text_table(*read_results(load_params(PARAMS)))
-
-
-def read_results(params: Params) -> tuple[list[Evaluation], list[Comparison]]:
-    evaluations = [
-        Evaluation.model_validate(read_json(EVALUATION / f"{name}.json")) for name in policies_of(params)
-    ]
-    comparisons = [Comparison.model_validate(row) for row in read_json(EVALUATION / COMPARISONS)]
-    return evaluations, comparisons
-
-
 def _evaluate(params: Params, name: str, sampler: Sampler, tasks: list[Task], out: Path) -> Evaluation:
     wanted = params.evaluate
     sampling = sampling_of(params).model_copy(update={"temperature": wanted.temperature, "top_p": 1.0})
@@ -68,9 +48,7 @@ def _evaluate(params: Params, name: str, sampler: Sampler, tasks: list[Task], ou
     scored = judge(params, trajectories, tasks)
     write_jsonl(out / f"{name}.trajectories.jsonl.gz", scored)
     world = sampler.world.revision
-    budget = Budget.of(
-        tasks, sampling, attempts=wanted.attempts, world=world, annotator=ANNOTATOR, split=wanted.split
-    )
+    budget = Budget.of(tasks, sampling, attempts=wanted.attempts, world=world, annotator=ANNOTATOR, split=wanted.split)
     evaluation = evaluate(
         name,
         sampler.policy,

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import AutoTokenizer
 
 from steptool.params import Params
 from steptool.progress import progress
 from steptool.rollouts.chat_format import ChatFormat
 from steptool.rollouts.engine import Engine
 from steptool.rollouts.rollout import rollout, run_rollouts
-from steptool.stages.common import WORK
+from steptool.stages.common import MERGED
 from steptool.storage import file_hash
-from steptool.training.model import merge_adapter, resolve_policy
+from steptool.training.base_model import load_tokenizer
+from steptool.training.policy_folder import plain_weights
 from steptool.types import Revision, Sampling, Task, Trajectory
-from steptool.worlds import MiniWorld, RecordedWorld, open_world
+from steptool.worlds import World, open_world
 
 
 @dataclass
@@ -29,12 +27,12 @@ class Sampler:
     engine: Engine
     chat: ChatFormat
     policy: Revision
-    world: MiniWorld | RecordedWorld
+    world: World
     params: Params
 
     def load(self, policy: Path) -> None:
         """Swap in the weights of another policy of the same architecture."""
-        with plain_weights(policy, self.params.model.dtype) as weights:
+        with plain_weights(policy, self.params.model.dtype, MERGED) as weights:
             self.engine.reload(weights)
         self.policy = _revision(policy)
 
@@ -43,7 +41,7 @@ class Sampler:
         jobs = [(task, attempt) for task in tasks for attempt in range(attempts)]
         with progress(what, len(jobs), "trajectories") as advance:
             todo = [
-                lambda task=task, attempt=attempt: rollout(  # type: ignore[misc]
+                lambda task=task, attempt=attempt: rollout(
                     task,
                     self.world.reset(task, attempt),
                     self.engine,
@@ -63,7 +61,7 @@ class Sampler:
 @contextmanager
 def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
     """A sampler for the policy of folder `policy`, plain or adapter."""
-    with plain_weights(policy, params.model.dtype) as weights:
+    with plain_weights(policy, params.model.dtype, MERGED) as weights:
         engine = Engine(
             weights,
             dtype=params.model.dtype,
@@ -71,7 +69,7 @@ def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
             concurrency=params.sample.concurrency,
             seed=seed,
         )
-        chat = ChatFormat(AutoTokenizer.from_pretrained(weights))
+        chat = ChatFormat(load_tokenizer(weights))
     try:
         yield Sampler(engine, chat, _revision(policy), open_world(params.world, params.seed), params)
     finally:
@@ -80,20 +78,3 @@ def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
 
 def _revision(policy: Path) -> Revision:
     return Revision(name=str(policy), revision=file_hash(policy))
-
-
-@contextmanager
-def plain_weights(policy: Path, dtype: str) -> Iterator[Path]:
-    """The folder itself, or for an adapter a temporary one with the adapter merged into its base."""
-    resolved = resolve_policy(policy)
-    if resolved.adapter is None:
-        yield policy
-        return
-    merged = WORK / "merged" / policy.name
-    shutil.rmtree(merged, ignore_errors=True)
-    merged.mkdir(parents=True)
-    try:
-        merge_adapter(resolved.base, resolved.adapter, merged, dtype=dtype)
-        yield merged
-    finally:
-        shutil.rmtree(merged, ignore_errors=True)

@@ -33,6 +33,7 @@ def roll_back(by: str, reason: str) -> None:
 
 
 def _show(receipt: Receipt) -> None:
-    print(f"{receipt.model} version {receipt.version}: {receipt.verdict.replace('_', ' ')}, by {receipt.by} at {receipt.at}")
+    verdict = receipt.verdict.replace("_", " ")
+    print(f"{receipt.model} version {receipt.version}: {verdict}, by {receipt.by} at {receipt.at}")
     for reason in receipt.reasons:
         print(f"  {reason}")

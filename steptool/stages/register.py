@@ -8,9 +8,9 @@ from steptool.evaluation.metrics import Evaluation
 from steptool.params import load_params
 from steptool.registry.models import register
 from steptool.registry.tracking import Tracking
-from steptool.stages.common import EVALUATION, MODELS, PARAMS, stage
-from steptool.stages.generate import plain_weights
+from steptool.stages.common import EVALUATION, MERGED, MODELS, PARAMS, stage
 from steptool.storage import read_json, write_json
+from steptool.training.policy_folder import plain_weights
 
 REGISTRATION = Path("metrics/registration")
 
@@ -30,7 +30,7 @@ def main() -> None:
             "annotator": f"{evaluation.budget.annotator.name} {evaluation.budget.annotator.revision}",
             **{f"input.{name}": digest for name, digest in running.determines["inputs"].items()},
         }
-        with plain_weights(policy, "bfloat16") as weights:
+        with plain_weights(policy, "bfloat16", MERGED) as weights:
             version = register(
                 Tracking(None, params.tracking.experiment),
                 running.run,

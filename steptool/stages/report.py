@@ -6,7 +6,7 @@ from steptool.evaluation.report import ReportData, RoundStats, render_report
 from steptool.params import Params, load_params
 from steptool.rewards.shaping import step_rewards
 from steptool.stages.common import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED, read_tasks, stage
-from steptool.stages.evaluate import policies_of, read_results
+from steptool.stages.results import policies_of, read_results
 from steptool.storage import read_json, read_jsonl, write_bytes
 from steptool.types import ScoredTrajectory
 

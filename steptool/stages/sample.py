@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from steptool.params import load_params
-from steptool.stages.common import DEMONSTRATIONS, PARAMS, TASKS, TRAJECTORIES, read_tasks, round_of, stage
-from steptool.stages.generate import generate
-from steptool.storage import read_jsonl, write_jsonl
-from steptool.types import Sampling, Task, Trajectory
-from steptool.params import Params
 from pathlib import Path
+
+from steptool.params import load_params
+from steptool.stages.common import PARAMS, TASKS, TRAJECTORIES, round_of, sampling_of, stage, tasks_of_round
+from steptool.stages.generate import generate
+from steptool.storage import write_jsonl
 
 
 def main(round: str) -> None:
@@ -26,22 +25,3 @@ def main(round: str) -> None:
         tokens = sum(len(s.action_ids) for t in trajectories for s in t.steps)
         running.run.summary({"trajectories": len(trajectories), "calls": calls, "sampled_tokens": tokens})
         running.says(f"{len(trajectories)} trajectories of {len(tasks)} tasks, {calls} calls, {tokens} sampled tokens")
-
-
-def tasks_of_round(params: Params, index: int) -> list[Task]:
-    """Training tasks of round `index`: those without a demonstration first, then the others, each round the next ones."""
-    shown = {demo.task_id for demo in read_jsonl(DEMONSTRATIONS, Trajectory)}
-    tasks = sorted(read_tasks("train"), key=lambda task: task.id in shown)
-    start = index * params.sample.tasks
-    return [tasks[(start + offset) % len(tasks)] for offset in range(min(params.sample.tasks, len(tasks)))]
-
-
-def sampling_of(params: Params) -> Sampling:
-    wanted = params.sample
-    return Sampling(
-        temperature=wanted.temperature,
-        top_p=wanted.top_p,
-        max_calls=wanted.max_calls,
-        max_step_tokens=wanted.max_step_tokens,
-        max_tokens=wanted.max_tokens,
-    )

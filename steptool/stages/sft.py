@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from transformers import AutoTokenizer
-
 from steptool.params import load_params
 from steptool.rollouts.chat_format import ChatFormat
 from steptool.stages.common import BASE, DEMONSTRATIONS, PARAMS, SFT, TASKS, read_tasks, stage
 from steptool.storage import read_jsonl
+from steptool.training.base_model import load_tokenizer
 from steptool.training.sft import train_sft
 from steptool.types import Trajectory
 
@@ -18,7 +17,7 @@ def main() -> None:
     inputs = {"demonstrations": DEMONSTRATIONS, "tasks": TASKS / "train.jsonl", "base": BASE}
     with stage("sft", SFT, params, uses=uses, inputs=inputs) as running:
         tasks = {task.id: task for task in read_tasks("train")}
-        chat = ChatFormat(AutoTokenizer.from_pretrained(BASE))
+        chat = ChatFormat(load_tokenizer(BASE))
         demonstrations = read_jsonl(DEMONSTRATIONS, Trajectory)
         examples = [chat.encode(tasks[demo.task_id], demo.steps) for demo in demonstrations]
         latest = train_sft(

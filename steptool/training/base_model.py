@@ -86,6 +86,13 @@ def dequantised(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Tokenizer of a model or policy folder; ModelError where it has none."""
+    if not any((folder / name).exists() for name in TOKENIZERS):
+        raise _no_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save both, without the traces of where and by which version they were made."""
     try:
@@ -122,11 +129,12 @@ def check_model_folder(folder: Path) -> None:
     for file in weights:
         _check_whole(file)
     if not any((folder / name).exists() for name in TOKENIZERS):
-        raise ModelError(
-            f"no tokenizer ({' or '.join(TOKENIZERS)})",
-            where=str(folder),
-            fix="put the model's tokenizer files beside its weights",
-        )
+        raise _no_tokenizer(folder)
+
+
+def _no_tokenizer(folder: Path) -> ModelError:
+    fix = "put the model's tokenizer files beside its weights"
+    return ModelError(f"no tokenizer ({' or '.join(TOKENIZERS)})", where=str(folder), fix=fix)
 
 
 def _check_whole(file: Path) -> None:

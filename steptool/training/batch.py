@@ -13,6 +13,7 @@ knows which of them it holds (`tokens`), so everything else is a flat tensor [N]
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -56,12 +57,14 @@ def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | Non
 
     Context after the last sampled token is kept only where its value is needed (a truncation).
     Raises DataError for a step that was not sampled by us, a first step without prompt tokens, and
-    rewards that do not match the steps.
+    rewards that are not finite or not one a step.
     """
     trajectory = scored.trajectory
     where = f"trajectory {trajectory.id}"
     if len(rewards) != len(trajectory.steps):
         raise DataError(f"{len(rewards)} rewards for {len(trajectory.steps)} steps", where=where)
+    if not all(map(math.isfinite, rewards)):
+        raise DataError(f"rewards {list(rewards)} are not all finite", where=where, fix="look at its judgements")
     truncated = not trajectory.stop_reason.terminated
     sampled = [step for step in trajectory.steps if step.action_ids]
     unsampled_tail = truncated and len(sampled) == len(trajectory.steps) - 1 and not trajectory.steps[-1].action_ids

@@ -121,8 +121,9 @@ def optimise(
             history.append({**objective.metrics(sums), "grad_norm": float(norm)})
             run.on_metrics(len(history), history[-1])
             if run.checkpoint_dir is not None:
-                state = {"weights": names, "optimizer": optimizer_tensors(optimizer, names), "measured": measured or {}}
-                tensors = {f"{part}.{name}": value for part, named in state.items() for name, value in named.items()}
+                tensors: dict[str, Tensor] = {f"weights.{name}": p for name, p in names.items()}
+                tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer, names).items()}
+                tensors |= {f"measured.{name}": value for name, value in (measured or {}).items()}
                 save_snapshot(run.checkpoint_dir, run.fingerprint, Snapshot(len(history), history, tensors))
     return history
 

@@ -61,7 +61,7 @@ def policy_loss(
         stats = {
             "ratio": weighted_mean(ratio, weights, denominator),
             "clip_fraction": weighted_mean((bounded != plain).to(ratio.dtype), weights, denominator),
-            "approx_kl": weighted_mean(ratio - 1 - log_ratio, weights, denominator),
+            "approx_kl": weighted_mean(log_ratio.expm1() - log_ratio, weights, denominator),
         }
     return loss, stats
 
@@ -83,7 +83,7 @@ def kl_k3(logprobs: Tensor, reference: Tensor, clamp: float) -> Tensor:
     k3 = exp(d) - 1 - d with d = log pi_ref - log pi, bounded by `clamp` first (http://joschu.net/blog/kl-approx.html).
     """
     d = (reference - logprobs).clamp(-clamp, clamp)
-    return d.exp() - 1 - d
+    return d.expm1() - d  # expm1: no cancellation where the two agree
 
 
 def explained_variance(values: Tensor, targets: Tensor, weights: Tensor) -> float:

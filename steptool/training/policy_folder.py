@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,3 +128,20 @@ def merge_adapter(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat1
     out.mkdir(parents=True, exist_ok=True)
     merged.to(getattr(torch, dtype)).save_pretrained(out)
     copy_tokenizer(base, out)
+
+
+@contextmanager
+def plain_weights(policy: Path, dtype: str, scratch: Path) -> Iterator[Path]:
+    """A plain model folder for `policy`: itself, or while the block runs one below `scratch`, its adapter merged."""
+    resolved = resolve_policy(policy)
+    if resolved.adapter is None:
+        yield policy
+        return
+    merged = scratch / policy.name
+    shutil.rmtree(merged, ignore_errors=True)
+    merged.mkdir(parents=True)
+    try:
+        merge_adapter(resolved.base, resolved.adapter, merged, dtype=dtype)
+        yield merged
+    finally:
+        shutil.rmtree(merged, ignore_errors=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from steptool.params import SftParams
 from steptool.progress import progress
-from steptool.training.model import check_model_folder
+from steptool.training.base_model import check_model_folder, load_tokenizer, save
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
@@ -21,7 +21,7 @@ IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 def train_sft(
     base: Path,
     out: Path,
-    examples: list[tuple[list[int], list[bool]]],
+    examples: Sequence[tuple[Sequence[int], Sequence[bool]]],
     params: SftParams,
     *,
     dtype: str,
@@ -37,10 +37,10 @@ def train_sft(
     check_model_folder(base)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
-    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer = load_tokenizer(base)
     _freeze(model, params.frozen_layers)
     rows = [
-        {"input_ids": ids, "labels": [t if own else IGNORED for t, own in zip(ids, mask, strict=True)]}
+        {"input_ids": list(ids), "labels": [t if own else IGNORED for t, own in zip(ids, mask, strict=True)]}
         for ids, mask in examples
     ]
     steps_per_epoch = -(-len(rows) // params.batch_size)
@@ -73,10 +73,9 @@ def train_sft(
             processing_class=tokenizer,
             callbacks=[follower],
         )
-        trainer.remove_callback("PrinterCallback")
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
-    model.to(torch.bfloat16).save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    save(model.to(torch.bfloat16), tokenizer, out)
     return follower.latest
 
 

@@ -111,7 +111,7 @@ class ValidationReport(Frozen):
             lines.append(f"    → {finding.fix}")
         again = "do what the arrows say, then run `dvc repro`"
         raise ValidationFailed(
-            "\n".join(lines), where=self.source, fix=f"{again}; every row is in {page}" if page else again
+            "\n".join(lines), where=self.source, fix=f"{again}; the whole report is in {page}" if page else again
         )
 
 
@@ -197,7 +197,9 @@ def _run(
 def _finding(result: Any, table: pd.DataFrame) -> Finding:
     described = result.describe_dict()
     details, kwargs, meta = result.result, described["kwargs"], result.expectation_config.meta
-    columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get("column_list", [])
+    columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get(
+        "column_list", []
+    )
     failing = [_row(table, int(place["row"]), columns) for place in (details.get("unexpected_index_list") or [])]
     count = int(details.get("unexpected_count") or 0)
     return Finding(

@@ -16,4 +16,6 @@ def render_page(report: ValidationReport, title: str = "") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.jinja").render(report=report, title=title or f"Validation of {report.source}")
+    return environment.get_template("page.html.jinja").render(
+        report=report, title=title or f"Validation of {report.source}"
+    )

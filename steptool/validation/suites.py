@@ -57,7 +57,10 @@ def trajectory_suite(params: ValidateParams, facts: Facts) -> list[Expectation]:
     expectations = [
         _columns(TRAJECTORY_COLUMNS),
         gxe.ExpectTableRowCountToBeBetween(
-            min_value=1, meta=_meta("There are trajectories to train on.", f"sample.tasks is 0 or nothing came back: {SAMPLE_AGAIN}")
+            min_value=1,
+            meta=_meta(
+                "There are trajectories to train on.", f"sample.tasks is 0 or nothing came back: {SAMPLE_AGAIN}"
+            ),
         ),
         gxe.ExpectColumnValuesToBeUnique(
             column="trajectory_id",
@@ -94,18 +97,23 @@ def trajectory_suite(params: ValidateParams, facts: Facts) -> list[Expectation]:
             column="solved",
             value_set=[0.0],
             row_condition=Column("finished") == False,  # noqa: E712
-            meta=_meta("A trajectory without an answer counts as unsolved.", f"the annotator is wrong: mend it and {ANNOTATE_AGAIN}"),
+            meta=_meta(
+                "A trajectory without an answer counts as unsolved.",
+                f"the annotator is wrong: mend it and {ANNOTATE_AGAIN}",
+            ),
         ),
         gxe.ExpectColumnPairValuesToBeEqual(
             column_A="n_rewards",
             column_B="n_steps",
-            meta=_meta("Every step has one reward.", "rewards and trajectories are out of step: validate them together"),
+            meta=_meta(
+                "Every step has one reward.", "rewards and trajectories are out of step: validate them together"
+            ),
         ),
         gxe.ExpectColumnMeanToBeBetween(
             column="solved",
             min_value=params.min_solve_rate,
             meta=_meta(
-                f"At least {params.min_solve_rate:.0%} of the trajectories solve their task: without successes there is nothing to learn.",
+                f"At least {params.min_solve_rate:.0%} solve their task: without successes there is nothing to learn.",
                 "train the start policy longer (sft.epochs), offer easier tasks, or lower validate.min_solve_rate",
             ),
         ),
@@ -134,7 +142,8 @@ def trajectory_suite(params: ValidateParams, facts: Facts) -> list[Expectation]:
                 min_value=facts.previous_solve_rate - params.max_drift,
                 max_value=facts.previous_solve_rate + params.max_drift,
                 meta=_meta(
-                    f"The solve rate moved by at most {params.max_drift:.2f} since the previous round ({facts.previous_solve_rate:.3f}).",
+                    f"The solve rate moved by at most {params.max_drift:.2f} since the previous round "
+                    f"({facts.previous_solve_rate:.3f}).",
                     "a fall: the last round harmed the policy, lower train.learning_rate; a leap: read some solved "
                     "trajectories for a loophole; then raise validate.max_drift if all is well",
                 ),
@@ -190,7 +199,10 @@ def step_suite(params: ValidateParams, facts: Facts) -> list[Expectation]:
                 column=column, row_condition=rows, meta=_meta(f"{which} was judged for {column}.", ANNOTATE_AGAIN)
             ),
             gxe.ExpectColumnValuesToBeBetween(
-                column=column, min_value=0, max_value=1, meta=_meta(f"{column.capitalize()} lies between 0 and 1.", ANNOTATE_AGAIN)
+                column=column,
+                min_value=0,
+                max_value=1,
+                meta=_meta(f"{column.capitalize()} lies between 0 and 1.", ANNOTATE_AGAIN),
             ),
         ]
     for column in ("success", "contribution"):
@@ -199,24 +211,34 @@ def step_suite(params: ValidateParams, facts: Facts) -> list[Expectation]:
                 column=column,
                 value_set=[0.0],
                 row_condition=without_call,
-                meta=_meta(f"An action that is no call earns no {column}.", f"the annotator is wrong: mend it and {ANNOTATE_AGAIN}"),
+                meta=_meta(
+                    f"An action that is no call earns no {column}.",
+                    f"the annotator is wrong: mend it and {ANNOTATE_AGAIN}",
+                ),
             )
         )
     expectations += [
         gxe.ExpectColumnValuesToNotBeNull(
-            column="reward", meta=_meta("Every reward is a number.", "a judgement or a reward setting is NaN: annotate again")
+            column="reward",
+            meta=_meta("Every reward is a number.", "a judgement or a reward setting is NaN: annotate again"),
         ),
         gxe.ExpectColumnValuesToBeBetween(
-            column="reward", min_value=-MOST, max_value=MOST, meta=_meta("Every reward is finite.", "check the reward section")
+            column="reward",
+            min_value=-MOST,
+            max_value=MOST,
+            meta=_meta("Every reward is finite.", "check the reward section"),
         ),
     ]
     if not facts.sampled:
         return expectations
-    return expectations + [
+    expectations += [
         gxe.ExpectColumnValuesToBeBetween(
             column="n_action_tokens",
             min_value=1,
-            meta=_meta("Every step holds the tokens that were sampled.", f"these were not sampled by the engine: {SAMPLE_AGAIN}"),
+            meta=_meta(
+                "Every step holds the tokens that were sampled.",
+                f"these were not sampled by the engine: {SAMPLE_AGAIN}",
+            ),
         ),
         gxe.ExpectColumnValuesToBeBetween(
             column="n_context_tokens",
@@ -240,6 +262,7 @@ def step_suite(params: ValidateParams, facts: Facts) -> list[Expectation]:
             meta=_meta(f"No log-probability lies above {params.max_logprob:g} (0 is certainty).", BROKEN_ENGINE),
         ),
     ]
+    return expectations
 
 
 def subset_suite(params: ValidateParams) -> list[Expectation]:
@@ -250,7 +273,7 @@ def subset_suite(params: ValidateParams) -> list[Expectation]:
             column="trajectories",
             min_value=params.min_per_subset,
             meta=_meta(
-                f"Every subset has at least {params.min_per_subset} trajector{'y' if params.min_per_subset == 1 else 'ies'}.",
+                f"Every subset has trajectories: at least {params.min_per_subset}.",
                 "raise sample.tasks, or lower validate.min_per_subset",
             ),
         ),

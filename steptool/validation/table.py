@@ -113,7 +113,7 @@ def trajectory_table(
     gamma: float = 1.0,
     expected_returns: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """One row a trajectory. `expected_returns` are the discounted returns in closed form, to hold the rewards against."""
+    """One row a trajectory. `expected_returns` are the discounted returns in closed form, to hold rewards against."""
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for index, (record, earned) in enumerate(zip(scored, rewards, strict=True)):

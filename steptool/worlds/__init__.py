@@ -7,12 +7,14 @@ from pathlib import Path
 from steptool.params import WorldParams
 from steptool.worlds.base import Session, World
 from steptool.worlds.mini import MiniWorld
-from steptool.worlds.recorded import RecordedWorld
 
-__all__ = ["MiniWorld", "RecordedWorld", "Session", "World", "open_world"]
+__all__ = ["MiniWorld", "Session", "World", "open_world"]
 
 
-def open_world(params: WorldParams, seed: int) -> MiniWorld | RecordedWorld:
+def open_world(params: WorldParams, seed: int) -> World:
+    """Raises DataError where a recorded world's folder is not given or lacks a file."""
     if params.name == "recorded":
+        from steptool.worlds.recorded import RecordedWorld
+
         return RecordedWorld(Path(params.path) if params.path else None)
     return MiniWorld(seed, params.train_tasks, params.dev_tasks, params.test_tasks)

@@ -27,6 +27,10 @@ class World(Protocol):
         """Tasks of one subset; `split` is train, dev or test. Deterministic order."""
         ...
 
+    def all_tasks(self, split: str = "test") -> list[Task]:
+        """Tasks of all subsets, interleaved: any first n of them are spread over the subsets."""
+        ...
+
     def reset(self, task: Task, seed: int) -> Session:
         """A fresh session: same task and seed, same replies."""
         ...

@@ -1,9 +1,9 @@
 """What a call earns.
 
-    step  call                    reply               used by        success  contribution
-    0     find(name=Dune)         {"id": "bk417"}     step 1         1        1
-    1     get(id=bk417)           {"price": 12.5}     the answer     1        1
-    2     Finish(answer="$12.50")                                    solved
+step  call                    reply               used by        success  contribution
+0     find(name=Dune)         {"id": "bk417"}     step 1         1        1
+1     get(id=bk417)           {"price": 12.5}     the answer     1        1
+2     Finish(answer="$12.50")                                    solved
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ def scores(trajectory: Trajectory, task: Task, solved: float | None = 1.0) -> li
 
 def test_a_chain_that_ends_in_the_answer_contributes_in_full(task: Make, trajectory: Make) -> None:
     scored = annotate(trajectory(FIND, GET, answer="$12.50"), task(QUERY), 1.0)
-    assert [(j.success, j.contribution, j.solved) for j in scored.judgements] == [(1, 1, None), (1, 1, None), (None, None, 1)]
+    assert [(j.success, j.contribution, j.solved) for j in scored.judgements] == [
+        (1, 1, None),
+        (1, 1, None),
+        (None, None, 1),
+    ]
     assert [j.reason for j in scored.judgements] == ["used by step 1", "used in the answer", "right answer"]
 
 
@@ -52,7 +56,9 @@ def test_a_wrong_answer_still_shows_what_was_used(task: Make, trajectory: Make) 
 
 
 @pytest.mark.parametrize("stop", [StopReason.gave_up, StopReason.call_budget, StopReason.world_error])
-def test_without_an_answer_nothing_contributes_and_nothing_is_solved(task: Make, trajectory: Make, stop: StopReason) -> None:
+def test_without_an_answer_nothing_contributes_and_nothing_is_solved(
+    task: Make, trajectory: Make, stop: StopReason
+) -> None:
     scored = annotate(trajectory(FIND, GET, ("list", {}, "x"), stop=stop), task(QUERY), 1.0)
     assert [j.contribution for j in scored.judgements[:-1]] == [0] * (len(scored.judgements) - 1)
     assert scored.solved == 0
@@ -69,9 +75,22 @@ def test_a_call_that_fails_uses_nothing(task: Make, trajectory: Make) -> None:
     assert scores(trajectory(*calls, answer="12.5"), task(QUERY)) == [(1, 0), (0, 0), (1, 1)]
 
 
+def test_credit_passes_through_an_error_that_says_how_to_go_on(task: Make, trajectory: Make) -> None:
+    """find -> get fails with "id moved, use bk9" -> get(bk9): the failed call earns nothing, find does."""
+    moved = ("get", {"id": "bk417"}, "!id moved, use bk9")
+    calls = (FIND, moved, ("get", {"id": "bk9"}, {"price": 12.5}))
+    assert scores(trajectory(*calls, answer="12.5"), task(QUERY)) == [(1, 1), (0, 0), (1, 1)]
+
+
 def test_credit_goes_to_the_first_step_that_showed_the_value(task: Make, trajectory: Make) -> None:
     again = ("list", {}, {"known": "bk417"})
     assert scores(trajectory(FIND, again, GET, answer="12.5"), task(QUERY)) == [(1, 1), (1, 0), (1, 1)]
+
+
+def test_a_number_inside_an_earlier_date_is_still_new(task: Make, trajectory: Make) -> None:
+    """find -> get says 16 June; list says 16, which is the answer."""
+    calls = (FIND, ("get", {"id": "bk417"}, {"date": "16 June"}), ("list", {}, {"wind": 16}))
+    assert scores(trajectory(*calls, answer="16"), task(QUERY)) == [(1, 0), (1, 0), (1, 1)]
 
 
 def test_both_sides_of_a_comparison_count_as_consulted(task: Make, trajectory: Make) -> None:
@@ -124,7 +143,11 @@ ATTACKS: dict[str, tuple[tuple[Any, ...], str, float]] = {
     "an echo of the arguments": (("note", {"text": "zz1 zz2"}, {"text": "zz1 zz2"}), "zz1 zz2", 1),
     "an echo of the question": (("list", {}, {"name": "Dune"}), "Dune", 1),
     "a substring of the answer": (("list", {}, {"id": "ar"}), "start", 1),
-    "long but unrelated": (("list", {}, "the answer to all of it is what you seek and more" * 9), "12.5 of it is what", 1),
+    "long but unrelated": (
+        ("list", {}, "the answer to all of it is what you seek and more" * 9),
+        "12.5 of it is what",
+        1,
+    ),
     "a whole reply as the answer": (("list", {}, {"ids": ["zz1", "zz2", "zz3"]}), "zz1 zz2 zz3", 1),
 }
 
@@ -182,7 +205,9 @@ def test_no_steps_give_no_judgements(task: Make, trajectory: Make) -> None:
 
 
 NAMES = st.sampled_from(["find", "get", "list", "note", "", "nd", None])
-ARGUMENTS = st.dictionaries(st.sampled_from(["name", "id", "text", "limit"]), st.sampled_from(["Dune", "b1", "b2", 3, None]))
+ARGUMENTS = st.dictionaries(
+    st.sampled_from(["name", "id", "text", "limit"]), st.sampled_from(["Dune", "b1", "b2", 3, None])
+)
 REPLIES = st.sampled_from(["", "b1", {"id": "b1"}, {"id": "b2", "n": 3}, "!no", {"error": "", "response": "b1 b2"}])
 
 

@@ -1,13 +1,13 @@
 """From judgements to rewards.
 
-    alpha 0.25, cost 0.02; find -> get (uses find) -> Finish, solved
+alpha 0.25, cost 0.02; find -> get (uses find) -> Finish, solved
 
-    step                    0       1       2
-    success                 1       1
-    contribution            1       1
-    paper                   0.48    0.48    0.98
-    phi (gamma 1)           0       0.25    0.75    0
-    potential               0.23    0.48    0.23
+step                    0       1       2
+success                 1       1
+contribution            1       1
+paper                   0.48    0.48    0.98
+phi (gamma 1)           0       0.25    0.75    0
+potential               0.23    0.48    0.23
 """
 
 from __future__ import annotations
@@ -83,9 +83,16 @@ def test_answering_is_never_punished_for_having_used_results(trajectory: Make, t
 @pytest.mark.parametrize("form", ["paper", "potential"])
 @pytest.mark.parametrize(
     ("stop", "cost"),
-    [(StopReason.call_budget, 0.2), (StopReason.token_budget, 0.2), (StopReason.gave_up, 0.0), (StopReason.engine_error, 0.0)],
+    [
+        (StopReason.call_budget, 0.2),
+        (StopReason.token_budget, 0.2),
+        (StopReason.gave_up, 0.0),
+        (StopReason.engine_error, 0.0),
+    ],
 )
-def test_running_out_of_budget_costs_once_at_the_last_step(trajectory: Make, form: str, stop: StopReason, cost: float) -> None:
+def test_running_out_of_budget_costs_once_at_the_last_step(
+    trajectory: Make, form: str, stop: StopReason, cost: float
+) -> None:
     scored = judged(trajectory(("list", {}, "x"), stop=stop), *([(0.0, 0.0)] if stop is StopReason.gave_up else []))
     rewards = step_rewards(scored, RewardParams(form=form, alpha=0.25, step_cost=0, budget_cost=0.2), gamma=1.0)
     assert rewards[-1] == pytest.approx(-cost)
@@ -130,9 +137,12 @@ def test_the_discounted_sum_of_shaping_is_minus_the_first_potential_which_is_zer
     if scored is None or not scored.trajectory.stop_reason.terminated:
         return
     shaped, plain = (
-        step_rewards(scored, RewardParams(form="potential", alpha=a, step_cost=0.1, budget_cost=0.3), gamma) for a in (alpha, 0)
+        step_rewards(scored, RewardParams(form="potential", alpha=a, step_cost=0.1, budget_cost=0.3), gamma)
+        for a in (alpha, 0)
     )
-    assert sum(gamma**t * (a - b) for t, (a, b) in enumerate(zip(shaped, plain, strict=True))) == pytest.approx(0, abs=1e-9)
+    assert sum(gamma**t * (a - b) for t, (a, b) in enumerate(zip(shaped, plain, strict=True))) == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 @given(CALLS, ENDINGS, st.floats(0, 1), st.floats(0, 1), st.sampled_from(["paper", "potential"]))
@@ -148,7 +158,9 @@ def test_rewards_add_up_to_their_closed_form(
 
 
 @given(CALLS, st.data())
-def test_the_potential_is_a_function_of_what_has_happened(trajectory: Make, rows: list[Any], data: st.DataObject) -> None:
+def test_the_potential_is_a_function_of_what_has_happened(
+    trajectory: Make, rows: list[Any], data: st.DataObject
+) -> None:
     """Cut after any step and ended otherwise, the potentials up to there are the same: no look into the future."""
     scored = ended(trajectory, rows, "answer", 1.0)
     assert scored is not None

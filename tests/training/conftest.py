@@ -132,8 +132,3 @@ def group(make_scored: MakeScored) -> list[ScoredTrajectory]:
         make_scored([(second, ids(2)), (ids(3), ids(2))], task="b", attempt=0, solved=0),
         make_scored([(second, ids(5))], task="b", attempt=1, solved=1),
     ]
-
-
-def solved_rewards(scored: Sequence[ScoredTrajectory]) -> list[list[float]]:
-    """The final reward only."""
-    return [[0.0] * (len(item.judgements) - 1) + [item.solved] for item in scored if item.judgements]

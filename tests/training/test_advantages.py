@@ -49,9 +49,9 @@ def test_three_steps_paid_one_each_are_worth_3_2_1(estimate: object) -> None:
 def test_discount_and_trace_apply_between_steps_by_hand() -> None:
     """One token a step, gamma 0.5, lambda 0.5, V = (1, 2, 4), r = (0, 1, 3).
 
-        delta_2 = 3 - 4             = -1        A_2 = -1
-        delta_1 = 1 + 0.5 * 4 - 2   =  1        A_1 = 1 + 0.25 * -1      = 0.75
-        delta_0 = 0 + 0.5 * 2 - 1   =  0        A_0 = 0 + 0.25 * 0.75    = 0.1875
+    delta_2 = 3 - 4             = -1        A_2 = -1
+    delta_1 = 1 + 0.5 * 4 - 2   =  1        A_1 = 1 + 0.25 * -1      = 0.75
+    delta_0 = 0 + 0.5 * 2 - 1   =  0        A_0 = 0 + 0.25 * 0.75    = 0.1875
     """
     credit = token_gae([0.0, 1.0, 3.0], torch.tensor([1.0, 2, 4]), torch.arange(3), Discounts(0.5, 0.5, 1, 1))
     close(credit.advantages, [0.1875, 0.75, -1])
@@ -125,10 +125,10 @@ def test_step_without_tokens_is_refused(ids: list[int]) -> None:
 def test_leave_one_out_compares_only_with_siblings_alive_at_the_step() -> None:
     """gamma 1.
 
-                r          G            baseline of the others
-        A    0, 0, 1    1, 1, 1    (0 + 2) / 2 = 1,  B ended: 2 of C alone = 2,  C ended too: C's deepest = 2
-        B    0          0          (1 + 2) / 2 = 1.5
-        C    0, 2       2, 2       (1 + 0) / 2 = .5, 1
+            r          G            baseline of the others
+    A    0, 0, 1    1, 1, 1    (0 + 2) / 2 = 1,  B ended: 2 of C alone = 2,  C ended too: C's deepest = 2
+    B    0          0          (1 + 2) / 2 = 1.5
+    C    0, 2       2, 2       (1 + 0) / 2 = .5, 1
     """
     advantages = leave_one_out([[0, 0, 1], [0], [0, 2]], gamma=1.0)
     assert advantages == [[0, -1, -1], [-1.5], [1.5, 1]]

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from steptool.errors import ModelError, StorageError
 from steptool.storage import file_hash
 from steptool.training import base_model, tiny_model
-from steptool.training.base_model import check_model_folder, fetch_base
+from steptool.training.base_model import check_model_folder, fetch_base, load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +75,12 @@ def test_the_tiny_tokenizer_gives_every_text_back(text: str) -> None:
     tokenizer = tiny_model.tokenizer()
     ids = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert tokenizer.decode(ids) == text
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tiny: Path, tmp_path: Path) -> None:
+    assert load_tokenizer(tiny).eos_token == "<|im_end|>"
+    with pytest.raises(ModelError, match=r"no tokenizer"):
+        load_tokenizer(tmp_path)
 
 
 # A folder

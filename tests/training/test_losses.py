@@ -17,7 +17,13 @@ from steptool.training.losses import Clip
 def terms(log_ratio: list[float], advantages: list[float], clip: Clip = Clip()) -> tuple[Tensor, dict[str, Tensor]]:
     count = len(log_ratio)
     return losses.policy_loss(
-        torch.tensor(log_ratio), torch.zeros(count), torch.tensor(advantages), torch.ones(count), torch.ones(count), count, clip
+        torch.tensor(log_ratio),
+        torch.zeros(count),
+        torch.tensor(advantages),
+        torch.ones(count),
+        torch.ones(count),
+        count,
+        clip,
     )
 
 

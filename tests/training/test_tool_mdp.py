@@ -122,7 +122,9 @@ def greedy(theta: torch.Tensor) -> list[tuple[int, int]]:
 
 
 def test_dynamic_programming_looks_once_and_finishes() -> None:
-    assert optimum() == (pytest.approx(0.99), (LOOK, 1))
+    value, action = optimum()
+    assert value == pytest.approx(0.99)
+    assert action == (LOOK, 1)
     assert optimum(1, 1) == (1.0, (FINISH, 0))
 
 

@@ -1,6 +1,8 @@
-"""A healthy batch of scored trajectories: six tasks of two subsets, two attempts each, every third one unsolved."""
+"""Healthy batches of scored trajectories, for tests to break."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 
@@ -38,9 +40,21 @@ def make_scored(task: int, attempt: int, solved: float) -> ScoredTrajectory:
         attempt=attempt,
     )
     judgements = (Judgement(success=1, contribution=solved), Judgement(solved=solved))
-    return ScoredTrajectory(trajectory=trajectory, judgements=judgements, annotator=Revision(name="rules", revision="1"))
+    return ScoredTrajectory(
+        trajectory=trajectory, judgements=judgements, annotator=Revision(name="rules", revision="1")
+    )
+
+
+def make_batch(tasks: int) -> list[ScoredTrajectory]:
+    return [make_scored(task, attempt, solved=float(task % 3 != 0)) for task in range(tasks) for attempt in range(2)]
+
+
+@pytest.fixture(scope="session")
+def batch() -> Callable[[int], list[ScoredTrajectory]]:
+    """Two attempts at each of so many tasks of two subsets; every third task, from the first, stays unsolved."""
+    return make_batch
 
 
 @pytest.fixture
 def healthy() -> list[ScoredTrajectory]:
-    return [make_scored(task, attempt, solved=float(task % 3 != 0)) for task in range(6) for attempt in range(2)]
+    return make_batch(6)

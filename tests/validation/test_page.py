@@ -14,11 +14,20 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 def report(*, passed: bool) -> ValidationReport:
-    good = Finding(says="Rewards are finite.", fix="mend", expectation="expect_a", column="reward", passed=True, observed="all 2 rows")
+    good = Finding(
+        says="Rewards are finite.",
+        fix="mend",
+        expectation="expect_a",
+        column="reward",
+        passed=True,
+        observed="all 2 rows",
+    )
     row = FailingRow(source="s.jsonl:2", trajectory_id="abc", task_id="t", step=1, value=HOSTILE)
     bad = good.model_copy(update={"says": "Nobody is late.", "passed": False, "failing": (row,), "failing_count": 30})
     suite = SuiteReport(name="steps", title="Steps", rows=2, findings=(good,) if passed else (good, bad))
-    return ValidationReport(source="s.jsonl", trajectories=1, tasks=1, steps=2, solve_rate=0.5, mean_return=0.25, suites=(suite,))
+    return ValidationReport(
+        source="s.jsonl", trajectories=1, tasks=1, steps=2, solve_rate=0.5, mean_return=0.25, suites=(suite,)
+    )
 
 
 def test_the_page_fetches_nothing_and_runs_nothing() -> None:

@@ -1,8 +1,8 @@
 """Lists become counts and extremes.
 
-    step  is_last  success  contribution  solved  reward  n_logprobs  logprob_max  logprob_mean
-    0     no       1        1                     1.0     3           -0.1         -0.2
-    1     yes                             1       1.0     3           -0.1         -0.2
+step  is_last  success  contribution  solved  reward  n_logprobs  logprob_max  logprob_mean
+0     no       1        1                     1.0     3           -0.1         -0.2
+1     yes                             1       1.0     3           -0.1         -0.2
 """
 
 from __future__ import annotations

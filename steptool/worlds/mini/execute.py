@@ -14,7 +14,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from steptool.types import Observation, content_hash
-from steptool.worlds.mini.categories import CATEGORIES
+from steptool.worlds.mini.catalog import CATEGORIES
 from steptool.worlds.mini.schema import MAX_TEXT, OPTIONS, Api, Category, Provider
 from steptool.worlds.mini.store import CURRENCY_RATES, Store
 
@@ -49,7 +49,7 @@ def _check(api: Api, arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         # Before the validator, which would put a hostile value into its message.
         if not _is_plain(value):
-            raise CallError("invalid_argument", f"{name[:MAX_TEXT]} is not a plain value")
+            raise CallError("invalid_argument", f"{name[:MAX_TEXT]} is not a number or a short text")
     problems = {str(problem.validator): problem for problem in validator.iter_errors(arguments)}
     if "required" in problems:
         absent = next(name for name in schema["required"] if name not in arguments)
@@ -72,9 +72,9 @@ def _schema(api: Api) -> tuple[dict[str, Any], Draft202012Validator]:
 
 
 def _is_plain(value: Any) -> bool:
-    """A finite number of ordinary size, or text that can be encoded."""
+    """A finite number of ordinary size, or a short text that can be encoded."""
     if isinstance(value, str):
-        return not any("\ud800" <= letter <= "\udfff" for letter in value[: MAX_TEXT + 1])
+        return len(value) <= MAX_TEXT and not any("\ud800" <= letter <= "\udfff" for letter in value)
     return isinstance(value, (int, float)) and abs(value) <= 1e12
 
 

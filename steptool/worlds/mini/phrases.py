@@ -161,7 +161,7 @@ FRAMES: dict[str, dict[Split, tuple[str, ...]]] = {
         "test": (
             "Write down each {noun} {group}{on}.",
             "Give me the full list of {noun}s {group}{on}.",
-            "We collect {noun}s {group}: which exist{on}?",
+            "We need every {noun} {group}: which ones are there{on}?",
         ),
     },
     "other": {
@@ -169,7 +169,7 @@ FRAMES: dict[str, dict[Split, tuple[str, ...]]] = {
             "Which other {noun} has the same {f} as {n}{on}?",
             "I liked {n}. Find another {noun} with the same {f}{on}.",
             "{n} shares its {f} with one more {noun}{on}. Which?",
-            "Look up the {f} of {n}{on} and name the other {noun} with it.",
+            "Look up the {f} of {n}{on} and name the other {noun} that has it.",
         ),
         "dev": ("Besides {n}, what {noun} has that {f}{on}?", "Name a second {noun} with the {f} of {n}{on}."),
         "test": (
@@ -209,16 +209,16 @@ FRAMES: dict[str, dict[Split, tuple[str, ...]]] = {
     "elsewhere": {
         "train": (
             "{n} is at {p}. What is the cheapest {noun} with the same {f} at {q}?",
-            "Find the {f} of {n} on {p}, then the cheapest {noun} with it on {q}.",
-            "Take the {f} of {n} from {p}. Which {noun} with it is cheapest at {q}?",
+            "Find the {f} of {n} on {p}, then the cheapest {noun} with that {f} on {q}.",
+            "Take the {f} of {n} from {p}. Which {noun} with that {f} is cheapest at {q}?",
             "I know {n} from {p}. Cheapest {noun} at {q} with the same {f}?",
         ),
         "dev": (
-            "Get the {f} for {n} from {p} and name the least expensive {noun} with it at {q}.",
+            "Get the {f} for {n} from {p} and name the least expensive {noun} with that {f} at {q}.",
             "{p} has {n}. Same {f}, which {noun} costs the least at {q}?",
         ),
         "test": (
-            "Ask {p} for the {f} for {n} and pick the {noun} with it that costs least at {q}.",
+            "Ask {p} for the {f} for {n} and pick the {noun} at {q} that has it too and costs least.",
             "With the {f} for {n} as {p} gives it, what is the lowest-priced {noun} at {q}?",
             "{q} has {noun}s too: which one with the {f} {n} has at {p} costs least?",
         ),

@@ -41,8 +41,7 @@ class Shortcut:
     """What a careless agent does in a task with two parts: look at the first, answer from it."""
 
     calls: tuple[ToolCall, ...]
-    answer: str | None
-    """None: the code in the reply to the last call."""
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class Plan:
     decoy: Provider | None = None
     """A provider of the same category that is offered too."""
     shortcut: Shortcut | None = None
+    also: tuple[str, ...] = ()
+    """APIs that must be offered too, or else the offer would tell the answer."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the bundled world is made of: categories with fields, providers with APIs. Declared in catalog*.py.
+"""What the bundled world is made of: categories with fields, providers with APIs. Declared in `catalog`.
 
 A category is a kind of thing (books); a provider is a tool in ToolBench's sense, a company that offers
 some of these things through a few APIs. Every API is one of five kinds, so a skill learned on one
@@ -165,3 +165,7 @@ def code(name: str, key: str, text: str) -> Api:
 
 def counted(kind: Literal["act", "quote", "convert"], name: str, key: str, count: str, text: str) -> Api:
     return Api(name=name, kind=kind, key=key, by="id" if _is_id(key) else "name", count=count, text=text)
+
+
+def provider(name: str, category: str, collection: str, role: Split, *apis: Api) -> Provider:
+    return Provider(name=name, category=category, collection=collection, role=role, apis=apis)

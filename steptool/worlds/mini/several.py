@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from steptool.types import ToolCall
-from steptool.worlds.mini.categories import CATEGORIES
+from steptool.worlds.mini.catalog import CATEGORIES
 from steptool.worlds.mini.execute import confirmation, converted
 from steptool.worlds.mini.phrases import say
 from steptool.worlds.mini.plans import Plan, Shortcut, call, use
@@ -89,7 +89,8 @@ def act_where(draw: PairDraw) -> Plan | None:
     do = draw.word(draw.category.ordering).format(n=pair[0].name, c=count)
     query = draw.say("act_where", do=do, p=draw.one.name, q=draw.two.name)
     shortcut = Shortcut((*first, orders[0]), codes[0])
-    return draw.plan("act_where", query, [*first, *second, orders[best]], codes[best], shortcut)
+    plan = draw.plan("act_where", query, [*first, *second, orders[best]], codes[best], shortcut)
+    return replace(plan, also=tuple(order.name for order in orders))
 
 
 def either(draw: PairDraw) -> Plan | None:
@@ -100,14 +101,13 @@ def either(draw: PairDraw) -> Plan | None:
     if draw.store.find(rival, draw.split, item.name):
         return None
     field = draw.rng.choice(draw.category.fields)
-    api, tried = holder.first("get", field.name), draw.one.first("get", field.name)
-    if api is None or tried is None:
-        return None
-    calls = use(holder, item, api)
+    calls = use(holder, item, holder.need("get", field.name))
     if holder is draw.two:
-        calls = [use(draw.one, item, tried)[0], *calls]
+        calls = [use(draw.one, item, draw.one.need("get", field.name))[0], *calls]
     query = draw.say("either", n=item.name, f=draw.word(field.nouns), p=draw.one.name, q=draw.two.name)
-    return draw.plan("either", query, calls, item.values[field.name])
+    plan = draw.plan("either", query, calls, item.values[field.name])
+    rivals = [rival.first("find"), rival.need("get", field.name)]
+    return replace(plan, also=tuple(rival.full(api) for api in rivals if api))
 
 
 def elsewhere(draw: PairDraw) -> Plan | None:

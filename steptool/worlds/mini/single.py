@@ -9,7 +9,7 @@ from random import Random
 from typing import Literal
 
 from steptool.types import ToolCall
-from steptool.worlds.mini.categories import CATEGORIES
+from steptool.worlds.mini.catalog import CATEGORIES
 from steptool.worlds.mini.execute import confirmation, converted, in_unit
 from steptool.worlds.mini.phrases import say
 from steptool.worlds.mini.plans import Plan, Shortcut, call, use

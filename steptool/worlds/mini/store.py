@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-from steptool.worlds.mini.categories import CATEGORIES
-from steptool.worlds.mini.providers import PROVIDERS
+from steptool.worlds.mini.catalog import CATEGORIES, PROVIDERS
 from steptool.worlds.mini.schema import SPLITS, Category, Field, Provider, Split
 from steptool.worlds.mini.words import WORDS, people
 

@@ -6,9 +6,8 @@ from random import Random
 
 from steptool.errors import InputError
 from steptool.types import SUBSETS, AnswerCheck, Task
-from steptool.worlds.mini.categories import CATEGORIES
+from steptool.worlds.mini.catalog import CATEGORIES, PROVIDERS
 from steptool.worlds.mini.plans import Case, Hiccup, HiccupKind, Plan, interrupted, possible_hiccups
-from steptool.worlds.mini.providers import PROVIDERS
 from steptool.worlds.mini.schema import Api, Provider, Split
 from steptool.worlds.mini.several import SAME_CATEGORY, SAME_COLLECTION, PairDraw
 from steptool.worlds.mini.single import WRITERS, Draw
@@ -18,8 +17,8 @@ MAX_CALLS = 8
 """Longest flawless solution, Finish included."""
 HICCUP_SHARE = 0.34
 HICCUP_WEIGHTS: dict[HiccupKind, int] = {
-    "unavailable": 40,
-    "rate_limit": 15,
+    "unavailable": 34,
+    "rate_limit": 20,
     "moved": 20,
     "missing_argument": 30,
     "code": 60,
@@ -153,7 +152,9 @@ def _case(identity: str, subset: str, plan: Plan, hiccup: Hiccup | None, rng: Ra
 def _offered(plan: Plan, needed: tuple[str, ...], rng: Random) -> list[tuple[Provider, Api]]:
     """The needed APIs and distractors, shuffled. A decoy comes with the API that a client would try."""
     known = [(provider, api) for provider in plan.providers for api in provider.apis]
-    offered = [(provider, api) for provider, api in known if provider.full(api) in needed]
+    offered = [
+        (provider, api) for provider, api in known if provider.full(api) in needed or provider.full(api) in plan.also
+    ]
     spare = [pair for pair in known if pair not in offered]
     if plan.decoy:
         offered.append((plan.decoy, plan.decoy.apis[0]))

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 from steptool.errors import WorldError
 from steptool.types import FINISH, Revision, Task, ToolCall, content_hash
+from steptool.worlds.mini.catalog import PROVIDERS
 from steptool.worlds.mini.plans import Case
-from steptool.worlds.mini.providers import PROVIDERS
 from steptool.worlds.mini.schema import SPLITS, Split
 from steptool.worlds.mini.session import MiniSession
 from steptool.worlds.mini.store import Store
@@ -43,7 +43,7 @@ class MiniWorld:
             digest.update(content_hash(part, 64).encode())
         return digest.hexdigest()[:16]
 
-    def all_tasks(self, split: str) -> list[Task]:
+    def all_tasks(self, split: str = "test") -> list[Task]:
         """Every task of a split, the subsets in turn, so that any prefix is balanced."""
         return [case.task for case in self.cases(split)]
 

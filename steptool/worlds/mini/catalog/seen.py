@@ -1,40 +1,11 @@
-"""The categories: eight that training sees, two that only dev uses, two that only test uses."""
+"""The eight categories that training sees."""
 
 from __future__ import annotations
 
-from steptool.worlds.mini.schema import Category, Field, Wording
+from steptool.worlds.mini.catalog.fields import CITY, DATES, PHONE, number, price, rating
+from steptool.worlds.mini.schema import Category, Field
 
-
-def _number(
-    name: str,
-    nouns: Wording,
-    low: int,
-    high: int,
-    step: int = 1,
-    *,
-    own: bool = False,
-    less: Wording | None = None,
-    more: Wording | None = None,
-) -> Field:
-    return Field(name=name, nouns=nouns, low=low, high=high, step=step, own=own, less=less, more=more)
-
-
-def _price(low: int, high: int, step: int = 1) -> Field:
-    less = ("cheaper", "less expensive", "lower in price")
-    return _number("price", ("price", "cost", "price tag"), low, high, step, own=True, less=less)
-
-
-def _rating() -> Field:
-    more = ("better rated", "rated higher", "more highly rated")
-    return _number("rating", ("rating", "score", "user rating"), 11, 99, own=True, more=more)
-
-
-_CITY = Field(name="city", nouns=("city", "town", "location"), vocabulary="city")
-_PHONE = _number("phone", ("phone number", "telephone number", "number to call"), 20100, 98999)
-_DATES = ("2 May", "9 May", "16 June", "23 June", "7 July", "14 July", "4 August", "11 August", "19 October", "3 March")
-_TIMES = ("6:40", "7:15", "8:30", "9:00", "9:45", "10:30", "11:20", "12:15")
-
-_SEEN = (
+CATEGORIES = (
     Category(
         name="books",
         noun="book",
@@ -47,7 +18,7 @@ _SEEN = (
         counted="{c} copies of {n}",
         fields=(
             Field(name="author", nouns=("author", "writer", "author's name"), vocabulary="person"),
-            _number(
+            number(
                 "year",
                 ("year", "publication year", "year of publication"),
                 1931,
@@ -55,15 +26,15 @@ _SEEN = (
                 less=("older", "from an earlier year", "the earlier book"),
                 more=("newer", "more recent", "the later book"),
             ),
-            _number(
+            number(
                 "pages",
                 ("number of pages", "page count", "length in pages"),
                 90,
                 780,
                 more=("longer", "the thicker book", "greater in pages"),
             ),
-            _price(6, 60),
-            _number("stock", ("stock", "number in stock", "number of copies left"), 21, 95, own=True),
+            price(6, 60),
+            number("stock", ("stock", "number in stock", "number of copies left"), 21, 95, own=True),
         ),
     ),
     Category(
@@ -78,7 +49,7 @@ _SEEN = (
         counted="{c} days of {n}",
         fields=(
             Field(name="director", nouns=("director", "film maker", "director's name"), vocabulary="person"),
-            _number(
+            number(
                 "year",
                 ("year", "release year", "year of release"),
                 1941,
@@ -86,7 +57,7 @@ _SEEN = (
                 less=("older", "from an earlier year", "the earlier film"),
                 more=("newer", "more recent", "the later film"),
             ),
-            _number(
+            number(
                 "minutes",
                 ("length in minutes", "running time", "duration in minutes"),
                 71,
@@ -94,8 +65,8 @@ _SEEN = (
                 less=("shorter", "less long", "the shorter film"),
                 more=("longer", "more minutes long", "the longer film"),
             ),
-            _price(2, 25),
-            _rating(),
+            price(2, 25),
+            rating(),
         ),
     ),
     Category(
@@ -109,17 +80,17 @@ _SEEN = (
         ordering=("book {n} for {c} nights", "reserve {c} nights at {n}", "arrange {c} nights at {n}"),
         counted="{c} nights at {n}",
         fields=(
-            _CITY,
-            _number(
+            CITY,
+            number(
                 "stars",
                 ("number of stars", "star rating", "stars"),
                 1,
                 6,
                 more=("better by stars", "higher in stars", "the one with more stars"),
             ),
-            _PHONE,
-            _price(40, 290, 5),
-            _number("rooms", ("number of free rooms", "rooms left", "free room count"), 21, 80, own=True),
+            PHONE,
+            price(40, 290, 5),
+            number("rooms", ("number of free rooms", "rooms left", "free room count"), 21, 80, own=True),
         ),
     ),
     Category(
@@ -133,15 +104,15 @@ _SEEN = (
         ordering=("reserve a table for {c} at {n}", "get {c} seats at {n}", "book {n} for {c} people"),
         counted="{c} menus at {n}",
         fields=(
-            _CITY,
+            CITY,
             Field(
                 name="cuisine",
                 nouns=("cuisine", "kind of food", "style of cooking"),
                 choices=("Thai", "Greek", "vegan", "French", "Indian", "Mexican", "seafood", "Italian"),
             ),
-            _PHONE,
-            _price(12, 90),
-            _rating(),
+            PHONE,
+            price(12, 90),
+            rating(),
         ),
     ),
     Category(
@@ -155,15 +126,15 @@ _SEEN = (
         ordering=("buy {c} tickets for {n}", "get {c} seats for {n}", "order {c} tickets to see {n}"),
         counted="{c} tickets for {n}",
         fields=(
-            _CITY,
-            Field(name="date", nouns=("date", "day", "concert date"), choices=_DATES),
+            CITY,
+            Field(name="date", nouns=("date", "day", "concert date"), choices=DATES),
             Field(
                 name="venue",
                 nouns=("venue", "hall", "place of the concert"),
                 choices=("Opera", "Arena", "Old Mill", "Blue Hall", "Dock 7", "City Park"),
             ),
-            _price(15, 140),
-            _number(
+            price(15, 140),
+            number(
                 "seats",
                 ("number of free seats", "seats left", "free seat count"),
                 21,
@@ -190,7 +161,7 @@ _SEEN = (
                 nouns=("colour", "finish", "colour it comes in"),
                 choices=("red", "black", "white", "green", "blue", "grey", "yellow"),
             ),
-            _number(
+            number(
                 "grams",
                 ("weight in grams", "weight", "mass in grams"),
                 150,
@@ -199,8 +170,8 @@ _SEEN = (
                 less=("lighter", "less heavy", "the lighter one"),
                 more=("heavier", "greater in weight", "the heavier one"),
             ),
-            _price(11, 240),
-            _number(
+            price(11, 240),
+            number(
                 "days",
                 ("delivery time in days", "days to deliver", "number of days until delivery"),
                 1,
@@ -223,7 +194,7 @@ _SEEN = (
                 own=True,
                 choices=("sunny", "cloudy", "rain", "fog", "snow", "storm", "clear"),
             ),
-            _number(
+            number(
                 "high",
                 ("temperature", "high", "highest temperature"),
                 1,
@@ -232,7 +203,7 @@ _SEEN = (
                 less=("colder", "cooler", "lower in temperature"),
                 more=("warmer", "hotter", "higher in temperature"),
             ),
-            _number(
+            number(
                 "wind",
                 ("wind", "wind speed", "speed of the wind"),
                 3,
@@ -250,7 +221,7 @@ _SEEN = (
         naming=("{currency}",),
         fields=(
             Field(name="country", nouns=("country", "home country", "country of use"), vocabulary="country"),
-            _number(
+            number(
                 "rate",
                 ("rate", "exchange rate", "rate per dollar"),
                 2,
@@ -260,87 +231,3 @@ _SEEN = (
         ),
     ),
 )
-
-_DEV_ONLY = (
-    Category(
-        name="trains",
-        noun="train",
-        key="train",
-        prefix="tn",
-        naming=("{adjective} {noun} Express",),
-        held_out="dev",
-        group="city",
-        in_group="to {g}",
-        ordering=("", "reserve {c} seats on {n}", ""),
-        counted="{c} seats on {n}",
-        fields=(
-            _CITY,
-            Field(name="departs", nouns=("", "departure time", ""), choices=_TIMES),
-            _number("minutes", ("", "travel time in minutes", ""), 35, 420, less=("", "faster", "")),
-            _price(9, 120),
-            _number("seats", ("", "number of free seats", ""), 21, 300, own=True),
-        ),
-    ),
-    Category(
-        name="courses",
-        noun="course",
-        key="course",
-        prefix="co",
-        naming=("{topic} {level}",),
-        held_out="dev",
-        group="teacher",
-        in_group="taught by {g}",
-        ordering=("", "enroll {c} people in {n}", ""),
-        counted="{c} places in {n}",
-        fields=(
-            Field(name="teacher", nouns=("", "teacher", ""), vocabulary="person"),
-            _number("weeks", ("", "length in weeks", ""), 2, 30, less=("", "shorter", "")),
-            Field(name="starts", nouns=("", "start date", ""), choices=_DATES),
-            _price(30, 400, 5),
-            _number("places", ("", "number of free places", ""), 21, 60, own=True),
-        ),
-    ),
-)
-
-_TEST_ONLY = (
-    Category(
-        name="museums",
-        noun="museum",
-        key="museum",
-        prefix="mu",
-        naming=("{adjective} {noun} Museum",),
-        held_out="test",
-        group="city",
-        in_group="in {g}",
-        ordering=("", "", "book {c} entries to {n}"),
-        counted="{c} entries to {n}",
-        fields=(
-            _CITY,
-            Field(name="opens", nouns=("", "", "opening time"), choices=_TIMES),
-            _number("founded", ("", "", "founding year"), 1790, 1990, less=("", "", "older"), more=("", "", "newer")),
-            _price(4, 45),
-            _rating(),
-        ),
-    ),
-    Category(
-        name="cars",
-        noun="car",
-        key="model",
-        prefix="cr",
-        naming=("{last} {noun}",),
-        held_out="test",
-        group="city",
-        in_group="in {g}",
-        ordering=("", "", "rent the {n} for {c} days"),
-        counted="{c} days of the {n}",
-        fields=(
-            _CITY,
-            Field(name="fuel", nouns=("", "", "fuel"), choices=("petrol", "diesel", "electric", "hybrid")),
-            _number("doors", ("", "", "number of doors"), 2, 7),
-            _price(20, 160),
-            _rating(),
-        ),
-    ),
-)
-
-CATEGORIES: dict[str, Category] = {category.name: category for category in (*_SEEN, *_DEV_ONLY, *_TEST_ONLY)}

@@ -1,0 +1,182 @@
+"""Requests of ToolBench answered from recordings: an exact call gets the reply that it got most often.
+
+    queries.jsonl.gz          one request a line: query_id, subset, query, api_list, relevant_apis
+    tool_responses.jsonl.gz   one call a line: name, arguments, and the replies to it, commonest first
+
+Replay serves policies close to the recorded ones; what was never called has no reply, which is a typed
+error. Nothing here can tell whether an answer is right: that needs a judge.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from steptool.errors import DataError, RecordingMiss, WorldError
+from steptool.storage import file_hash
+from steptool.types import AnswerCheck, Observation, Revision, Task, Tool, content_hash
+
+VARIABLE = "STEPTOOL_RECORDED"
+QUERIES, REPLIES = "queries.jsonl.gz", "tool_responses.jsonl.gz"
+OnMiss = Literal["error", "raise"]
+Row = TypeVar("Row", bound=BaseModel)
+
+
+class _Parameter(BaseModel):
+    name: str
+    type: str
+    required: bool
+    description: str = ""
+
+
+class _Api(BaseModel):
+    name: str
+    description: str
+    category: str
+    parameters: list[_Parameter]
+    parameters_hidden_from_model: bool = False
+    not_shown_to_model: bool = False
+
+    def as_tool(self) -> Tool:
+        """The function as the recorded policies saw it."""
+        shown = [] if self.parameters_hidden_from_model else self.parameters
+        schema: dict[str, Any] = {
+            "type": "object",
+            "properties": {p.name: {"type": p.type, "description": p.description} for p in shown},
+            "required": [p.name for p in shown if p.required],
+        }
+        return Tool(name=self.name, description=self.description, parameters=schema, category=self.category)
+
+
+class _Relevant(BaseModel):
+    name: str
+
+
+class _Query(BaseModel):
+    query_id: str
+    subset: str
+    query: str
+    api_list: list[_Api]
+    relevant_apis: list[_Relevant]
+
+    def as_task(self) -> Task:
+        tools = tuple(api.as_tool() for api in self.api_list if not api.not_shown_to_model)
+        offered = {tool.name for tool in tools}
+        return Task(
+            id=self.query_id,
+            subset=self.subset,
+            query=self.query,
+            tools=tools,
+            relevant_tools=tuple(api.name for api in self.relevant_apis if api.name in offered),
+            answer_check=AnswerCheck(kind="judge"),
+        )
+
+
+class _Reply(BaseModel):
+    text: str
+    error: Literal["none", "soft", "hard", "empty", "hallucinated"]
+
+    def as_observation(self) -> Observation:
+        return Observation(text=self.text, error=None if self.error == "none" else self.error)
+
+
+class _Recording(BaseModel):
+    name: str
+    arguments: str
+    responses: list[_Reply]
+
+
+class RecordedWorld:
+    """`path` is the folder of the recordings; None takes it from STEPTOOL_RECORDED.
+
+    on_miss: what a call without a recording gets, an observation with error `no_recording` ("error") or
+    RecordingMiss ("raise"), which ends the trajectory as `world_error`.
+    Raises WorldError where no folder is named, DataError where a file is missing or broken.
+    """
+
+    def __init__(self, path: Path | None = None, *, on_miss: OnMiss = "error") -> None:
+        folder = path or _folder_from_environment()
+        self._on_miss: OnMiss = on_miss
+        self._tasks = [row.as_task() for row in _read(folder / QUERIES, _Query)]
+        self._replies = {
+            (row.name, row.arguments): row.responses[0].as_observation()
+            for row in _read(folder / REPLIES, _Recording)
+            if row.responses
+        }
+        content = content_hash([file_hash(folder / QUERIES), file_hash(folder / REPLIES), on_miss])
+        self.revision = Revision(name="recorded", revision=content)
+
+    def all_tasks(self, split: str = "test") -> list[Task]:
+        """Every request; all belong to the test split, so the others are empty."""
+        return list(self._tasks) if split == "test" else []
+
+    def tasks(self, subset: str, split: str = "test") -> list[Task]:
+        return [task for task in self.all_tasks(split) if task.subset == subset]
+
+    def reset(self, task: Task, seed: int) -> RecordedSession:
+        """`seed` changes nothing: a call always gets its commonest reply."""
+        return RecordedSession(task, self._replies, self._on_miss)
+
+
+class RecordedSession:
+    def __init__(self, task: Task, replies: dict[tuple[str, str], Observation], on_miss: OnMiss) -> None:
+        self._task, self._replies, self._on_miss = task, replies, on_miss
+
+    async def call(self, name: str, arguments: dict[str, Any]) -> Observation:
+        if self._task.tool(name) is None:
+            return _failure("unknown_tool", f"there is no function {name}")
+        key = canonical(arguments)
+        if observation := self._replies.get((name, key)):
+            return observation
+        if self._on_miss == "raise":
+            raise RecordingMiss(
+                f"no recorded reply to {name} {key[:200]}",
+                where=f"world recorded, task {self._task.id}",
+                fix='use on_miss="error" to show the policy an error instead',
+            )
+        return _failure("no_recording", "no answer is known to this call")
+
+    def verify(self, answer: str | None) -> float | None:
+        """0.0 without an answer; else None, as only a judge can tell."""
+        return 0.0 if answer is None else None
+
+
+def canonical(arguments: dict[str, Any]) -> str:
+    """Arguments as recordings are filed: JSON with sorted keys and no spaces."""
+    return json.dumps(arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _failure(kind: str, message: str) -> Observation:
+    return Observation(text=json.dumps({"error": message, "response": ""}), error=kind)
+
+
+def _folder_from_environment() -> Path:
+    if not (folder := os.environ.get(VARIABLE)):
+        raise WorldError(
+            "its folder is not named", where="world recorded", fix=f"set world.path in params.yaml, or {VARIABLE}"
+        )
+    return Path(folder)
+
+
+def _read(path: Path, row: type[Row]) -> Iterator[Row]:
+    whole = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            for line in lines:
+                yield row.model_validate_json(line)
+                whole += 1
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=str(path), fix=f"point world.path or {VARIABLE} at the pack") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DataError(found, where=f"{path}:{whole + 1}", fix="restore the file from where it came") from error
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        found = f"not a whole gzip file: {error}"
+        raise DataError(found, where=f"{path}:{whole + 1}", fix="restore the file from where it came") from error

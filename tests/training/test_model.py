@@ -1,0 +1,260 @@
+"""Packing is exact, the frozen half stays frozen, and a policy folder gives back what was saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from steptool.errors import ModelError
+from steptool.params import TrainParams
+from steptool.training import tiny_model
+from steptool.training.base_model import fetch_base
+from steptool.training.batch import Batch, Row, Span, episode, pack
+from steptool.training.model import PolicyWithValue, ValueHead, merge_adapter, resolve_policy
+from steptool.types import ScoredTrajectory
+
+MakePolicy = Callable[..., PolicyWithValue]
+
+
+def packed(scored: Sequence[ScoredTrajectory], row_tokens: int) -> Batch:
+    made = [episode(item, [0.0] * len(item.judgements)) for item in scored]
+    return pack([item for item in made if item is not None], row_tokens)
+
+
+def logprobs_and_gradients(policy: PolicyWithValue, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """Log-probabilities [N], and the gradients of their weighted sum."""
+    policy.zero_grad()
+    logprobs = torch.zeros(batch.tokens)
+    for row in batch.rows:
+        output = policy(row)
+        logprobs[row.tokens] = output.logprobs.detach()
+        (output.logprobs * torch.sin(row.tokens.float())).sum().backward()
+    return logprobs, {name: p.grad.clone() for name, p in policy.policy_parameters().items() if p.grad is not None}
+
+
+def padded_logprobs(policy: PolicyWithValue, batch: Batch) -> Tensor:
+    """The oracle: one padded row a trajectory, PyTorch's own causal attention, logits everywhere."""
+    model = policy.peft.get_base_model()
+    model.set_attn_implementation("sdpa")
+    length = max(len(item.ids) for item in batch.episodes)
+    ids = torch.tensor([[*item.ids, *[0] * (length - len(item.ids))] for item in batch.episodes])
+    mask = torch.tensor([[1] * len(item.ids) + [0] * (length - len(item.ids)) for item in batch.episodes])
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.log_softmax(-1)
+    parts = [logits[i, list(e.predict), list(e.targets)] for i, e in enumerate(batch.episodes)]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("row_tokens", [1, 16, 24, 512])
+def test_packed_rows_give_the_logprobs_of_padded_ones(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], row_tokens: int
+) -> None:
+    batch = packed(group, row_tokens)
+    found, _ = logprobs_and_gradients(make_policy(), batch)
+    torch.testing.assert_close(found, padded_logprobs(make_policy(), batch).detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("row_tokens", [16, 512])
+def test_shared_prompt_gives_the_gradients_of_separate_rows(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], row_tokens: int
+) -> None:
+    _, separate = logprobs_and_gradients(make_policy(), packed(group, 1))
+    _, shared = logprobs_and_gradients(make_policy(), packed(group, row_tokens))
+    assert shared.keys() == separate.keys() == make_policy().policy_parameters().keys()
+    for name, gradient in shared.items():
+        assert gradient.abs().max() > 0, name
+        torch.testing.assert_close(gradient, separate[name], atol=1e-5, rtol=1e-4)
+
+
+def positions_not_reset(row: Row) -> Row:
+    return dataclasses.replace(row, position_ids=torch.arange(len(row)))
+
+
+def attempts_see_each_other(row: Row) -> Row:
+    return dataclasses.replace(row, spans=(Span(0, len(row)),))
+
+
+@pytest.mark.parametrize("fault", [positions_not_reset, attempts_see_each_other])
+def test_packing_fault_shows_in_the_logprobs(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], fault: Callable[[Row], Row]
+) -> None:
+    """The negative control of the tests above."""
+    (row,) = packed(group, 512).rows
+    policy = make_policy()
+    assert (policy(fault(row)).logprobs - policy(row).logprobs).abs().max() > 1e-2
+
+
+def test_gradients_stop_at_the_first_layer_with_an_adapter(
+    make_policy: MakePolicy, group: list[ScoredTrajectory]
+) -> None:
+    policy, (row,) = make_policy(), packed(group, 512).rows
+    lower = policy.lower(row)
+    assert lower.grad_fn is None
+    assert not lower.requires_grad
+    policy.upper(row, lower).logprobs.sum().backward()
+    trained = [name for name, p in policy.named_parameters() if p.grad is not None]
+    assert trained
+    assert all("lora_" in name and (".layers.1." in name or ".layers.2." in name) for name in trained)
+
+
+def test_whole_model_is_restored_after_half_of_it_ran(make_policy: MakePolicy, group: list[ScoredTrajectory]) -> None:
+    policy, (row,) = make_policy(), packed(group, 512).rows
+    names = list(policy.state_dict())
+    policy(row)
+    assert list(policy.state_dict()) == names
+
+
+def test_reference_is_the_model_without_adapter(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams
+) -> None:
+    policy, (row,) = make_policy(), packed(group, 512).rows
+    reference = policy.upper(row, policy.lower(row), reference=True).logprobs
+    with torch.no_grad():
+        for name, parameter in policy.policy_parameters().items():
+            if "lora_B" in name:
+                parameter.zero_()
+    torch.testing.assert_close(policy(row).logprobs, reference)
+
+
+def test_temperature_flattens_the_scored_distribution(make_policy: MakePolicy, group: list[ScoredTrajectory]) -> None:
+    policy, (row,) = make_policy(), packed(group, 512).rows
+    hot = dataclasses.replace(row, temperature=torch.full_like(row.temperature, 1e6))
+    torch.testing.assert_close(policy(hot).logprobs, torch.full((24,), -torch.log(torch.tensor(40.0)).item()))
+    assert policy(hot).entropy.min() > policy(row).entropy.max()
+
+
+def test_long_row_scored_in_chunks_is_the_same(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, gradients = logprobs_and_gradients(make_policy(), packed(group, 512))
+    monkeypatch.setattr("steptool.training.model._HEAD_CHUNK", 7)
+    chunked, others = logprobs_and_gradients(make_policy(), packed(group, 512))
+    torch.testing.assert_close(whole, chunked)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, others[name], atol=1e-5, rtol=1e-4)
+
+
+def test_fresh_value_head_is_zero() -> None:
+    assert ValueHead(8)(torch.randn(3, 8)).tolist() == [0, 0, 0]
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """models/sft of a working directory, untrained."""
+    monkeypatch.chdir(tmp_path)
+    fetch_base("tiny-random", Path("models/sft"))
+    return Path("models/sft")
+
+
+def trained(base: Path, params: TrainParams) -> PolicyWithValue:
+    policy = PolicyWithValue.load(base, params, seed=1, device="cpu")
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in policy.trainable().values():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return policy
+
+
+def saved(base: Path, params: TrainParams, name: str = "models/r1") -> Path:
+    folder = Path(name)
+    folder.mkdir(parents=True)
+    trained(base, params).save(folder)
+    return folder
+
+
+def test_saved_policy_loads_with_the_same_weights(base: Path, train_params: TrainParams) -> None:
+    folder = saved(base, train_params)
+    loaded = PolicyWithValue.load(folder, train_params, seed=99, device="cpu")
+    for name, parameter in trained(base, train_params).trainable().items():
+        assert torch.equal(parameter, loaded.trainable()[name]), name
+    assert loaded.base == base
+
+
+def test_saving_twice_gives_the_same_bytes_and_no_machine_path(base: Path, train_params: TrainParams) -> None:
+    first, second = saved(base, train_params, "one"), saved(base, train_params, "two")
+    names = sorted(file.name for file in first.iterdir())
+    assert {"adapter_config.json", "adapter_model.safetensors", "value_head.safetensors", "policy.json"} < set(names)
+    assert "tokenizer.json" in names
+    for name in names:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+        assert str(Path.cwd()).encode() not in (first / name).read_bytes(), name
+    assert json.loads((first / "policy.json").read_text()) == {"base": "models/sft"}
+
+
+def test_merged_model_computes_what_the_adapter_does(base: Path, train_params: TrainParams) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = saved(base, train_params)
+    merge_adapter(base, folder, Path("merged"), dtype="float32")
+    plain = AutoModelForCausalLM.from_pretrained("merged", dtype=torch.float32)
+    policy = trained(base, train_params).peft.get_base_model()
+    policy.set_attn_implementation("sdpa")
+    ids = torch.arange(12)[None]
+    torch.testing.assert_close(plain(ids).logits, policy(ids).logits, atol=1e-4, rtol=1e-4)
+    assert AutoTokenizer.from_pretrained("merged").encode("search") == tiny_model.tokenizer().encode("search")
+    assert resolve_policy(Path("merged")).adapter is None
+
+
+def test_plain_folder_resolves_to_itself(base: Path) -> None:
+    assert resolve_policy(base) == (base, None)
+
+
+def test_adapter_of_another_rank_is_refused(base: Path, train_params: TrainParams) -> None:
+    folder = saved(base, train_params)
+    with pytest.raises(ModelError, match="r 2, the settings ask for 3") as caught:
+        PolicyWithValue.load(folder, train_params.model_copy(update={"lora_rank": 3}))
+    assert "train.lora_rank" in str(caught.value.fix)
+
+
+def test_first_layer_beyond_the_model_is_refused(base: Path) -> None:
+    with pytest.raises(ModelError, match="has 2 layers") as caught:
+        PolicyWithValue.load(base, TrainParams(lora_first_layer=2))
+    assert caught.value.fix == "set train.lora_first_layer below 2"
+
+
+@pytest.mark.parametrize(
+    ("part", "found"),
+    [
+        ("models/r1", "no such model folder"),
+        ("models/r1/adapter_model.safetensors", "no adapter_model.safetensors"),
+        ("models/r1/value_head.safetensors", "no value_head.safetensors"),
+        ("models/r1/policy.json", "an adapter without policy.json"),
+        ("models/sft", "its base models/sft does not exist"),
+        ("models/sft/tokenizer.json", "no tokenizer"),
+        ("models/sft/model.safetensors", r"no \*.safetensors"),
+    ],
+)
+def test_missing_part_is_named_with_a_fix(base: Path, train_params: TrainParams, part: str, found: str) -> None:
+    folder = saved(base, train_params)
+    path = Path(part)
+    path.rename(path.with_name("gone"))
+    with pytest.raises(ModelError, match=found) as caught:
+        PolicyWithValue.load(folder, train_params)
+    assert caught.value.fix
+
+
+def test_truncated_adapter_is_a_model_error(base: Path, train_params: TrainParams) -> None:
+    folder = saved(base, train_params)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ModelError, match="does not fit its base"):
+        PolicyWithValue.load(folder, train_params)
+    with pytest.raises(ModelError, match="does not fit its base"):
+        merge_adapter(base, folder, Path("merged"))
+
+
+def test_adapter_of_another_model_is_a_model_error(base: Path, train_params: TrainParams) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = saved(base, train_params)
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file(
+        {name: tensor[:, :1].contiguous() for name, tensor in weights.items()}, folder / "adapter_model.safetensors"
+    )
+    with pytest.raises(ModelError, match="does not fit"):
+        PolicyWithValue.load(folder, train_params)

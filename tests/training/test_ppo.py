@@ -1,0 +1,308 @@
+"""PPO as a whole: what it skips, that splits and interruptions change nothing, and that it learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from steptool.errors import DataError, StepToolError
+from steptool.params import TrainParams
+from steptool.training.batch import episode, pack
+from steptool.training.checkpoint import FILE
+from steptool.training.loop import LowerCache, accumulate, minibatches
+from steptool.training.measure import prepare
+from steptool.training.model import PolicyWithValue
+from steptool.training.ppo import PpoObjective, train_ppo
+from steptool.types import ScoredTrajectory, StopReason
+
+MakePolicy = Callable[..., PolicyWithValue]
+MakeScored = Callable[..., ScoredTrajectory]
+
+
+def final_rewards(scored: Sequence[ScoredTrajectory]) -> list[list[float]]:
+    return [[0.0] * (len(s.judgements) - 1) + [s.solved] if s.judgements else [] for s in scored]
+
+
+def weights(policy: PolicyWithValue) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in policy.trainable().items()}
+
+
+def gradients(
+    policy: PolicyWithValue, scored: Sequence[ScoredTrajectory], params: TrainParams, parts: int
+) -> dict[str, Tensor]:
+    """Gradients of one optimiser step whose rows `parts` processes shared, each summing its own."""
+    made = [episode(item, reward) for item, reward in zip(scored, final_rewards(scored), strict=True)]
+    batch = pack([item for item in made if item is not None], params.row_tokens)
+    lower = LowerCache(policy)
+    objective = PpoObjective.create(policy.value_head, batch, params, prepare(policy, batch, params, lower))
+    if parts == 1:
+        accumulate(policy, batch, objective, batch.rows, lower)
+    else:
+        total = float(objective.weights.sum())
+        for part in range(parts):
+            for row in batch.rows[part::parts]:
+                objective.loss(row, policy(row), total)[0].backward()
+    return {name: p.grad.clone() for name, p in policy.trainable().items() if p.grad is not None}
+
+
+@pytest.mark.parametrize("credit", ["token", "step"])
+@pytest.mark.parametrize(("row_tokens", "parts"), [(1, 1), (16, 1), (1, 2), (1, 5)])
+def test_any_split_into_micro_batches_and_processes_gives_the_same_gradients(
+    make_policy: MakePolicy,
+    group: list[ScoredTrajectory],
+    train_params: TrainParams,
+    credit: str,
+    row_tokens: int,
+    parts: int,
+) -> None:
+    params = train_params.model_copy(update={"credit": credit, "row_tokens": 512})
+    whole = gradients(make_policy(), group, params, 1)
+    split = gradients(make_policy(), group, params.model_copy(update={"row_tokens": row_tokens}), parts)
+    assert whole.keys() == split.keys()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(split[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_first_step_has_ratio_one_and_nothing_clipped(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams
+) -> None:
+    logged: list[dict[str, float]] = []
+    train_ppo(
+        make_policy(), group, final_rewards(group), train_params, seed=1, on_metrics=lambda _, m: logged.append(m)
+    )
+    assert logged[0]["ratio"] == pytest.approx(1, abs=1e-6)
+    assert logged[0]["clip_fraction"] == 0
+    assert logged[0]["approx_kl"] == pytest.approx(0, abs=1e-9)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("settings", [{}, {"baseline": "attempts"}, {"kl_in": "loss", "kl_coef": 0.1}])
+def test_killed_after_any_step_and_resumed_it_ends_bit_for_bit_the_same(
+    make_policy: MakePolicy,
+    group: list[ScoredTrajectory],
+    train_params: TrainParams,
+    tmp_path: Path,
+    settings: dict[str, Any],
+) -> None:
+    params = train_params.model_copy(update={"row_tokens": 16, "minibatches": 2, "epochs": 2, **settings})
+
+    def run(folder: Path, kill_at: int = 0) -> tuple[dict[str, Tensor], list[dict[str, float]], dict[str, float]]:
+        policy, logged = make_policy(params), []
+
+        def on_metrics(step: int, metrics: dict[str, float]) -> None:
+            logged.append(metrics)
+            if step == kill_at:
+                raise Killed
+
+        summary = train_ppo(
+            policy, group, final_rewards(group), params, seed=4, on_metrics=on_metrics, checkpoint_dir=folder
+        )
+        return weights(policy), logged, summary
+
+    expected, history, summary = run(tmp_path / "undisturbed")
+    assert len(history) == 4
+    for step in (1, 2, 4):
+        folder = tmp_path / str(step)
+        with pytest.raises(Killed):
+            run(folder, kill_at=step)
+        found, resumed, again = run(folder)
+        assert resumed == history
+        assert again == summary
+        for name, tensor in expected.items():
+            assert torch.equal(found[name], tensor), (step, name)
+
+
+@pytest.mark.parametrize("fault", ["another seed", "truncated"])
+def test_checkpoint_of_another_run_or_a_broken_one_is_not_used(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams, tmp_path: Path, fault: str
+) -> None:
+    def run(seed: int, folder: Path | None) -> dict[str, Tensor]:
+        policy = make_policy()
+        train_ppo(policy, group, final_rewards(group), train_params, seed=seed, checkpoint_dir=folder)
+        return weights(policy)
+
+    run(1 if fault == "another seed" else 2, tmp_path)
+    if fault == "truncated":
+        path = tmp_path / FILE
+        path.write_bytes(path.read_bytes()[:-50])
+    found, expected = run(2, tmp_path), run(2, None)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+
+
+def test_rows_are_dealt_once_an_epoch_and_differently_in_each(
+    group: list[ScoredTrajectory], train_params: TrainParams
+) -> None:
+    made = [episode(item, reward) for item, reward in zip(group, final_rewards(group), strict=True)]
+    rows = pack([item for item in made if item is not None], 1).rows
+    orders = [minibatches(rows, 2, seed=3, epoch=epoch) for epoch in range(4)]
+    for parts in orders:
+        assert [len(part) for part in parts] == [3, 2]
+        assert {id(row) for part in parts for row in part} == {id(row) for row in rows}
+    assert len({tuple(id(row) for part in parts for row in part) for parts in orders}) > 1
+    assert minibatches(rows, 9, seed=3, epoch=0)[4:] != []
+
+
+def test_failed_rollouts_are_skipped_and_counted(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], make_scored: MakeScored, train_params: TrainParams
+) -> None:
+    scored = [*group, make_scored([], stop=StopReason.engine_error)]
+    summary = train_ppo(make_policy(), scored, final_rewards(scored), train_params, seed=1)
+    assert (summary["trajectories"], summary["skipped_empty"], summary["tokens"]) == (6, 1, 24)
+
+
+def test_tasks_without_contrast_are_skipped_where_attempts_are_the_baseline(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], make_scored: MakeScored, train_params: TrainParams
+) -> None:
+    scored = [
+        *group,
+        make_scored([([1], [2])], task="alike", attempt=0, solved=1),
+        make_scored([([1], [3])], task="alike", attempt=1, solved=1),
+        make_scored([([1], [2])], task="alone", solved=1),
+        make_scored([([1], [2])], task="alone", attempt=1, stop=StopReason.world_error),
+    ]
+    params = train_params.model_copy(update={"baseline": "attempts"})
+    summary = train_ppo(make_policy(), scored, final_rewards(scored), params, seed=1)
+    found = [summary[f"skipped_{why}"] for why in ("empty", "truncated", "alone", "alike")]
+    assert found == [0, 1, 1, 2]
+    assert summary["tokens"] == 24
+
+
+def test_nothing_to_learn_from_is_a_data_error(
+    make_policy: MakePolicy, make_scored: MakeScored, train_params: TrainParams
+) -> None:
+    scored = [make_scored([([1], [2])], attempt=i, solved=1) for i in range(2)]
+    params = train_params.model_copy(update={"baseline": "attempts"})
+    with pytest.raises(DataError, match="no trajectory carries a signal"):
+        train_ppo(make_policy(), scored, final_rewards(scored), params, seed=1)
+
+
+def test_greedy_rollouts_are_refused(
+    make_policy: MakePolicy, make_scored: MakeScored, train_params: TrainParams
+) -> None:
+    with pytest.raises(DataError, match="temperature 0"):
+        train_ppo(make_policy(), [make_scored([([1], [2])], temperature=0)], [[1.0]], train_params, seed=1)
+
+
+def test_reward_that_is_not_a_number_names_its_trajectory(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams
+) -> None:
+    rewards = final_rewards(group)
+    rewards[2][-1] = math.nan
+    with pytest.raises(DataError, match=f"trajectory {group[2].trajectory.id}: rewards .* not all finite"):
+        train_ppo(make_policy(), group, rewards, train_params, seed=1)
+
+
+def test_broken_weights_name_a_trajectory(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams
+) -> None:
+    policy = make_policy()
+    with torch.no_grad():
+        next(iter(policy.policy_parameters().values())).fill_(math.nan)
+    with pytest.raises(StepToolError, match=r"trajectory [0-9a-f]{16}"):
+        train_ppo(policy, group, final_rewards(group), train_params, seed=1)
+
+
+def test_truncated_trajectory_bootstraps_from_the_state_after_it(
+    make_policy: MakePolicy, make_scored: MakeScored, train_params: TrainParams
+) -> None:
+    """One token, no reward, gamma 0.5, no warm-up and a head that says 2 everywhere.
+
+    Terminated: A = 0 - 2. Truncated: A = 0 + 0.5 * 2 - 2 = -1.
+    """
+    params = train_params.model_copy(update={"gamma_step": 0.5, "value_warmup": 0})
+    for stop, expected in ((StopReason.call_budget, -2.0), (StopReason.world_error, -1.0)):
+        policy = make_policy()
+        with torch.no_grad():
+            policy.value_head.linear.bias.fill_(2)
+            policy.value_head.linear.weight.fill_(1e-12)  # not fresh
+        made = episode(make_scored([([1, 2], [3])], stop=stop), [0.0])
+        assert made is not None
+        batch = pack([made], 64)
+        found = prepare(policy, batch, params, LowerCache(policy))
+        assert found["advantages"].tolist() == pytest.approx([expected], abs=1e-5)
+
+
+def test_warm_up_explains_returns_that_depend_on_the_prompt(
+    make_policy: MakePolicy, make_scored: MakeScored, train_params: TrainParams
+) -> None:
+    scored = [make_scored([([p, p], [5, 6])], task=str(p), solved=float(p % 2)) for p in range(10)]
+    params = train_params.model_copy(update={"value_warmup": 300, "value_learning_rate": 0.05, "epochs": 1})
+    cold = train_ppo(
+        make_policy(), scored, final_rewards(scored), params.model_copy(update={"value_warmup": 0}), seed=1
+    )
+    warm = train_ppo(make_policy(), scored, final_rewards(scored), params, seed=1)
+    assert cold["value_explained_variance"] == pytest.approx(0, abs=1e-6)
+    assert warm["value_explained_variance"] > 0.9
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"baseline": "attempts"},
+        {"credit": "step"},
+        {"kl_in": "reward", "kl_coef": 0.01},
+        {"kl_in": "loss", "kl_coef": 0.01},
+    ],
+)
+def test_rewarded_tokens_become_likelier(
+    make_policy: MakePolicy, make_scored: MakeScored, train_params: TrainParams, settings: dict[str, Any]
+) -> None:
+    """Two attempts at a task: acting 20 is paid, acting 30 is not."""
+    good = make_scored([([1, 2], [20])], attempt=0, solved=1)
+    bad = make_scored([([1, 2], [30])], attempt=1, solved=0)
+    params = train_params.model_copy(update={"epochs": 4, "minibatches": 1, **settings})
+    policy = make_policy(params)
+    made = [episode(item, [0.0]) for item in (good, bad)]
+    (row,) = pack([item for item in made if item is not None], 64).rows
+    before = policy(row).logprobs.detach()
+    train_ppo(policy, [good, bad], [[1.0], [0.0]], params, seed=1)
+    change = policy(row).logprobs.detach() - before
+    assert change[0] > 0.05
+    assert change[1] < -0.05
+
+
+CHANGES: dict[str, Any] = {
+    "credit": "step",
+    "baseline": "attempts",
+    "gamma_step": 0.5,
+    "lambda_step": 0.2,
+    "gamma_token": 0.5,
+    "lambda_token": 0.5,
+    "whiten": False,
+    "clip_low": 0.01,
+    "clip_high": 0.01,
+    "importance_cap": 0.5,
+    "epochs": 3,
+    "minibatches": 1,
+    "learning_rate": 2e-2,
+    "value_learning_rate": 0.1,
+    "value_warmup": 9,
+    "value_coef": 0.1,
+    "max_grad_norm": 0.01,
+    "row_tokens": 100,
+}
+
+
+@pytest.mark.parametrize("knob", CHANGES)
+def test_every_knob_changes_the_trained_weights(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams, knob: str
+) -> None:
+    """`dual_clip`, `kl_*` and `lora_*` have tests of their own."""
+    base = train_params.model_copy(update={"row_tokens": 16, "minibatches": 2, "value_learning_rate": 1e-2})
+    rewards = [[0.1 * k for k in range(len(r))][:-1] + r[-1:] for r in final_rewards(group)]
+    trained = []
+    for params in (base, base.model_copy(update={knob: CHANGES[knob]})):
+        policy = make_policy(params)
+        train_ppo(policy, group, rewards, params, seed=1)
+        trained.append(weights(policy))
+    assert any(not torch.equal(trained[0][name], trained[1][name]) for name in trained[0])

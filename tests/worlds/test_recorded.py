@@ -1,0 +1,187 @@
+"""The recorded world, on a pack of two requests made here, and on the real one where STEPTOOL_RECORDED names it.
+
+request   offered                                     recorded
+q1        find(id, deep?), hidden(), not: secret      find {"deep":true,"id":"a"}: "yes", else "no";  find {"id":"ä"}
+q2        hidden()                                    hidden {}: hard error
+"""
+
+import asyncio
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steptool.errors import DataError, RecordingMiss, WorldError
+from steptool.rollouts.chat_format import ChatFormat
+from steptool.rollouts.fake import ScriptedGenerator
+from steptool.rollouts.rollout import rollout
+from steptool.training import tiny_model
+from steptool.types import Observation, Revision, Sampling, StopReason, ToolCall
+from steptool.worlds.recorded import QUERIES, REPLIES, RecordedWorld
+
+PARAMETERS = [
+    {"name": "id", "type": "string", "required": True, "description": "which"},
+    {"name": "deep", "type": "boolean", "required": False, "description": ""},
+]
+FIND = {"name": "find", "description": "Finds.", "category": "Data", "parameters": PARAMETERS}
+HIDDEN = {**FIND, "name": "hidden", "parameters": PARAMETERS[1:], "parameters_hidden_from_model": True}
+SECRET = {**FIND, "name": "secret", "not_shown_to_model": True}
+REQUESTS = [
+    {
+        "query_id": "q1",
+        "subset": "G1_tool",
+        "query": "Find a.",
+        "api_list": [FIND, HIDDEN, SECRET],
+        "relevant_apis": [{"name": "find"}, {"name": "secret"}],
+    },
+    {"query_id": "q2", "subset": "G3_instruction", "query": "?", "api_list": [HIDDEN], "relevant_apis": []},
+]
+RECORDINGS = [
+    {
+        "name": "find",
+        "arguments": '{"deep":true,"id":"a"}',
+        "responses": [{"text": "yes", "error": "none"}, {"text": "no", "error": "none"}],
+    },
+    {"name": "find", "arguments": '{"id":"ä"}', "responses": [{"text": "umlaut", "error": "soft"}]},
+    {"name": "hidden", "arguments": "{}", "responses": [{"text": "down", "error": "hard"}]},
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    write(tmp_path / QUERIES, REQUESTS)
+    write(tmp_path / REPLIES, RECORDINGS)
+    return tmp_path
+
+
+def call(world: RecordedWorld, query: str, name: str, arguments: dict[str, Any]) -> Observation:
+    task = next(task for task in world.all_tasks("test") if task.id == query)
+    return asyncio.run(world.reset(task, seed=0).call(name, arguments))
+
+
+def test_requests_become_tasks_with_the_tools_that_the_model_saw(pack: Path) -> None:
+    world = RecordedWorld(pack)
+    (task,) = world.tasks("G1_tool")
+    assert [tool.name for tool in task.tools] == ["find", "hidden"]
+    assert list(task.tools[0].parameters["properties"]) == ["id", "deep"]
+    assert task.tools[0].parameters["required"] == ["id"]
+    assert task.tools[1].parameters["properties"] == {}
+    assert task.relevant_tools == ("find",)
+    assert task.answer_check is not None
+    assert task.answer_check.kind == "judge"
+    assert [t.id for t in world.all_tasks("test")] == ["q1", "q2"]
+    assert world.all_tasks("train") == world.tasks("G1_tool", "dev") == []
+
+
+def test_a_call_gets_its_commonest_reply_whatever_the_order_of_arguments(pack: Path) -> None:
+    world = RecordedWorld(pack)
+    assert call(world, "q1", "find", {"id": "a", "deep": True}) == Observation(text="yes")
+    assert call(world, "q1", "find", {"deep": True, "id": "a"}) == Observation(text="yes")
+    assert call(world, "q1", "find", {"id": "ä"}) == Observation(text="umlaut", error="soft")
+    assert call(world, "q2", "hidden", {}) == Observation(text="down", error="hard")
+
+
+def test_a_miss_is_a_typed_error(pack: Path) -> None:
+    assert call(RecordedWorld(pack), "q1", "find", {"id": "b"}).error == "no_recording"
+    assert call(RecordedWorld(pack), "q2", "find", {"id": "a", "deep": True}).error == "unknown_tool"
+    with pytest.raises(RecordingMiss, match="no recorded reply to find") as caught:
+        call(RecordedWorld(pack, on_miss="raise"), "q1", "find", {"id": "b"})
+    assert "task q1" in str(caught.value)
+
+
+def test_only_a_judge_can_tell_whether_an_answer_is_right(pack: Path) -> None:
+    world = RecordedWorld(pack)
+    session = world.reset(world.all_tasks("test")[0], seed=0)
+    assert session.verify("yes") is None
+    assert session.verify(None) == 0.0
+
+
+def test_the_revision_follows_the_content(pack: Path) -> None:
+    before = RecordedWorld(pack).revision
+    assert RecordedWorld(pack).revision == before
+    assert RecordedWorld(pack, on_miss="raise").revision != before
+    write(pack / REPLIES, RECORDINGS[:-1])
+    assert RecordedWorld(pack).revision != before
+
+
+def test_the_folder_can_come_from_the_environment(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPTOOL_RECORDED", str(pack))
+    assert RecordedWorld().revision == RecordedWorld(pack).revision
+    monkeypatch.delenv("STEPTOOL_RECORDED")
+    with pytest.raises(WorldError, match="STEPTOOL_RECORDED"):
+        RecordedWorld()
+
+
+def test_broken_files_are_named_with_their_line(pack: Path) -> None:
+    write(pack / QUERIES, [REQUESTS[0], {**REQUESTS[1], "query": 5}])
+    with pytest.raises(DataError, match=r"queries.jsonl.gz:2: query: Input should be a valid string"):
+        RecordedWorld(pack)
+    whole = (pack / REPLIES).read_bytes()
+    write(pack / QUERIES, REQUESTS)
+    (pack / REPLIES).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"tool_responses.jsonl.gz:1: not a whole gzip file"):
+        RecordedWorld(pack)
+    (pack / REPLIES).unlink()
+    with pytest.raises(DataError, match="no such file"):
+        RecordedWorld(pack)
+
+
+PACK = Path(os.environ.get("STEPTOOL_RECORDED", "nowhere"))
+
+
+@pytest.mark.skipif(not (PACK / QUERIES).exists(), reason="STEPTOOL_RECORDED names no recorded pack")
+def test_judged_runs_replay_through_the_chat_format() -> None:
+    """Twenty published runs, said again word by word: same calls, a reply to each, one token stream."""
+    world, chat = RecordedWorld(PACK), ChatFormat(tiny_model.tokenizer())
+    tasks = {task.id: task for task in world.all_tasks("test")}
+    sampling = Sampling(temperature=1.0, top_p=1.0, max_calls=20, max_step_tokens=4096, max_tokens=100_000)
+    replayed = hits = calls = 0
+    with gzip.open(PACK / "judged_runs" / "steptool_cot.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            run = json.loads(line)
+            task = tasks[run["query_id"]]
+            steps = [call for step in run["steps"] if (call := readable(step))]
+            if replayed == 20 or not run["final_answer"] or len(steps) + 1 < len(run["steps"]):
+                continue
+            replayed += 1
+            finish = ToolCall(name="Finish", arguments={"answer": run["final_answer"]})
+            generator = ScriptedGenerator([chat.render_action("", step) for step in [*steps, finish]])
+            done = asyncio.run(
+                rollout(
+                    task,
+                    world.reset(task, seed=0),
+                    generator,
+                    chat,
+                    sampling,
+                    policy=Revision(name="recorded", revision="1"),
+                    world=world.revision,
+                    seed=0,
+                    attempt=0,
+                    tool_timeout_s=5.0,
+                )
+            )
+            assert (done.stop_reason, done.answer) == (StopReason.finished, run["final_answer"])
+            assert [step.call for step in done.steps] == [*steps, finish]
+            errors = [step.observation.error for step in done.steps if step.observation]
+            calls += len(steps)
+            hits += sum(error not in ("no_recording", "unknown_tool") for error in errors)
+    assert replayed == 20
+    assert hits == calls, "every call of a recorded run has a recording"
+
+
+def readable(step: dict[str, Any]) -> ToolCall | None:
+    """The step's call; None for its `Finish`, for an invented function, and where the arguments are not strict JSON."""
+    if step["name"] == "Finish" or step["error"] == "hallucinated" or "resolved" in step:
+        return None
+    try:
+        return ToolCall(name=step["name"], arguments=json.loads(step["arguments"]))
+    except ValueError:
+        return None
