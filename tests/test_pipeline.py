@@ -1,0 +1,137 @@
+"""The whole graph on the tiny profile, with the real vLLM engine, DVC and MLflow.
+
+run 1   `steptool run`; the stage sample@r1 is killed with SIGKILL in the middle
+run 2   the same command: finishes
+run 3   `dvc repro`: nothing to do
+then    the outputs are read back, the model is loaded from the registry, promoted and rolled back
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "STEPTOOL_", "DVC_"))} | {
+    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"
+}
+ENTRIES = ("steptool", "profiles", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml")
+
+
+def run(folder: Path, *command: str, code: int = 0) -> str:
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == code, f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def kill_stage(folder: Path, verb: str, process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL the process of a stage as soon as it has begun to write."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if list((folder / "data/trajectories").glob(".*.tmp")):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                line = child.cmdline()
+                if verb in line and "steptool" in " ".join(line[:2]):
+                    child.send_signal(signal.SIGKILL)
+                    return
+        time.sleep(0.05)
+    raise AssertionError(f"stage {verb} did not start to write, or the run ended first")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("workspace")
+    for entry in ENTRIES:
+        source, target = ROOT / entry, folder / entry
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    run(folder, "git", "init", "-q")
+    run(folder, "steptool", "params", "--profile", "tiny")
+    with (folder / "first.log").open("wb") as log:
+        first = subprocess.Popen(["steptool", "run"], cwd=folder, env=ENVIRONMENT, stdout=log, stderr=log)
+        kill_stage(folder, "sample", first)
+        assert first.wait(timeout=120) == 1, (folder / "first.log").read_text()
+    assert not (folder / "data/trajectories/r1").exists()
+    (folder / "second.log").write_text(run(folder, "steptool", "run"))
+    return folder
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_pipeline_finishes_when_it_is_run_again(workspace: Path) -> None:
+    log = (workspace / "second.log").read_text()
+    assert "Stage 'base' didn't change" in log  # what was finished was kept
+    assert re.search(r"register: steptool version 1 is the candidate", log)
+    assert "report: reports/index.html" in log
+
+
+@pytest.mark.timeout(120)
+def test_a_second_repro_does_nothing_in_under_ten_seconds(workspace: Path) -> None:
+    started = time.monotonic()
+    log = run(workspace, "dvc", "repro")
+    assert time.monotonic() - started < 10
+    assert "Data and pipelines are up to date." in log
+
+
+def test_every_output_has_a_manifest_that_says_what_determines_it(workspace: Path) -> None:
+    for folder in ("data/tasks", "data/scored/r1", "models/r2", "metrics/evaluation", "reports"):
+        manifest = json.loads((workspace / folder / "manifest.json").read_text())
+        assert manifest["seed"] == 17
+        assert str(workspace) not in json.dumps(manifest)
+
+
+def test_stages_that_neither_sample_nor_train_repeat_byte_for_byte(workspace: Path) -> None:
+    lock = (workspace / "dvc.lock").read_bytes()
+    for stage in ("prepare", "annotate@r1", "validate@r1"):
+        run(workspace, "dvc", "repro", "--single-item", "--force", "--no-run-cache", stage)
+    assert (workspace / "dvc.lock").read_bytes() == lock
+
+
+def test_the_report_needs_no_network(workspace: Path) -> None:
+    page = (workspace / "reports/index.html").read_text()
+    assert "default-src 'none'" in page
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", page)
+
+
+@pytest.mark.timeout(300)
+def test_promotion_and_rollback_through_the_command_line(workspace: Path) -> None:
+    assert "version 1: promoted" in run(workspace, "steptool", "promote", "--by", "ada")
+    assert "is the champion already" in run(workspace, "steptool", "promote", code=2)
+    assert "no champion before it" in run(workspace, "steptool", "rollback", "--reason", "test", code=2)
+
+
+@pytest.mark.timeout(120)
+def test_bad_input_ends_with_two_and_loses_nothing(workspace: Path) -> None:
+    params = workspace / "params.yaml"
+    good = params.read_text()
+    before = (workspace / "data/tasks/manifest.json").read_bytes()
+    params.write_text(good.replace("  count: 16", "  cuont: 16"))
+    said = run(workspace, "steptool", "prepare", code=2)
+    params.write_text(good)
+    assert "params.yaml:" in said
+    assert "did you mean 'count'?" in said
+    assert (workspace / "data/tasks/manifest.json").read_bytes() == before
+
+
+@pytest.mark.timeout(120)
+def test_a_truncated_file_is_named_with_its_line(workspace: Path) -> None:
+    tasks = workspace / "data/tasks/train.jsonl"
+    good = tasks.read_bytes()
+    tasks.write_bytes(good[:-40])
+    said = run(workspace, "steptool", "annotate", "r1", code=2)
+    tasks.write_bytes(good)
+    assert "train.jsonl:25" in said
+    assert "fix:" in said
