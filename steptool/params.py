@@ -27,13 +27,13 @@ class WorldParams(Section):
     name: Literal["mini", "recorded"] = "mini"
     path: str = ""
     """Folder of a recorded world; empty takes the environment variable STEPTOOL_RECORDED."""
-    train_tasks: Positive = 420
+    train_tasks: Positive = 480
     dev_tasks: Positive = 120
     test_tasks: Positive = 300
 
 
 class DemonstrationParams(Section):
-    count: Positive = 240
+    count: Positive = 330
     flawed: Fraction = 0.2
     """Share of the demonstrations that end unsolved."""
 
@@ -59,7 +59,7 @@ class SampleParams(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_calls: Positive = 8
     """Actions of one trajectory, Finish included."""
-    max_step_tokens: Positive = 64
+    max_step_tokens: Positive = 48
     max_tokens: Positive = 1024
     """Tokens of one trajectory, context included."""
     concurrency: Positive = 128

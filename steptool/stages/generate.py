@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from steptool.params import Params
@@ -38,24 +39,25 @@ class Sampler:
 
     def attempts(self, tasks: list[Task], sampling: Sampling, attempts: int, *, what: str) -> list[Trajectory]:
         """`attempts` trajectories of every task, in the order of the tasks."""
-        jobs = [(task, attempt) for task in tasks for attempt in range(attempts)]
+        jobs = [
+            partial(
+                rollout,
+                task,
+                self.world.reset(task, attempt),
+                self.engine,
+                self.chat,
+                sampling,
+                policy=self.policy,
+                world=self.world.revision,
+                seed=attempt,
+                attempt=attempt,
+                tool_timeout_s=self.params.sample.tool_timeout_s,
+            )
+            for task in tasks
+            for attempt in range(attempts)
+        ]
         with progress(what, len(jobs), "trajectories") as advance:
-            todo = [
-                lambda task=task, attempt=attempt: rollout(
-                    task,
-                    self.world.reset(task, attempt),
-                    self.engine,
-                    self.chat,
-                    sampling,
-                    policy=self.policy,
-                    world=self.world.revision,
-                    seed=attempt,
-                    attempt=attempt,
-                    tool_timeout_s=self.params.sample.tool_timeout_s,
-                )
-                for task, attempt in jobs
-            ]
-            return self.engine.run(run_rollouts(todo, self.params.sample.concurrency, lambda _: advance(1)))
+            return self.engine.run(run_rollouts(jobs, self.params.sample.concurrency, lambda _: advance(1)))
 
 
 @contextmanager

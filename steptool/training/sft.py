@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import Tensor
+from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -66,7 +68,7 @@ def train_sft(
     )
     with progress("sft", steps_per_epoch * params.epochs, "updates") as advance:
         follower = _Follower(on_metrics, advance)
-        trainer = SFTTrainer(
+        trainer = ActionLossTrainer(
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),
@@ -77,6 +79,30 @@ def train_sft(
         trainer.train()
     save(model.to(torch.bfloat16), tokenizer, out)
     return follower.latest
+
+
+class ActionLossTrainer(SFTTrainer):
+    """Scores the vocabulary at action tokens alone.
+
+    TRL does so only where Triton runs. On a CPU it scores every position, prompts included: a third
+    of the time of a small model with a large vocabulary.
+    """
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        labels = inputs["labels"][:, 1:]
+        own = labels != IGNORED
+        others = {name: value for name, value in inputs.items() if name != "labels"}
+        hidden = model.get_decoder()(**others, use_cache=False).last_hidden_state[:, :-1][own]
+        logits = model.get_output_embeddings()(hidden).float()
+        self._metrics["train"]["mean_token_accuracy"].append((logits.argmax(-1) == labels[own]).float().mean().item())
+        loss = F.cross_entropy(logits, labels[own], reduction="sum")
+        return loss / (own.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
 def _freeze(model: Any, layers: int) -> None:

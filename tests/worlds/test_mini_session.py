@@ -74,8 +74,8 @@ def test_a_code_is_asked_for_and_can_be_looked_up() -> None:
 
 
 def test_an_id_that_names_nothing_and_a_name_in_its_place_are_unknown() -> None:
-    case = next(c for c in CASES if not c.hiccup and any(k.endswith("_id") for call in c.calls for k in call.arguments))
-    call = next(call for call in case.calls if any(key.endswith("_id") for key in call.arguments))
+    case = next(c for c in CASES if not c.hiccup and any("id" in call.arguments for call in c.calls))
+    call = next(call for call in case.calls if "id" in call.arguments)
     key = next(iter(call.arguments))
     for value in ("bk1", "The Amber Lantern", ""):
         reply = WORLD.reset(case.task, 0).reply(call.name, {**call.arguments, key: value})

@@ -17,11 +17,11 @@ MAX_CALLS = 8
 """Longest flawless solution, Finish included."""
 HICCUP_SHARE = 0.34
 HICCUP_WEIGHTS: dict[HiccupKind, int] = {
-    "unavailable": 34,
-    "rate_limit": 20,
-    "moved": 20,
-    "missing_argument": 30,
-    "code": 60,
+    "unavailable": 56,
+    "rate_limit": 26,
+    "moved": 10,
+    "missing_argument": 12,
+    "code": 30,
 }
 MAX_OFFERED = 7
 PATIENCE = 1000

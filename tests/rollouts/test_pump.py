@@ -1,0 +1,184 @@
+"""The pump with a backend that takes `max_tokens` steps for a request and samples its prompt's first token.
+
+step      1     2     3     4
+1 (4)     x     x     x     x  →
+2 (1)                 x  →            joins and leaves between steps, while the first goes on
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from steptool.rollouts.pump import Pump, Request
+from steptool.rollouts.rollout import Generation
+
+
+class Countdown:
+    def __init__(self) -> None:
+        self.thread = threading.current_thread()
+        self.running: dict[str, list[int]] = {}
+        self.batches: list[int] = []
+        self.aborted: list[str] = []
+        self.closed = False
+        self.before_step: Callable[[], None] = lambda: None
+
+    def add(self, id: str, request: Request) -> None:
+        if request.max_tokens < 1:
+            raise ValueError("nothing to do")
+        self.running[id] = [request.prompt_ids[0], request.max_tokens]
+
+    def step(self) -> list[tuple[str, Generation]]:
+        assert threading.current_thread() is self.thread
+        self.before_step()
+        self.batches.append(len(self.running))
+        for state in self.running.values():
+            state[1] -= 1
+        ended = [id for id, (_, left) in self.running.items() if left == 0]
+        return [(id, Generation((self.running.pop(id)[0],), (-1.0,), stopped=True)) for id in ended]
+
+    def abort(self, ids: list[str]) -> None:
+        self.aborted += ids
+        for id in ids:
+            self.running.pop(id, None)
+
+    def close(self) -> None:
+        assert threading.current_thread() is self.thread
+        self.closed = True
+
+
+@pytest.fixture
+def backend() -> Countdown:
+    return Countdown()
+
+
+@pytest.fixture
+def pump(backend: Countdown) -> Iterator[Pump[Countdown]]:
+    def build() -> Countdown:
+        backend.thread = threading.current_thread()
+        return backend
+
+    running = Pump(build)
+    yield running
+    running.close()
+
+
+def request(token: int, steps: int) -> Request:
+    return Request((token,), max_tokens=steps, temperature=1.0, top_p=1.0, seed=0, stop_ids=())
+
+
+async def all_of(pump: Pump[Countdown], *requests: Request) -> list[Any]:
+    return await asyncio.gather(*(pump.generate(one) for one in requests), return_exceptions=True)
+
+
+def test_everyone_gets_their_own(pump: Pump[Countdown]) -> None:
+    made = asyncio.run(all_of(pump, *(request(token, 1 + token % 5) for token in range(100))))
+    assert [one.ids for one in made] == [(token,) for token in range(100)]
+
+
+def test_a_request_joins_and_leaves_while_another_is_running(pump: Pump[Countdown], backend: Countdown) -> None:
+    """The second step is held until the second request is in the inbox, so that one joins at the third."""
+    sent = threading.Event()
+    backend.before_step = lambda: None if len(backend.batches) != 1 else _held(sent)
+
+    async def main() -> list[bool]:
+        slow = asyncio.create_task(pump.generate(request(1, 4)))
+        while not backend.batches:
+            await asyncio.sleep(0)
+        fast = asyncio.create_task(pump.generate(request(2, 1)))
+        await asyncio.sleep(0)
+        sent.set()
+        await asyncio.gather(slow, fast)
+        return [slow.result().ids == (1,), fast.result().ids == (2,)]
+
+    assert asyncio.run(main()) == [True, True]
+    assert backend.batches == [1, 1, 2, 1]
+
+
+def _held(event: threading.Event) -> None:
+    assert event.wait(timeout=10)
+
+
+def test_a_refused_request_fails_alone(pump: Pump[Countdown]) -> None:
+    refused, made = asyncio.run(all_of(pump, request(1, 0), request(2, 1)))
+    assert str(refused) == "nothing to do"
+    assert made.ids == (2,)
+
+
+def test_a_failing_step_costs_what_is_running_and_nothing_later(pump: Pump[Countdown], backend: Countdown) -> None:
+    def fail() -> None:
+        if len(backend.running) == 3:
+            raise RuntimeError("kernel failed")
+
+    backend.before_step = fail
+    failed = asyncio.run(all_of(pump, request(1, 10**6), request(2, 10**6), request(3, 10**6)))
+    assert [str(fault) for fault in failed] == ["kernel failed"] * 3
+    assert len(backend.aborted) == 3
+    assert asyncio.run(pump.generate(request(4, 2))).ids == (4,)
+
+
+def test_a_cancelled_request_leaves_the_batch(pump: Pump[Countdown], backend: Countdown) -> None:
+    async def main() -> Generation:
+        endless = asyncio.create_task(pump.generate(request(1, 10**9)))
+        while not backend.batches:
+            await asyncio.sleep(0)
+        endless.cancel()
+        return await pump.generate(request(2, 1))
+
+    assert asyncio.run(main()).ids == (2,)
+    pump.between(lambda _: None)
+    assert backend.running == {}
+
+
+def test_work_waits_until_nothing_is_running(pump: Pump[Countdown], backend: Countdown) -> None:
+    async def main() -> tuple[Generation, int]:
+        running = asyncio.create_task(pump.generate(request(1, 500)))
+        while not backend.batches:
+            await asyncio.sleep(0)
+        left: list[int] = []
+        await asyncio.to_thread(pump.between, lambda b: left.append(len(b.running)))
+        return await running, left[0]
+
+    made, left = asyncio.run(main())
+    assert (made.ids, left) == ((1,), 0)
+
+
+def test_a_fault_in_work_is_raised_where_it_was_asked_for(pump: Pump[Countdown]) -> None:
+    def fail(_: Countdown) -> None:
+        raise OSError("no weights")
+
+    with pytest.raises(OSError, match="no weights"):
+        pump.between(fail)
+    assert asyncio.run(pump.generate(request(1, 1))).ids == (1,)
+
+
+def test_a_fault_while_building_is_raised_by_the_constructor() -> None:
+    def build() -> Countdown:
+        raise OSError("no model")
+
+    with pytest.raises(OSError, match="no model"):
+        Pump(build)
+
+
+def test_closing_fails_what_is_running_and_what_comes_later(pump: Pump[Countdown], backend: Countdown) -> None:
+    async def main() -> list[Any]:
+        waiting = asyncio.create_task(all_of(pump, request(1, 10**9)))
+        while not backend.batches:
+            await asyncio.sleep(0)
+        await asyncio.to_thread(pump.close)
+        return await waiting + await all_of(pump, request(2, 1))
+
+    assert [str(fault) for fault in asyncio.run(main())] == ["the engine is closed"] * 2
+    assert backend.closed
+    pump.close()
+
+
+def test_an_event_loop_that_ended_early_harms_nobody(pump: Pump[Countdown]) -> None:
+    async def leave() -> None:
+        asyncio.create_task(pump.generate(request(1, 50)))  # noqa: RUF006 - abandoned on purpose
+        await asyncio.sleep(0)
+
+    asyncio.run(leave())
+    assert asyncio.run(pump.generate(request(2, 1))).ids == (2,)
