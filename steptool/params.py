@@ -47,15 +47,15 @@ class ModelParams(Section):
 class SftParams(Section):
     learning_rate: Rate = 3e-4
     epochs: Positive = 1
-    batch_size: Positive = 4
+    batch_size: Positive = 2
     frozen_layers: Annotated[int, Field(ge=0)] = 12
     """Lowest layers (and, if any, the embeddings) that do not train."""
 
 
 class SampleParams(Section):
-    tasks: Positive = 48
+    tasks: Positive = 36
     attempts: Positive = 4
-    temperature: Annotated[float, Field(gt=0, le=5)] = 1.0
+    temperature: Annotated[float, Field(gt=0, le=5)] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_calls: Positive = 8
     """Actions of one trajectory, Finish included."""
@@ -67,9 +67,9 @@ class SampleParams(Section):
 
 
 class RewardParams(Section):
-    form: Literal["potential", "paper"] = "potential"
-    alpha: Annotated[float, Field(ge=0)] = 0.25
-    step_cost: Annotated[float, Field(ge=0)] = 0.02
+    form: Literal["paper", "potential"] = "paper"
+    alpha: Annotated[float, Field(ge=0)] = 0.2
+    step_cost: Annotated[float, Field(ge=0)] = 0.2
     budget_cost: Annotated[float, Field(ge=0)] = 0.2
 
 
@@ -85,7 +85,7 @@ class ValidateParams(Section):
 
 class TrainParams(Section):
     credit: Literal["token", "step"] = "token"
-    baseline: Literal["critic", "attempts"] = "critic"
+    baseline: Literal["attempts", "critic"] = "attempts"
     gamma_step: Fraction = 0.99
     lambda_step: Fraction = 0.95
     gamma_token: Fraction = 1.0
@@ -99,15 +99,15 @@ class TrainParams(Section):
     kl_clamp: Annotated[float, Field(gt=0)] = 5.0
     """Bound on the log-ratio to the reference before any KL estimator, in nats."""
     importance_cap: Annotated[float, Field(gt=0)] = 2.0
-    epochs: Positive = 2
-    minibatches: Positive = 4
+    epochs: Positive = 1
+    minibatches: Positive = 8
     """Optimiser steps an epoch."""
-    learning_rate: Rate = 3e-4
+    learning_rate: Rate = 1e-3
     value_learning_rate: Rate = 1e-3
     value_warmup: Annotated[int, Field(ge=0)] = 20
     value_coef: Annotated[float, Field(ge=0)] = 0.5
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    row_tokens: Positive = 2048
+    row_tokens: Positive = 1024
     """Most tokens of one packed row."""
     lora_rank: Positive = 16
     lora_alpha: Positive = 32

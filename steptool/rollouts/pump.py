@@ -1,9 +1,14 @@
 """A thread that drives a batching engine, so that rollouts can await it.
 
     event loop      generate → inbox                     future resolved → tool call → generate → …
-    worker thread   inbox → add · step · step · step → future
+    worker thread   inbox → add · step · settle · step · settle → future
 
-Requests join and leave the batch between steps, so one that waits for its tool holds up nobody. The
+Requests join and leave the batch between steps, so one that waits for its tool holds up nobody. Before a
+step the event loop gets a moment to settle: rollouts whose tools answer at once are in the very next batch,
+and which requests share a batch does not depend on the speed of the two threads. Run again, the batches are
+the same, and so are the tokens and the last bit of their log-probabilities.
+
+The
 backend is built, stepped and closed on the one thread: OpenMP keeps a team of threads for every caller,
 and CUDA a context.
 """
@@ -18,10 +23,15 @@ import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from threading import Thread
+from threading import Event, Thread
 from typing import Generic, Protocol, TypeVar
 
 from steptool.rollouts.rollout import Generation
+
+SETTLE_TURNS = 10
+"""Turns of the event loop before a step: enough for a rollout to end and the next to ask for its first tokens."""
+SETTLE_TIMEOUT_S = 0.5
+"""How long the engine waits for that at most: a tool that blocks the event loop must not stop everything."""
 
 logger = logging.getLogger(__name__)
 Outcome = Generation | Exception
@@ -83,6 +93,7 @@ class Pump(Generic[B]):
         self._inbox: queue.SimpleQueue[_Submission | _Cancel | _Work[B] | None] = queue.SimpleQueue()
         self._running: dict[str, _Submission] = {}
         self._numbers = itertools.count()
+        self._loop: asyncio.AbstractEventLoop | None = None
         built: Future[None] = Future()
         self._thread = Thread(target=self._work, args=(build, built), name="engine", daemon=True)
         self._thread.start()
@@ -90,7 +101,7 @@ class Pump(Generic[B]):
 
     async def generate(self, request: Request) -> Generation:
         """Cancelling the caller takes its request out of the batch."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Generation] = loop.create_future()
 
         def resolve(outcome: Outcome) -> None:
@@ -154,11 +165,16 @@ class Pump(Generic[B]):
 
     def _serve(self, backend: B) -> None:
         """Take what has come in, step while anything is running, sleep while nothing is."""
+        settled = False
         while True:
             try:
                 item = self._inbox.get(block=not self._running)
             except queue.Empty:
-                self._step(backend)
+                if settled:
+                    self._step(backend)
+                else:
+                    self._settle()
+                settled = not settled
                 continue
             if item is None:
                 return
@@ -171,6 +187,23 @@ class Pump(Generic[B]):
                 while self._running:
                     self._step(backend)
                 self._perform(backend, item)
+
+    def _settle(self) -> None:
+        """Wait until rollouts have done what they can with the results they were given."""
+        loop, done = self._loop, Event()
+
+        def turn(left: int) -> None:
+            if left and loop:
+                loop.call_soon(turn, left - 1)
+            else:
+                done.set()
+
+        try:
+            if loop:
+                loop.call_soon_threadsafe(turn, SETTLE_TURNS)
+        except RuntimeError:  # the loop has ended
+            return
+        done.wait(SETTLE_TIMEOUT_S)
 
     def _add(self, backend: B, submission: _Submission) -> None:
         try:

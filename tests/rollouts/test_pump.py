@@ -2,11 +2,12 @@
 
 step      1     2     3     4
 1 (4)     x     x     x     x  →
-2 (1)                 x  →            joins and leaves between steps, while the first goes on
+2 (1)           x  →                  joins and leaves between steps, while the first goes on
 """
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,26 +80,66 @@ def test_everyone_gets_their_own(pump: Pump[Countdown]) -> None:
 
 
 def test_a_request_joins_and_leaves_while_another_is_running(pump: Pump[Countdown], backend: Countdown) -> None:
-    """The second step is held until the second request is in the inbox, so that one joins at the third."""
-    sent = threading.Event()
-    backend.before_step = lambda: None if len(backend.batches) != 1 else _held(sent)
+    """The first step is held until the second request is in the inbox."""
+    begun, sent = threading.Event(), threading.Event()
 
-    async def main() -> list[bool]:
+    def hold() -> None:
+        begun.set()
+        assert sent.wait(timeout=10)
+
+    async def main() -> list[tuple[int, ...]]:
+        backend.before_step = hold
         slow = asyncio.create_task(pump.generate(request(1, 4)))
-        while not backend.batches:
+        while not begun.is_set():
             await asyncio.sleep(0)
         fast = asyncio.create_task(pump.generate(request(2, 1)))
         await asyncio.sleep(0)
         sent.set()
-        await asyncio.gather(slow, fast)
-        return [slow.result().ids == (1,), fast.result().ids == (2,)]
+        return [(await slow).ids, (await fast).ids]
 
-    assert asyncio.run(main()) == [True, True]
-    assert backend.batches == [1, 1, 2, 1]
+    assert asyncio.run(main()) == [(1,), (2,)]
+    assert backend.batches == [1, 2, 1, 1]
 
 
-def _held(event: threading.Event) -> None:
-    assert event.wait(timeout=10)
+def test_batches_do_not_depend_on_timing(pump: Pump[Countdown], backend: Countdown) -> None:
+    """Three rollouts of two actions, at most two at once; each asks again as soon as it is answered:
+
+    step      1     2     3     4
+    1         x  →  x  →
+    2         x     x  →  x     x  →
+    3                     x  →  x  →      begins when 1 has ended, and is in the very next step
+    """
+
+    async def acts(token: int, slots: asyncio.Semaphore) -> None:
+        async with slots:
+            for _ in range(2):
+                await pump.generate(request(token, 2 if token == 2 else 1))
+
+    async def main() -> None:
+        slots = asyncio.Semaphore(2)
+        await asyncio.gather(*(acts(token, slots) for token in (1, 2, 3)))
+
+    for _ in range(20):
+        backend.batches.clear()
+        asyncio.run(main())
+        assert backend.batches == [2, 2, 2, 2]
+
+
+def test_an_event_loop_that_is_blocked_does_not_stop_the_engine(
+    pump: Pump[Countdown], backend: Countdown, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steptool.rollouts.pump.SETTLE_TIMEOUT_S", 0.001)
+
+    async def main() -> int:
+        waiting = asyncio.create_task(pump.generate(request(1, 20)))
+        while not backend.batches:
+            await asyncio.sleep(0)
+        time.sleep(0.3)
+        taken = len(backend.batches)
+        await waiting
+        return taken
+
+    assert asyncio.run(main()) == 20
 
 
 def test_a_refused_request_fails_alone(pump: Pump[Countdown]) -> None:

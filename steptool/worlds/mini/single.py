@@ -17,7 +17,7 @@ from steptool.worlds.mini.schema import OPTIONS, SPLITS, Api, Category, Field, P
 from steptool.worlds.mini.store import Listing, Store
 
 Answer = str | float | tuple[str, ...]
-THREE_WAY = 0.1
+THREE_WAY = 0.2
 """Share of the comparisons that have three items; the longest tasks are among them."""
 OPTION_WORDS = {"EUR": "euros", "F": "Fahrenheit"}
 
