@@ -76,6 +76,8 @@ class RewardParams(Section):
 class ValidateParams(Section):
     min_solve_rate: Fraction = 0.02
     max_solve_rate: Fraction = 0.99
+    min_return_spread: Annotated[float, Field(ge=0)] = 1e-6
+    """Least standard deviation of the discounted returns."""
     max_drift: Fraction = 0.25
     max_broken: Fraction = 0.1
     """Share of the trajectories that an engine or world fault may cut short."""

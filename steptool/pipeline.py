@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from steptool.errors import StepToolError
 from steptool.params import load_params
@@ -23,7 +24,9 @@ def run_pipeline(targets: list[str]) -> None:
     params = load_params(PARAMS)
     tracking = Tracking(None, params.tracking.experiment)
     parent = tracking.new_pipeline()
-    code = _repro(targets, os.environ | {PARENT_VARIABLE: parent})
+    # The stages' command is `steptool`: the one beside this Python, whether or not its environment is activated.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    code = _repro(targets, os.environ | {"PATH": path, PARENT_VARIABLE: parent})
     tracking.end_pipeline(parent, succeeded=code == 0)
     if code != 0:
         raise StepToolError(

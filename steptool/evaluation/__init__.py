@@ -1,0 +1,1 @@
+"""Budget-locked evaluation, paired comparison, and the report."""

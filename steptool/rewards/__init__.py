@@ -1,0 +1,1 @@
+"""From trajectories to judgements, and from judgements to rewards."""

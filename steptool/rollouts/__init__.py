@@ -1,0 +1,1 @@
+"""Rollouts: a policy acts in a world, tokens in and tokens out."""

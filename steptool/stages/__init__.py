@@ -1,0 +1,1 @@
+"""One module a DVC stage: load, call pure functions, save, log."""

@@ -23,16 +23,18 @@ def main() -> None:
             rows.append({"step": step, **metrics})
             running.run.metrics(step, metrics)
 
-        summary = train_rft(
-            model,
-            scored,
-            params.rft,
-            params.train,
-            seed=params.seed,
-            on_metrics=on_metrics,
-            checkpoint_dir=WORK / "checkpoints" / f"rft-{content_hash(running.determines)}",
-        )
+        summary: dict[str, float] = {"solved": 0}
+        if any(item.solved == 1 for item in scored):  # else the arm is what it started from: SFT
+            summary = train_rft(
+                model,
+                scored,
+                params.rft,
+                params.train,
+                seed=params.seed,
+                on_metrics=on_metrics,
+                checkpoint_dir=WORK / "checkpoints" / f"rft-{content_hash(running.determines)}",
+            )
         model.save(running.out)
         write_json(running.out / "training.json", {"summary": summary, "steps": rows})
         running.run.summary(summary)
-        running.says(f"RFT on {len(scored)} trajectories, {len(rows)} updates")
+        running.says(f"RFT on {summary['solved']:.0f} solved of {len(scored)} trajectories, {len(rows)} updates")

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning, step-grained PPO, and the RFT arm."""

@@ -19,7 +19,6 @@ from steptool.validation.table import STEP_COLUMNS, SUBSET_COLUMNS, TRAJECTORY_C
 
 MOST = 1e6
 """No reward, return or log-probability is larger; keeps infinities out."""
-SMALLEST_SPREAD = 1e-9
 RETURN_TOLERANCE = 1e-6
 
 SAMPLE_AGAIN = "run `dvc repro --force --single-item sample@<round>`"
@@ -127,7 +126,7 @@ def trajectory_suite(params: ValidateParams, facts: Facts) -> list[Expectation]:
         ),
         gxe.ExpectColumnStdevToBeBetween(
             column="discounted_return",
-            min_value=SMALLEST_SPREAD,
+            min_value=params.min_return_spread,
             meta=_meta(
                 "Returns differ between trajectories: equal ones carry no signal.",
                 "check the reward section, and sample more tasks or attempts",

@@ -16,5 +16,10 @@ def open_world(params: WorldParams, seed: int) -> World:
     if params.name == "recorded":
         from steptool.worlds.recorded import RecordedWorld
 
-        return RecordedWorld(Path(params.path) if params.path else None)
+        return RecordedWorld(
+            Path(params.path) if params.path else None,
+            train_tasks=params.train_tasks,
+            dev_tasks=params.dev_tasks,
+            test_tasks=params.test_tasks,
+        )
     return MiniWorld(seed, params.train_tasks, params.dev_tasks, params.test_tasks)

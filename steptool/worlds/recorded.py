@@ -13,6 +13,7 @@ import gzip
 import json
 import os
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -95,26 +96,46 @@ class _Recording(BaseModel):
 class RecordedWorld:
     """`path` is the folder of the recordings; None takes it from STEPTOOL_RECORDED.
 
+    The requests, taken from the subsets in turn, are dealt out: the first `train_tasks` for training, the
+    next `dev_tasks` for tuning, the next `test_tasks` (None: all that are left) for testing.
     on_miss: what a call without a recording gets, an observation with error `no_recording` ("error") or
     RecordingMiss ("raise"), which ends the trajectory as `world_error`.
     Raises WorldError where no folder is named, DataError where a file is missing or broken.
     """
 
-    def __init__(self, path: Path | None = None, *, on_miss: OnMiss = "error") -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        train_tasks: int = 0,
+        dev_tasks: int = 0,
+        test_tasks: int | None = None,
+        on_miss: OnMiss = "error",
+    ) -> None:
         folder = path or _folder_from_environment()
         self._on_miss: OnMiss = on_miss
-        self._tasks = [row.as_task() for row in _read(folder / QUERIES, _Query)]
+        tasks = _in_turn([row.as_task() for row in _read(folder / QUERIES, _Query)])
+        held_out = train_tasks + dev_tasks
+        end = None if test_tasks is None else held_out + test_tasks
+        self._splits = {
+            "train": tasks[:train_tasks],
+            "dev": tasks[train_tasks:held_out],
+            "test": tasks[held_out:end],
+        }
         self._replies = {
             (row.name, row.arguments): row.responses[0].as_observation()
             for row in _read(folder / REPLIES, _Recording)
             if row.responses
         }
-        content = content_hash([file_hash(folder / QUERIES), file_hash(folder / REPLIES), on_miss])
+        sizes = [len(split) for split in self._splits.values()]
+        content = content_hash([file_hash(folder / QUERIES), file_hash(folder / REPLIES), on_miss, sizes])
         self.revision = Revision(name="recorded", revision=content)
 
     def all_tasks(self, split: str = "test") -> list[Task]:
-        """Every request; all belong to the test split, so the others are empty."""
-        return list(self._tasks) if split == "test" else []
+        """Raises WorldError for a split that is not train, dev or test."""
+        if split not in self._splits:
+            raise WorldError(f"no split {split!r}", where="world recorded", fix="name one of train, dev, test")
+        return list(self._splits[split])
 
     def tasks(self, subset: str, split: str = "test") -> list[Task]:
         return [task for task in self.all_tasks(split) if task.subset == subset]
@@ -122,6 +143,14 @@ class RecordedWorld:
     def reset(self, task: Task, seed: int) -> RecordedSession:
         """`seed` changes nothing: a call always gets its commonest reply."""
         return RecordedSession(task, self._replies, self._on_miss)
+
+
+def _in_turn(tasks: list[Task]) -> list[Task]:
+    """One task of each subset after the other, as long as they last; the order within a subset stays."""
+    by_subset: dict[str, list[Task]] = {}
+    for task in tasks:
+        by_subset.setdefault(task.subset, []).append(task)
+    return [task for turn in zip_longest(*by_subset.values()) for task in turn if task is not None]
 
 
 class RecordedSession:

@@ -1,0 +1,53 @@
+"""The verbs `sample` and `annotate` over twenty recorded ToolBench requests: real input that nobody here invented.
+
+20 requests x 1 attempt -> 20 trajectories, each judged; the toy policy solves none, and no step breaks the world
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steptool.storage import read_jsonl
+from steptool.types import ScoredTrajectory, StopReason
+from steptool.worlds.recorded import VARIABLE
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no recorded pack")
+
+PROFILE = """
+world: {name: recorded, train_tasks: 20, dev_tasks: 1, test_tasks: 1}
+sample: {tasks: 20, attempts: 1, max_tokens: 8192}
+rounds:
+  r1: {policy: models/base, previous: models/base}
+"""
+
+
+def steptool(folder: Path, *arguments: str) -> str:
+    command = [str(Path(sys.executable).with_name("steptool")), *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_twenty_recorded_requests_are_sampled_and_annotated(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    (tmp_path / "profiles/twenty.yaml").write_text(PROFILE)
+    for profile in ("tiny", "twenty"):
+        steptool(tmp_path, "params", "--profile", profile)
+    for arguments in (("base",), ("prepare",), ("sample", "r1"), ("annotate", "r1")):
+        steptool(tmp_path, *arguments)
+    scored = read_jsonl(tmp_path / "data/scored/r1/scored.jsonl.gz", ScoredTrajectory)
+    assert len({item.trajectory.task_id for item in scored}) == len(scored) == 20
+    assert {item.trajectory.subset for item in scored} >= {"G1_instruction", "G2_category", "G3_instruction"}
+    assert all(item.trajectory.world.name == "recorded" for item in scored)
+    assert not any(item.trajectory.stop_reason is StopReason.world_error for item in scored)
+    assert all(item.trajectory.steps and item.solved == 0 for item in scored)
