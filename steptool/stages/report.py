@@ -59,7 +59,8 @@ def _round_stats(params: Params, key: str, summary: dict[str, float]) -> RoundSt
     longest = max((len(r) for r in rewards), default=0)
     by_step = [[r[k] for r in rewards if len(r) > k] for k in range(longest)]
     successes = [j.success for s in scored for j in s.judgements if j.success is not None]
-    advantages = sorted((k, v) for k, v in summary.items() if k.startswith("advantage_step_"))
+    prefix = "advantage_step_"
+    advantages = sorted((int(k.removeprefix(prefix)), v) for k, v in summary.items() if k.startswith(prefix))
     return RoundStats(
         solve_rate=sum(s.solved for s in scored) / max(len(scored), 1),
         call_success=sum(successes) / len(successes) if successes else None,
