@@ -51,7 +51,17 @@ def tiny_llama(layers: int = 3) -> LlamaForCausalLM:
 
 @pytest.fixture
 def train_params() -> TrainParams:
-    return TrainParams(lora_first_layer=1, lora_rank=2, lora_alpha=4, row_tokens=64, value_warmup=3, learning_rate=1e-2)
+    return TrainParams(
+        baseline="critic",
+        epochs=2,
+        minibatches=4,
+        lora_first_layer=1,
+        lora_rank=2,
+        lora_alpha=4,
+        row_tokens=64,
+        value_warmup=3,
+        learning_rate=1e-2,
+    )
 
 
 @pytest.fixture
