@@ -14,6 +14,8 @@ Advance = Callable[[int], None]
 """Call with how many units were done since the last call."""
 
 LINE_EVERY_S = 15.0
+EARLIEST = 20
+"""No line before a twentieth is done: the rate of the first few says nothing about the rest."""
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def _lines(what: str, total: int, unit: str) -> Iterator[Advance]:
         nonlocal done, last
         done += count
         now = time.monotonic()
-        if now - last >= LINE_EVERY_S and done < total:
+        if now - last >= LINE_EVERY_S and total <= EARLIEST * done < EARLIEST * total:
             last = now
             rate = done / (now - started)
             left = (total - done) / max(rate, 1e-9)
