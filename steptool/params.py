@@ -67,9 +67,9 @@ class SampleParams(Section):
 
 
 class RewardParams(Section):
-    form: Literal["paper", "potential"] = "paper"
+    form: Literal["potential", "paper"] = "potential"
     alpha: Annotated[float, Field(ge=0)] = 0.2
-    step_cost: Annotated[float, Field(ge=0)] = 0.2
+    step_cost: Annotated[float, Field(ge=0)] = 0.02
     budget_cost: Annotated[float, Field(ge=0)] = 0.2
 
 
@@ -101,7 +101,7 @@ class TrainParams(Section):
     kl_clamp: Annotated[float, Field(gt=0)] = 5.0
     """Bound on the log-ratio to the reference before any KL estimator, in nats."""
     importance_cap: Annotated[float, Field(gt=0)] = 2.0
-    epochs: Positive = 1
+    epochs: Positive = 2
     minibatches: Positive = 8
     """Optimiser steps an epoch."""
     learning_rate: Rate = 1e-3
