@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from steptool.params import load_params
-from steptool.stages.common import PARAMS, RFT, SFT, VALIDATED, WORK, stage
-from steptool.storage import read_jsonl, write_json
+from steptool.stages.common import PARAMS, RFT, SFT, VALIDATED, stage
+from steptool.stages.fitting import Fitting
+from steptool.storage import read_jsonl
 from steptool.training.model import PolicyWithValue
 from steptool.training.rft import train_rft
-from steptool.types import ScoredTrajectory, content_hash
+from steptool.types import ScoredTrajectory
 
 
 def main() -> None:
@@ -17,12 +18,7 @@ def main() -> None:
     with stage("rft", RFT, params, uses=uses, inputs={**sources, "policy": SFT}) as running:
         scored = [s for source in sources.values() for s in read_jsonl(source, ScoredTrajectory)]
         model = PolicyWithValue.load(SFT, params.train, dtype=params.model.dtype, seed=params.seed)
-        rows: list[dict[str, float]] = []
-
-        def on_metrics(step: int, metrics: dict[str, float]) -> None:
-            rows.append({"step": step, **metrics})
-            running.run.metrics(step, metrics)
-
+        fitting = Fitting(running, "rft")
         summary: dict[str, float] = {"solved": 0}
         if any(item.solved == 1 for item in scored):  # else the arm is what it started from: SFT
             summary = train_rft(
@@ -31,10 +27,10 @@ def main() -> None:
                 params.rft,
                 params.train,
                 seed=params.seed,
-                on_metrics=on_metrics,
-                checkpoint_dir=WORK / "checkpoints" / f"rft-{content_hash(running.determines)}",
+                on_metrics=fitting.on_metrics,
+                checkpoint_dir=fitting.checkpoint_dir,
             )
-        model.save(running.out)
-        write_json(running.out / "training.json", {"summary": summary, "steps": rows})
-        running.run.summary(summary)
-        running.says(f"RFT on {summary['solved']:.0f} solved of {len(scored)} trajectories, {len(rows)} updates")
+        fitting.save(model, summary)
+        running.says(
+            f"RFT on {summary['solved']:.0f} solved of {len(scored)} trajectories, {len(fitting.steps)} updates"
+        )

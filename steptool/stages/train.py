@@ -6,11 +6,12 @@ from pathlib import Path
 
 from steptool.params import load_params
 from steptool.rewards.shaping import step_rewards
-from steptool.stages.common import MODELS, PARAMS, SFT, VALIDATED, WORK, round_of, stage
-from steptool.storage import read_jsonl, write_json
+from steptool.stages.common import MODELS, PARAMS, SFT, VALIDATED, round_of, stage
+from steptool.stages.fitting import Fitting
+from steptool.storage import read_jsonl
 from steptool.training.model import PolicyWithValue
 from steptool.training.ppo import train_ppo
-from steptool.types import ScoredTrajectory, content_hash
+from steptool.types import ScoredTrajectory
 
 
 def main(round: str) -> None:
@@ -23,22 +24,15 @@ def main(round: str) -> None:
         scored = read_jsonl(source, ScoredTrajectory)
         rewards = [step_rewards(s, params.reward, params.train.gamma_step) for s in scored]
         model = PolicyWithValue.load(policy, params.train, dtype=params.model.dtype, seed=params.seed)
-        rows: list[dict[str, float]] = []
-
-        def on_metrics(step: int, metrics: dict[str, float]) -> None:
-            rows.append({"step": step, **metrics})
-            running.run.metrics(step, metrics)
-
+        fitting = Fitting(running, f"train-{round}")
         summary = train_ppo(
             model,
             scored,
             rewards,
             params.train,
             seed=params.seed + index,
-            on_metrics=on_metrics,
-            checkpoint_dir=WORK / "checkpoints" / f"train-{round}-{content_hash(running.determines)}",
+            on_metrics=fitting.on_metrics,
+            checkpoint_dir=fitting.checkpoint_dir,
         )
-        model.save(running.out)
-        write_json(running.out / "training.json", {"summary": summary, "steps": rows})
-        running.run.summary(summary)
-        running.says(f"PPO on {len(scored)} trajectories, {len(rows)} updates")
+        fitting.save(model, summary)
+        running.says(f"PPO on {len(scored)} trajectories, {len(fitting.steps)} updates")
