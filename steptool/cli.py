@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from steptool.allocator import keep_freed_memory
 from steptool.errors import StepToolError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -38,6 +39,7 @@ Round = Annotated[str, typer.Argument(help="Key of the round in params.yaml, suc
 
 
 def _stage(name: str, *arguments: str) -> None:
+    keep_freed_memory()
     importlib.import_module(f"steptool.stages.{name}").main(*arguments)
 
 

@@ -34,7 +34,7 @@ class WorldParams(Section):
 
 class DemonstrationParams(Section):
     count: Positive = 330
-    flawed: Fraction = 0.2
+    flawed: Fraction = 0.25
     """Share of the demonstrations that end unsolved."""
 
 
@@ -45,10 +45,10 @@ class ModelParams(Section):
 
 
 class SftParams(Section):
-    learning_rate: Rate = 3e-4
+    learning_rate: Rate = 2e-4
     epochs: Positive = 1
-    batch_size: Positive = 2
-    frozen_layers: Annotated[int, Field(ge=0)] = 12
+    batch_size: Positive = 1
+    frozen_layers: Annotated[int, Field(ge=0)] = 16
     """Lowest layers (and, if any, the embeddings) that do not train."""
 
 
@@ -87,7 +87,7 @@ class ValidateParams(Section):
 
 class TrainParams(Section):
     credit: Literal["token", "step"] = "token"
-    baseline: Literal["attempts", "critic"] = "attempts"
+    baseline: Literal["states", "attempts", "critic"] = "states"
     gamma_step: Fraction = 0.99
     lambda_step: Fraction = 0.95
     gamma_token: Fraction = 1.0

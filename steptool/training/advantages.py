@@ -9,7 +9,7 @@ Source: StepTool (arXiv 2410.07745) for step rewards, GAE (arXiv 1506.02438) for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -133,12 +133,16 @@ def returns_to_go(rewards: Sequence[float], gamma: float) -> list[float]:
     return returns[::-1]
 
 
-def leave_one_out(rewards: Sequence[Sequence[float]], gamma: float) -> list[list[float]]:
+def leave_one_out(
+    rewards: Sequence[Sequence[float]], gamma: float, states: Sequence[Sequence[Hashable]] | None = None
+) -> list[list[float]]:
     """Critic-free step advantages of the attempts at one task: A_k = G_k - b_k.
 
     b_k is the mean G_k of the *other* attempts that reached step k; where none did, their mean at the
-    deepest step that any of them reached. b_k depends on the siblings alone, so it is independent of
-    the attempt's own actions and the gradient stays unbiased. (Summing r_l - mean r_l from k on is
+    deepest step that any of them reached. With `states` (one for each step, equal where all that came
+    before is equal) b_k is the mean over those that reached the same state, where there are any: what
+    the action alone made of it. b_k depends on the siblings and on what came before step k, so it is
+    independent of the action and the gradient stays unbiased. (Summing r_l - mean r_l from k on is
     biased: how many means are subtracted depends on when the attempt itself stops.)
 
     Raises ValueError for fewer than two attempts, or an attempt without steps.
@@ -148,11 +152,14 @@ def leave_one_out(rewards: Sequence[Sequence[float]], gamma: float) -> list[list
     returns = [returns_to_go(attempt, gamma) for attempt in rewards]
     advantages = []
     for index, own in enumerate(returns):
-        siblings = [other for i, other in enumerate(returns) if i != index]
-        deepest = max(map(len, siblings)) - 1
+        siblings = [i for i in range(len(returns)) if i != index]
+        deepest = max(len(returns[i]) for i in siblings) - 1
         baselines = []
         for k in range(len(own)):
-            alive = [other[min(k, deepest)] for other in siblings if len(other) > min(k, deepest)]
+            alive = [returns[i][min(k, deepest)] for i in siblings if len(returns[i]) > min(k, deepest)]
+            if states is not None:
+                here = [returns[i][k] for i in siblings if len(returns[i]) > k and states[i][k] == states[index][k]]
+                alive = here or alive
             baselines.append(sum(alive) / len(alive))
         advantages.append([value - baseline for value, baseline in zip(own, baselines, strict=True)])
     return advantages

@@ -38,11 +38,12 @@ def span_attention(
     """
     outputs = []
     for span in spans:
-        own, prefix = slice(span.start, span.stop), slice(span.prefix_start, span.prefix_stop)
+        own = slice(span.start, span.stop)
         k, v, mask = key[:, :, own], value[:, :, own], None
-        if prefix.stop > prefix.start:
-            k, v = torch.cat([key[:, :, prefix], k], 2), torch.cat([value[:, :, prefix], v], 2)
-            mask = _prefix_mask(own.stop - own.start, prefix.stop - prefix.start, query)
+        if span.prefix:
+            parts = [slice(*part) for part in span.prefix] + [own]
+            k, v = (torch.cat([x[:, :, part] for part in parts], 2) for x in (key, value))
+            mask = _prefix_mask(span.stop - span.start, k.shape[2] - (span.stop - span.start), query)
         output, _weights = sdpa_attention_forward(
             module, query[:, :, own], k, v, mask, scaling=scaling, is_causal=mask is None
         )

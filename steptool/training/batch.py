@@ -1,14 +1,17 @@
 """From scored trajectories to packed rows of tokens.
 
-The attempts at one task share their prompt, so a row stores it once:
+The attempts at one task share their prompt, and often their first actions and replies too. A row stores
+what attempts begin with alike once, as a prefix tree; `abc` are tokens after the prompt of task A:
 
-    row        [ prompt A | attempt 1 | attempt 2 | prompt B | attempt 1 ]
-    position     0 … p-1    p …         p …         0 … q-1    q …
-    sees         itself     A, itself   A, itself   itself     B, itself
+    attempts   A a b c, A a b c, A a d        B e
+    row        [ A a b c | d        | B e ]
+    position     0 … 3     2          0 …
+    sees         itself    A a, d     itself
 
 What each token attends to is given by `Span`s, so packing is exact and costs no attention between
 trajectories. Sampled tokens are numbered through the whole batch, trajectory by trajectory; a row
-knows which of them it holds (`tokens`), so everything else is a flat tensor [N] indifferent to packing.
+knows which of them it holds (`tokens`), so everything else is a flat tensor [N] indifferent to packing:
+of a stored token that several attempts sampled, each has its own number, advantage and share of the loss.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -50,6 +54,12 @@ class Episode:
     @property
     def targets(self) -> tuple[int, ...]:
         return tuple(self.ids[position + 1] for position in self.predict)
+
+    @property
+    def histories(self) -> tuple[tuple[int, ...], ...]:
+        """What the policy had seen before the action of each step: all tokens up to there."""
+        first = [j for j, step in enumerate(self.step_ids) if j == 0 or step != self.step_ids[j - 1]]
+        return tuple(self.ids[: self.predict[j] + 1] for j in first)
 
 
 def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | None:
@@ -104,12 +114,11 @@ def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | Non
 
 @dataclass(frozen=True)
 class Span:
-    """Tokens [start, stop) of a row: causal among themselves, and all see [prefix_start, prefix_stop)."""
+    """Tokens [start, stop) of a row: causal among themselves, and all see the ranges of `prefix`."""
 
     start: int
     stop: int
-    prefix_start: int = 0
-    prefix_stop: int = 0
+    prefix: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +129,7 @@ class Row:
     position_ids: Tensor
     spans: tuple[Span, ...]
     predict: Tensor
-    """[M] position whose logits predict the token."""
+    """[M] position whose logits predict the token; may repeat."""
     targets: Tensor
     """[M] vocabulary id of the token."""
     tokens: Tensor
@@ -178,8 +187,8 @@ class Batch:
 def pack(episodes: Iterable[Episode], row_tokens: int) -> Batch:
     """Put trajectories into rows of at most `row_tokens`; one that is longer gets a row of its own.
 
-    Attempts with the same task and prompt share the prompt; a group that does not fit is split and
-    its prompt repeated. Groups are then placed longest first into the first row with room.
+    Attempts at one task with the same prompt form a group; one that does not fit is split, and what its
+    parts share repeated. Groups are then placed longest first into the first row with room.
     """
     items = tuple(episodes)
     starts = [0]
@@ -198,9 +207,9 @@ def pack(episodes: Iterable[Episode], row_tokens: int) -> Batch:
 
 @dataclass
 class _Group:
-    """Attempts that share a prompt and a row."""
+    """Attempts that share a prompt and a row; `length` counts the tokens of their prefix tree."""
 
-    length: int
+    length: int = 0
     members: list[int] = field(default_factory=list)
 
 
@@ -209,14 +218,20 @@ def _groups(items: Sequence[Episode], row_tokens: int) -> list[_Group]:
     current: dict[tuple[str, tuple[int, ...]], _Group] = {}
     for index, item in enumerate(items):
         key = (item.task_id, item.prompt)
-        rest = len(item.ids) - item.prompt_length
         group = current.get(key)
-        if group is None or group.length + rest > row_tokens:
-            group = current[key] = _Group(item.prompt_length)
+        shared = max((_shared(items[member].ids, item.ids) for member in group.members), default=0) if group else 0
+        if group is None or group.length + len(item.ids) - shared > row_tokens:
+            group, shared = _Group(), 0
+            current[key] = group
             groups.append(group)
         group.members.append(index)
-        group.length += rest
+        group.length += len(item.ids) - shared
     return groups
+
+
+def _shared(one: Sequence[int], two: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    return next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
 
 
 def _row(groups: Sequence[_Group], items: Sequence[Episode], starts: Sequence[int]) -> Row:
@@ -230,23 +245,25 @@ def _row(groups: Sequence[_Group], items: Sequence[Episode], starts: Sequence[in
     ends: list[int] = []
     members: list[int] = []
     for group in groups:
-        prompt = items[group.members[0]].prompt
-        prompt_start, prompt_stop = len(ids), len(ids) + len(prompt)
-        spans.append(Span(prompt_start, prompt_stop))
-        ids += prompt
-        positions += range(len(prompt))
-        for index in group.members:
+        before: tuple[int, ...] = ()
+        where: list[int] = []  # the row's index of each token of the attempt
+        # In the order of their tokens, what an attempt shares with any earlier one it shares with the last.
+        for index in sorted(group.members, key=lambda i: items[i].ids):
             item = items[index]
-            start, shift = len(ids), len(ids) - len(prompt)
-            ids += item.ids[len(prompt) :]
-            positions += range(len(prompt), len(item.ids))
-            spans.append(Span(start, len(ids), prompt_start, prompt_stop))
-            predict += (p + (shift if p >= len(prompt) else prompt_start) for p in item.predict)
+            shared = _shared(before, item.ids)
+            start, stop = len(ids), len(ids) + len(item.ids) - shared
+            where = [*where[:shared], *range(start, stop)]
+            if stop > start:
+                spans.append(Span(start, stop, _ranges(where[:shared])))
+            ids += item.ids[shared:]
+            positions += range(shared, len(item.ids))
+            predict += (where[position] for position in item.predict)
             targets += item.targets
             tokens += range(starts[index], starts[index + 1])
             temperature += [item.temperature] * len(item.predict)
-            ends.append(len(ids) - 1)
+            ends.append(where[-1])
             members.append(index)
+            before = item.ids
     return Row(
         input_ids=torch.tensor(ids),
         position_ids=torch.tensor(positions),
@@ -258,3 +275,10 @@ def _row(groups: Sequence[_Group], items: Sequence[Episode], starts: Sequence[in
         ends=torch.tensor(ends),
         episodes=tuple(members),
     )
+
+
+def _ranges(indices: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Increasing indices as [start, stop) ranges."""
+    breaks = [i for i in range(1, len(indices)) if indices[i] != indices[i - 1] + 1]
+    edges = [0, *breaks, len(indices)]
+    return tuple((indices[a], indices[b - 1] + 1) for a, b in pairwise(edges) if b > a)

@@ -3,6 +3,9 @@
     for each epoch: shuffle the rows, deal them into minibatches
         for each minibatch: gradients of all its rows add up, then one optimiser step
 
+The learning rate falls linearly from its setting towards 0 over these steps: a round is a few dozen noisy
+ones, and where it ends should not hang on the last.
+
 An objective scores one row; its terms are divided by the minibatch's total weight, so how rows are cut
 into micro-batches changes nothing. A run that was killed continues from the last optimiser step.
 """
@@ -108,9 +111,12 @@ def optimise(
             history.append(metrics)
             run.on_metrics(len(history), metrics)
     parts = [part for epoch in range(run.epochs) for part in minibatches(batch.rows, run.minibatches, run.seed, epoch)]
+    rates = [group["lr"] for group in optimizer.param_groups]
     with progress("train", sum(map(len, parts)), "rows") as advance:
         advance(sum(map(len, parts[: len(history)])))
         for part in parts[len(history) :]:
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 - len(history) / len(parts))
             sums = accumulate(policy, batch, objective, part, lower, advance)
             norm = torch.nn.utils.clip_grad_norm_(list(policy.policy_parameters().values()), run.max_grad_norm)
             if not norm.isfinite():

@@ -23,7 +23,13 @@ from steptool.training.loop import LowerCache, require_finite
 from steptool.training.model import PolicyWithValue, ValueHead
 
 
-def comparable(episodes: Sequence[Episode], gamma: float) -> tuple[list[Episode], dict[str, int]]:
+def compared(episodes: Sequence[Episode], rewards: Sequence[Sequence[float]], params: TrainParams) -> list[list[float]]:
+    """Step advantages of the attempts at one task against each other."""
+    histories = [item.histories for item in episodes] if params.baseline == "states" else None
+    return leave_one_out(rewards, params.gamma_step, histories)
+
+
+def comparable(episodes: Sequence[Episode], params: TrainParams) -> tuple[list[Episode], dict[str, int]]:
     """The episodes that the other attempts at their task say something about.
 
     Left out and counted: truncated attempts (without a critic their return is not known), an attempt
@@ -38,14 +44,14 @@ def comparable(episodes: Sequence[Episode], gamma: float) -> tuple[list[Episode]
     for attempts in by_task.values():
         if len(attempts) < 2:
             skipped["skipped_alone"] += 1
-        elif all(abs(a) < 1e-9 for each in leave_one_out([item.rewards for item in attempts], gamma) for a in each):
+        elif all(abs(a) < 1e-9 for each in compared(attempts, [e.rewards for e in attempts], params) for a in each):
             skipped["skipped_alike"] += len(attempts)
         else:
             kept += attempts
     return kept, skipped
 
 
-def against_siblings(batch: Batch, penalties: Tensor, gamma: float) -> Tensor:
+def against_siblings(batch: Batch, penalties: Tensor, params: TrainParams) -> Tensor:
     """[N] leave-one-out advantages, the same for all tokens of a step. `penalties` [N] reduce the rewards."""
     by_task: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(batch.episodes):
@@ -57,7 +63,8 @@ def against_siblings(batch: Batch, penalties: Tensor, gamma: float) -> Tensor:
             item = batch.episodes[index]
             bounds = step_bounds(batch.step_ids(index), len(item.rewards))
             rewards.append(penalised(item.rewards, bounds, penalties[batch.tokens_of(index)]))
-        for index, values in zip(members, leave_one_out(rewards, gamma), strict=True):
+        advantages_of = compared([batch.episodes[index] for index in members], rewards, params)
+        for index, values in zip(members, advantages_of, strict=True):
             advantages[batch.tokens_of(index)] = torch.tensor(values)[batch.step_ids(index)]
     return advantages
 
@@ -101,8 +108,8 @@ def prepare(policy: PolicyWithValue, batch: Batch, params: TrainParams, lower: L
         fixed["reference"] = before.reference
         if params.kl_in == "reward":
             penalties = params.kl_coef * losses.kl_k1(before.logprobs, before.reference, params.kl_clamp)
-    if params.baseline == "attempts":
-        fixed["advantages"] = against_siblings(batch, penalties, params.gamma_step)
+    if params.baseline != "critic":
+        fixed["advantages"] = against_siblings(batch, penalties, params)
     else:
         fixed |= critic_credit(policy.value_head, batch, params, before, penalties)
     return fixed

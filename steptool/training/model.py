@@ -205,7 +205,7 @@ class PolicyWithValue(nn.Module):
 
     def _score_chunk(self, hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
         head: Any = self.peft.get_base_model().get_output_embeddings()
-        logits = head(hidden).float() / temperature[:, None]
+        logits = head(hidden).float().div_(temperature[:, None])
         scores = F.log_softmax(logits, dim=-1)
         picked = scores.gather(1, targets[:, None]).squeeze(1)
         with torch.no_grad():

@@ -53,8 +53,8 @@ def train_ppo(
             where=f"trajectory {greedy.trajectory_id}",
             fix="set sample.temperature above 0 and sample again",
         )
-    if params.baseline == "attempts":
-        episodes, skipped = comparable(episodes, params.gamma_step)
+    if params.baseline != "critic":
+        episodes, skipped = comparable(episodes, params)
         counts |= skipped
     if not episodes:
         raise DataError(

@@ -10,6 +10,9 @@ A trajectory of three steps, its environment tokens (e) already gone from the te
 
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given
@@ -149,6 +152,39 @@ def test_leave_one_out_is_unbiased_where_own_stopping_would_bias_it() -> None:
             advantage = leave_one_out([rewards[own], rewards[other]], gamma=1.0)[0]
             gradient += chance[own] * chance[other] * advantage[0] * score[own]  # step 1 has no choice
     assert gradient == pytest.approx(0.8)
+
+
+def test_leave_one_out_compares_with_siblings_in_the_same_state_where_there_are_any() -> None:
+    """gamma 1. All begin in s; A and B go on from x, C from y.
+
+            r       G       baseline of the others
+    A    0, 1    1, 1    (0 + 3) / 2 = 1.5,  B alone was in x: 0
+    B    0, 0    0, 0    (1 + 3) / 2 = 2,    A: 1
+    C    0, 3    3, 3    (1 + 0) / 2 = .5,   none was in y, so all: (1 + 0) / 2 = .5
+    """
+    advantages = leave_one_out([[0, 1], [0, 0], [0, 3]], 1.0, [["s", "x"], ["s", "x"], ["s", "y"]])
+    assert advantages == [[-0.5, 1], [-2, -1], [2.5, 2.5]]
+
+
+def test_leave_one_out_by_state_is_unbiased() -> None:
+    """Stop at once (paid .5), or go on with chance p and then win (1) with chance q or lose (0).
+
+    J = (1 - p) / 2 + p q, so dJ/dp = q - .5 and dJ/dq = p. All triples of attempts are enumerated.
+    """
+    p, q = 0.4, 0.3
+    outcomes: list[tuple[float, list[float], list[str], list[dict[str, float]]]] = [
+        (1 - p, [0.5], ["s"], [{"p": -1 / (1 - p)}]),
+        (p * q, [0, 1], ["s", "on"], [{"p": 1 / p}, {"q": 1 / q}]),
+        (p * (1 - q), [0, 0], ["s", "on"], [{"p": 1 / p}, {"q": -1 / (1 - q)}]),
+    ]
+    gradient = {"p": 0.0, "q": 0.0}
+    for attempts in product(outcomes, repeat=3):
+        chance = math.prod(attempt[0] for attempt in attempts)
+        advantages = leave_one_out([a[1] for a in attempts], 1.0, [a[2] for a in attempts])[0]
+        for advantage, score in zip(advantages, attempts[0][3], strict=True):
+            for name, value in score.items():
+                gradient[name] += chance * advantage * value
+    assert gradient == pytest.approx({"p": q - 0.5, "q": p})
 
 
 @pytest.mark.parametrize("attempts", [[[1.0]], [[1.0], []]])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from steptool.errors import DataError
 from steptool.training.advantages import Discounts, token_gae
-from steptool.training.batch import Episode, Span, episode, pack
+from steptool.training.batch import Episode, Row, Span, episode, pack
 from steptool.types import ScoredTrajectory, StopReason
 
 MakeScored = Callable[..., ScoredTrajectory]
@@ -39,7 +39,7 @@ def test_attempts_share_their_prompt_in_a_row(make_scored: MakeScored) -> None:
     (row,) = batch.rows
     assert row.input_ids.tolist() == [1, 2, 3, 10, 11, 4, 5, 12, 20]
     assert row.position_ids.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 3]
-    assert row.spans == (Span(0, 3), Span(3, 8, 0, 3), Span(8, 9, 0, 3))
+    assert row.spans == (Span(0, 8), Span(8, 9, ((0, 3),)))
     assert row.predict.tolist() == [2, 3, 6, 2]
     assert row.targets.tolist() == [10, 11, 12, 20]
     assert row.tokens.tolist() == [0, 1, 2, 3]
@@ -49,11 +49,41 @@ def test_attempts_share_their_prompt_in_a_row(make_scored: MakeScored) -> None:
     assert batch.first_tokens().tolist() == [1, 0, 1, 1]
 
 
+def test_what_attempts_begin_with_alike_is_stored_once(make_scored: MakeScored) -> None:
+    """All see 4 after acting 10, and act again.
+
+    attempt 0  1 2 | 10 | 4 | 11 12        row       1 2 10 4 11 12 | 13 | 20
+    attempt 1  1 2 | 10 | 4 | 11 12        position  0 1  2 3  4  5 |  5 |  2
+    attempt 2  1 2 | 10 | 4 | 11 13        index     0 1  2 3  4  5    6    7
+    attempt 3  1 2 | 20
+    """
+    steps = [[([1, 2], [10]), ([4], [11, last])] for last in (12, 12, 13)] + [[([1, 2], [20])]]
+    batch = pack([stream(make_scored(each, attempt=i)) for i, each in enumerate(steps)], row_tokens=8)
+    (row,) = batch.rows
+    assert row.input_ids.tolist() == [1, 2, 10, 4, 11, 12, 13, 20]
+    assert row.position_ids.tolist() == [0, 1, 2, 3, 4, 5, 5, 2]
+    assert row.spans == (Span(0, 6), Span(6, 7, ((0, 5),)), Span(7, 8, ((0, 2),)))
+    assert row.predict.tolist() == [1, 3, 4, 1, 3, 4, 1, 3, 4, 1]
+    assert row.targets.tolist() == [10, 11, 12, 10, 11, 12, 10, 11, 13, 20]
+    assert row.tokens.tolist() == list(range(10))
+    assert row.ends.tolist() == [5, 5, 6, 7]
+
+
+def test_prefix_may_lie_in_several_places_of_a_row(make_scored: MakeScored) -> None:
+    """Attempts 1 | 2 2, 1 | 2 3 3, 1 | 2 3 4: the last one goes on from the branch of the one before."""
+    attempts = [
+        stream(make_scored([([1], action)], attempt=i)) for i, action in enumerate([[2, 2], [2, 3, 3], [2, 3, 4]])
+    ]
+    (row,) = pack(attempts, row_tokens=9).rows
+    assert row.input_ids.tolist() == [1, 2, 2, 3, 3, 4]
+    assert row.spans == (Span(0, 3), Span(3, 5, ((0, 2),)), Span(5, 6, ((0, 2), (3, 4))))
+
+
 def test_second_task_starts_again_at_position_zero(make_scored: MakeScored) -> None:
     batch = pack([stream(make_scored([([1, 2], [10])])), stream(make_scored([([3], [11])], task="b"))], row_tokens=9)
     (row,) = batch.rows
     assert row.position_ids.tolist() == [0, 1, 2, 0, 1]
-    assert row.spans == (Span(0, 2), Span(2, 3, 0, 2), Span(3, 4), Span(4, 5, 3, 4))
+    assert row.spans == (Span(0, 3), Span(3, 5))
 
 
 def test_group_longer_than_a_row_is_split_and_its_prompt_repeated(make_scored: MakeScored) -> None:
@@ -89,18 +119,16 @@ def test_every_sampled_token_is_in_exactly_one_row_after_its_own_context(
         seen = 0
         for index in row.episodes:
             own, count = batch.episodes[index], len(batch.episodes[index].predict)
-            span = next(s for s in row.spans if s.stop - 1 == int(row.ends[seen_index(row.episodes, index)]))
-            visible = torch.cat(
-                [row.input_ids[span.prefix_start : span.prefix_stop], row.input_ids[span.start : span.stop]]
-            )
-            assert tuple(visible.tolist()) == own.ids
+            assert tuple(row.input_ids[visible(row, int(row.ends[row.episodes.index(index)]))].tolist()) == own.ids
             assert tuple(row.targets[seen : seen + count].tolist()) == own.targets
             assert row.position_ids[row.predict[seen : seen + count]].tolist() == list(own.predict)
             seen += count
 
 
-def seen_index(episodes: tuple[int, ...], index: int) -> int:
-    return episodes.index(index)
+def visible(row: Row, end: int) -> list[int]:
+    """Indices of the tokens that the token at `end` attends to."""
+    span = next(span for span in row.spans if span.start <= end < span.stop)
+    return [i for start, stop in span.prefix for i in range(start, stop)] + list(range(span.start, end + 1))
 
 
 def item(task: str, index: int, steps: list[tuple[list[int], list[int]]]) -> Episode:

@@ -16,7 +16,7 @@ from steptool.params import TrainParams
 from steptool.training.batch import episode, pack
 from steptool.training.checkpoint import FILE
 from steptool.training.loop import LowerCache, accumulate, minibatches
-from steptool.training.measure import prepare
+from steptool.training.measure import against_siblings, prepare
 from steptool.training.model import PolicyWithValue
 from steptool.training.ppo import PpoObjective, train_ppo
 from steptool.types import ScoredTrajectory, StopReason
@@ -85,7 +85,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("settings", [{}, {"baseline": "attempts"}, {"kl_in": "loss", "kl_coef": 0.1}])
+@pytest.mark.parametrize("settings", [{}, {"baseline": "states"}, {"kl_in": "loss", "kl_coef": 0.1}])
 def test_killed_after_any_step_and_resumed_it_ends_bit_for_bit_the_same(
     make_policy: MakePolicy,
     group: list[ScoredTrajectory],
@@ -185,6 +185,23 @@ def test_nothing_to_learn_from_is_a_data_error(
         train_ppo(make_policy(), scored, final_rewards(scored), params, seed=1)
 
 
+def test_only_the_step_where_attempts_part_is_credited_where_states_are_the_baseline(
+    make_policy: MakePolicy, make_scored: MakeScored, train_params: TrainParams
+) -> None:
+    """Both act 10 and see 4; then one finishes (30, solved), the other goes on (31), sees 5 and finishes wrong.
+
+    At step 0 both returns are compared in the same state, at step 1 too; step 2 has no sibling in its state.
+    """
+    solved = make_scored([([1], [10]), ([4], [30])], attempt=0, solved=1)
+    failed = make_scored([([1], [10]), ([4], [31]), ([5], [30])], attempt=1, solved=0)
+    made = [episode(item, rewards) for item, rewards in ((solved, [0.0, 1.0]), (failed, [0.0, 0.0, 0.0]))]
+    episodes = [item for item in made if item is not None]
+    assert [item.histories for item in episodes] == [((1,), (1, 10, 4)), ((1,), (1, 10, 4), (1, 10, 4, 31, 5))]
+    params = train_params.model_copy(update={"baseline": "states", "gamma_step": 1.0})
+    advantages = against_siblings(pack(episodes, 64), torch.zeros(5), params)
+    assert advantages.tolist() == [1, 1, -1, -1, -1]
+
+
 def test_greedy_rollouts_are_refused(
     make_policy: MakePolicy, make_scored: MakeScored, train_params: TrainParams
 ) -> None:
@@ -249,6 +266,7 @@ def test_warm_up_explains_returns_that_depend_on_the_prompt(
     [
         {},
         {"baseline": "attempts"},
+        {"baseline": "states"},
         {"credit": "step"},
         {"kl_in": "reward", "kl_coef": 0.01},
         {"kl_in": "loss", "kl_coef": 0.01},
@@ -273,7 +291,7 @@ def test_rewarded_tokens_become_likelier(
 
 CHANGES: dict[str, Any] = {
     "credit": "step",
-    "baseline": "attempts",
+    "baseline": "states",
     "gamma_step": 0.5,
     "lambda_step": 0.2,
     "gamma_token": 0.5,

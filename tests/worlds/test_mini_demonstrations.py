@@ -16,7 +16,7 @@ def _solved(trajectory: Trajectory) -> bool:
     return WORLD.reset(TASKS[trajectory.task_id], 0).verify(trajectory.answer) == 1.0
 
 
-DEMONSTRATIONS = expert_demonstrations(WORLD, 260, 0.2, 5)
+DEMONSTRATIONS = expert_demonstrations(WORLD, 260, 0.25, 5)
 
 
 @pytest.mark.parametrize(
@@ -62,8 +62,8 @@ def test_most_tasks_of_two_parts_without_hiccup_are_answered_from_the_first() ->
 
 
 def test_same_seed_same_demonstrations_and_another_seed_other_ones() -> None:
-    assert expert_demonstrations(WORLD, 260, 0.2, 5) == DEMONSTRATIONS
-    assert expert_demonstrations(WORLD, 260, 0.2, 6) != DEMONSTRATIONS
+    assert expert_demonstrations(WORLD, 260, 0.25, 5) == DEMONSTRATIONS
+    assert expert_demonstrations(WORLD, 260, 0.25, 6) != DEMONSTRATIONS
 
 
 def test_more_demonstrations_than_tasks_are_refused() -> None:

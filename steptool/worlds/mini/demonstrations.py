@@ -23,7 +23,7 @@ from steptool.worlds.mini.world import MiniWorld, finish
 
 EXPERT = Revision(name="expert", revision="1")
 SAMPLING = Sampling(temperature=0.0, top_p=1.0, max_calls=8, max_step_tokens=64, max_tokens=1024, strategy="expert")
-GIVES_UP_SHARE, FIRST_ONLY_SHARE = 0.55, 0.3
+GIVES_UP_SHARE, FIRST_ONLY_SHARE = 0.68, 0.22
 """Of the flawed traces; the rest are careless."""
 REPEATS_SHARE = 0.04
 """Of all traces."""

@@ -150,9 +150,11 @@ def find(name: str, key: str, text: str) -> Api:
     return Api(name=name, kind="find", key=key, by="name", text=text)
 
 
-def get(name: str, key: str, fields: str, text: str, option: str = "") -> Api:
+def get(name: str, key: str, fields: str, text: str = "", option: str = "") -> Api:
+    """Without `text`, the description names the fields: a client must see which API tells what."""
     by: Literal["id", "name"] = "id" if _is_id(key) else "name"
-    return Api(name=name, kind="get", key=key, by=by, fields=tuple(fields.split()), text=text, option=option)
+    names = tuple(fields.split())
+    return Api(name=name, kind="get", key=key, by=by, fields=names, text=text or ", ".join(names), option=option)
 
 
 def listing(name: str, key: str, fields: str, text: str, limit: str = "") -> Api:

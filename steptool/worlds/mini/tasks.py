@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 from steptool.errors import InputError
@@ -15,13 +16,13 @@ from steptool.worlds.mini.store import Store
 
 MAX_CALLS = 8
 """Longest flawless solution, Finish included."""
-HICCUP_SHARE = 0.34
+HICCUP_SHARE = 0.42
 HICCUP_WEIGHTS: dict[HiccupKind, int] = {
-    "unavailable": 56,
-    "rate_limit": 26,
-    "moved": 10,
-    "missing_argument": 12,
-    "code": 30,
+    "unavailable": 64,
+    "rate_limit": 24,
+    "moved": 8,
+    "missing_argument": 8,
+    "code": 22,
 }
 MAX_OFFERED = 7
 PATIENCE = 1000
@@ -30,28 +31,34 @@ PATIENCE = 1000
 Pool = list[tuple[Provider, ...]]
 
 
-def subsets_of(split: Split) -> tuple[str, ...]:
-    """Training meets only tools that it has seen; the other splits have all six subsets."""
-    return tuple(subset for subset in SUBSETS if split != "train" or subset.endswith("_instruction"))
+def turns(split: Split) -> tuple[str, ...]:
+    """The subsets in the order in which tasks visit them, again and again.
+
+    Training meets only tools that it has seen, with as much of G1, G2 and G3 as the six subsets have.
+    """
+    return tuple(f"G{level}_instruction" for level in (1, 2, 1, 3, 1, 2)) if split == "train" else SUBSETS
 
 
 def write_cases(store: Store, split: Split, count: int, seed: int) -> list[Case]:
     """`count` cases in an order that visits the subsets in turn; queries are distinct."""
-    subsets = subsets_of(split)
+    cycle = turns(split)
+    visits = [cycle[number % len(cycle)] for number in range(count)]
     plans: dict[str, list[Plan]] = {}
     queries: set[str] = set()
-    for index, subset in enumerate(subsets):
-        number = count // len(subsets) + (index < count % len(subsets))
-        plans[subset] = _plans(store, split, subset, number, queries, Random(f"mini-tasks:{seed}:{split}:{subset}"))
-    cases: dict[str, list[Case]] = {}
-    for subset in subsets:
+    for subset in dict.fromkeys(cycle):
+        rng = Random(f"mini-tasks:{seed}:{split}:{subset}")
+        plans[subset] = _plans(store, split, subset, visits.count(subset), queries, rng)
+    cases: dict[str, Iterator[Case]] = {}
+    for subset in plans:
         rng = Random(f"mini-hiccups:{seed}:{split}:{subset}")
         hiccups = _hiccups(store, plans[subset], rng)
-        cases[subset] = [
-            _case(f"mini-{split}-{subset}-{number:03d}", subset, plan, hiccup, rng)
-            for number, (plan, hiccup) in enumerate(zip(plans[subset], hiccups, strict=True))
-        ]
-    return [cases[subsets[number % len(subsets)]][number // len(subsets)] for number in range(count)]
+        cases[subset] = iter(
+            [
+                _case(f"mini-{split}-{subset}-{number:03d}", subset, plan, hiccup, rng)
+                for number, (plan, hiccup) in enumerate(zip(plans[subset], hiccups, strict=True))
+            ]
+        )
+    return [next(cases[subset]) for subset in visits]
 
 
 def _pool(split: Split, subset: str) -> Pool:

@@ -1,6 +1,7 @@
 """Vocabularies of the bundled world. No word serves two splits, so no name can occur in two.
 
-Ordinary words, because a small model copies them in one or two tokens each.
+A name is copied from the middle of a sentence to behind a quotation mark. Words that names begin with are one
+token of SmolLM2 in both places; most others are two tokens there and one here, which a small model misspells.
 """
 
 from __future__ import annotations
@@ -8,34 +9,33 @@ from __future__ import annotations
 from steptool.worlds.mini.schema import Split
 
 _TRAIN = {
-    "adjective": "Amber Silent Crimson Hidden Golden Broken Distant "
-    "Frozen Gentle Hollow Lonely Misty Silver Stormy Velvet",
+    "adjective": "Golden Western Royal Quick Curious Sweet Modern Rapid Yellow Dark Empty Friendly Little Cold Secret",
     "noun": "Lantern Harbor Orchard Falcon Garden Mirror Bridge Canyon Compass Forest Island Meadow Raven Tower Willow",
-    "first": "Anna Peter Maria James Helen Oscar Laura Simon Clara Victor Nora Martin Julia Felix Emma",
-    "last": "Lund Baker Rossi Carter Weber Novak Fisher Grant Meyer Parker Silva Turner Walsh Young Hughes",
+    "first": "Anna Peter Maria James Simon Victor Martin Emily Charles Daniel Sarah Thomas Jane Lily Jack",
+    "last": "Grant Young Clark Davis Jackson Jones Miller Newton Scott Smith Taylor Wilson Hall Stone Bell",
     "city": "Lisbon Oslo Denver Kyoto Naples Dublin Vienna Lima Boston Prague Cairo Milan Perth Geneva",
     "country": "Portugal Norway Japan Italy Ireland Austria Peru Egypt Brazil Poland Kenya Chile Greece Canada",
     "currency": "euro|yen|krone|peso|zloty|pound|rand|shekel|franc|krona|lev|sol",
     "type": "kettle lamp chair backpack toaster blender jacket desk tent camera sofa watch drill mixer",
 }
 _DEV = {
-    "adjective": "Bright Ancient Purple Quiet Restless Scarlet Tender Wooden",
+    "adjective": "Ancient Brown Electric Fresh Happy Open Silver Soft",
     "noun": "Candle Castle Desert Engine Feather Glacier Hammer Jungle",
-    "first": "Alice Bruno Carla David Elena Frank Grace Henry",
-    "last": "Adams Bauer Costa Dixon Evans Ferrari Gomez Hansen",
+    "first": "Alice David Frank Henry Jacob Mary Paul Rose",
+    "last": "Adams Hill Johnson Lee Marsh Ross Snow Webster",
     "city": "Madrid Seattle Zurich Athens Havana Munich Nairobi Sydney",
     "country": "Spain Germany Cuba Australia Finland Mexico Turkey Iceland",
     "currency": "lira|dinar|baht|guilder|leu|ruble|mark|drachma",
     "type": "heater carpet bicycle guitar printer helmet pillow ladder",
-    "topic": "Pottery Sailing Chess Baking Yoga Drawing Spanish Piano",
+    "topic": "Drawing French Greek Latin Music Programming Spanish Writing",
     "level": "basics workshop masterclass",
 }
 _TEST = {
-    "adjective": "Burning Clever Endless Fading Green Humble Icy Jade Lucky Marble Northern Patient Rusty Sunny Wild",
+    "adjective": "Black Blue Early Eastern Grand Green Northern Patient Rich Smart Solar Southern Strong White Wild",
     "noun": "Anchor Blossom Crystal Dragon Eagle Fountain Horizon "
     "Kingdom Lighthouse Mountain Ocean Palace River Temple Voyage",
-    "first": "Adam Bella Carl Diana Eric Fiona George Hanna Ivan Kate Leon Monica Nathan Paula Robert",
-    "last": "Archer Bennett Collins Duncan Ellis Foster Gibson Harris Jensen Keller Lopez Morgan Nelson Owens Price",
+    "first": "Adam Andrew Anne Arthur Carl Elizabeth George Joseph Leon Luke Marie Richard Robert Samuel William",
+    "last": "Anderson Bird Collins Cook Cross Darwin King Lake Lewis Lincoln Marx Prince Washington Williams Wood",
     "city": "Berlin Chicago Toronto Seoul Bergen Glasgow Valencia Bogota Houston Warsaw Tunis Florence Auckland Lyon",
     "country": "Sweden Denmark France India Korea Scotland Colombia "
     "Morocco Hungary Belgium Vietnam Uruguay Croatia Nepal",
