@@ -45,17 +45,17 @@ class ModelParams(Section):
 
 
 class SftParams(Section):
-    learning_rate: Rate = 2e-4
+    learning_rate: Rate = 1.5e-4
     epochs: Positive = 1
     batch_size: Positive = 1
-    frozen_layers: Annotated[int, Field(ge=0)] = 16
+    frozen_layers: Annotated[int, Field(ge=0)] = 14
     """Lowest layers (and, if any, the embeddings) that do not train."""
 
 
 class SampleParams(Section):
     tasks: Positive = 36
-    attempts: Positive = 4
-    temperature: Annotated[float, Field(gt=0, le=5)] = 0.8
+    attempts: Positive = 6
+    temperature: Annotated[float, Field(gt=0, le=5)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_calls: Positive = 8
     """Actions of one trajectory, Finish included."""
@@ -67,9 +67,9 @@ class SampleParams(Section):
 
 
 class RewardParams(Section):
-    form: Literal["potential", "paper"] = "potential"
-    alpha: Annotated[float, Field(ge=0)] = 0.2
-    step_cost: Annotated[float, Field(ge=0)] = 0.02
+    form: Literal["potential", "paper"] = "paper"
+    alpha: Annotated[float, Field(ge=0)] = 0.1
+    step_cost: Annotated[float, Field(ge=0)] = 0.05
     budget_cost: Annotated[float, Field(ge=0)] = 0.2
 
 
@@ -94,17 +94,18 @@ class TrainParams(Section):
     lambda_token: Fraction = 1.0
     whiten: bool = True
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    clip_high: Annotated[float, Field(gt=0)] = 0.2
+    clip_high: Annotated[float, Field(gt=0)] = 0.28
     dual_clip: Annotated[float, Field(gt=1)] = 3.0
     kl_in: Literal["none", "reward", "loss"] = "none"
     kl_coef: Annotated[float, Field(ge=0)] = 0.0
     kl_clamp: Annotated[float, Field(gt=0)] = 5.0
     """Bound on the log-ratio to the reference before any KL estimator, in nats."""
     importance_cap: Annotated[float, Field(gt=0)] = 2.0
-    epochs: Positive = 2
-    minibatches: Positive = 8
+    epochs: Positive = 1
+    minibatches: Positive = 16
     """Optimiser steps an epoch."""
-    learning_rate: Rate = 1e-3
+    learning_rate: Rate = 2e-3
+    """At first; it falls linearly over the optimiser steps of a round."""
     value_learning_rate: Rate = 1e-3
     value_warmup: Annotated[int, Field(ge=0)] = 20
     value_coef: Annotated[float, Field(ge=0)] = 0.5
@@ -113,7 +114,7 @@ class TrainParams(Section):
     """Most tokens of one packed row."""
     lora_rank: Positive = 16
     lora_alpha: Positive = 32
-    lora_first_layer: Annotated[int, Field(ge=0)] = 10
+    lora_first_layer: Annotated[int, Field(ge=0)] = 12
     """LoRA adapts this layer and all above; gradients stop below it."""
 
     @model_validator(mode="after")
