@@ -30,16 +30,19 @@ QUIET = {
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
-    # Two busy-waiting thread pools on the same cores stop each other: wait asleep instead.
-    "OMP_WAIT_POLICY": "PASSIVE",
 }
 """No telemetry, no noise; a value that the user set stays."""
 
 Round = Annotated[str, typer.Argument(help="Key of the round in params.yaml, such as r1.")]
 
 
+TRAINING = {"sft", "train", "rft"}
+"""Stages that allocate the same again at every step. The engine's batches differ: kept, they would pile up."""
+
+
 def _stage(name: str, *arguments: str) -> None:
-    keep_freed_memory()
+    if name in TRAINING:
+        keep_freed_memory()
     importlib.import_module(f"steptool.stages.{name}").main(*arguments)
 
 

@@ -67,9 +67,9 @@ class SampleParams(Section):
 
 
 class RewardParams(Section):
-    form: Literal["potential", "paper"] = "paper"
-    alpha: Annotated[float, Field(ge=0)] = 0.1
-    step_cost: Annotated[float, Field(ge=0)] = 0.05
+    form: Literal["potential", "paper"] = "potential"
+    alpha: Annotated[float, Field(ge=0)] = 0.2
+    step_cost: Annotated[float, Field(ge=0)] = 0.02
     budget_cost: Annotated[float, Field(ge=0)] = 0.2
 
 
@@ -101,10 +101,10 @@ class TrainParams(Section):
     kl_clamp: Annotated[float, Field(gt=0)] = 5.0
     """Bound on the log-ratio to the reference before any KL estimator, in nats."""
     importance_cap: Annotated[float, Field(gt=0)] = 2.0
-    epochs: Positive = 1
-    minibatches: Positive = 16
+    epochs: Positive = 2
+    minibatches: Positive = 8
     """Optimiser steps an epoch."""
-    learning_rate: Rate = 2e-3
+    learning_rate: Rate = 1e-3
     """At first; it falls linearly over the optimiser steps of a round."""
     value_learning_rate: Rate = 1e-3
     value_warmup: Annotated[int, Field(ge=0)] = 20
@@ -114,6 +114,8 @@ class TrainParams(Section):
     """Most tokens of one packed row."""
     lora_rank: Positive = 16
     lora_alpha: Positive = 32
+    lora_plus: Annotated[float, Field(ge=1)] = 16.0
+    """How much faster the adapter's B learns than its A (arXiv 2402.12354)."""
     lora_first_layer: Annotated[int, Field(ge=0)] = 12
     """LoRA adapts this layer and all above; gradients stop below it."""
 

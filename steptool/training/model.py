@@ -34,7 +34,7 @@ from steptool.training.base_model import check_model_folder
 from steptool.training.batch import Row
 from steptool.training.policy_folder import load_tensors, merge_adapter, resolve_policy, save_policy
 
-__all__ = ["PolicyWithValue", "check_model_folder", "merge_adapter", "resolve_policy"]
+__all__ = ["PolicyWithValue", "adapter_groups", "check_model_folder", "merge_adapter", "resolve_policy"]
 
 _HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
 
@@ -211,3 +211,15 @@ class PolicyWithValue(nn.Module):
         with torch.no_grad():
             entropy = -(scores.exp() * scores).sum(-1)
         return picked, entropy
+
+
+def adapter_groups(policy: PolicyWithValue, learning_rate: float, params: TrainParams) -> list[dict[str, Any]]:
+    """The adapter's matrices as optimiser groups: B learns at `learning_rate`, A `lora_plus` times slower.
+
+    LoRA+ (arXiv 2402.12354). At the start B is 0 and A has no gradient; in a later round, with one rate for
+    both, the same rate moves the policy ten times as far.
+    """
+    named = policy.policy_parameters()
+    slow = [p for name, p in named.items() if ".lora_A." in name]
+    fast = [p for name, p in named.items() if ".lora_A." not in name]
+    return [{"params": fast, "lr": learning_rate}, {"params": slow, "lr": learning_rate / params.lora_plus}]

@@ -24,7 +24,7 @@ from steptool.training.advantages import whiten
 from steptool.training.batch import Batch, Row, episode, pack
 from steptool.training.loop import LowerCache, OnMetrics, Run, fingerprint, optimise
 from steptool.training.measure import comparable, prepare
-from steptool.training.model import Output, PolicyWithValue, ValueHead
+from steptool.training.model import Output, PolicyWithValue, ValueHead, adapter_groups
 from steptool.types import ScoredTrajectory
 
 
@@ -80,13 +80,8 @@ def train_ppo(
 
 
 def optimizer(policy: PolicyWithValue, params: TrainParams) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        [
-            {"params": list(policy.policy_parameters().values()), "lr": params.learning_rate},
-            {"params": list(policy.value_head.parameters()), "lr": params.value_learning_rate},
-        ],
-        weight_decay=0.0,
-    )
+    heads = {"params": list(policy.value_head.parameters()), "lr": params.value_learning_rate}
+    return torch.optim.AdamW([*adapter_groups(policy, params.learning_rate, params), heads], weight_decay=0.0)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from steptool.params import RftParams, TrainParams
 from steptool.training.batch import Row, episode, pack
 from steptool.training.loop import LowerCache, OnMetrics, Run, fingerprint, optimise
 from steptool.training.losses import weighted_mean
-from steptool.training.model import Output, PolicyWithValue
+from steptool.training.model import Output, PolicyWithValue, adapter_groups
 from steptool.types import ScoredTrajectory
 
 
@@ -68,7 +68,7 @@ def train_rft(
         on_metrics=on_metrics,
         checkpoint_dir=checkpoint_dir,
     )
-    adam = torch.optim.AdamW(policy.policy_parameters().values(), lr=params.learning_rate, weight_decay=0.0)
+    adam = torch.optim.AdamW(adapter_groups(policy, params.learning_rate, train), weight_decay=0.0)
     objective = LikelihoodObjective(batch.weights(by_step=False))
     history = optimise(policy, batch, objective, adam, run, LowerCache(policy), snapshot=run.resume())
     return {

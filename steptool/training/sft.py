@@ -53,7 +53,8 @@ def train_sft(
         per_device_train_batch_size=params.batch_size,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, steps_per_epoch * params.epochs // 20),
-        train_sampling_strategy="group_by_length",
+        # Grouping spares padding, and shows one long example after another; alone in a batch none is padded.
+        train_sampling_strategy="group_by_length" if params.batch_size > 1 else "random",
         max_length=None,
         gradient_checkpointing=False,
         bf16=False,

@@ -16,7 +16,7 @@ from steptool.params import TrainParams
 from steptool.training import tiny_model
 from steptool.training.base_model import fetch_base
 from steptool.training.batch import Batch, Row, Span, episode, pack
-from steptool.training.model import PolicyWithValue, ValueHead, merge_adapter, resolve_policy
+from steptool.training.model import PolicyWithValue, ValueHead, adapter_groups, merge_adapter, resolve_policy
 from steptool.types import ScoredTrajectory
 
 MakePolicy = Callable[..., PolicyWithValue]
@@ -258,3 +258,18 @@ def test_adapter_of_another_model_is_a_model_error(base: Path, train_params: Tra
     )
     with pytest.raises(ModelError, match="does not fit"):
         PolicyWithValue.load(folder, train_params)
+
+
+def test_adapter_groups_hold_every_weight_once_and_the_a_matrices_learn_slower(
+    make_policy: MakePolicy, train_params: TrainParams
+) -> None:
+    policy = make_policy()
+    names = {id(p): name for name, p in policy.policy_parameters().items()}
+    rates: dict[str, float] = {}
+    for group in adapter_groups(policy, 0.32, train_params.model_copy(update={"lora_plus": 16.0})):
+        for parameter in group["params"]:
+            assert names[id(parameter)] not in rates
+            rates[names[id(parameter)]] = group["lr"]
+    assert rates.keys() == policy.policy_parameters().keys()
+    for name, rate in rates.items():
+        assert rate == pytest.approx(0.02 if ".lora_A." in name else 0.32), name

@@ -1,0 +1,10 @@
+"""Prefect over the DVC graph: when and where a stage runs, what happens when it fails, who is asked.
+
+    graph       the stages of dvc.yaml, in order, and their entries in dvc.lock; the only module that imports DVC
+    process     one command in a process group of its own, its lines passed on, gone when its owner is gone
+    supervisor  the small parent that keeps the last promise
+    stage       one stage as a Prefect task: retries, timeout, progress, artifacts
+    pipeline    the flow over all stages
+
+Prefect lives only here, and nothing here knows a stage by name.
+"""

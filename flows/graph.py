@@ -1,0 +1,145 @@
+"""The stage graph of `dvc.yaml` and its state in `dvc.lock`, through DVC's API. Nothing else imports DVC.
+
+How a stage is scheduled stands in its own `meta`:
+
+    meta: {resources: gpu, retries: 2, timeout: 6h}
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.utils.serialize import dumps_yaml, load_yaml
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+
+from steptool.errors import ParamsError
+from steptool.storage import write_bytes
+from steptool.types import Frozen
+
+PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: object) -> object:
+    """`90s`, `30m`, `6h` or `1d` as seconds; anything else is left to pydantic."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value
+
+
+class Schedule(Frozen):
+    """The `meta` of a stage."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    resources: Literal["cpu", "gpu"] = "cpu"
+    retries: Annotated[int, Field(ge=0, le=100)] = 0
+    timeout: Annotated[timedelta, BeforeValidator(_duration)] | None = None
+    """A number is in seconds."""
+
+
+class Node(Frozen):
+    """One stage; a round is a stage of its own, `train@r1`."""
+
+    address: str
+    upstream: tuple[str, ...]
+    """Addresses of the stages whose outputs it reads."""
+    schedule: Schedule
+    description: str
+    inputs: tuple[str, ...]
+    """Its dependencies that other stages make, as paths from the root."""
+    outputs: tuple[str, ...]
+    metrics: tuple[str, ...]
+    """Those of the outputs that are metrics."""
+
+
+def read_graph(root: Path, targets: Sequence[str] = ()) -> list[Node]:
+    """The stages of `root`/dvc.yaml, each after its upstream: all, or `targets` and what they need.
+
+    A target is an address, or the name of a stage that repeats (`train` is `train@r1`, `train@r2`, …).
+    Raises ParamsError where dvc.yaml cannot be read, a `meta` is not a schedule, or a target does not exist.
+    """
+    where = str(root / PIPELINE)
+    try:
+        with Repo(str(root)) as repo:
+            graph = repo.index.graph
+            stages = {stage.name: stage for stage in graph if stage.path_in_repo == PIPELINE}
+            made = {str(out.fs_path): stage.name for stage in stages.values() for out in stage.outs}
+            upstream = {name: sorted(up.name for up in graph.successors(stage)) for name, stage in stages.items()}
+    except DvcException as fault:
+        raise ParamsError(str(fault), where=where, fix="`dvc stage list` shows what DVC reads") from fault
+    wanted = _closure(upstream, _named(stages, targets, where)) if targets else set(stages)
+    order = TopologicalSorter(upstream).static_order()
+    return [_node(root, stages[name], upstream[name], made) for name in order if name in wanted]
+
+
+def _named(stages: dict[str, Any], targets: Sequence[str], where: str) -> set[str]:
+    found: set[str] = set()
+    for target in targets:
+        matching = {name for name in stages if name == target or name.startswith(f"{target}@")}
+        if not matching:
+            raise ParamsError(f"no stage {target!r}", where=where, fix=f"name one of {', '.join(sorted(stages))}")
+        found |= matching
+    return found
+
+
+def _closure(upstream: dict[str, list[str]], wanted: set[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(wanted)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += upstream[name]
+    return found
+
+
+def _node(root: Path, stage: Any, upstream: list[str], made: dict[str, str]) -> Node:
+    def inside(item: Any) -> str:
+        return os.path.relpath(item.fs_path, root)
+
+    try:
+        schedule = Schedule.model_validate(stage.meta or {})
+    except ValidationError as fault:
+        raise ParamsError(
+            f"meta of stage {stage.name}: {fault.errors()[0]['msg']} ({'.'.join(map(str, fault.errors()[0]['loc']))})",
+            where=str(root / PIPELINE),
+            fix="give resources (cpu or gpu), retries (a count) and timeout (90s, 30m, 6h or 1d)",
+        ) from fault
+    return Node(
+        address=stage.name,
+        upstream=tuple(upstream),
+        schedule=schedule,
+        description=stage.desc or "",
+        inputs=tuple(inside(dep) for dep in stage.deps if str(dep.fs_path) in made),
+        outputs=tuple(inside(out) for out in stage.outs),
+        metrics=tuple(inside(out) for out in stage.outs if out.metric),
+    )
+
+
+def lock_entry(root: Path, address: str) -> dict[str, Any] | None:
+    """What dvc.lock says of a stage: its command, and the hashes of dependencies, params and outputs."""
+    path = root / LOCK
+    entry: dict[str, Any] | None = load_yaml(str(path)).get("stages", {}).get(address) if path.exists() else None
+    return entry
+
+
+def merge_lock_entry(root: Path, address: str, entry: dict[str, Any]) -> None:
+    """Put a stage's entry, made in another clone, into dvc.lock.
+
+    Under DVC's own lock, which excludes its command line too, and all at once: DVC rewrites the file in place.
+    """
+    path = root / LOCK
+    repo = Repo(str(root), _wait_for_lock=True)
+    with repo, repo.lock:
+        document = load_yaml(str(path)) if path.exists() else {}
+        document.setdefault("schema", "2.0")
+        document.setdefault("stages", {})[address] = entry
+        write_bytes(path, dumps_yaml(document).encode())

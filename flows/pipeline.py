@@ -1,0 +1,93 @@
+"""The flow over the stage graph: each stage a task, in dependency order, independent ones at the same time.
+
+    python -m flows.pipeline            or a deployment of it (infra/prefect.yaml)
+
+Runs in one workspace wait for each other. When the flow ends, by a cancellation or a fault too, so do its stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from prefect import flow, get_run_logger
+from prefect.futures import PrefectFuture, wait
+from prefect.states import State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.graph import read_graph
+from flows.remote import run_remote_stage
+from flows.stage import Workspace, run_stage, scheduled, stage_environment
+from steptool.params import load_params
+from steptool.registry.tracking import PARENT_VARIABLE, Tracking
+from steptool.stages.common import PARAMS, WORK
+
+STAGES_AT_ONCE = 8
+
+
+@flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
+def pipeline(targets: list[str] | None = None, gpu: str | None = None) -> list[State]:
+    """Bring `targets`, or everything, up to date in the working directory.
+
+    targets: stages of dvc.yaml; what they need runs first. gpu: the deployment of `flows.node.remote_stage` that
+    stages with `resources: gpu` go to, such as `stage/gpu`; they run here where it is not given.
+    """
+    root = Path.cwd()
+    nodes = read_graph(root, targets or [])
+    with _alone(root), _parent_run() as parent, _workspace(root, parent) as workspace:
+        futures: dict[str, PrefectFuture[State]] = {}
+        for node in nodes:
+            upstream = [futures[address] for address in node.upstream]
+            if gpu and node.schedule.resources == "gpu":
+                remote = scheduled(run_remote_stage, node)
+                futures[node.address] = remote.submit(node, workspace, gpu, wait_for=upstream)
+            else:
+                futures[node.address] = scheduled(run_stage, node).submit(node, workspace, wait_for=upstream)
+        wait(list(futures.values()))
+        return [future.state for future in futures.values()]
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold the workspace. The kernel lets go of the lock when its holder is killed."""
+    path = root / WORK / "pipeline.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        get_run_logger().info("another run has this workspace; waiting for it to end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _parent_run() -> Iterator[str]:
+    """The MLflow run that the stages' runs hang under."""
+    tracking = Tracking(None, load_params(PARAMS).tracking.experiment)
+    parent = tracking.new_pipeline()
+    succeeded = False
+    try:
+        yield parent
+        succeeded = True
+    finally:
+        tracking.end_pipeline(parent, succeeded=succeeded)
+
+
+@contextmanager
+def _workspace(root: Path, parent: str) -> Iterator[Workspace]:
+    """The stages' workspace; at the end nothing runs in it any more."""
+    workspace = Workspace(root, stage_environment(PARENT_VARIABLE, parent))
+    try:
+        yield workspace
+    finally:
+        workspace.processes.stop()
+
+
+if __name__ == "__main__":
+    pipeline()

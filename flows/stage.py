@@ -1,0 +1,181 @@
+"""One stage of the graph as a Prefect task."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect import Task, get_run_logger, task
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.states import Completed, State
+
+from flows.graph import Node, lock_entry
+from flows.process import Processes
+from steptool.errors import StepToolError
+
+RETRY_DELAYS_S = [10.0, 60.0, 300.0]
+_PROGRESS = re.compile(r"^(?P<what>[\w@ ]+): (?P<done>\d+)/(?P<total>\d+) ")
+_EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
+_PROGRESS_EVERY_S = 5.0
+
+
+class StageFailed(StepToolError):
+    """A stage ended with an error. `stage_code` is the exit status of its command, None where DVC itself failed."""
+
+    def __init__(self, found: str, *, stage_code: int | None, where: str, fix: str) -> None:
+        super().__init__(found, where=where, fix=fix)
+        self.stage_code = stage_code
+
+
+def scheduled(task: Task[..., State], node: Node) -> Task[..., State]:
+    """`task` under the name of the stage, with the retries of its schedule."""
+    return task.with_options(
+        name=node.address,
+        description=node.description,
+        tags=[f"resources:{node.schedule.resources}"],
+        retries=node.schedule.retries,
+        retry_delay_seconds=RETRY_DELAYS_S[: node.schedule.retries] or None,
+        retry_condition_fn=worth_retrying,
+    )
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the stages of a flow run work, and what they share."""
+
+    root: Path
+    environment: dict[str, str]
+    processes: Processes = field(default_factory=Processes)
+    accelerator: threading.Lock = field(default_factory=threading.Lock)
+    """Held by a stage that asks for a GPU: one at a time on one machine, whose cores are its stand-in elsewhere."""
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def run_stage(node: Node, workspace: Workspace) -> State:
+    """`dvc repro` of one stage, whose upstream is up to date. DVC is the cache: what has not changed is `Cached`."""
+    with workspace.accelerator if node.schedule.resources == "gpu" else nullcontext():
+        return _repro(node, workspace)
+
+
+def _repro(node: Node, workspace: Workspace) -> State:
+    logger = get_run_logger()
+    progress = _Progress(_key(node, "progress"))
+    last: list[str] = []
+    ran = False
+
+    def on_line(line: str) -> None:
+        nonlocal ran
+        ran = ran or line.startswith("Running stage ")
+        last[:] = [*last[-20:], line]
+        progress.follow(line)
+        logger.info(line)
+
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", node.address]
+    timeout = node.schedule.timeout.total_seconds() if node.schedule.timeout else None
+    code = workspace.processes.run(
+        command, cwd=workspace.root, environment=workspace.environment, on_line=on_line, timeout_s=timeout
+    )
+    if code != 0:
+        raise _failure(node, code, last)
+    if not ran:
+        return Completed(name="Cached", message="nothing that it depends on has changed")
+    progress.finish()
+    publish(node, workspace.root)
+    return Completed(message=last[-1] if last else None)
+
+
+def worth_retrying(task: Task[..., Any], run: TaskRun, state: State) -> bool:
+    """A lost process, a full card or a server that is away may be gone next time; bad input (2) will not be."""
+    fault = state.result(raise_on_failure=False)
+    return not (isinstance(fault, StageFailed) and fault.stage_code == 2)
+
+
+def stage_environment(parent_variable: str, parent: str) -> dict[str, str]:
+    """Of the stages: this one, the commands beside this Python, and the parent MLflow run."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", parent_variable: parent}
+
+
+def _failure(node: Node, code: int, last: list[str]) -> StageFailed:
+    exited = next((match for line in reversed(last) if (match := _EXITED.search(line))), None)
+    said = next((line for line in reversed(last) if line.startswith("steptool:")), None)
+    return StageFailed(
+        said.removeprefix("steptool: ") if said else f"`dvc repro` ended with {code}: {' / '.join(last[-3:])}",
+        stage_code=int(exited[1]) if exited else None,
+        where=f"stage {node.address}",
+        fix="mend it and run the flow again: what was finished is kept",
+    )
+
+
+def publish(node: Node, root: Path) -> None:
+    """The stage's metrics, its pages and what DVC recorded, as artifacts."""
+    for path in _files(root, node.metrics, "*.json"):
+        rows = [{"metric": name, "value": value} for name, value in _numbers(json.loads(path.read_text()))]
+        if rows:
+            create_table_artifact(rows, key=_key(node, path.stem), description=f"{path.relative_to(root)}")
+    for path in _files(root, node.outputs, "*.html"):
+        create_link_artifact(path.resolve().as_uri(), link_text=str(path.relative_to(root)), key=_key(node, path.stem))
+    entry = lock_entry(root, node.address)
+    text = f"```json\n{json.dumps(entry, indent=2)}\n```"
+    create_markdown_artifact(text, key=_key(node, "lock"), description=f"What dvc.lock says of {node.address}")
+
+
+def _files(root: Path, paths: tuple[str, ...], pattern: str) -> Iterator[Path]:
+    for path in map(root.joinpath, paths):
+        yield from sorted(path.glob(pattern)) if path.is_dir() else [path] if path.match(pattern) else []
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(value, bool | int | float):
+        yield name, float(value)
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, f"{name}.{key}" if name else str(key))
+
+
+def _key(node: Node, what: str) -> str:
+    """Prefect's artifact keys hold lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{node.address}-{what}".lower()).strip("-")
+
+
+class _Progress:
+    """Follows the progress lines of a stage's log."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._artifact: UUID | None = None
+        self._told = 0.0
+
+    def follow(self, line: str) -> None:
+        match = _PROGRESS.match(line)
+        if match and int(match["total"]) and time.monotonic() - self._told > _PROGRESS_EVERY_S:
+            self._told = time.monotonic()
+            self._tell(100 * int(match["done"]) / int(match["total"]), line)
+
+    def finish(self) -> None:
+        if self._artifact is not None:
+            self._tell(100.0, "done")
+
+    def _tell(self, percent: float, description: str) -> None:
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(percent, key=self._key, description=description)
+        else:
+            update_progress_artifact(self._artifact, percent, description=description)

@@ -1,0 +1,40 @@
+"""A workspace with a small DVC graph of its own, in a Git repository."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+Workspace = Callable[[dict[str, object]], Path]
+
+
+def sh(root: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def dvc(root: Path, *arguments: str) -> str:
+    return sh(root, sys.executable, "-m", "dvc", *arguments)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """Make one from the `stages` of a dvc.yaml."""
+
+    def make(stages: dict[str, object]) -> Path:
+        root = tmp_path / "workspace"
+        root.mkdir()
+        sh(root, "git", "init", "-q")
+        dvc(root, "init", "-q")
+        dvc(root, "config", "core.analytics", "false")
+        with (root / "dvc.yaml").open("w") as file:
+            YAML().dump({"stages": stages}, file)
+        return root
+
+    return make

@@ -1,0 +1,123 @@
+"""What is read from dvc.yaml and dvc.lock.
+
+a ──> b@x ──> c        alone
+  └─> b@y ──┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows.graph import Schedule, lock_entry, merge_lock_entry, read_graph
+from steptool.errors import ParamsError
+from tests.flows.conftest import dvc
+
+STAGES: dict[str, object] = {
+    "a": {"cmd": "echo a > a.txt", "outs": ["a.txt"], "desc": "The first"},
+    "b": {
+        "foreach": {"x": 1, "y": 2},
+        "do": {
+            "cmd": "cat a.txt > ${key}.txt",
+            "deps": ["a.txt"],
+            "outs": ["${key}.txt"],
+            "meta": {"resources": "gpu", "retries": 2, "timeout": "90m"},
+        },
+    },
+    "c": {
+        "cmd": "cat x.txt y.txt > c.json",
+        "deps": ["x.txt", "y.txt", ".dvcignore"],
+        "outs": ["c.html"],
+        "metrics": ["c.json"],
+    },
+    "alone": {"cmd": "true", "outs": ["alone.txt"]},
+}
+Workspace = Callable[[dict[str, object]], Path]
+
+
+def test_stages_come_after_what_they_need(workspace: Workspace) -> None:
+    nodes = {node.address: node for node in read_graph(workspace(STAGES))}
+    order = list(nodes)
+    assert sorted(order) == ["a", "alone", "b@x", "b@y", "c"]
+    assert order.index("a") < order.index("b@x") < order.index("c") > order.index("b@y")
+    assert {name: node.upstream for name, node in nodes.items()} == {
+        "a": (),
+        "alone": (),
+        "b@x": ("a",),
+        "b@y": ("a",),
+        "c": ("b@x", "b@y"),
+    }
+    assert nodes["c"].inputs == ("x.txt", "y.txt"), ".dvcignore is no stage's output"
+    assert (nodes["c"].outputs, nodes["c"].metrics) == (("c.html", "c.json"), ("c.json",))
+    assert nodes["a"].description == "The first"
+    assert nodes["b@y"].schedule == Schedule(resources="gpu", retries=2, timeout=timedelta(minutes=90))
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [(["b@x"], ["a", "b@x"]), (["b"], ["a", "b@x", "b@y"]), (["alone", "a"], ["a", "alone"])],
+)
+def test_targets_bring_what_they_need(workspace: Workspace, targets: list[str], expected: list[str]) -> None:
+    assert sorted(node.address for node in read_graph(workspace(STAGES), targets)) == expected
+
+
+def test_a_stage_added_to_dvc_yaml_is_in_the_graph(workspace: Workspace) -> None:
+    root = workspace(STAGES)
+    yaml = YAML()
+    document = yaml.load(root / "dvc.yaml")
+    document["stages"]["d"] = {"cmd": "true", "deps": ["c.json"], "outs": ["d.txt"]}
+    yaml.dump(document, root / "dvc.yaml")
+    assert read_graph(root)[-1].address in ("alone", "d")
+    assert {node.address: node.upstream for node in read_graph(root)}["d"] == ("c",)
+
+
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [({"resources": "tpu"}, "resources"), ({"retries": -1}, "retries"), ({"timout": "6h"}, "timout")],
+)
+def test_meta_that_is_no_schedule_names_the_stage_and_the_key(
+    workspace: Workspace, meta: dict[str, object], said: str
+) -> None:
+    root = workspace({"a": {"cmd": "true", "outs": ["a.txt"], "meta": meta}})
+    with pytest.raises(ParamsError, match=rf"meta of stage a: .*{said}") as caught:
+        read_graph(root)
+    assert caught.value.exit_code == 2
+
+
+def test_unknown_target_lists_the_stages(workspace: Workspace) -> None:
+    with pytest.raises(ParamsError, match=r"(?s)no stage 'z'.*a, alone, b@x, b@y, c"):
+        read_graph(workspace(STAGES), ["z"])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("30m", 1800), ("6h", 21600), ("1.5h", 5400), ("1d", 86400), (7, 7)]
+)
+def test_durations(text: object, seconds: float) -> None:
+    assert Schedule.model_validate({"timeout": text}).timeout == timedelta(seconds=seconds)
+
+
+def test_entry_made_elsewhere_makes_the_stage_up_to_date(workspace: Workspace) -> None:
+    """What the orchestrator does after a stage ran in another clone: the entry, then the outputs from the cache."""
+    root = workspace(STAGES)
+    dvc(root, "repro", "-q", "a")
+    entry = lock_entry(root, "a")
+    assert entry is not None
+    assert lock_entry(root, "c") is None
+    (root / "dvc.lock").unlink()
+    (root / "a.txt").unlink()
+    merge_lock_entry(root, "a", entry)
+    assert lock_entry(root, "a") == entry
+    dvc(root, "checkout", "-q", "a.txt")
+    assert "didn't change" in dvc(root, "repro", "a")
+
+
+def test_merging_leaves_the_other_entries_alone(workspace: Workspace) -> None:
+    root = workspace(STAGES)
+    dvc(root, "repro", "-q", "a")
+    before = lock_entry(root, "a")
+    merge_lock_entry(root, "b@x", {"cmd": "cat a.txt > x.txt"})
+    assert (lock_entry(root, "a"), lock_entry(root, "b@x")) == (before, {"cmd": "cat a.txt > x.txt"})
