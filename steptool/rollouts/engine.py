@@ -22,7 +22,7 @@ from steptool.types import content_hash
 
 Result = TypeVar("Result")
 
-CPU_CACHE_BYTES = 4 << 30
+CPU_CACHE_BYTES = 2 << 30
 """Most memory for keys and values on a CPU, and never over a quarter of the machine's. SmolLM2-135M takes
 45 KiB a token in float32."""
 CPU_BLOCK_TOKENS = 32
