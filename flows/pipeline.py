@@ -1,6 +1,6 @@
 """The flow over the stage graph: each stage a task, in dependency order, independent ones at the same time.
 
-    python -m flows.pipeline            or a deployment of it (infra/prefect.yaml)
+    python -m flows.pipeline
 
 Runs in one workspace wait for each other. When the flow ends, by a cancellation or a fault too, so do its stages.
 """
@@ -19,9 +19,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.graph import read_graph
 from flows.remote import run_remote_stage
-from flows.stage import Workspace, run_stage, scheduled, stage_environment
+from flows.stage import run_stage, scheduled
+from flows.workspace import open_workspace
 from steptool.params import load_params
-from steptool.registry.tracking import PARENT_VARIABLE, Tracking
+from steptool.registry.tracking import Tracking
 from steptool.stages.common import PARAMS, WORK
 
 STAGES_AT_ONCE = 8
@@ -36,7 +37,7 @@ def pipeline(targets: list[str] | None = None, gpu: str | None = None) -> list[S
     """
     root = Path.cwd()
     nodes = read_graph(root, targets or [])
-    with _alone(root), _parent_run() as parent, _workspace(root, parent) as workspace:
+    with _alone(root), _parent_run() as (parent, states), open_workspace(root, parent) as workspace:
         futures: dict[str, PrefectFuture[State]] = {}
         for node in nodes:
             upstream = [futures[address] for address in node.upstream]
@@ -46,7 +47,8 @@ def pipeline(targets: list[str] | None = None, gpu: str | None = None) -> list[S
             else:
                 futures[node.address] = scheduled(run_stage, node).submit(node, workspace, wait_for=upstream)
         wait(list(futures.values()))
-        return [future.state for future in futures.values()]
+        states += [future.state for future in futures.values()]
+        return states
 
 
 @contextmanager
@@ -67,26 +69,15 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _parent_run() -> Iterator[str]:
-    """The MLflow run that the stages' runs hang under."""
+def _parent_run() -> Iterator[tuple[str, list[State]]]:
+    """The MLflow run that the stages' runs hang under, and a list for their final states, which decide how it ends."""
     tracking = Tracking(None, load_params(PARAMS).tracking.experiment)
     parent = tracking.new_pipeline()
-    succeeded = False
+    states: list[State] = []
     try:
-        yield parent
-        succeeded = True
+        yield parent, states
     finally:
-        tracking.end_pipeline(parent, succeeded=succeeded)
-
-
-@contextmanager
-def _workspace(root: Path, parent: str) -> Iterator[Workspace]:
-    """The stages' workspace; at the end nothing runs in it any more."""
-    workspace = Workspace(root, stage_environment(PARENT_VARIABLE, parent))
-    try:
-        yield workspace
-    finally:
-        workspace.processes.stop()
+        tracking.end_pipeline(parent, succeeded=bool(states) and all(state.is_completed() for state in states))
 
 
 if __name__ == "__main__":

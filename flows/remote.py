@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.deployments import run_deployment
 from prefect.states import Completed, State
 
 from flows.graph import LOCK, Node, merge_lock_entry
-from flows.stage import Workspace, publish
+from flows.stage import publish
+from flows.workspace import Workspace
 from steptool.errors import StepToolError
-from steptool.registry.tracking import PARENT_VARIABLE
 
 POLL_S = 2.0
 
@@ -27,14 +26,14 @@ def run_remote_stage(node: Node, workspace: Workspace, deployment: str) -> State
         return Completed(name="Cached", message="nothing that it depends on has changed")
     commit = _committed(workspace)
     if node.upstream:
-        _dvc(workspace, "push", *node.upstream)
+        workspace.dvc("push", *node.upstream)
     lock = workspace.root / LOCK
     parameters = {
         "stage": node.address,
         "commit": commit,
         "params": (workspace.root / "params.yaml").read_text(),
         "lock": lock.read_text() if lock.exists() else "",
-        "parent_run": workspace.environment[PARENT_VARIABLE],
+        "parent_run": workspace.parent_run,
     }
     run: Any = run_deployment(
         deployment,
@@ -51,14 +50,14 @@ def run_remote_stage(node: Node, workspace: Workspace, deployment: str) -> State
             fix="look at that flow run's log",
         )
     merge_lock_entry(workspace.root, node.address, json.loads(run.state.message))
-    _dvc(workspace, "pull", "--force", node.address)
+    workspace.dvc("pull", "--force", node.address)
     publish(node, workspace.root)
     return Completed(message=f"ran on {deployment}")
 
 
 def _is_up_to_date(node: Node, workspace: Workspace) -> bool:
     lines: list[str] = []
-    _dvc(workspace, "status", "--json", node.address, lines=lines)
+    workspace.dvc("status", "--json", node.address, on_line=lines.append)
     return json.loads(lines[-1] if lines else "{}") == {}
 
 
@@ -78,26 +77,3 @@ def _committed(workspace: Workspace) -> str:
             fix="commit and push them, so that the node can check them out",
         )
     return git("rev-parse", "HEAD")
-
-
-def _dvc(workspace: Workspace, *arguments: str, lines: list[str] | None = None) -> None:
-    logger = get_run_logger()
-
-    def on_line(line: str) -> None:
-        if lines is None:
-            logger.info(line)
-        else:
-            lines.append(line)
-
-    code = workspace.processes.run(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments],
-        cwd=workspace.root,
-        environment=workspace.environment,
-        on_line=on_line,
-    )
-    if code != 0:
-        raise StepToolError(
-            f"`dvc {' '.join(arguments)}` ended with {code}",
-            where=str(workspace.root),
-            fix="is a DVC remote set, and reachable? `dvc remote list` shows it",
-        )

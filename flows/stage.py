@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -28,7 +24,7 @@ from prefect.client.schemas.objects import TaskRun
 from prefect.states import Completed, State
 
 from flows.graph import Node, lock_entry
-from flows.process import Processes
+from flows.workspace import Workspace, dvc_command
 from steptool.errors import StepToolError
 
 RETRY_DELAYS_S = [10.0, 60.0, 300.0]
@@ -57,17 +53,6 @@ def scheduled(task: Task[..., State], node: Node) -> Task[..., State]:
     )
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """Where the stages of a flow run work, and what they share."""
-
-    root: Path
-    environment: dict[str, str]
-    processes: Processes = field(default_factory=Processes)
-    accelerator: threading.Lock = field(default_factory=threading.Lock)
-    """Held by a stage that asks for a GPU: one at a time on one machine, whose cores are its stand-in elsewhere."""
-
-
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_stage(node: Node, workspace: Workspace) -> State:
     """`dvc repro` of one stage, whose upstream is up to date. DVC is the cache: what has not changed is `Cached`."""
@@ -88,11 +73,9 @@ def _repro(node: Node, workspace: Workspace) -> State:
         progress.follow(line)
         logger.info(line)
 
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", node.address]
     timeout = node.schedule.timeout.total_seconds() if node.schedule.timeout else None
-    code = workspace.processes.run(
-        command, cwd=workspace.root, environment=workspace.environment, on_line=on_line, timeout_s=timeout
-    )
+    command = dvc_command("repro", "--single-item", node.address)
+    code = workspace.attempt(*command, on_line=on_line, timeout_s=timeout)
     if code != 0:
         raise _failure(node, code, last)
     if not ran:
@@ -106,12 +89,6 @@ def worth_retrying(task: Task[..., Any], run: TaskRun, state: State) -> bool:
     """A lost process, a full card or a server that is away may be gone next time; bad input (2) will not be."""
     fault = state.result(raise_on_failure=False)
     return not (isinstance(fault, StageFailed) and fault.stage_code == 2)
-
-
-def stage_environment(parent_variable: str, parent: str) -> dict[str, str]:
-    """Of the stages: this one, the commands beside this Python, and the parent MLflow run."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return os.environ | {"PATH": path, "PYTHONUNBUFFERED": "1", parent_variable: parent}
 
 
 def _failure(node: Node, code: int, last: list[str]) -> StageFailed:

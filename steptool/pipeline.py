@@ -24,9 +24,7 @@ def run_pipeline(targets: list[str]) -> None:
     params = load_params(PARAMS)
     tracking = Tracking(None, params.tracking.experiment)
     parent = tracking.new_pipeline()
-    # The stages' command is `steptool`: the one beside this Python, whether or not its environment is activated.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    code = _repro(targets, os.environ | {"PATH": path, PARENT_VARIABLE: parent})
+    code = _repro(targets, stage_environment(parent))
     tracking.end_pipeline(parent, succeeded=code == 0)
     if code != 0:
         raise StepToolError(
@@ -37,6 +35,15 @@ def run_pipeline(targets: list[str]) -> None:
         from steptool.stages.results import results_table
 
         print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def stage_environment(parent: str) -> dict[str, str]:
+    """This process's environment for the stages of the pipeline run `parent`.
+
+    Their command is `steptool`: the one beside this Python, whether or not its environment is activated.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return os.environ | {"PATH": path, PARENT_VARIABLE: parent}
 
 
 def _repro(targets: list[str], environment: dict[str, str]) -> int:

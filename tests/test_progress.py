@@ -12,11 +12,15 @@ import pytest
 from steptool import progress as module
 
 
-def test_a_log_file_gets_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The second that it is, to be set."""
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_log_file_gets_a_line_now_and_then(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with module.progress("sample r1", 100, "trajectories") as advance:
         for second, done in ((10, 1), (16, 5), (20, 44), (40, 50)):
             clock[0] = second
@@ -25,11 +29,7 @@ def test_a_log_file_gets_a_line_now_and_then(
     assert capsys.readouterr().err == "sample r1: 6/100 trajectories, 0.4/s, 251 s left\n"
 
 
-def test_nothing_is_said_while_the_rate_means_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+def test_nothing_is_said_while_the_rate_means_nothing(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with module.progress("sample r1", 100, "trajectories") as advance:
         clock[0] = 60
         advance(4)

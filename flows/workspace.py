@@ -1,0 +1,67 @@
+"""A checkout that stages run in: the orchestrator's, or a node's clone."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefect import get_run_logger
+
+from flows.process import Processes
+from steptool.errors import StepToolError
+from steptool.pipeline import stage_environment
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the stages of a flow run work, and what they share."""
+
+    root: Path
+    parent_run: str
+    """The MLflow run that the stages' runs hang under."""
+    environment: dict[str, str]
+    processes: Processes = field(default_factory=Processes)
+    accelerator: threading.Lock = field(default_factory=threading.Lock)
+    """Held by a stage that asks for a GPU: one at a time on one machine, whose cores are its stand-in elsewhere."""
+
+    def attempt(
+        self, *command: str, on_line: Callable[[str], None] | None = None, timeout_s: float | None = None
+    ) -> int:
+        """Run a command here; its exit status. Its lines go to `on_line`, by default the run's log."""
+        return self.processes.run(
+            command,
+            cwd=self.root,
+            environment=self.environment,
+            on_line=on_line or get_run_logger().info,
+            timeout_s=timeout_s,
+        )
+
+    def run(self, *command: str, on_line: Callable[[str], None] | None = None) -> None:
+        """Run a command here. Raises StepToolError where it fails."""
+        code = self.attempt(*command, on_line=on_line)
+        if code != 0:
+            raise StepToolError(
+                f"`{' '.join(command)}` ended with {code}", where=str(self.root), fix="see the lines above in its log"
+            )
+
+    def dvc(self, *arguments: str, on_line: Callable[[str], None] | None = None) -> None:
+        self.run(*dvc_command(*arguments), on_line=on_line)
+
+
+def dvc_command(*arguments: str) -> list[str]:
+    """DVC beside this Python. Its own patience for a lock is 3 s, and what loses that race is not recorded."""
+    return [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+
+
+@contextmanager
+def open_workspace(root: Path, parent_run: str) -> Iterator[Workspace]:
+    """A workspace in which nothing runs any more at the end."""
+    workspace = Workspace(root, parent_run, stage_environment(parent_run) | {"PYTHONUNBUFFERED": "1"})
+    try:
+        yield workspace
+    finally:
+        workspace.processes.stop()
