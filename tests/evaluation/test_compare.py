@@ -122,7 +122,7 @@ def test_comparison_survives_its_json() -> None:
     assert Comparison.model_validate_json(result.model_dump_json()) == result
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0]), min_size=1, max_size=30))
 def test_difference_lies_in_its_interval_and_counts_add_up(values: list[float]) -> None:
     paired = np.array(values)

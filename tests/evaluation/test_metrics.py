@@ -149,7 +149,7 @@ def test_ratio_interval_skips_resamples_without_a_denominator() -> None:
     assert (estimate.value, estimate.low, estimate.high) == (1.0, 1.0, 1.0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, None]), min_size=1, max_size=12))
 def test_pass_rate_counts_a_missing_trajectory_as_unsolved(verdicts: list[float | None]) -> None:
     tasks = [task(index) for index in range(len(verdicts))]

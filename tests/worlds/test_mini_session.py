@@ -172,7 +172,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_json_arguments_get_a_reply(data: st.DataObject) -> None:
     case = data.draw(st.sampled_from(CASES))
