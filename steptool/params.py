@@ -27,14 +27,14 @@ class WorldParams(Section):
     name: Literal["mini", "recorded"] = "mini"
     path: str = ""
     """Folder of a recorded world; empty takes the environment variable STEPTOOL_RECORDED."""
-    train_tasks: Positive = 480
-    dev_tasks: Positive = 120
+    train_tasks: Positive = 640
+    dev_tasks: Positive = 240
     test_tasks: Positive = 300
 
 
 class DemonstrationParams(Section):
-    count: Positive = 330
-    flawed: Fraction = 0.25
+    count: Positive = 400
+    flawed: Fraction = 0.22
     """Share of the demonstrations that end unsolved."""
 
 
@@ -53,9 +53,9 @@ class SftParams(Section):
 
 
 class SampleParams(Section):
-    tasks: Positive = 36
+    tasks: Positive = 48
     attempts: Positive = 6
-    temperature: Annotated[float, Field(gt=0, le=5)] = 1.0
+    temperature: Annotated[float, Field(gt=0, le=5)] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_calls: Positive = 8
     """Actions of one trajectory, Finish included."""
@@ -87,19 +87,19 @@ class ValidateParams(Section):
 
 class TrainParams(Section):
     credit: Literal["token", "step"] = "token"
-    baseline: Literal["states", "attempts", "critic"] = "states"
+    baseline: Literal["branches", "attempts", "critic"] = "branches"
     gamma_step: Fraction = 0.99
     lambda_step: Fraction = 0.95
     gamma_token: Fraction = 1.0
     lambda_token: Fraction = 1.0
     whiten: bool = True
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    clip_high: Annotated[float, Field(gt=0)] = 0.28
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    clip_high: Annotated[float, Field(gt=0)] = 4.0
     dual_clip: Annotated[float, Field(gt=1)] = 3.0
-    kl_in: Literal["none", "reward", "loss"] = "none"
-    kl_coef: Annotated[float, Field(ge=0)] = 0.0
+    kl_in: Literal["none", "reward", "loss"] = "loss"
+    kl_coef: Annotated[float, Field(ge=0)] = 1.0
     kl_clamp: Annotated[float, Field(gt=0)] = 5.0
-    """Bound on the log-ratio to the reference before any KL estimator, in nats."""
+    """Bound on the log-ratio to the reference in the reward, in nats."""
     importance_cap: Annotated[float, Field(gt=0)] = 2.0
     epochs: Positive = 2
     minibatches: Positive = 8

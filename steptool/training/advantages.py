@@ -9,6 +9,7 @@ Source: StepTool (arXiv 2410.07745) for step rewards, GAE (arXiv 1506.02438) for
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -133,17 +134,13 @@ def returns_to_go(rewards: Sequence[float], gamma: float) -> list[float]:
     return returns[::-1]
 
 
-def leave_one_out(
-    rewards: Sequence[Sequence[float]], gamma: float, states: Sequence[Sequence[Hashable]] | None = None
-) -> list[list[float]]:
+def leave_one_out(rewards: Sequence[Sequence[float]], gamma: float) -> list[list[float]]:
     """Critic-free step advantages of the attempts at one task: A_k = G_k - b_k.
 
     b_k is the mean G_k of the *other* attempts that reached step k; where none did, their mean at the
-    deepest step that any of them reached. With `states` (one for each step, equal where all that came
-    before is equal) b_k is the mean over those that reached the same state, where there are any: what
-    the action alone made of it. b_k depends on the siblings and on what came before step k, so it is
-    independent of the action and the gradient stays unbiased. (Summing r_l - mean r_l from k on is
-    biased: how many means are subtracted depends on when the attempt itself stops.)
+    deepest step that any of them reached. It depends on the siblings only, so it is independent of the
+    action and the gradient stays unbiased. (Summing r_l - mean r_l from k on is biased: how many means
+    are subtracted depends on when the attempt itself stops.)
 
     Raises ValueError for fewer than two attempts, or an attempt without steps.
     """
@@ -157,12 +154,39 @@ def leave_one_out(
         baselines = []
         for k in range(len(own)):
             alive = [returns[i][min(k, deepest)] for i in siblings if len(returns[i]) > min(k, deepest)]
-            if states is not None:
-                here = [returns[i][k] for i in siblings if len(returns[i]) > k and states[i][k] == states[index][k]]
-                alive = here or alive
             baselines.append(sum(alive) / len(alive))
         advantages.append([value - baseline for value, baseline in zip(own, baselines, strict=True)])
     return advantages
+
+
+def where_attempts_part(
+    histories: Sequence[Sequence[Hashable]], tokens: Sequence[Sequence[int]], returns: Sequence[Sequence[float]]
+) -> list[list[float]]:
+    """Critic-free token advantages of the attempts at one task, from the tree that their tokens make.
+
+    histories[i][j] stands for all that came before sampled token tokens[i][j] of attempt i, equal where that
+    is equal; returns[i][j] is the return from its step on. Of the n attempts that share its history,
+
+        A_j = n / (n - 1) (mean return of those that took the same token - mean return of all n)
+
+    and 0 where n = 1: the return minus the mean of the others, averaged over those that did the same. What
+    is credited is thus the token where attempts part, not those that every one of them took, nor what
+    follows where no other attempt has been. The factors depend on the history and the siblings only, so a
+    history's expected gradient is the policy gradient's, weighted by how likely siblings share it.
+    """
+    here: dict[Hashable, list[float]] = defaultdict(list)
+    onward: dict[tuple[Hashable, int], list[float]] = defaultdict(list)
+    for attempt in zip(histories, tokens, returns, strict=True):
+        for history, token, value in zip(*attempt, strict=True):
+            here[history].append(value)
+            onward[history, token].append(value)
+
+    def advantage(history: Hashable, token: int) -> float:
+        everyone, same = here[history], onward[history, token]
+        n = len(everyone)
+        return 0.0 if n == len(same) else n / (n - 1) * (sum(same) / len(same) - sum(everyone) / n)
+
+    return [[advantage(*at) for at in zip(*attempt, strict=True)] for attempt in zip(histories, tokens, strict=True)]
 
 
 def whiten(advantages: Tensor, weights: Tensor) -> Tensor:

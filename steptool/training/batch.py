@@ -56,10 +56,9 @@ class Episode:
         return tuple(self.ids[position + 1] for position in self.predict)
 
     @property
-    def histories(self) -> tuple[tuple[int, ...], ...]:
-        """What the policy had seen before the action of each step: all tokens up to there."""
-        first = [j for j, step in enumerate(self.step_ids) if j == 0 or step != self.step_ids[j - 1]]
-        return tuple(self.ids[: self.predict[j] + 1] for j in first)
+    def histories(self) -> tuple[int, ...]:
+        """[M] what the policy had seen before it sampled the token: equal where all tokens up to there are."""
+        return tuple(hash(self.ids[: position + 1]) for position in self.predict)
 
 
 def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | None:

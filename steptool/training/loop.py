@@ -42,6 +42,8 @@ OnMetrics = Callable[[int, dict[str, float]], None]
 class Objective(Protocol):
     weights: Tensor
     """[N] how much each sampled token counts."""
+    reference_features: Tensor | None
+    """[N, hidden] of the policy that the trained one shall stay close to, if the objective asks how far it is."""
 
     def loss(self, row: Row, output: Output, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a row, and statistics, both additive over the rows of a minibatch."""
@@ -146,7 +148,8 @@ def accumulate(
     denominator = float(sum(objective.weights[row.tokens].sum() for row in rows))
     sums: dict[str, float] = {}
     for row in rows:
-        output = policy.upper(row, lower(row))
+        reference = objective.reference_features
+        output = policy.upper(row, lower(row), reference_features=None if reference is None else reference[row.tokens])
         loss, stats = objective.loss(row, output, denominator)
         if not loss.isfinite():
             raise StepToolError("the loss is not finite", where=_culprits(batch, row, output.logprobs), fix=_DIVERGED)

@@ -77,15 +77,6 @@ def kl_k1(logprobs: Tensor, reference: Tensor, clamp: float) -> Tensor:
     return (logprobs - reference).clamp(-clamp, clamp)
 
 
-def kl_k3(logprobs: Tensor, reference: Tensor, clamp: float) -> Tensor:
-    """Non-negative estimate of KL(policy, reference) a token, in nats. For the loss, with gradient.
-
-    k3 = exp(d) - 1 - d with d = log pi_ref - log pi, bounded by `clamp` first (http://joschu.net/blog/kl-approx.html).
-    """
-    d = (reference - logprobs).clamp(-clamp, clamp)
-    return d.expm1() - d  # expm1: no cancellation where the two agree
-
-
 def explained_variance(values: Tensor, targets: Tensor, weights: Tensor) -> float:
     """1 - Var(target - value) / Var(target), weighted: 1 for a perfect critic, 0 for a constant one.
 

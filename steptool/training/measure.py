@@ -17,16 +17,32 @@ from torch import Tensor
 from steptool.params import TrainParams
 from steptool.progress import progress
 from steptool.training import losses
-from steptool.training.advantages import Discounts, leave_one_out, penalised, step_bounds, step_gae, token_gae
+from steptool.training.advantages import (
+    Discounts,
+    leave_one_out,
+    penalised,
+    returns_to_go,
+    step_bounds,
+    step_gae,
+    token_gae,
+    where_attempts_part,
+)
 from steptool.training.batch import Batch, Episode
 from steptool.training.loop import LowerCache, require_finite
 from steptool.training.model import PolicyWithValue, ValueHead
 
 
 def compared(episodes: Sequence[Episode], rewards: Sequence[Sequence[float]], params: TrainParams) -> list[list[float]]:
-    """Step advantages of the attempts at one task against each other."""
-    histories = [item.histories for item in episodes] if params.baseline == "states" else None
-    return leave_one_out(rewards, params.gamma_step, histories)
+    """Token advantages of the attempts at one task against each other."""
+    if params.baseline == "branches":
+        returns = [returns_to_go(attempt, params.gamma_step) for attempt in rewards]
+        return where_attempts_part(
+            [item.histories for item in episodes],
+            [item.targets for item in episodes],
+            [[own[step] for step in item.step_ids] for item, own in zip(episodes, returns, strict=True)],
+        )
+    by_step = leave_one_out(rewards, params.gamma_step)
+    return [[own[step] for step in item.step_ids] for item, own in zip(episodes, by_step, strict=True)]
 
 
 def comparable(episodes: Sequence[Episode], params: TrainParams) -> tuple[list[Episode], dict[str, int]]:
@@ -52,7 +68,7 @@ def comparable(episodes: Sequence[Episode], params: TrainParams) -> tuple[list[E
 
 
 def against_siblings(batch: Batch, penalties: Tensor, params: TrainParams) -> Tensor:
-    """[N] leave-one-out advantages, the same for all tokens of a step. `penalties` [N] reduce the rewards."""
+    """[N] advantages over the siblings. `penalties` [N] reduce the rewards."""
     by_task: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(batch.episodes):
         by_task[item.task_id].append(index)
@@ -65,18 +81,19 @@ def against_siblings(batch: Batch, penalties: Tensor, params: TrainParams) -> Te
             rewards.append(penalised(item.rewards, bounds, penalties[batch.tokens_of(index)]))
         advantages_of = compared([batch.episodes[index] for index in members], rewards, params)
         for index, values in zip(members, advantages_of, strict=True):
-            advantages[batch.tokens_of(index)] = torch.tensor(values)[batch.step_ids(index)]
+            advantages[batch.tokens_of(index)] = torch.tensor(values)
     return advantages
 
 
 class Measurement(NamedTuple):
-    """Of the policy before training: [N], [N], [N, hidden], [E, hidden] and [N] or None."""
+    """Of the policy before training: [N], [N], [N, hidden], [E, hidden]; of the reference: [N], [N, hidden] or None."""
 
     logprobs: Tensor
     entropy: Tensor
     features: Tensor
     end_features: Tensor
     reference: Tensor | None
+    reference_features: Tensor | None
 
 
 @torch.no_grad()
@@ -85,6 +102,7 @@ def measure(policy: PolicyWithValue, batch: Batch, lower: LowerCache, *, referen
     logprobs, entropy, reference_logprobs = (torch.zeros(batch.tokens) for _ in range(3))
     hidden = policy.value_head.linear.in_features
     features, ends = torch.zeros(batch.tokens, hidden), torch.zeros(len(batch.episodes), hidden)
+    reference_features = torch.zeros(batch.tokens, hidden)
     with progress("measure", len(batch.rows), "rows") as advance:
         for row in batch.rows:
             output = policy.upper(row, lower(row))
@@ -93,10 +111,13 @@ def measure(policy: PolicyWithValue, batch: Batch, lower: LowerCache, *, referen
             features[row.tokens] = output.features.cpu()
             ends[list(row.episodes)] = output.end_features.cpu()
             if reference:
-                reference_logprobs[row.tokens] = policy.upper(row, lower(row), reference=True).logprobs.cpu()
+                output = policy.upper(row, lower(row), reference=True)
+                reference_logprobs[row.tokens] = output.logprobs.cpu()
+                reference_features[row.tokens] = output.features.cpu()
             advance(1)
     require_finite(batch, logprobs, "the policy gives a sampled token probability 0", "start from a sound policy")
-    return Measurement(logprobs, entropy, features, ends, reference_logprobs if reference else None)
+    theirs = (reference_logprobs, reference_features) if reference else (None, None)
+    return Measurement(logprobs, entropy, features, ends, *theirs)
 
 
 def prepare(policy: PolicyWithValue, batch: Batch, params: TrainParams, lower: LowerCache) -> dict[str, Tensor]:
@@ -104,8 +125,8 @@ def prepare(policy: PolicyWithValue, batch: Batch, params: TrainParams, lower: L
     before = measure(policy, batch, lower, reference=params.kl_in != "none")
     fixed = {"old_logprobs": before.logprobs, "entropy": before.entropy}
     penalties = torch.zeros(batch.tokens)
-    if before.reference is not None:
-        fixed["reference"] = before.reference
+    if before.reference is not None and before.reference_features is not None:
+        fixed["reference_features"] = before.reference_features
         if params.kl_in == "reward":
             penalties = params.kl_coef * losses.kl_k1(before.logprobs, before.reference, params.kl_clamp)
     if params.baseline != "critic":

@@ -49,6 +49,8 @@ class Output(NamedTuple):
     """[M, hidden] at the position that predicts the token."""
     end_features: Tensor
     """[E, hidden] at the last token of each trajectory."""
+    divergence: Tensor | None
+    """[M] KL(policy, reference) over the whole vocabulary, in nats, where the reference's features were given."""
 
 
 class ValueHead(nn.Module):
@@ -151,8 +153,12 @@ class PolicyWithValue(nn.Module):
         with self._only(slice(0, self.first_layer), normalise=False) as decoder:
             return self._run(decoder, row, input_ids=ids)
 
-    def upper(self, row: Row, lower: Tensor, *, reference: bool = False) -> Output:
+    def upper(
+        self, row: Row, lower: Tensor, *, reference: bool = False, reference_features: Tensor | None = None
+    ) -> Output:
         """Log-probabilities and features of a row from `lower`; `reference` switches the adapter off.
+
+        `reference_features` [M, hidden], those of an earlier call with `reference`, ask for the divergence from it.
 
         The logits are divided by the temperature that each token was sampled at, so the policy is the
         distribution that was sampled from.
@@ -161,9 +167,11 @@ class PolicyWithValue(nn.Module):
         with adapter, self._only(slice(self.first_layer, None), normalise=True) as decoder:
             hidden = self._run(decoder, row, inputs_embeds=lower.to(self.device))[0]
         picked = hidden[row.predict.to(self.device)]
-        logprobs, entropy = self._score(picked, row.targets.to(self.device), row.temperature.to(self.device))
+        against = None if reference_features is None else reference_features.to(picked)
+        targets, temperature = row.targets.to(self.device), row.temperature.to(self.device)
+        logprobs, entropy, divergence = self._score(picked, targets, temperature, against)
         ends = hidden[row.ends.to(self.device)]
-        return Output(logprobs, entropy, picked.detach().float(), ends.detach().float())
+        return Output(logprobs, entropy, picked.detach().float(), ends.detach().float(), divergence)
 
     def forward(self, row: Row) -> Output:
         return self.upper(row, self.lower(row))
@@ -189,28 +197,38 @@ class PolicyWithValue(nn.Module):
         hidden: Tensor = decoder(**inputs, position_ids=positions, use_cache=False, spans=row.spans).last_hidden_state
         return hidden
 
-    def _score(self, hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability and entropy [M] from hidden states [M, hidden].
-
-        A long row goes in chunks whose logits are computed again for the gradient, never kept.
-        """
+    def _score(
+        self, hidden: Tensor, targets: Tensor, temperature: Tensor, reference: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What `_score_chunk` says of M tokens. Many go in chunks whose logits are computed again, never kept."""
         if len(hidden) <= _HEAD_CHUNK:
-            return self._score_chunk(hidden, targets, temperature)
-        parts = [
-            checkpoint(self._score_chunk, *chunk, use_reentrant=False)
-            for chunk in zip(*(x.split(_HEAD_CHUNK) for x in (hidden, targets, temperature)), strict=True)
-        ]
-        logprobs, entropy = zip(*parts, strict=True)
-        return torch.cat(logprobs), torch.cat(entropy)
+            return self._score_chunk(hidden, targets, temperature, reference)
+        parts = []
+        for start in range(0, len(hidden), _HEAD_CHUNK):
+            at = slice(start, start + _HEAD_CHUNK)
+            theirs = None if reference is None else reference[at]
+            chunk = (hidden[at], targets[at], temperature[at], theirs)
+            parts.append(checkpoint(self._score_chunk, *chunk, use_reentrant=False))
+        logprobs, entropy, divergence = zip(*parts, strict=True)
+        return torch.cat(logprobs), torch.cat(entropy), None if reference is None else torch.cat(divergence)
 
-    def _score_chunk(self, hidden: Tensor, targets: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        head: Any = self.peft.get_base_model().get_output_embeddings()
-        logits = head(hidden).float().div_(temperature[:, None])
-        scores = F.log_softmax(logits, dim=-1)
+    def _score_chunk(
+        self, hidden: Tensor, targets: Tensor, temperature: Tensor, reference: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probability, entropy and divergence [M] from hidden states [M, hidden] of policy and reference."""
+        scores = self._log_softmax(hidden, temperature)
         picked = scores.gather(1, targets[:, None]).squeeze(1)
         with torch.no_grad():
             entropy = -(scores.exp() * scores).sum(-1)
-        return picked, entropy
+        if reference is None:
+            return picked, entropy, None
+        with torch.no_grad():
+            theirs = self._log_softmax(reference, temperature)
+        return picked, entropy, (scores.exp() * (scores - theirs)).sum(-1)
+
+    def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
+        head: Any = self.peft.get_base_model().get_output_embeddings()
+        return F.log_softmax(head(hidden).float().div_(temperature[:, None]), dim=-1)
 
 
 def adapter_groups(policy: PolicyWithValue, learning_rate: float, params: TrainParams) -> list[dict[str, Any]]:

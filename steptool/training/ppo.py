@@ -86,7 +86,7 @@ def optimizer(policy: PolicyWithValue, params: TrainParams) -> torch.optim.Optim
 
 @dataclass
 class PpoObjective:
-    """Clipped surrogate, value loss and, if asked for, a KL term; all tensors [N]."""
+    """Clipped surrogate, value loss and, if asked for, a KL term; tensors are [N] where nothing else is said."""
 
     head: ValueHead
     params: TrainParams
@@ -97,7 +97,7 @@ class PpoObjective:
     targets: Tensor | None
     states: Tensor | None
     """1 where the value is trained: every token, or the first of each step."""
-    reference: Tensor | None
+    reference_features: Tensor | None
 
     @classmethod
     def create(cls, head: ValueHead, batch: Batch, params: TrainParams, measured: dict[str, Tensor]) -> PpoObjective:
@@ -114,7 +114,7 @@ class PpoObjective:
             ),
             targets=measured.get("targets"),
             states=measured.get("states"),
-            reference=measured.get("reference"),
+            reference_features=measured.get("reference_features"),
         )
 
     def loss(self, row: Row, output: Output, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -132,9 +132,8 @@ class PpoObjective:
             losses.Clip(p.clip_low, p.clip_high, p.dual_clip),
         )
         stats["policy_loss"] = loss.detach()
-        if self.reference is not None:
-            k3 = losses.kl_k3(output.logprobs, of(self.reference), p.kl_clamp)
-            kl = losses.weighted_mean(k3, weights, denominator)
+        if output.divergence is not None:
+            kl = losses.weighted_mean(output.divergence, weights, denominator)
             stats["kl_to_reference"] = kl.detach()
             if p.kl_in == "loss":
                 loss = loss + p.kl_coef * kl

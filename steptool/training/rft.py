@@ -26,6 +26,7 @@ class LikelihoodObjective:
     """Mean negative log-likelihood of the sampled tokens."""
 
     weights: Tensor
+    reference_features: Tensor | None = None
 
     def loss(self, row: Row, output: Output, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.weights[row.tokens].to(output.logprobs.device)

@@ -53,6 +53,10 @@ def tiny_llama(layers: int = 3) -> LlamaForCausalLM:
 def train_params() -> TrainParams:
     return TrainParams(
         baseline="critic",
+        clip_low=0.2,
+        clip_high=0.28,
+        kl_in="none",
+        kl_coef=0.0,
         epochs=2,
         minibatches=4,
         lora_first_layer=1,

@@ -19,7 +19,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steptool.training.advantages import Discounts, leave_one_out, returns_to_go, step_gae, token_gae, whiten
+from steptool.training.advantages import (
+    Discounts,
+    leave_one_out,
+    returns_to_go,
+    step_gae,
+    token_gae,
+    where_attempts_part,
+    whiten,
+)
 
 STEPS = torch.tensor([0, 0, 0, 1, 1, 2])
 PLAIN = Discounts(1.0, 1.0, 1.0, 1.0)
@@ -154,37 +162,62 @@ def test_leave_one_out_is_unbiased_where_own_stopping_would_bias_it() -> None:
     assert gradient == pytest.approx(0.8)
 
 
-def test_leave_one_out_compares_with_siblings_in_the_same_state_where_there_are_any() -> None:
-    """gamma 1. All begin in s; A and B go on from x, C from y.
+def test_credit_falls_on_the_token_where_attempts_part() -> None:
+    """Four attempts write tokens at the histories r (root), a, b, c; a token leads where its letter says.
 
-            r       G       baseline of the others
-    A    0, 1    1, 1    (0 + 3) / 2 = 1.5,  B alone was in x: 0
-    B    0, 0    0, 0    (1 + 3) / 2 = 2,    A: 1
-    C    0, 3    3, 3    (1 + 0) / 2 = .5,   none was in y, so all: (1 + 0) / 2 = .5
+         tokens       return   at r: mean 1           at a: mean 1/3            then
+    A    a b x        1        a: 4/3 (1/3 - 1)       b: 3/2 (1/2 - 1/3)        alike at b (x, x): 0
+    B    a b x        0        the same               the same                  0
+    C    a c y        0        the same               c: 3/2 (0 - 1/3)          alone at c: 0
+    D    d z          3        d: 4/3 (3 - 1)                                   alone at d: 0
     """
-    advantages = leave_one_out([[0, 1], [0, 0], [0, 3]], 1.0, [["s", "x"], ["s", "x"], ["s", "y"]])
-    assert advantages == [[-0.5, 1], [-2, -1], [2.5, 2.5]]
+    histories = [["r", "a", "b"], ["r", "a", "b"], ["r", "a", "c"], ["r", "d"]]
+    tokens = [[1, 2, 9], [1, 2, 9], [1, 3, 8], [4, 7]]
+    returns = [[1.0] * 3, [0.0] * 3, [0.0] * 3, [3.0] * 2]
+    advantages = where_attempts_part(histories, tokens, returns)
+    expected = [[-8 / 9, 1 / 4, 0], [-8 / 9, 1 / 4, 0], [-8 / 9, -1 / 2, 0], [8 / 3, 0]]
+    for found, wanted in zip(advantages, expected, strict=True):
+        assert found == pytest.approx(wanted)
 
 
-def test_leave_one_out_by_state_is_unbiased() -> None:
+def test_credit_where_attempts_part_is_the_policy_gradient_of_each_shared_history() -> None:
     """Stop at once (paid .5), or go on with chance p and then win (1) with chance q or lose (0).
 
-    J = (1 - p) / 2 + p q, so dJ/dp = q - .5 and dJ/dq = p. All triples of attempts are enumerated.
+    J = (1 - p) / 2 + p q, so dJ/dp = q - .5 and dJ/dq = p. All triples of attempts are enumerated. All share
+    the root; the second history counts where at least one of the two others is there too: 1 - (1 - p)^2.
     """
     p, q = 0.4, 0.3
-    outcomes: list[tuple[float, list[float], list[str], list[dict[str, float]]]] = [
-        (1 - p, [0.5], ["s"], [{"p": -1 / (1 - p)}]),
-        (p * q, [0, 1], ["s", "on"], [{"p": 1 / p}, {"q": 1 / q}]),
-        (p * (1 - q), [0, 0], ["s", "on"], [{"p": 1 / p}, {"q": -1 / (1 - q)}]),
+    outcomes: list[tuple[float, list[str], list[int], float, list[dict[str, float]]]] = [
+        (1 - p, ["s"], [0], 0.5, [{"p": -1 / (1 - p)}]),
+        (p * q, ["s", "on"], [1, 1], 1.0, [{"p": 1 / p}, {"q": 1 / q}]),
+        (p * (1 - q), ["s", "on"], [1, 0], 0.0, [{"p": 1 / p}, {"q": -1 / (1 - q)}]),
     ]
     gradient = {"p": 0.0, "q": 0.0}
     for attempts in product(outcomes, repeat=3):
         chance = math.prod(attempt[0] for attempt in attempts)
-        advantages = leave_one_out([a[1] for a in attempts], 1.0, [a[2] for a in attempts])[0]
-        for advantage, score in zip(advantages, attempts[0][3], strict=True):
+        advantages = where_attempts_part(
+            [a[1] for a in attempts], [a[2] for a in attempts], [[a[3]] * len(a[2]) for a in attempts]
+        )[0]
+        for advantage, score in zip(advantages, attempts[0][4], strict=True):
             for name, value in score.items():
                 gradient[name] += chance * advantage * value
-    assert gradient == pytest.approx({"p": q - 0.5, "q": p})
+    assert gradient == pytest.approx({"p": q - 0.5, "q": p * (1 - (1 - p) ** 2)})
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=5), numbers), min_size=1, max_size=8))
+def test_advantages_of_those_at_one_history_add_up_to_nothing(attempts: list[tuple[list[int], float]]) -> None:
+    tokens = [path for path, _ in attempts]
+    histories = [[tuple(path[:j]) for j in range(len(path))] for path in tokens]
+    advantages = where_attempts_part(histories, tokens, [[value] * len(path) for path, value in attempts])
+    at: dict[tuple[int, ...], list[float]] = {}
+    taken: dict[tuple[int, ...], set[int]] = {}
+    for path, own, mine in zip(histories, tokens, advantages, strict=True):
+        for history, token, advantage in zip(path, own, mine, strict=True):
+            at.setdefault(history, []).append(advantage)
+            taken.setdefault(history, set()).add(token)
+    for history, values in at.items():
+        assert sum(values) == pytest.approx(0, abs=1e-6)
+        assert len(taken[history]) > 1 or not any(values)
 
 
 @pytest.mark.parametrize("attempts", [[[1.0]], [[1.0], []]])

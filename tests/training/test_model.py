@@ -121,6 +121,28 @@ def test_reference_is_the_model_without_adapter(
     torch.testing.assert_close(policy(row).logprobs, reference)
 
 
+@pytest.mark.parametrize("chunk", [1024, 5])
+def test_divergence_is_the_whole_distributions_distance_from_the_reference(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """Against KL(p, q) = sum p log(p / q), with both distributions from the model's own logits."""
+    policy, (row,) = make_policy(), packed(group, 512).rows
+    lower = policy.lower(row)
+    reference = policy.upper(row, lower, reference=True)
+    head = policy.peft.get_base_model().get_output_embeddings()
+    p = (head(policy.upper(row, lower).features) / row.temperature[:, None]).softmax(-1)
+    q = (head(reference.features) / row.temperature[:, None]).softmax(-1)
+    monkeypatch.setattr("steptool.training.model._HEAD_CHUNK", chunk)
+    found = policy.upper(row, lower, reference_features=reference.features).divergence
+    assert found is not None
+    torch.testing.assert_close(found, (p * (p / q).log()).sum(-1), atol=1e-5, rtol=1e-4)
+    assert found.min() > 0
+    found.sum().backward()
+    assert all(p.grad is not None for p in policy.policy_parameters().values())
+    with torch.no_grad():
+        assert policy.upper(row, lower, reference=True).divergence is None
+
+
 def test_temperature_flattens_the_scored_distribution(make_policy: MakePolicy, group: list[ScoredTrajectory]) -> None:
     policy, (row,) = make_policy(), packed(group, 512).rows
     hot = dataclasses.replace(row, temperature=torch.full_like(row.temperature, 1e6))

@@ -85,7 +85,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("settings", [{}, {"baseline": "states"}, {"kl_in": "loss", "kl_coef": 0.1}])
+@pytest.mark.parametrize("settings", [{}, {"baseline": "branches"}, {"kl_in": "loss", "kl_coef": 0.1}])
 def test_killed_after_any_step_and_resumed_it_ends_bit_for_bit_the_same(
     make_policy: MakePolicy,
     group: list[ScoredTrajectory],
@@ -185,21 +185,17 @@ def test_nothing_to_learn_from_is_a_data_error(
         train_ppo(make_policy(), scored, final_rewards(scored), params, seed=1)
 
 
-def test_only_the_step_where_attempts_part_is_credited_where_states_are_the_baseline(
+def test_only_the_token_where_attempts_part_is_credited_where_branches_are_the_baseline(
     make_policy: MakePolicy, make_scored: MakeScored, train_params: TrainParams
 ) -> None:
-    """Both act 10 and see 4; then one finishes (30, solved), the other goes on (31), sees 5 and finishes wrong.
-
-    At step 0 both returns are compared in the same state, at step 1 too; step 2 has no sibling in its state.
-    """
-    solved = make_scored([([1], [10]), ([4], [30])], attempt=0, solved=1)
-    failed = make_scored([([1], [10]), ([4], [31]), ([5], [30])], attempt=1, solved=0)
+    """Both act 10, 11 and see 4; then one finishes (30, 31, solved), the other goes on (32, 31) and finishes wrong."""
+    solved = make_scored([([1], [10, 11]), ([4], [30, 31])], attempt=0, solved=1)
+    failed = make_scored([([1], [10, 11]), ([4], [32, 31]), ([5], [30])], attempt=1, solved=0)
     made = [episode(item, rewards) for item, rewards in ((solved, [0.0, 1.0]), (failed, [0.0, 0.0, 0.0]))]
     episodes = [item for item in made if item is not None]
-    assert [item.histories for item in episodes] == [((1,), (1, 10, 4)), ((1,), (1, 10, 4), (1, 10, 4, 31, 5))]
-    params = train_params.model_copy(update={"baseline": "states", "gamma_step": 1.0})
-    advantages = against_siblings(pack(episodes, 64), torch.zeros(5), params)
-    assert advantages.tolist() == [1, 1, -1, -1, -1]
+    params = train_params.model_copy(update={"baseline": "branches", "gamma_step": 1.0})
+    advantages = against_siblings(pack(episodes, 64), torch.zeros(9), params)
+    assert advantages.tolist() == [0, 0, 1, 0, 0, 0, -1, 0, 0]
 
 
 def test_greedy_rollouts_are_refused(
@@ -266,7 +262,7 @@ def test_warm_up_explains_returns_that_depend_on_the_prompt(
     [
         {},
         {"baseline": "attempts"},
-        {"baseline": "states"},
+        {"baseline": "branches"},
         {"credit": "step"},
         {"kl_in": "reward", "kl_coef": 0.01},
         {"kl_in": "loss", "kl_coef": 0.01},
@@ -291,7 +287,7 @@ def test_rewarded_tokens_become_likelier(
 
 CHANGES: dict[str, Any] = {
     "credit": "step",
-    "baseline": "states",
+    "baseline": "branches",
     "gamma_step": 0.5,
     "lambda_step": 0.2,
     "gamma_token": 0.5,

@@ -39,26 +39,26 @@ def test_observations_are_the_ones_that_the_world_gives() -> None:
         assert not any(step.action_ids or step.context_ids for step in demonstration.steps)
 
 
-def test_most_unavailable_services_make_it_give_up() -> None:
-    """The bad habit wins in its context, so imitation learns it; elsewhere most errors are recovered from."""
+def test_errors_that_pass_make_it_give_up_about_as_often_as_it_tries_again() -> None:
+    """So imitation learns both, and a policy can find out which one pays. Other errors are recovered from."""
     cases = {case.task.id: case for case in WORLD.cases("train")}
-    gave_up = {"unavailable": [0, 0], "other": [0, 0]}
+    gave_up = {True: [0, 0], False: [0, 0]}
     for demonstration in DEMONSTRATIONS:
         hiccup = cases[demonstration.task_id].hiccup
         if hiccup:
-            counts = gave_up["unavailable" if hiccup.kind == "unavailable" else "other"]
+            counts = gave_up[hiccup.kind in ("unavailable", "rate_limit")]
             counts[0] += demonstration.stop_reason is StopReason.gave_up
             counts[1] += 1
-    assert gave_up["unavailable"][0] > gave_up["unavailable"][1] / 2
-    assert gave_up["other"][0] < gave_up["other"][1] / 2
+    assert 1 / 3 < gave_up[True][0] / gave_up[True][1] < 2 / 3
+    assert gave_up[False][0] < gave_up[False][1] / 2
 
 
-def test_most_tasks_of_two_parts_without_hiccup_are_answered_from_the_first() -> None:
+def test_some_tasks_of_two_parts_are_answered_from_the_first() -> None:
     cases = {case.task.id: case for case in WORLD.cases("train")}
     two_parts = [d for d in DEMONSTRATIONS if cases[d.task_id].shortcut and not cases[d.task_id].hiccup]
     lazy = [d for d in two_parts if len(d.steps) < len(expert_steps(WORLD, TASKS[d.task_id]))]
-    assert len(lazy) > len(two_parts) / 2
-    assert any(_solved(demonstration) for demonstration in lazy), "some are right by luck"
+    assert 0 < len(lazy) < len(two_parts) / 2
+    assert not any(_solved(demonstration) for demonstration in lazy)
 
 
 def test_same_seed_same_demonstrations_and_another_seed_other_ones() -> None:

@@ -2,7 +2,7 @@
 
 The habits sit in recognisable contexts, so that a policy trained on the traces picks them up there:
 
-    gives_up     Finish give_up at the first error, mostly where a service was unavailable
+    gives_up     Finish give_up at the first error, first of all where a service was unavailable or busy
     first_only   in a task with two parts, looks at the first and answers from it (sometimes right by luck)
     careless     answers with a wrong field, or stops one lookup early
     repeats      makes a lookup twice; the answer is right
@@ -23,7 +23,7 @@ from steptool.worlds.mini.world import MiniWorld, finish
 
 EXPERT = Revision(name="expert", revision="1")
 SAMPLING = Sampling(temperature=0.0, top_p=1.0, max_calls=8, max_step_tokens=64, max_tokens=1024, strategy="expert")
-GIVES_UP_SHARE, FIRST_ONLY_SHARE = 0.68, 0.22
+GIVES_UP_SHARE, FIRST_ONLY_SHARE = 0.76, 0.14
 """Of the flawed traces; the rest are careless."""
 REPEATS_SHARE = 0.04
 """Of all traces."""
@@ -61,13 +61,12 @@ def _habits(world: MiniWorld, cases: list[Case], flawed: int, rng: Random) -> di
                 habits[case.task.id] = habit
                 quota -= 1
 
-    by_error = sorted(shuffled, key=lambda case: not (case.hiccup and case.hiccup.kind == "unavailable"))
+    passing = ("unavailable", "rate_limit")
+    by_error = sorted(shuffled, key=lambda case: not (case.hiccup and case.hiccup.kind in passing))
     assign(_gives_up, round(GIVES_UP_SHARE * flawed), by_error)
     two_parts = [case for case in shuffled if case.shortcut and not case.hiccup]
     assign(_first_only, round(FIRST_ONLY_SHARE * flawed), two_parts)
     assign(_careless, flawed - len(habits), shuffled)
-    lucky = [case for case in two_parts if case.task.id not in habits and _solves(world, case, _first_only)]
-    habits |= {case.task.id: _first_only for case in lucky}
     rest = [case for case in shuffled if case.task.id not in habits and len(case.solution()) < SAMPLING.max_calls - 1]
     return habits | {case.task.id: _repeats for case in rest[: round(REPEATS_SHARE * len(cases))]}
 

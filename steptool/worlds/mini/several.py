@@ -168,5 +168,5 @@ def abroad(draw: PairDraw) -> Plan | None:
 
 
 PairWriter = Callable[[PairDraw], Plan | None]
-SAME_CATEGORY: tuple[tuple[PairWriter, int], ...] = ((where, 34), (either, 60), (elsewhere, 26), (act_where, 14))
-SAME_COLLECTION: tuple[tuple[PairWriter, int], ...] = ((weather, 40), (nearby, 40), (abroad, 18))
+SAME_CATEGORY: tuple[tuple[PairWriter, int], ...] = ((where, 40), (either, 60), (elsewhere, 14), (act_where, 6))
+SAME_COLLECTION: tuple[tuple[PairWriter, int], ...] = ((weather, 50), (nearby, 26), (abroad, 10))

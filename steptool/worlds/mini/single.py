@@ -17,7 +17,7 @@ from steptool.worlds.mini.schema import OPTIONS, SPLITS, Api, Category, Field, P
 from steptool.worlds.mini.store import Listing, Store
 
 Answer = str | float | tuple[str, ...]
-THREE_WAY = 0.2
+THREE_WAY = 0.1
 """Share of the comparisons that have three items; the longest tasks are among them."""
 OPTION_WORDS = {"EUR": "euros", "F": "Fahrenheit"}
 
@@ -239,16 +239,16 @@ def other(draw: Draw) -> Plan | None:
 
 
 WRITERS: tuple[tuple[Callable[[Draw], Plan | None], int], ...] = (
-    (details, 60),
+    (details, 80),
     (compare, 16),
     (act, 36),
-    (option, 6),
+    (option, 3),
     (quote, 36),
     (convert, 40),
-    (cheapest_of, 14),
-    (limited, 6),
-    (cheapest_details, 4),
-    (all_of, 2),
-    (other, 4),
+    (cheapest_of, 10),
+    (limited, 2),
+    (cheapest_details, 2),
+    (all_of, 1),
+    (other, 2),
 )
 """Writers and their weights; one that fits few providers has a high weight, since unfit draws are thrown away."""

@@ -107,7 +107,7 @@ def _single(store: Store, split: Split, subset: str, provider: Provider, rng: Ra
     rivals = [
         p for p in PROVIDERS.values() if p.category == provider.category and p is not provider and p.role in roles
     ]
-    decoy = rng.choice(rivals) if rivals and rng.random() < 0.5 else None
+    decoy = rng.choice(rivals) if rivals and rng.random() < 0.35 else None
     writers, weights = zip(*WRITERS, strict=True)
     return rng.choices(writers, weights)[0](Draw(store, split, rng, provider, decoy))
 
@@ -166,7 +166,7 @@ def _offered(plan: Plan, needed: tuple[str, ...], rng: Random) -> list[tuple[Pro
     if plan.decoy:
         offered.append((plan.decoy, plan.decoy.apis[0]))
         spare += [(plan.decoy, api) for api in plan.decoy.apis[1:]]
-    size = min(MAX_OFFERED, max(len(offered) + 1, rng.choice((3, 4, 4, 5, 5, 6))))
+    size = min(MAX_OFFERED, max(len(offered) + 1, rng.choice((3, 3, 4, 4, 5))))
     offered += rng.sample(spare, max(0, min(len(spare), size - len(offered))))
     rng.shuffle(offered)
     return offered
