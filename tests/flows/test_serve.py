@@ -48,7 +48,7 @@ def test_port_that_is_taken_is_named_before_anything_starts(checkout: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
 def test_everything_answers_and_a_signal_leaves_no_process(checkout: Path, number: signal.Signals) -> None:
     ports = free_port(), free_port()
     command = [sys.executable, "-m", "steptool.cli", "serve", "--port", str(ports[0]), "--mlflow-port", str(ports[1])]
