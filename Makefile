@@ -39,7 +39,7 @@ export HF_HUB_OFFLINE ?= 1
 # Commands that steptool starts (dvc, and the stages through it) are the ones in .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-slow lint format lock doctor clean
+.PHONY: help setup run serve deploy test test-slow lint format lock doctor clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,6 +65,14 @@ $(STAMP): $(LOCK) requirements/model.txt requirements/bootstrap.txt pyproject.to
 
 run: $(STAMP)  ## tasks to registered model: run the pipeline and print the results table
 	$(BIN)/steptool run
+
+PREFECT_PORT ?= 4200
+MLFLOW_PORT ?= 5000
+serve: $(STAMP)  ## Prefect server, worker and MLflow's pages on this machine, until Ctrl-C
+	$(BIN)/steptool serve --port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT)
+
+deploy: $(STAMP)  ## register infra/prefect.yaml with the Prefect server at PREFECT_API_URL
+	$(BIN)/steptool deploy
 
 test: $(STAMP)  ## the quick tests
 	$(BIN)/python -m pytest -m "not slow"

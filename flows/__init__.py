@@ -7,6 +7,12 @@
     stage       one stage as a Prefect task: retries, timeout, progress, artifacts
     node        a stage on another machine, and `remote`, the side that asks for it
     pipeline    the flow over all stages
+    approvals   what a promotion asks a person, and the answer
+    promotion   the flow that asks, and that carries out the answer
+    improve     pipeline, then promotion: what a schedule runs
+    events      the event that there is new data
+    deploy      infra/prefect.yaml on a Prefect server
+    serve       server, worker and MLflow's pages on one machine
 
 Prefect lives only here, and nothing here knows a stage by name.
 """

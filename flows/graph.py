@@ -2,15 +2,13 @@
 
 How a stage is scheduled stands in its own `meta`:
 
-    meta: {resources: gpu, retries: 2, timeout: 6h}
+    meta: {resources: gpu, retries: 2, timeout: 6h, emits: steptool.data.new}
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
-from datetime import timedelta
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,20 +16,14 @@ from typing import Annotated, Any, Literal
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.utils.serialize import dumps_yaml, load_yaml
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from steptool.errors import ParamsError
+from steptool.params import Duration
 from steptool.storage import write_bytes
 from steptool.types import Frozen
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _duration(value: object) -> object:
-    """`90s`, `30m`, `6h` or `1d` as seconds; anything else is left to pydantic."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value
 
 
 class Schedule(Frozen):
@@ -41,8 +33,9 @@ class Schedule(Frozen):
 
     resources: Literal["cpu", "gpu"] = "cpu"
     retries: Annotated[int, Field(ge=0, le=100)] = 0
-    timeout: Annotated[timedelta, BeforeValidator(_duration)] | None = None
-    """A number is in seconds."""
+    timeout: Duration | None = None
+    emits: str | None = None
+    """Name of the event that says that its outputs are new; see `flows.events`."""
 
 
 class Node(Frozen):
@@ -111,7 +104,7 @@ def _node(root: Path, stage: Any, upstream: list[str], made: dict[str, str]) -> 
         raise ParamsError(
             f"meta of stage {stage.name}: {fault.errors()[0]['msg']} ({'.'.join(map(str, fault.errors()[0]['loc']))})",
             where=str(root / PIPELINE),
-            fix="give resources (cpu or gpu), retries (a count) and timeout (90s, 30m, 6h or 1d)",
+            fix="give resources (cpu or gpu), retries (a count), timeout (90s, 30m, 6h or 1d), emits (an event)",
         ) from fault
     return Node(
         address=stage.name,

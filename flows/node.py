@@ -33,20 +33,20 @@ TRANSFER_DELAYS_S = [2.0, 5.0, 15.0, 30.0, 60.0, 60.0, 120.0, 120.0, 300.0, 300.
 
 
 @flow(name="stage")
-def remote_stage(stage: str, commit: str, params: str, lock: str, parent_run: str) -> State:
+def remote_stage(stage: str, commit: str, params: str, lock: str, parent_run: str, again: bool = False) -> State:
     """Run one stage in this node's clone; its entry of dvc.lock, as JSON, is the message of the final state.
 
     commit: what to check out. params, lock: the texts of params.yaml and dvc.lock where the pipeline runs.
-    parent_run: the MLflow run to hang the stage's run under.
+    parent_run: the MLflow run to hang the stage's run under. again: run it, changed or not.
     """
     clone = Path(os.environ.get(CLONE_VARIABLE, ".")).resolve()
-    with open_workspace(clone, parent_run) as workspace:
+    with open_workspace(clone, parent_run, again=again) as workspace:
         check_out(workspace, commit, params, lock)
         inputs = next(node.inputs for node in read_graph(clone, [stage]) if node.address == stage)
         if inputs:
             transfer(workspace, "pull", list(inputs))
         with concurrency(GPU_LIMIT, occupy=1):
-            workspace.dvc("repro", "--single-item", stage)
+            workspace.dvc("repro", "--single-item", *workspace.force, stage)
         transfer(workspace, "push", [stage])
     return Completed(message=json.dumps(lock_entry(clone, stage)))
 

@@ -29,15 +29,16 @@ STAGES_AT_ONCE = 8
 
 
 @flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
-def pipeline(targets: list[str] | None = None, gpu: str | None = None) -> list[State]:
+def pipeline(targets: list[str] | None = None, gpu: str | None = None, again: bool = False) -> list[State]:
     """Bring `targets`, or everything, up to date in the working directory.
 
     targets: stages of dvc.yaml; what they need runs first. gpu: the deployment of `flows.node.remote_stage` that
     stages with `resources: gpu` go to, such as `stage/gpu`; they run here where it is not given.
+    again: run every stage, changed or not.
     """
     root = Path.cwd()
     nodes = read_graph(root, targets or [])
-    with _alone(root), _parent_run() as (parent, states), open_workspace(root, parent) as workspace:
+    with _alone(root), _parent_run() as (parent, states), open_workspace(root, parent, again=again) as workspace:
         futures: dict[str, PrefectFuture[State]] = {}
         for node in nodes:
             upstream = [futures[address] for address in node.upstream]

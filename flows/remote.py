@@ -22,7 +22,7 @@ POLL_S = 2.0
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_remote_stage(node: Node, workspace: Workspace, deployment: str) -> State:
     """Run a stage through `deployment`, a deployment of `flows.node.remote_stage`, unless it is up to date."""
-    if _is_up_to_date(node, workspace):
+    if not workspace.again and _is_up_to_date(node, workspace):
         return Completed(name="Cached", message="nothing that it depends on has changed")
     commit = _committed(workspace)
     if node.upstream:
@@ -34,6 +34,7 @@ def run_remote_stage(node: Node, workspace: Workspace, deployment: str) -> State
         "params": (workspace.root / "params.yaml").read_text(),
         "lock": lock.read_text() if lock.exists() else "",
         "parent_run": workspace.parent_run,
+        "again": workspace.again,
     }
     run: Any = run_deployment(
         deployment,

@@ -23,6 +23,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.states import Completed, State
 
+from flows.events import announce_output
 from flows.graph import Node, lock_entry
 from flows.workspace import Workspace, dvc_command
 from steptool.errors import StepToolError
@@ -74,7 +75,7 @@ def _repro(node: Node, workspace: Workspace) -> State:
         logger.info(line)
 
     timeout = node.schedule.timeout.total_seconds() if node.schedule.timeout else None
-    command = dvc_command("repro", "--single-item", node.address)
+    command = dvc_command("repro", "--single-item", *workspace.force, node.address)
     code = workspace.attempt(*command, on_line=on_line, timeout_s=timeout)
     if code != 0:
         raise _failure(node, code, last)
@@ -103,14 +104,17 @@ def _failure(node: Node, code: int, last: list[str]) -> StageFailed:
 
 
 def publish(node: Node, root: Path) -> None:
-    """The stage's metrics, its pages and what DVC recorded, as artifacts."""
+    """The stage's metrics, its pages and what DVC recorded, as artifacts; and the event that it emits."""
     for path in _files(root, node.metrics, "*.json"):
         rows = [{"metric": name, "value": value} for name, value in _numbers(json.loads(path.read_text()))]
         if rows:
             create_table_artifact(rows, key=_key(node, path.stem), description=f"{path.relative_to(root)}")
     for path in _files(root, node.outputs, "*.html"):
         create_link_artifact(path.resolve().as_uri(), link_text=str(path.relative_to(root)), key=_key(node, path.stem))
-    entry = lock_entry(root, node.address)
+    entry = lock_entry(root, node.address) or {}
+    if node.schedule.emits:
+        for out in entry.get("outs", []):
+            announce_output(node.schedule.emits, out["path"], out["md5"])
     text = f"```json\n{json.dumps(entry, indent=2)}\n```"
     create_markdown_artifact(text, key=_key(node, "lock"), description=f"What dvc.lock says of {node.address}")
 

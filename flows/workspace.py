@@ -24,9 +24,16 @@ class Workspace:
     parent_run: str
     """The MLflow run that the stages' runs hang under."""
     environment: dict[str, str]
+    again: bool = False
+    """Run every stage, changed or not."""
     processes: Processes = field(default_factory=Processes)
     accelerator: threading.Lock = field(default_factory=threading.Lock)
     """Held by a stage that asks for a GPU: one at a time on one machine, whose cores are its stand-in elsewhere."""
+
+    @property
+    def force(self) -> list[str]:
+        """What to give `dvc repro` beside the stage."""
+        return ["--force"] if self.again else []
 
     def attempt(
         self, *command: str, on_line: Callable[[str], None] | None = None, timeout_s: float | None = None
@@ -58,9 +65,9 @@ def dvc_command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def open_workspace(root: Path, parent_run: str) -> Iterator[Workspace]:
+def open_workspace(root: Path, parent_run: str, *, again: bool = False) -> Iterator[Workspace]:
     """A workspace in which nothing runs any more at the end."""
-    workspace = Workspace(root, parent_run, stage_environment(parent_run) | {"PYTHONUNBUFFERED": "1"})
+    workspace = Workspace(root, parent_run, stage_environment(parent_run) | {"PYTHONUNBUFFERED": "1"}, again)
     try:
         yield workspace
     finally:

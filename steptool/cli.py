@@ -34,6 +34,9 @@ QUIET = {
 """No telemetry, no noise; a value that the user set stays."""
 
 Round = Annotated[str, typer.Argument(help="Key of the round in params.yaml, such as r1.")]
+WaitingRun = Annotated[str, typer.Argument(help="Name or id of the flow run; `steptool approvals` lists them.")]
+Decider = Annotated[str, typer.Option(help="Who decides; goes on the receipt.")]
+Reason = Annotated[str, typer.Option(help="Why; goes on the receipt.")]
 
 
 TRAINING = {"sft", "train", "rft"}
@@ -125,11 +128,63 @@ def register() -> None:
 @app.command()
 def promote(
     by: Annotated[str, typer.Option(help="Who promotes; goes on the receipt.")] = os.environ.get("USER", "unknown"),
+    reason: Annotated[str | None, typer.Option(help="Why; needed with `promote.approval: human`.")] = None,
 ) -> None:
     """Make `candidate` the `champion` if it is provably better; exit 1 when it is not."""
     from steptool.stages.promote import promote_candidate
 
-    promote_candidate(by)
+    promote_candidate(by, reason)
+
+
+@app.command()
+def approvals() -> None:
+    """List the promotions that wait for a person, with the numbers of the gate."""
+    from flows.approvals import list_waiting
+
+    list_waiting()
+
+
+@app.command()
+def approve(run: WaitingRun, by: Decider, reason: Reason) -> None:
+    """Let a promotion that waits go on; the evidence is looked at once more."""
+    from flows.approvals import decide
+
+    decide(run, "approved", by, reason)
+
+
+@app.command()
+def reject(run: WaitingRun, by: Decider, reason: Reason) -> None:
+    """Turn down a promotion that waits."""
+    from flows.approvals import decide
+
+    decide(run, "rejected", by, reason)
+
+
+@app.command()
+def deploy() -> None:
+    """Register the deployments of infra/prefect.yaml with the Prefect server at PREFECT_API_URL."""
+    from flows.deploy import deploy as register_deployments
+
+    typer.echo("\n".join(register_deployments()))
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(help="Of the Prefect server.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Of MLflow's pages.")] = 5000,
+) -> None:
+    """Run a Prefect server, a worker and MLflow's pages on this machine until Ctrl-C."""
+    from flows.serve import serve as run_services
+
+    run_services(port, mlflow_port)
+
+
+@app.command()
+def data_arrived(path: Annotated[Path, typer.Argument(help="File or folder that is now in place.")]) -> None:
+    """Announce data made outside of the pipeline, so that a Prefect automation may train on it."""
+    from flows.events import announce_arrival
+
+    announce_arrival(path)
 
 
 @app.command()

@@ -5,10 +5,12 @@ A field's docstring line gives its unit or range where the name does not.
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
@@ -17,6 +19,23 @@ from steptool.errors import ParamsError
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _read_duration(value: object) -> object:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd])", value) if isinstance(value, str) else None
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]]) if match else value
+
+
+def write_duration(value: timedelta) -> str:
+    """`90s`, `30m` or `24h`: the largest of these units that gives a whole number."""
+    seconds = value.total_seconds()
+    unit = next((unit for unit in "hm" if seconds % _UNITS[unit] == 0), "s")
+    return f"{seconds / _UNITS[unit]:g}{unit}"
+
+
+Duration = Annotated[timedelta, BeforeValidator(_read_duration), PlainSerializer(write_duration)]
+"""`90s`, `30m`, `6h` or `1d`; a number is in seconds."""
 
 
 class Section(BaseModel):
@@ -143,6 +162,10 @@ class PromoteParams(Section):
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.0
     min_pass_rate: Fraction = 0.3
     min_finish_rate: Fraction = 0.7
+    approval: Literal["none", "human"] = "none"
+    """human: what passes the gate waits for `steptool approve`."""
+    approval_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(hours=24)
+    """Silence for this long is a rejection."""
 
 
 class TrackingParams(Section):

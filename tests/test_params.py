@@ -93,6 +93,25 @@ def test_a_problem_inside_a_round_is_found(write: Any) -> None:
         load_params(write("rounds:\n  r1: {policy: a, previous: b, polcy: c}\n"))
 
 
+@pytest.mark.parametrize(
+    ("text", "written", "seconds"),
+    [("90s", "90s", 90), ("30m", "30m", 1800), ("24h", "24h", 86400), ("1d", "24h", 86400), ("1.5h", "90m", 5400)],
+)
+def test_durations_are_read_with_their_unit_and_written_back(
+    write: Any, text: str, written: str, seconds: float
+) -> None:
+    promote = load_params(write(f"promote:\n  approval_timeout: {text}\n")).promote
+    assert promote.approval_timeout.total_seconds() == seconds
+    assert promote.model_dump()["approval_timeout"] == written
+    assert type(promote).model_validate_json(promote.model_dump_json()) == promote
+
+
+@pytest.mark.parametrize("text", ["soon", "0s", "-3h", "5 weeks"])
+def test_what_is_no_duration_is_named_with_its_line(write: Any, text: str) -> None:
+    with pytest.raises(ParamsError, match=r"params.yaml:2: promote.approval_timeout: "):
+        load_params(write(f"promote:\n  approval_timeout: {text}\n"))
+
+
 @pytest.mark.parametrize("text", ["", "- 1\n", "just text\n", "3\n"])
 def test_a_file_without_settings_is_refused(write: Any, text: str) -> None:
     with pytest.raises(ParamsError, match="holds no settings"):

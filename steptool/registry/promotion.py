@@ -34,10 +34,25 @@ PREVIOUS = "steptool.previous_champion"
 HISTORY_LENGTH = 100
 
 
+class AlreadyChampion(ModelError):
+    """The version is the champion: there is nothing to decide."""
+
+
+class Approval(Frozen):
+    """What a person said of a version that had passed the gate."""
+
+    outcome: Literal["approved", "rejected", "timed_out"]
+    by: str
+    reason: str
+    at: str
+    """UTC, ISO 8601."""
+
+
 class Receipt(Frozen):
     """Why a model was or was not promoted, in numbers; rates are fractions of the tasks."""
 
-    verdict: Literal["promoted", "refused", "rolled_back"]
+    verdict: Literal["promoted", "refused", "rejected", "rolled_back"]
+    """The evidence refuses, a person rejects."""
     reasons: tuple[str, ...]
     pass_rate: float | None = None
     finish_rate: float | None = None
@@ -46,6 +61,8 @@ class Receipt(Frozen):
     """Candidate minus champion, paired over tasks; None without a comparable champion."""
     bars: PromoteParams | None = None
     """What was asked for."""
+    approval: Approval | None = None
+    """None where no person was asked."""
     model: str = ""
     version: int | None = None
     """The version that the verdict is about; for a rollback, the one that became champion again."""
@@ -107,46 +124,93 @@ def decide(
     )
 
 
+class Gate(Frozen):
+    """What `decide` is asked with: the bars, and the statistics of the comparison."""
+
+    bars: PromoteParams
+    resamples: int
+    confidence: float
+    seed: int
+
+
+def judge(tracking: Tracking, name: str, gate: Gate, *, which: str | int = CANDIDATE, by: str | None = None) -> Receipt:
+    """The verdict on the version `which` of `name` as the evidence stands. Stores and moves nothing.
+
+    Raises ModelError if there is no such version, AlreadyChampion, TrackingError if MLflow cannot be reached.
+    """
+    return _judge(tracking, name, gate, which, by)[0]
+
+
 def promote(
     tracking: Tracking,
     name: str,
-    params: PromoteParams,
+    gate: Gate,
     *,
-    resamples: int,
-    confidence: float,
-    seed: int,
     which: str | int = CANDIDATE,
     by: str | None = None,
+    approval: Approval | None = None,
 ) -> Receipt:
     """Make the version `which` of `name` champion if the evidence allows it.
 
-    The receipt is stored with the version as tags and as an artifact. Raises ModelError if there is
-    no such version or it is champion already, TrackingError if MLflow cannot be reached or somebody
-    else moved the alias meanwhile.
+    The receipt is stored with the version as tags and as an artifact. Raises what `judge` raises, and
+    TrackingError if somebody else moved the alias meanwhile.
     """
     with _one_at_a_time(tracking):
-        version, champion = find_version(tracking, name, which), version_or_none(tracking, name, CHAMPION)
-        if champion is not None and champion.version == version.version:
-            raise ModelError(
-                f"version {version.version} is the champion already",
-                where=f"registered model {name}",
-                fix="`dvc repro register` makes a new candidate",
-            )
-        receipt = decide(
-            load_evaluation(tracking, version),
-            load_evaluation(tracking, champion) if champion else None,
-            params,
-            resamples=resamples,
-            confidence=confidence,
-            seed=seed,
-        )
-        receipt = _signed(receipt, version, champion, by)
+        receipt, version, champion = _judge(tracking, name, gate, which, by)
+        receipt = receipt.model_copy(update={"approval": approval})
         if receipt.promoted:
             past = champions(tracking, name)
             _write_history(tracking, name, [*past, int(version.version)])
             _move_champion(tracking, name, champion, version)
         _store(tracking, version, receipt)
     return receipt
+
+
+def reject(tracking: Tracking, proposed: Receipt, approval: Approval) -> Receipt:
+    """Store that a person, or silence, turned down what `judge` would have promoted; the numbers shown are kept.
+
+    Raises AlreadyChampion if the version was made champion some other way meanwhile.
+    """
+    with _one_at_a_time(tracking):
+        version = find_version(tracking, proposed.model, proposed.version or CANDIDATE)
+        champion = version_or_none(tracking, proposed.model, CHAMPION)
+        _check_not_champion(version, champion)
+        receipt = proposed.model_copy(
+            update={"verdict": "rejected", "reasons": (approval.reason,), "approval": approval}
+        )
+        receipt = _signed(receipt, version, champion, approval.by)
+        _store(tracking, version, receipt)
+    return receipt
+
+
+def _judge(
+    tracking: Tracking, name: str, gate: Gate, which: str | int, by: str | None
+) -> tuple[Receipt, ModelVersion, ModelVersion | None]:
+    version, champion = find_version(tracking, name, which), version_or_none(tracking, name, CHAMPION)
+    _check_not_champion(version, champion)
+    receipt = decide(
+        load_evaluation(tracking, version),
+        load_evaluation(tracking, champion) if champion else None,
+        gate.bars,
+        resamples=gate.resamples,
+        confidence=gate.confidence,
+        seed=gate.seed,
+    )
+    return _signed(receipt, version, champion, by), version, champion
+
+
+def _check_not_champion(version: ModelVersion, champion: ModelVersion | None) -> None:
+    if champion is not None and champion.version == version.version:
+        raise AlreadyChampion(
+            f"version {version.version} is the champion already",
+            where=f"registered model {version.name}",
+            fix="`dvc repro register` makes a new candidate",
+        )
+
+
+def has_verdict(tracking: Tracking, name: str, which: str | int = CANDIDATE) -> bool:
+    """Was the version promoted, refused, rejected or rolled back to before? Raises ModelError if there is none."""
+    return VERDICT in find_version(tracking, name, which).tags
 
 
 def rollback(tracking: Tracking, name: str, *, reason: str, by: str | None = None) -> Receipt:

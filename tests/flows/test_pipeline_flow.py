@@ -91,3 +91,27 @@ def test_stage_past_its_timeout_fails(workspace: Workspace, monkeypatch: pytest.
     states = run(root, monkeypatch)
     assert states["slow"].name == "TimedOut"
     assert time.monotonic() - started < 60
+
+
+def test_stage_that_emits_says_what_it_made_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = workspace({"s": stage("echo 1 > new.txt", "new.txt", emits="steptool.data.new")})
+    run(root, monkeypatch)
+    assert {state.name for state in run(root, monkeypatch).values()} == {"Cached"}
+    wanted = {"filter": {"event": {"name": ["steptool.data.new"]}}}
+    deadline = time.monotonic() + 60
+    with get_client(sync_client=True) as client:
+        while not (events := client.request("POST", "/events/filter", json=wanted).json()["events"]):
+            assert time.monotonic() < deadline, "no event arrived"
+            time.sleep(0.5)
+    (event,) = events
+    assert event["resource"]["prefect.resource.id"] == "steptool.data.new.txt"
+    assert event["resource"]["steptool.origin"] == "stage"
+    assert event["resource"]["steptool.content-hash"] == "b026324c6904b2a9cb4b88d6d61c81d1"  # md5 of "1\n"
+    assert any(related["prefect.resource.id"].startswith("prefect.flow-run.") for related in event["related"])
+
+
+def test_again_runs_what_has_not_changed(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = workspace({"a": stage("echo x >> runs; echo 1 > a.txt", "a.txt")})
+    run(root, monkeypatch)
+    pipeline(again=True)
+    assert (root / "runs").read_text() == "x\nx\n"

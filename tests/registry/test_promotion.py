@@ -22,7 +22,20 @@ from steptool.evaluation.metrics import Evaluation
 from steptool.params import PromoteParams
 from steptool.registry import promotion
 from steptool.registry.models import CHAMPION, attach_evaluation, load_registered, register, version_or_none
-from steptool.registry.promotion import HISTORY, Receipt, champions, decide, promote, rollback
+from steptool.registry.promotion import (
+    HISTORY,
+    AlreadyChampion,
+    Approval,
+    Gate,
+    Receipt,
+    champions,
+    decide,
+    has_verdict,
+    judge,
+    promote,
+    reject,
+    rollback,
+)
 from steptool.registry.tracking import Tracking
 
 Build = Callable[..., Evaluation]
@@ -38,7 +51,7 @@ def champion_of(tracking: Tracking) -> int | None:
 
 def promoted(tracking: Tracking, which: int | str = "candidate", **changes: object) -> Receipt:
     bars = BARS.model_copy(update=changes)
-    return promote(tracking, "agent", bars, which=which, by="ada", **STATISTICS)
+    return promote(tracking, "agent", Gate(bars=bars, **STATISTICS), which=which, by="ada")
 
 
 def test_the_first_champion_needs_only_the_absolute_bars(evaluation_of: Build) -> None:
@@ -141,6 +154,32 @@ def test_promoting_the_champion_or_nothing_is_an_error(
     promoted(tracking)
     with pytest.raises(ModelError, match="champion already"):
         promoted(tracking)
+
+
+def test_a_rejection_keeps_the_numbers_and_says_who_and_why(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    register_as("r1", evaluation_of("1111111111"))
+    proposed = judge(tracking, "agent", Gate(bars=BARS, **STATISTICS))
+    assert proposed.promoted
+    assert not has_verdict(tracking, "agent"), "judging stores nothing"
+    answer = Approval(outcome="rejected", by="bob", reason="it loops", at="2026-01-02T03:04:05+00:00")
+    receipt = reject(tracking, proposed, answer)
+    assert (receipt.verdict, receipt.reasons, receipt.by) == ("rejected", ("it loops",), "bob")
+    assert (receipt.pass_rate, receipt.approval) == (1.0, answer)
+    assert champion_of(tracking) is None
+    tags = tracking.client.get_model_version("agent", "1").tags
+    assert Receipt.model_validate_json(tags["steptool.receipt"]) == receipt
+    assert has_verdict(tracking, "agent")
+
+
+def test_a_champion_cannot_be_rejected(tracking: Tracking, evaluation_of: Build, register_as: RegisterAs) -> None:
+    register_as("r1", evaluation_of("1111111111"))
+    proposed = judge(tracking, "agent", Gate(bars=BARS, **STATISTICS))
+    promoted(tracking)
+    with pytest.raises(AlreadyChampion, match="version 1 is the champion already"):
+        reject(tracking, proposed, Approval(outcome="rejected", by="bob", reason="late", at=""))
+    assert tracking.client.get_model_version("agent", "1").tags["steptool.verdict"] == "promoted"
 
 
 def test_rollback_walks_back_through_the_champions(

@@ -1,0 +1,32 @@
+"""What a schedule or new data starts: the whole graph, then the proposal of the candidate that came out."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.states import Completed, State
+
+from flows.approvals import server, waiting
+from flows.pipeline import pipeline
+from steptool.stages.promote import Proposals
+
+PROMOTE = "promotion/promote"
+
+
+@flow(name="improve", persist_result=False)
+def improve(gpu: str | None = None, again: bool = False) -> State:
+    """Bring everything up to date; run `promotion/promote` unless the candidate has its verdict or waits for it.
+
+    gpu, again: see `flows.pipeline.pipeline`. The promotion is a flow run of its own: it may wait for days.
+    """
+    pipeline(None, gpu, again)
+    proposals = Proposals()
+    if proposals.is_judged():
+        return Completed(name="Unchanged", message="the candidate has its verdict")
+    version = proposals.judge().version
+    with server() as client:
+        if any(proposal.receipt.version == version for _, proposal in waiting(client)):
+            return Completed(name="Unchanged", message=f"version {version} waits for a decision already")
+    run: FlowRun = run_deployment(PROMOTE, timeout=0, as_subflow=False)
+    return Completed(name="Proposed", message=f"version {version}, by flow run {run.name}")
