@@ -116,6 +116,9 @@ class TrainParams(Section):
     clip_high: Annotated[float, Field(gt=0)] = 4.0
     dual_clip: Annotated[float, Field(gt=1)] = 3.0
     kl_in: Literal["none", "reward", "loss"] = "loss"
+    kl_to: Literal["start", "reference"] = "start"
+    """The policy that the round starts from, as PPO's penalty form has it (arXiv 1707.06347, 4), or the one before
+    all rounds. In the loss, the divergence from it is exact, over the whole vocabulary."""
     kl_coef: Annotated[float, Field(ge=0)] = 1.0
     kl_clamp: Annotated[float, Field(gt=0)] = 5.0
     """Bound on the log-ratio to the reference in the reward, in nats."""
@@ -142,6 +145,8 @@ class TrainParams(Section):
     def _kl_belongs_somewhere(self) -> TrainParams:
         if (self.kl_in == "none") != (self.kl_coef == 0):
             raise ValueError("kl_coef is above 0 exactly when kl_in is reward or loss")
+        if self.kl_in == "reward" and self.kl_to == "start":
+            raise ValueError("kl_in: reward needs kl_to: reference; what was sampled is 0 away from where it started")
         return self
 
 

@@ -83,6 +83,8 @@ def test_all_problems_come_together(write: Any) -> None:
 def test_a_rule_between_two_settings_is_reported_at_their_section(write: Any) -> None:
     with pytest.raises(ParamsError, match=r"params\.yaml:2: train: kl_coef is above 0 exactly when"):
         load_params(write("seed: 1\ntrain:\n  kl_in: none\n"))
+    with pytest.raises(ParamsError, match="needs kl_to: reference"):
+        load_params(write("seed: 1\ntrain:\n  kl_in: reward\n"))
     assert TrainParams(kl_in="loss", kl_coef=0.1).kl_coef == 0.1
 
 

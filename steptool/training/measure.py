@@ -122,13 +122,14 @@ def measure(policy: PolicyWithValue, batch: Batch, lower: LowerCache, *, referen
 
 def prepare(policy: PolicyWithValue, batch: Batch, params: TrainParams, lower: LowerCache) -> dict[str, Tensor]:
     """Steps 1 to 3: everything that the objective holds fixed, as flat tensors."""
-    before = measure(policy, batch, lower, reference=params.kl_in != "none")
+    before = measure(policy, batch, lower, reference=params.kl_in != "none" and params.kl_to == "reference")
     fixed = {"old_logprobs": before.logprobs, "entropy": before.entropy}
     penalties = torch.zeros(batch.tokens)
-    if before.reference is not None and before.reference_features is not None:
-        fixed["reference_features"] = before.reference_features
-        if params.kl_in == "reward":
-            penalties = params.kl_coef * losses.kl_k1(before.logprobs, before.reference, params.kl_clamp)
+    if params.kl_in == "reward" and before.reference is not None:
+        penalties = params.kl_coef * losses.kl_k1(before.logprobs, before.reference, params.kl_clamp)
+    if params.kl_in == "loss":
+        anchor = before.features if before.reference_features is None else before.reference_features
+        fixed["reference_features"] = anchor
     if params.baseline != "critic":
         fixed["advantages"] = against_siblings(batch, penalties, params)
     else:

@@ -134,9 +134,8 @@ class PpoObjective:
         stats["policy_loss"] = loss.detach()
         if output.divergence is not None:
             kl = losses.weighted_mean(output.divergence, weights, denominator)
-            stats["kl_to_reference"] = kl.detach()
-            if p.kl_in == "loss":
-                loss = loss + p.kl_coef * kl
+            stats[f"kl_to_{p.kl_to}"] = kl.detach()
+            loss = loss + p.kl_coef * kl
         if self.targets is not None and self.states is not None:
             values, targets, states = self.head(output.features), of(self.targets), of(self.states)
             value_loss = losses.value_loss(values, targets, states, denominator)

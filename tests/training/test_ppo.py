@@ -81,6 +81,25 @@ def test_first_step_has_ratio_one_and_nothing_clipped(
     assert logged[0]["approx_kl"] == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("kl_to", ["start", "reference"])
+def test_divergence_is_from_where_the_round_starts_or_from_before_all_rounds(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams, kl_to: str
+) -> None:
+    """The policy starts away from its reference. A strong penalty keeps it where it started, or draws it back."""
+    logged: list[dict[str, float]] = []
+    params = train_params.model_copy(
+        update={"kl_in": "loss", "kl_to": kl_to, "kl_coef": 30.0, "epochs": 8, "minibatches": 1, "row_tokens": 512}
+    )
+    train_ppo(make_policy(), group, final_rewards(group), params, seed=1, on_metrics=lambda _, m: logged.append(m))
+    found = [metrics[f"kl_to_{kl_to}"] for metrics in logged]
+    if kl_to == "start":
+        assert found[0] == pytest.approx(0, abs=1e-6)
+        assert max(found) < 0.2
+    else:
+        assert found[0] > 0.05
+        assert found[-1] < 0.7 * found[0]
+
+
 class Killed(Exception):
     pass
 
@@ -264,7 +283,7 @@ def test_warm_up_explains_returns_that_depend_on_the_prompt(
         {"baseline": "attempts"},
         {"baseline": "branches"},
         {"credit": "step"},
-        {"kl_in": "reward", "kl_coef": 0.01},
+        {"kl_in": "reward", "kl_to": "reference", "kl_coef": 0.01},
         {"kl_in": "loss", "kl_coef": 0.01},
     ],
 )
