@@ -33,7 +33,7 @@ def main() -> None:
             for name, policy in policies.items():
                 if sampler.policy.name != str(policy):
                     sampler.load(policy)
-                evaluations.append(_evaluate(params, name, sampler, tasks, running.out))
+                evaluations.append(evaluate_policy(params, name, sampler, tasks, running.out))
                 running.run.summary({f"{name}.{key}": value for key, value in evaluations[-1].summary().items()})
         comparisons = _compare(params, evaluations)
         write_json(running.out / COMPARISONS, [c.model_dump(mode="json") for c in comparisons])
@@ -41,7 +41,7 @@ def main() -> None:
         running.says(f"{len(evaluations)} policies on {len(tasks)} {split} tasks")
 
 
-def _evaluate(params: Params, name: str, sampler: Sampler, tasks: list[Task], out: Path) -> Evaluation:
+def evaluate_policy(params: Params, name: str, sampler: Sampler, tasks: list[Task], out: Path) -> Evaluation:
     wanted = params.evaluate
     sampling = sampling_of(params).model_copy(update={"temperature": wanted.temperature, "top_p": 1.0})
     trajectories = sampler.attempts(tasks, sampling, wanted.attempts, what=f"evaluate {name}")

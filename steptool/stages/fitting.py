@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from steptool.stages.common import WORK, Stage
@@ -14,6 +15,7 @@ class Fitting:
     """The record of one training; `label` names its checkpoints."""
 
     def __init__(self, running: Stage, label: str) -> None:
+        self._label = label
         self.checkpoint_dir: Path = WORK / "checkpoints" / f"{label}-{content_hash(running.determines)}"
         self.steps: list[dict[str, float]] = []
         self._running = running
@@ -27,3 +29,8 @@ class Fitting:
         model.save(self._running.out)
         write_json(self._running.out / "training.json", {"summary": summary, "steps": self.steps})
         self._running.run.summary(summary)
+
+    def forget(self) -> None:
+        """Remove the checkpoints of this training, those of earlier settings too, once its output is in place."""
+        for folder in self.checkpoint_dir.parent.glob(f"{self._label}-*"):
+            shutil.rmtree(folder)

@@ -34,3 +34,4 @@ def main() -> None:
         running.says(
             f"RFT on {summary['solved']:.0f} solved of {len(scored)} trajectories, {len(fitting.steps)} updates"
         )
+    fitting.forget()

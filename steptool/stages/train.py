@@ -36,3 +36,4 @@ def main(round: str) -> None:
         )
         fitting.save(model, summary)
         running.says(f"PPO on {len(scored)} trajectories, {len(fitting.steps)} updates")
+    fitting.forget()
