@@ -26,7 +26,7 @@ SECTIONS = {"ppo": "train", "rft": "rft"}
 
 
 def with_settings(params: Params, variant: str) -> tuple[str, Params]:
-    """`arm:key=value,…` as the arm and its params. Keys are those of `train` or `rft`; `reward.alpha` reaches others."""
+    """`arm:key=value,…` as the arm and its params: keys of `train` or `rft`, or others with their section."""
     arm, _, rest = variant.partition(":")
     if arm not in SECTIONS:
         raise InputError(f"no arm {arm!r}", where=variant, fix=f"begin it with one of {', '.join(SECTIONS)}")
@@ -34,7 +34,7 @@ def with_settings(params: Params, variant: str) -> tuple[str, Params]:
     for pair in filter(None, rest.split(",")):
         key, _, value = pair.partition("=")
         section, _, name = key.rpartition(".")
-        data[section or SECTIONS[arm]][name] = YAML(typ="safe").load(value)
+        data.setdefault(section or SECTIONS[arm], {})[name] = YAML(typ="safe").load(value)
     return arm, parse_params(Path(variant), data)
 
 

@@ -239,7 +239,7 @@ def _step_charts(data: ReportData, colour: Mapping[str, str]) -> list[LineChart]
     charts = []
     for key, title, note in (
         ("reward_by_step", "Reward by step", "mean over the round's trajectories"),
-        ("advantage_by_step", "Advantage by step", "before whitening"),
+        ("advantage_by_step", "Advantage by step", "mean size a token: how much is decided there"),
     ):
         series = [
             Series(

@@ -176,6 +176,9 @@ def summary(batch: Batch, measured: dict[str, Tensor]) -> dict[str, float]:
 
 
 def advantage_by_step(batch: Batch, advantages: Tensor) -> dict[str, float]:
-    """Mean advantage of the tokens of the first, second, … step, before whitening."""
+    """Mean size of the advantages of the first, second, … step's tokens, before whitening: how much is decided there.
+
+    Their mean says nothing: over siblings that share a history it is 0.
+    """
     steps = torch.cat([batch.step_ids(i) for i in range(len(batch.episodes))])
-    return {f"advantage_step_{k + 1}": float(advantages[steps == k].mean()) for k in range(int(steps.max()) + 1)}
+    return {f"advantage_step_{k + 1}": float(advantages[steps == k].abs().mean()) for k in range(int(steps.max()) + 1)}

@@ -1,0 +1,23 @@
+"""What can be tested of the benchmarks without running them."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.variants import with_settings
+from steptool.errors import InputError, ParamsError
+from steptool.params import load_params
+
+
+def test_a_variant_sets_its_arms_section_or_the_one_that_it_names() -> None:
+    before = load_params()
+    arm, params = with_settings(before, "ppo:kl_coef=0.5,baseline=attempts,reward.alpha=0.4")
+    assert (arm, params.train.kl_coef, params.train.baseline, params.reward.alpha) == ("ppo", 0.5, "attempts", 0.4)
+    assert with_settings(before, "rft:epochs=3")[1].rft.epochs == 3
+    assert with_settings(before, "ppo")[1] == before
+
+
+@pytest.mark.parametrize("variant", ["dpo", "ppo:nonsense=1", "ppo:epochs=many", "ppo:elsewhere.x=1"])
+def test_a_variant_that_means_nothing_is_refused(variant: str) -> None:
+    with pytest.raises((InputError, ParamsError)):
+        with_settings(load_params(), variant)
