@@ -11,6 +11,7 @@ into `Crashed`: too slow to stop a stage within 10 s, and the node could not wat
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +22,11 @@ from uuid import UUID
 import httpx
 from prefect import get_run_logger
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.states import Cancelled, Crashed, State
 
-BEAT_S = 1.0
-READS = 3
-"""A count must have stood still for so many answers: on a slow API, time alone says little."""
+BEAT_S = 0.7
+READS = 6
+"""A count must have stood still for so many answers: where the API is slow, the other side's beats are slow too."""
 ORCHESTRATOR, NODE = "steptool.orchestrator", "steptool.node"
 
 
@@ -69,13 +71,13 @@ class Pulse:
 
 
 @contextmanager
-def watched(run_id: UUID, lost_s: float, stop: Callable[[], None]) -> Iterator[list[str]]:
+def watched(run_id: UUID, lost_s: float, stop: Callable[[], None]) -> Iterator[list[State]]:
     """On the node: beat while the block runs, and call `stop` once the run is not wanted any more.
 
     That is when it was cancelled or given up, or when the orchestrator has been silent for `lost_s`. The list then
-    holds the reason.
+    holds the state to end in; `Crashed` tells an orchestrator that was only slow to ask again.
     """
-    reasons: list[str] = []
+    ends: list[State] = []
     done = threading.Event()
     logger = get_run_logger()
 
@@ -83,25 +85,25 @@ def watched(run_id: UUID, lost_s: float, stop: Callable[[], None]) -> Iterator[l
         with get_client(sync_client=True) as client:
             pulse = Pulse(client, run_id, mine=NODE, theirs=ORCHESTRATOR)
             while not done.is_set():
-                if reason := _unwanted(pulse.beat(), pulse, lost_s):
-                    reasons.append(reason)
-                    logger.warning("%s; stopping", reason)
+                if end := _unwanted(pulse.beat(), pulse, lost_s):
+                    ends.append(end)
+                    logger.warning("%s; stopping", end.message)
                     stop()
                     return
                 done.wait(BEAT_S)
 
-    thread = threading.Thread(target=watch, name="heartbeat", daemon=True)
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(watch,), name="heartbeat", daemon=True)
     thread.start()
     try:
-        yield reasons
+        yield ends
     finally:
         done.set()
         thread.join()
 
 
-def _unwanted(run: Any, pulse: Pulse, lost_s: float) -> str:
+def _unwanted(run: Any, pulse: Pulse, lost_s: float) -> State | None:
     if run is not None and run.state is not None and (run.state.is_cancelling() or run.state.is_final()):
-        return f"this run was set to {run.state.name}"
+        return Cancelled(message=f"this run was set to {run.state.name}: {run.state.message}")
     if pulse.silence_s > lost_s:
-        return f"the orchestrator has been silent for {pulse.silence_s:.0f} s"
-    return ""
+        return Crashed(message=f"the orchestrator has been silent for {pulse.silence_s:.0f} s")
+    return None

@@ -28,7 +28,7 @@ from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
-from prefect.states import Cancelled, Completed, Failed, State
+from prefect.states import Completed, Failed, State
 
 from flows.graph import LOCK, lock_entry, read_graph
 from flows.heartbeat import watched
@@ -36,7 +36,6 @@ from flows.process import Stopped
 from flows.stage import StageFailed, repro
 from flows.transfer import transfer
 from flows.workspace import Workspace, alone, open_workspace
-from steptool.errors import StepToolError
 from steptool.storage import write_bytes
 
 CLONE_VARIABLE = "STEPTOOL_CLONE"
@@ -60,14 +59,14 @@ def remote_stage(stage: str, commit: str, params: str, lock: str, parent_run: st
     clone = Path(os.environ.get(CLONE_VARIABLE, ".")).resolve()
     with (
         open_workspace(clone, parent_run) as workspace,
-        watched(flow_run.id, ORCHESTRATOR_LOST_S, workspace.processes.stop) as reasons,
+        watched(flow_run.id, ORCHESTRATOR_LOST_S, workspace.processes.stop) as ends,
     ):
         try:
             with alone(clone, workspace.processes.pause):
                 _run(workspace, stage, commit, params, lock)
                 return Completed(message=json.dumps(lock_entry(clone, stage)))
         except Stopped:
-            return Cancelled(message=", ".join(reasons))
+            return ends[0]
         except StageFailed as fault:
             return Failed(
                 name="Failed" if fault.stage_code is None else f"Exit {fault.stage_code}", message=fault.found

@@ -8,9 +8,9 @@ Git, the Prefect API and the S3 server are all that they share.
 
 from __future__ import annotations
 
+import contextvars
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,16 +26,18 @@ from filelock import FileLock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.settings import PREFECT_API_URL
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.node import remote_stage
 from flows.pipeline import pipeline
+from flows.services import Services
 from tests.flows.conftest import dvc, sh
 from tests.flows.network import Proxy
 from tests.flows.test_process import gone, wait_for
+from tests.flows.test_services import needs_postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), needs_postgres]
+SETTINGS = {"PREFECT_API_URL": PREFECT_API_URL, "PREFECT_API_AUTH_STRING": PREFECT_API_AUTH_STRING}
 ROOT = Path(__file__).parents[2]
 Workspace = Callable[[dict[str, object]], Path]
 Popen = subprocess.Popen[bytes]
@@ -44,37 +46,41 @@ START_S = 120
 MB = 1_000_000
 
 
-@pytest.fixture(scope="module", autouse=True)
-def server() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS", "2")
-        patch.setenv("AWS_ACCESS_KEY_ID", "any")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-        with prefect_test_harness(server_startup_timeout=180):
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    """PostgreSQL, the S3 server and a Prefect server on it, whose settings hold in this process too."""
+    made = Services(tmp_path_factory.mktemp("services"), durable=False)
+    try:
+        for name in ("postgres", "store", "prefect"):
+            made.start(name)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            temporary_settings({setting: made.environment()[name] for name, setting in SETTINGS.items()}),
+        ):
+            for name, value in made.environment().items():
+                if not name.startswith("MLFLOW"):
+                    patch.setenv(name, value)
             with get_client(sync_client=True) as client:
                 client.create_work_pool(WorkPoolCreate(name="gpu", type="process"))
             remote_stage.from_source(str(ROOT), "flows/node.py:remote_stage").deploy(
                 "gpu", work_pool_name="gpu", print_next_steps=False
             )
-            yield
+            yield made
+    finally:
+        made.stop_all()
 
 
 class Site:
     """The orchestrator's workspace, an S3 server, and nodes that come and go."""
 
-    def __init__(self, root: Path, base: Path, stack: ExitStack) -> None:
-        self.root, self.base, self._stack = root, base, stack
-        self.bucket = base / "buckets" / "data"
-        self.bucket.mkdir(parents=True)
-        port = free_port()
-        store = [sys.executable, "-m", "localbucket", str(self.bucket.parent), "--port", str(port)]
-        stack.enter_context(running(store, base, os.environ))
-        wait_for(lambda: answers(port), START_S)
-        self.network = Proxy(("127.0.0.1", port))
+    def __init__(self, services: Services, root: Path, base: Path, stack: ExitStack) -> None:
+        self.services, self.root, self.base, self._stack = services, root, base, stack
+        self.bucket = services.folder / "store" / "dvc" / base.name
+        self.network = Proxy(("127.0.0.1", services.ports["store"]))
         stack.callback(self.network.close)
         (root / "params.yaml").write_text("seed: 17\n")
-        dvc(root, "remote", "add", "-d", "shared", "s3://data")
-        dvc(root, "remote", "modify", "shared", "endpointurl", f"http://127.0.0.1:{port}")
+        dvc(root, "remote", "add", "-d", "shared", f"s3://dvc/{base.name}")
+        dvc(root, "remote", "modify", "shared", "endpointurl", services.environment()["AWS_ENDPOINT_URL"])
         sh(root, "git", "add", "-A")
         sh(root, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all")
 
@@ -91,18 +97,17 @@ class Site:
             "PYTHONPATH": str(ROOT),
             "HOME": str(home),
             "STEPTOOL_CLONE": str(clone),
-            "PREFECT_API_URL": str(PREFECT_API_URL.value()),
             "PREFECT_WORKER_QUERY_SECONDS": "1",
-            "AWS_ACCESS_KEY_ID": "any",
-            "AWS_SECRET_ACCESS_KEY": "any",
+            **{name: value for name, value in self.services.environment().items() if "ENDPOINT" not in name},
         }
+        own = {name: value for name, value in own.items() if not name.startswith("MLFLOW")}
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--name", name]
         worker = self._stack.enter_context(running(command, home, own))
         wait_for(lambda: name in online_workers(), START_S)
         return clone, worker
 
     def run_pipeline(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, State]:
-        """In this process; the final state of every stage's task, by its name. A run on a node is a task too: without."""
+        """In this process; the final state of every stage's task, by its name."""
         monkeypatch.chdir(self.root)
         state = pipeline(gpu="stage/gpu", return_state=True)
         with get_client(sync_client=True) as client:
@@ -130,16 +135,6 @@ def kill(pid: int) -> None:
         return
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def online_workers() -> set[str]:
     with get_client(sync_client=True) as client:
         return {worker.name for worker in client.read_workers_for_work_pool("gpu") if worker.status == "ONLINE"}
@@ -152,10 +147,10 @@ def runs_of(stage: str) -> list[FlowRun]:
 
 
 @pytest.fixture
-def site(tmp_path: Path, workspace: Workspace) -> Iterator[Callable[[dict[str, object]], Site]]:
+def site(services: Services, tmp_path: Path, workspace: Workspace) -> Iterator[Callable[[dict[str, object]], Site]]:
     """Make one from the stages of a dvc.yaml."""
     with ExitStack() as stack:
-        yield lambda stages: Site(workspace(stages), tmp_path, stack)
+        yield lambda stages: Site(services, workspace(stages), tmp_path, stack)
 
 
 def gpu(cmd: str, out: str, deps: list[str] | None = None, **meta: object) -> dict[str, object]:
@@ -205,8 +200,7 @@ def test_stage_on_a_node_ends_within_ten_seconds_of_its_orchestrator(
     made = site({name: gpu(f"echo $$ > {pid}; sleep 600; touch long", "long")})
     clone, _ = made.start_node("node")
     script = "from flows.pipeline import pipeline; pipeline(gpu='stage/gpu')"
-    own = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    with running([sys.executable, "-c", script], made.root, own) as orchestrator:
+    with running([sys.executable, "-c", script], made.root, os.environ | {"PYTHONPATH": str(ROOT)}) as orchestrator:
         wait_for(lambda: pid.exists() and pid.read_text().strip(), START_S)
         time.sleep(2)  # both sides have heard of each other
         os.kill(orchestrator.pid, number)
@@ -215,7 +209,8 @@ def test_stage_on_a_node_ends_within_ten_seconds_of_its_orchestrator(
         print(f"the stage was gone after {time.monotonic() - ended:.1f} s")
         wait_for(lambda: all(run.state and run.state.is_final() for run in runs_of(name)), 30)
         orchestrator.wait(30)
-    assert [run.state.name for run in runs_of(name) if run.state] == ["Cancelled"]
+    expected = "Cancelled" if number == signal.SIGTERM else "Crashed"
+    assert [run.state.name for run in runs_of(name) if run.state] == [expected]
     assert not [p.pid for p in psutil.process_iter() if _works_in(p, clone)], "no orphan"
     for folder in (clone, made.root):
         FileLock(folder / ".steptool" / "pipeline.lock").acquire(timeout=1).lock.release()
@@ -251,7 +246,7 @@ def test_stage_of_a_node_that_died_runs_on_another_and_gets_its_slot(
         made.start_node("second")
 
     failures: list[BaseException] = []
-    thread = threading.Thread(target=lambda: _collect(kill_and_replace, failures))
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(_collect, kill_and_replace, failures))
     thread.start()
     states = made.run_pipeline(monkeypatch)
     thread.join()
