@@ -39,7 +39,7 @@ export HF_HUB_OFFLINE ?= 1
 # Commands that steptool starts (dvc, and the stages through it) are the ones in .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-slow lint format lock services doctor clean
+.PHONY: help setup run test test-slow chaos lint format lock services doctor clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -71,6 +71,11 @@ test: $(STAMP)  ## the quick tests
 
 test-slow: $(STAMP)  ## all tests, those with a real engine, server or pipeline too
 	$(BIN)/python -m pytest
+
+N ?= 20
+SEED ?= 1
+chaos: $(STAMP)  ## kill -9 of everything a pipeline stands on: make chaos N=20 SEED=1
+	STEPTOOL_CHAOS_ROUNDS=$(N) STEPTOOL_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/chaos -s
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

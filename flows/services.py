@@ -65,12 +65,13 @@ class Services:
     """All services, in the order in which they need each other. Their state is under `folder`.
 
     `durable` False leaves syncing to the disk to the system: what is killed loses nothing, a power cut may.
+    `ports` are wanted at the first start; 0 takes any.
     """
 
-    def __init__(self, folder: Path = FOLDER, *, durable: bool = True) -> None:
+    def __init__(self, folder: Path = FOLDER, *, durable: bool = True, ports: Mapping[str, int] = PORTS) -> None:
         self.folder, self.durable = folder.resolve(), durable
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.ports = self._ports()
+        self.ports = self._ports(ports)
         self.table = {service.name: service for service in _table(self)}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -155,10 +156,10 @@ class Services:
         _write_private(path, "".join(f"export {name}={value}\n" for name, value in self.environment().items()))
         return path
 
-    def _ports(self) -> dict[str, int]:
+    def _ports(self, wanted: Mapping[str, int]) -> dict[str, int]:
         path = self.folder / "ports.json"
         if not path.exists():
-            write_bytes(path, json.dumps({name: _free_port(port) for name, port in PORTS.items()}).encode())
+            write_bytes(path, json.dumps({name: _free_port(port) for name, port in wanted.items()}).encode())
         ports: dict[str, int] = json.loads(path.read_text())
         return ports
 

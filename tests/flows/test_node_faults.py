@@ -11,133 +11,35 @@ from __future__ import annotations
 import contextvars
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 import pytest
 from filelock import FileLock
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.actions import WorkPoolCreate
-from prefect.client.schemas.objects import FlowRun, State
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.client.schemas.objects import FlowRun
 
-from flows.node import remote_stage
-from flows.pipeline import pipeline
 from flows.services import Services
-from tests.flows.conftest import dvc, sh
-from tests.flows.network import Proxy
+from tests.flows.conftest import dvc
+from tests.flows.site import ROOT, START_S, Site, gpu, kill, running, team
 from tests.flows.test_process import gone, wait_for
 from tests.flows.test_services import needs_postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), needs_postgres]
-SETTINGS = {"PREFECT_API_URL": PREFECT_API_URL, "PREFECT_API_AUTH_STRING": PREFECT_API_AUTH_STRING}
-ROOT = Path(__file__).parents[2]
 Workspace = Callable[[dict[str, object]], Path]
-Popen = subprocess.Popen[bytes]
-START_S = 120
-"""For a process to import Prefect and answer, on a busy machine."""
 MB = 1_000_000
 
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    """PostgreSQL, the S3 server and a Prefect server on it, whose settings hold in this process too."""
-    made = Services(tmp_path_factory.mktemp("services"), durable=False)
-    try:
-        for name in ("postgres", "store", "prefect"):
-            made.start(name)
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            temporary_settings({setting: made.environment()[name] for name, setting in SETTINGS.items()}),
-        ):
-            for name, value in made.environment().items():
-                if not name.startswith("MLFLOW"):
-                    patch.setenv(name, value)
-            with get_client(sync_client=True) as client:
-                client.create_work_pool(WorkPoolCreate(name="gpu", type="process"))
-            remote_stage.from_source(str(ROOT), "flows/node.py:remote_stage").deploy(
-                "gpu", work_pool_name="gpu", print_next_steps=False
-            )
-            yield made
-    finally:
-        made.stop_all()
-
-
-class Site:
-    """The orchestrator's workspace, an S3 server, and nodes that come and go."""
-
-    def __init__(self, services: Services, root: Path, base: Path, stack: ExitStack) -> None:
-        self.services, self.root, self.base, self._stack = services, root, base, stack
-        self.bucket = services.folder / "store" / "dvc" / base.name
-        self.network = Proxy(("127.0.0.1", services.ports["store"]))
-        stack.callback(self.network.close)
-        (root / "params.yaml").write_text("seed: 17\n")
-        dvc(root, "remote", "add", "-d", "shared", f"s3://dvc/{base.name}")
-        dvc(root, "remote", "modify", "shared", "endpointurl", services.environment()["AWS_ENDPOINT_URL"])
-        sh(root, "git", "add", "-A")
-        sh(root, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all")
-
-    def start_node(self, name: str) -> tuple[Path, subprocess.Popen[bytes]]:
-        """Its clone, and its worker, which is online."""
-        home, clone = self.base / name, self.base / name / "clone"
-        home.mkdir()
-        sh(home, "git", "clone", "-q", str(self.root), str(clone))
-        through_the_network = f"http://127.0.0.1:{self.network.port}"
-        dvc(clone, "remote", "modify", "--local", "shared", "endpointurl", through_the_network)
-        dvc(clone, "remote", "modify", "--local", "shared", "jobs", "1")
-        own = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            "HOME": str(home),
-            "STEPTOOL_CLONE": str(clone),
-            "PREFECT_WORKER_QUERY_SECONDS": "1",
-            **{name: value for name, value in self.services.environment().items() if "ENDPOINT" not in name},
-        }
-        own = {name: value for name, value in own.items() if not name.startswith("MLFLOW")}
-        command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "gpu", "--name", name]
-        worker = self._stack.enter_context(running(command, home, own))
-        wait_for(lambda: name in online_workers(), START_S)
-        return clone, worker
-
-    def run_pipeline(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, State]:
-        """In this process; the final state of every stage's task, by its name."""
-        monkeypatch.chdir(self.root)
-        state = pipeline(gpu="stage/gpu", return_state=True)
-        with get_client(sync_client=True) as client:
-            runs = [run for run in client.read_task_runs() if run.flow_run_id == state.state_details.flow_run_id]
-        return {run.name.rsplit("-", 1)[0]: run.state for run in runs if run.state and "resources:gpu" in run.tags}
-
-
-@contextmanager
-def running(command: list[str], folder: Path, environment: os._Environ[str] | dict[str, str]) -> Iterator[Popen]:
-    """A server, gone with its children at the end."""
-    log = (folder / f"{Path(command[0]).name}-{time.monotonic_ns()}.log").open("wb")
-    with log, subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log) as child:
-        try:
-            yield child
-        finally:
-            if child.poll() is None:
-                for process in [*psutil.Process(child.pid).children(recursive=True), psutil.Process(child.pid)]:
-                    kill(process.pid)
-
-
-def kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-
-
-def online_workers() -> set[str]:
-    with get_client(sync_client=True) as client:
-        return {worker.name for worker in client.read_workers_for_work_pool("gpu") if worker.status == "ONLINE"}
+    with team(tmp_path_factory.mktemp("services"), "postgres", "store", "prefect") as made:
+        yield made
 
 
 def runs_of(stage: str) -> list[FlowRun]:
@@ -151,10 +53,6 @@ def site(services: Services, tmp_path: Path, workspace: Workspace) -> Iterator[C
     """Make one from the stages of a dvc.yaml."""
     with ExitStack() as stack:
         yield lambda stages: Site(services, workspace(stages), tmp_path, stack)
-
-
-def gpu(cmd: str, out: str, deps: list[str] | None = None, **meta: object) -> dict[str, object]:
-    return {"cmd": cmd, "outs": [out], "meta": {"resources": "gpu", **meta}, **({"deps": deps} if deps else {})}
 
 
 def test_exit_status_and_error_travel_back_and_decide_about_a_retry(

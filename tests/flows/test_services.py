@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.services import DATABASES, USER, Services, _postgres_program
+from flows.services import DATABASES, PORTS, USER, Services, _postgres_program
 from steptool.errors import StepToolError
 from tests.flows.test_process import gone, wait_for
 
@@ -49,7 +49,7 @@ def test_ports_and_passwords_are_kept_and_private(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    running = Services(tmp_path_factory.mktemp("services"), durable=False)
+    running = Services(tmp_path_factory.mktemp("services"), durable=False, ports=dict.fromkeys(PORTS, 0))
     try:
         running.start_all()
         yield running
