@@ -1,0 +1,1 @@
+"""Speed and learning, each printing ratios measured in one run."""

@@ -74,7 +74,7 @@ def _final_state(run_id: Any, workspace: Workspace) -> State:
 
 def _tell(client: SyncPrefectClient, run_id: Any, state: State) -> None:
     try:
-        client.set_flow_run_state(run_id, state, force=True)
+        client.set_flow_run_state(run_id, state)
     except httpx.HTTPError as fault:
         # The node ends the stage all the same, once it hears nothing more from here.
         get_run_logger().warning("flow run %s could not be set to %s: %s", run_id, state.name, fault)

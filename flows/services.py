@@ -91,7 +91,11 @@ class Services:
             )
         self._running[name] = child
         deadline = time.monotonic() + READY_S
-        while not service.is_ready():
+        while True:
+            is_ready = service.is_ready()
+            # Something else may answer on its port: it must be there, too.
+            if is_ready and child.poll() is None:
+                break
             if child.poll() is not None or time.monotonic() > deadline:
                 raise StepToolError(
                     f"{name} does not answer: {self._last_words(name)}",
