@@ -27,6 +27,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
@@ -181,13 +182,18 @@ def _table(services: Services) -> list[Service]:
     def port(name: str) -> tuple[str, str]:
         return "--port", str(ports[name])
 
+    def make_buckets() -> None:
+        """A bucket is a folder."""
+        for name in BUCKETS:
+            (buckets / name).mkdir(parents=True, exist_ok=True)
+
     return [
         Service("postgres", postgres.command(), postgres.answers, prepare=postgres.prepare, complete=postgres.complete),
         Service(
             "store",
             _module("localbucket", str(buckets), "--host", HOST, *port("store")),
             lambda: _answers(f"http://{HOST}:{ports['store']}/"),
-            prepare=lambda: [(buckets / name).mkdir(parents=True, exist_ok=True) for name in BUCKETS] and None,
+            prepare=make_buckets,
         ),
         Service(
             "mlflow",
@@ -284,7 +290,7 @@ class Postgres:
                     if name not in there:
                         cursor.execute(f'CREATE DATABASE "{name}"')
 
-    def _connect(self, database: str):  # type: ignore[no-untyped-def]  # psycopg2 has no types
+    def _connect(self, database: str) -> Any:
         import psycopg2
 
         return psycopg2.connect(
