@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import shutil
@@ -75,7 +74,7 @@ def test_rendering_leaves_no_placeholder(name: str) -> None:
 
 
 def test_process_template_renders_into_prefects_configuration() -> None:
-    made = asyncio.run(ProcessJobConfiguration.from_template_and_values(template("process"), SAMPLES["process"]))
+    made = ProcessJobConfiguration(**rendered("process", **SAMPLES["process"]))
     assert str(made.working_dir) == "/srv/steptool"
     assert made.env["A"] == "1"
 
