@@ -7,6 +7,7 @@ Runs in one workspace wait for each other. When the flow ends, by a cancellation
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,4 +64,4 @@ def _parent_run() -> Iterator[tuple[str, list[State]]]:
 
 
 if __name__ == "__main__":
-    pipeline()
+    sys.exit(not pipeline(return_state=True).is_completed())

@@ -130,7 +130,7 @@ def _committed(workspace: Workspace) -> str:
             ["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    changed = [line[3:] for line in git("status", "--porcelain", "--untracked-files=no").splitlines()]
+    changed = git("diff", "--name-only", "HEAD").splitlines()
     if unsent := sorted(set(changed) - {"params.yaml", LOCK}):
         raise StepToolError(
             f"changes that are not committed: {', '.join(unsent)}",

@@ -45,7 +45,11 @@ RUN_S = 420
 """Longest that one run of the flow may take, with what it waits for; one that hangs is killed and counts as hung."""
 STARTS = 4
 """Most starts of the flow in one round."""
-SCRIPT = "from flows.pipeline import pipeline; pipeline(gpu='stage/gpu')"
+SCRIPT = """
+import sys
+from flows.pipeline import pipeline
+sys.exit(not pipeline(gpu='stage/gpu', return_state=True).is_completed())
+"""
 
 
 def stage(name: str, *deps: str) -> dict[str, object]:

@@ -81,6 +81,7 @@ def test_result_of_another_clone_is_as_if_made_here(
 ) -> None:
     root, home, _ = node
     monkeypatch.chdir(root)
+    (root / "params.yaml").write_text("seed: 18\n")  # what only this run has; the node gets its text
     assert pipeline(gpu="stage/gpu", return_state=True).is_completed()
     assert (root / "c.txt").read_text() == "1\n"
     assert (root / "home.txt").read_text() == f"{home}\n", "stage b ran on the node"
