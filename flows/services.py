@@ -349,10 +349,9 @@ def _free_port(wanted: int) -> int:
     raise StepToolError("no free port", fix="end some of the servers on this machine")
 
 
-def main() -> int:
-    """Run until Ctrl-C; what dies in between is started again."""
+def run(services: Services) -> int:
+    """Run until Ctrl-C; what dies in between is started again. The exit status."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    services = Services()
     try:
         for name in services.table:
             print(f"starting {name} on {HOST}:{services.ports[name]}", flush=True)
@@ -389,4 +388,4 @@ def _greeting(environment: Mapping[str, str], file: Path, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(Services()))

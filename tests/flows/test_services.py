@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -17,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.services import DATABASES, PORTS, USER, Services, _postgres_program
+from flows.services import DATABASES, POLL_S, PORTS, USER, Services, _postgres_program
 from steptool.errors import StepToolError
 from tests.flows.test_process import gone, wait_for
 
@@ -47,6 +49,42 @@ def test_ports_and_passwords_are_kept_and_private(tmp_path: Path) -> None:
         assert not any(first.secret("postgres") in part for part in service.command), "`ps` would show it"
 
 
+ONE = """
+import sys
+from pathlib import Path
+from flows.services import PORTS, Services, run
+services = Services(Path(sys.argv[1]), ports=dict.fromkeys(PORTS, 0))
+services.table = {"store": services.table["store"]}
+sys.exit(run(services))
+"""
+
+
+@needs_postgres
+def test_service_that_dies_is_started_again_and_ctrl_c_ends_all(tmp_path: Path) -> None:
+    """With the object store alone, which starts fast."""
+    owner = subprocess.Popen([sys.executable, "-c", ONE, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout
+        lines = iter(owner.stdout.readline, "")
+        assert str(tmp_path / "environment") in next(line for line in lines if "source" in line)
+        next(line for line in lines if "Ctrl-C" in line)
+        for _ in range(2):
+            supervisor = psutil.Process(owner.pid).children()[0]
+            supervisor.children()[0].kill()
+            assert "starting it again" in next(lines)
+            wait_for(lambda: psutil.Process(owner.pid).children() not in ([], [supervisor]), 60)  # noqa: B023
+            port = json.loads((tmp_path / "ports.json").read_text())["store"]
+            wait_for(lambda: ask(f"http://127.0.0.1:{port}/") == 200, 60)  # noqa: B023
+            time.sleep(3 * POLL_S)  # one that dies before it was seen to answer ends everything
+        left = psutil.Process(owner.pid).children(recursive=True)
+        owner.send_signal(signal.SIGINT)
+        assert owner.wait(60) == 0
+        assert all(gone(process.pid) for process in left)
+    finally:
+        owner.kill()
+        owner.wait()
+
+
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     running = Services(tmp_path_factory.mktemp("services"), durable=False, ports=dict.fromkeys(PORTS, 0))
@@ -66,6 +104,8 @@ def ask(url: str, user: str = "", password: str = "") -> int:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         return refused.code
+    except OSError:
+        return 0  # nobody answers
 
 
 @needs_postgres
