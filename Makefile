@@ -39,7 +39,7 @@ export HF_HUB_OFFLINE ?= 1
 # Commands that steptool starts (dvc, and the stages through it) are the ones in .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run serve deploy test test-slow lint format lock doctor clean
+.PHONY: help setup run serve deploy services test test-slow chaos lint format lock doctor clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -80,6 +80,11 @@ test: $(STAMP)  ## the quick tests
 test-slow: $(STAMP)  ## all tests, those with a real engine, server or pipeline too
 	$(BIN)/python -m pytest
 
+N ?= 20
+SEED ?= 1
+chaos: $(STAMP)  ## kill -9 of everything a pipeline stands on: make chaos N=20 SEED=1
+	STEPTOOL_CHAOS_ROUNDS=$(N) STEPTOOL_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/chaos -s
+
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -91,10 +96,13 @@ format: $(STAMP)  ## rewrite the code as `make lint` wants it
 
 # Resolved for the older Python: those versions install on 3.12 too. Names and versions only, no addresses.
 COMPILE := $(UV) pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-header --no-annotate \
-    --no-emit-index-url --no-emit-find-links --extra dev
+    --no-emit-index-url --no-emit-find-links --extra dev --extra services
 lock: $(STAMP)  ## resolve the requirements anew
 	$(COMPILE) --extra cpu $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) -o requirements/cpu.txt
 	$(COMPILE) --extra gpu -o requirements/gpu.txt
+
+services: $(STAMP)  ## a team's services without containers: PostgreSQL, S3, MLflow, Prefect; Ctrl-C stops them
+	$(BIN)/python -m flows.services
 
 doctor: $(STAMP)  ## what this machine lacks, and how to mend it
 	$(BIN)/steptool doctor

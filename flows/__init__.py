@@ -6,6 +6,8 @@
     workspace   the checkout that stages run in
     stage       one stage as a Prefect task: retries, timeout, progress, artifacts
     node        a stage on another machine, and `remote`, the side that asks for it
+    heartbeat   how the two see that the other still lives
+    transfer    data to and from the DVC remote, over a network that may be away
     pipeline    the flow over all stages
     approvals   what a promotion asks a person, and the answer
     promotion   the flow that asks, and that carries out the answer

@@ -7,23 +7,23 @@ Runs in one workspace wait for each other. When the flow ends, by a cancellation
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-from prefect import flow, get_run_logger
+from prefect import flow
 from prefect.futures import PrefectFuture, wait
 from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.graph import read_graph
-from flows.remote import run_remote_stage
+from flows.remote import LOST_RETRIES, run_remote_stage
 from flows.stage import run_stage, scheduled
-from flows.workspace import open_workspace
+from flows.workspace import alone, open_workspace
 from steptool.params import load_params
 from steptool.registry.tracking import Tracking
-from steptool.stages.common import PARAMS, WORK
+from steptool.stages.common import PARAMS
 
 STAGES_AT_ONCE = 8
 
@@ -38,35 +38,18 @@ def pipeline(targets: list[str] | None = None, gpu: str | None = None, again: bo
     """
     root = Path.cwd()
     nodes = read_graph(root, targets or [])
-    with _alone(root), _parent_run() as (parent, states), open_workspace(root, parent, again=again) as workspace:
+    with alone(root), _parent_run() as (parent, states), open_workspace(root, parent, again=again) as workspace:
         futures: dict[str, PrefectFuture[State]] = {}
         for node in nodes:
             upstream = [futures[address] for address in node.upstream]
             if gpu and node.schedule.resources == "gpu":
-                remote = scheduled(run_remote_stage, node)
+                remote = scheduled(run_remote_stage, node, lost_retries=LOST_RETRIES)
                 futures[node.address] = remote.submit(node, workspace, gpu, wait_for=upstream)
             else:
                 futures[node.address] = scheduled(run_stage, node).submit(node, workspace, wait_for=upstream)
         wait(list(futures.values()))
         states += [future.state for future in futures.values()]
         return states
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold the workspace. The kernel lets go of the lock when its holder is killed."""
-    path = root / WORK / "pipeline.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        get_run_logger().info("another run has this workspace; waiting for it to end")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -82,4 +65,4 @@ def _parent_run() -> Iterator[tuple[str, list[State]]]:
 
 
 if __name__ == "__main__":
-    pipeline()
+    sys.exit(not pipeline(return_state=True).is_completed())

@@ -23,7 +23,7 @@ class Processes:
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
-        self._stopped = False
+        self._stopped = threading.Event()
 
     def run(
         self,
@@ -59,14 +59,23 @@ class Processes:
                     timer.cancel()
         if late.is_set():
             raise TimeoutError(f"took longer than {timeout_s:g} s")
-        if self._stopped:
-            raise Stopped
+        self.check()
         return code
+
+    def check(self) -> None:
+        """Raises Stopped after `stop`."""
+        if self._stopped.is_set():
+            raise Stopped
+
+    def pause(self, seconds: float) -> None:
+        """Wait, as between two tries. Raises Stopped as soon as `stop` is called."""
+        self._stopped.wait(seconds)
+        self.check()
 
     def stop(self) -> None:
         """End everything, within STOP_S seconds. May be called twice, and from any thread."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
             running = list(self._running)
         for child in running:
             _release(child)
@@ -78,8 +87,7 @@ class Processes:
         self, command: Sequence[str], cwd: Path, environment: Mapping[str, str]
     ) -> Iterator[subprocess.Popen[str]]:
         with self._lock:
-            if self._stopped:
-                raise Stopped
+            self.check()
             child = subprocess.Popen(
                 [sys.executable, "-m", "flows.supervisor", *command],
                 cwd=cwd,

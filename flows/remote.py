@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import time
 from typing import Any
 
-from prefect import task
+import httpx
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.deployments import run_deployment
-from prefect.states import Completed, State
+from prefect.states import Cancelling, Completed, Crashed, State
 
 from flows.graph import LOCK, Node, merge_lock_entry
-from flows.stage import publish
+from flows.heartbeat import BEAT_S, NODE, ORCHESTRATOR, Pulse
+from flows.stage import NodeLost, StageCancelled, StageFailed, publish
+from flows.transfer import transfer
 from flows.workspace import Workspace
 from steptool.errors import StepToolError
 
-POLL_S = 2.0
+LOST_RETRIES = 2
+"""Times that a stage goes to another node when its own was lost, whatever its `meta` says of retries."""
+NODE_LOST_S = 60.0
+"""Silence after which a node that was at work counts as lost: longer than the network's usual trouble."""
+START_S = 900.0
+"""Longest that a node takes from accepting a stage to its first beat: an image to pull, a machine to start."""
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_remote_stage(node: Node, workspace: Workspace, deployment: str) -> State:
-    """Run a stage through `deployment`, a deployment of `flows.node.remote_stage`, unless it is up to date."""
+    """Run a stage through `deployment`, a deployment of `flows.node.remote_stage`, unless it is up to date.
+
+    Raises NodeLost where the node is gone, StageFailed where the stage failed there.
+    """
     if not workspace.again and _is_up_to_date(node, workspace):
         return Completed(name="Cached", message="nothing that it depends on has changed")
     commit = _committed(workspace)
     if node.upstream:
-        workspace.dvc("push", *node.upstream)
+        transfer(workspace, "push", *node.upstream)
     lock = workspace.root / LOCK
     parameters = {
         "stage": node.address,
@@ -36,24 +50,71 @@ def run_remote_stage(node: Node, workspace: Workspace, deployment: str) -> State
         "parent_run": workspace.parent_run,
         "again": workspace.again,
     }
-    run: Any = run_deployment(
-        deployment,
-        parameters=parameters,
-        flow_run_name=node.address,
-        timeout=node.schedule.timeout.total_seconds() if node.schedule.timeout else None,
-        poll_interval=POLL_S,
-    )
-    if run.state is None or not run.state.is_completed():
-        raise StepToolError(
-            f"its run on {deployment} ended as {run.state.name if run.state else 'unknown'}: "
-            f"{run.state.message if run.state else ''}",
-            where=f"stage {node.address}, flow run {run.id}",
-            fix="look at that flow run's log",
-        )
-    merge_lock_entry(workspace.root, node.address, json.loads(run.state.message))
-    workspace.dvc("pull", "--force", node.address)
+    run = run_deployment(deployment, parameters=parameters, flow_run_name=node.address, timeout=0)
+    get_run_logger().info("%s waits for a node, as flow run %s", node.address, run.id)
+    entry = _entry(_final_state(run.id, workspace), f"stage {node.address} on {deployment}, flow run {run.id}")
+    merge_lock_entry(workspace.root, node.address, entry)
+    transfer(workspace, "pull", node.address)
     publish(node, workspace.root)
     return Completed(message=f"ran on {deployment}")
+
+
+def _final_state(run_id: Any, workspace: Workspace) -> State:
+    """Wait for the node; when this wait is ended, by a cancellation or a fault, so is the node's run."""
+    with get_client(sync_client=True) as client:
+        pulse = Pulse(client, run_id, mine=ORCHESTRATOR, theirs=NODE)
+        try:
+            return _watch(client, run_id, pulse, workspace)
+        except NodeLost as lost:
+            _tell(client, run_id, Crashed(message=lost.found))
+            raise
+        except BaseException:
+            _tell(client, run_id, Cancelling(message="the pipeline has ended"))
+            raise
+
+
+def _tell(client: SyncPrefectClient, run_id: Any, state: State) -> None:
+    try:
+        client.set_flow_run_state(run_id, state)
+    except httpx.HTTPError as fault:
+        # The node ends the stage all the same, once it hears nothing more from here.
+        get_run_logger().warning("flow run %s could not be set to %s: %s", run_id, state.name, fault)
+
+
+def _watch(client: SyncPrefectClient, run_id: Any, pulse: Pulse, workspace: Workspace) -> State:
+    taken: float | None = None
+    """When a worker took the run."""
+    while True:
+        run = pulse.beat()
+        if run is not None and run.state is not None:
+            if run.state.is_final():
+                return run.state
+            if taken is None and (run.state.is_pending() or run.state.is_running()):
+                taken = time.monotonic()
+        if pulse.silence_s > NODE_LOST_S:
+            raise NodeLost(f"the node has been silent for {pulse.silence_s:.0f} s", where=f"flow run {run_id}")
+        if taken is not None and not pulse.has_spoken and time.monotonic() - taken > START_S:
+            raise NodeLost(f"the node took the stage and did not start it in {START_S:.0f} s", where=f"run {run_id}")
+        workspace.processes.pause(BEAT_S)
+
+
+def _entry(state: State, where: str) -> dict[str, Any]:
+    """What a finished stage's entry of dvc.lock is. Raises what an unfinished one ended with."""
+    message = state.message or ""
+    if state.is_completed():
+        entry: dict[str, Any] = json.loads(message)
+        return entry
+    if state.is_crashed():
+        raise NodeLost(message or "its run crashed", where=where)
+    if state.is_cancelled() or state.is_cancelling():
+        raise StageCancelled(f"was cancelled: {message}", stage_code=None, where=where, fix="run the flow again")
+    exited = re.fullmatch(r"Exit (-?\d+)", state.name or "")
+    raise StageFailed(
+        message,
+        stage_code=int(exited[1]) if exited else None,
+        where=where,
+        fix="mend it and run the flow again; that flow run's log says more",
+    )
 
 
 def _is_up_to_date(node: Node, workspace: Workspace) -> bool:
@@ -70,7 +131,7 @@ def _committed(workspace: Workspace) -> str:
             ["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    changed = [line[3:] for line in git("status", "--porcelain", "--untracked-files=no").splitlines()]
+    changed = git("diff", "--name-only", "HEAD").splitlines()
     if unsent := sorted(set(changed) - {"params.yaml", LOCK}):
         raise StepToolError(
             f"changes that are not committed: {', '.join(unsent)}",

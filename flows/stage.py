@@ -26,9 +26,11 @@ from prefect.states import Completed, State
 from flows.events import announce_output
 from flows.graph import Node, lock_entry
 from flows.workspace import Workspace, dvc_command
-from steptool.errors import StepToolError
+from steptool.errors import InputError, StepToolError, ValidationFailed
 
 RETRY_DELAYS_S = [10.0, 60.0, 300.0]
+PERMANENT = (InputError.exit_code, ValidationFailed.exit_code)
+"""Exit statuses of a stage that will be the same next time."""
 _PROGRESS = re.compile(r"^(?P<what>[\w@ ]+): (?P<done>\d+)/(?P<total>\d+) ")
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 _PROGRESS_EVERY_S = 5.0
@@ -42,26 +44,58 @@ class StageFailed(StepToolError):
         self.stage_code = stage_code
 
 
-def scheduled(task: Task[..., State], node: Node) -> Task[..., State]:
-    """`task` under the name of the stage, with the retries of its schedule."""
+class StageCancelled(StageFailed):
+    """Somebody ended the stage's run on its node."""
+
+
+class NodeLost(StepToolError):
+    """The machine that ran a stage is gone."""
+
+
+def scheduled(task: Task[..., State], node: Node, *, lost_retries: int = 0) -> Task[..., State]:
+    """`task` under the name of the stage, with the retries of its schedule; `lost_retries` are for a lost node."""
+    retries = max(node.schedule.retries, lost_retries)
+
+    def worth_retrying(_: Task[..., Any], run: TaskRun, state: State) -> bool:
+        return is_worth_retrying(state.result(raise_on_failure=False), run.run_count, node.schedule.retries)
+
     return task.with_options(
         name=node.address,
         description=node.description,
         tags=[f"resources:{node.schedule.resources}"],
-        retries=node.schedule.retries,
-        retry_delay_seconds=RETRY_DELAYS_S[: node.schedule.retries] or None,
+        retries=retries,
+        retry_delay_seconds=RETRY_DELAYS_S[:retries] or None,
         retry_condition_fn=worth_retrying,
     )
+
+
+def is_worth_retrying(fault: object, attempts: int, retries: int) -> bool:
+    """Whether `fault`, which ended attempt number `attempts`, may be gone next time.
+
+    A lost node, a full card or a server that is away may; bad input (2), data that must not be trained on (3) and a
+    cancellation will not.
+    """
+    if isinstance(fault, StageCancelled) or (isinstance(fault, StageFailed) and fault.stage_code in PERMANENT):
+        return False
+    return isinstance(fault, NodeLost) or attempts <= retries
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_stage(node: Node, workspace: Workspace) -> State:
     """`dvc repro` of one stage, whose upstream is up to date. DVC is the cache: what has not changed is `Cached`."""
     with workspace.accelerator if node.schedule.resources == "gpu" else nullcontext():
-        return _repro(node, workspace)
+        said = repro(node, workspace)
+    if said is None:
+        return Completed(name="Cached", message="nothing that it depends on has changed")
+    publish(node, workspace.root)
+    return Completed(message=said)
 
 
-def _repro(node: Node, workspace: Workspace) -> State:
+def repro(node: Node, workspace: Workspace) -> str | None:
+    """Run a stage with its log, progress and timeout; its last line, or None where nothing had to run.
+
+    Raises StageFailed, or TimeoutError past the timeout of its schedule.
+    """
     logger = get_run_logger()
     progress = _Progress(_key(node, "progress"))
     last: list[str] = []
@@ -80,16 +114,9 @@ def _repro(node: Node, workspace: Workspace) -> State:
     if code != 0:
         raise _failure(node, code, last)
     if not ran:
-        return Completed(name="Cached", message="nothing that it depends on has changed")
+        return None
     progress.finish()
-    publish(node, workspace.root)
-    return Completed(message=last[-1] if last else None)
-
-
-def worth_retrying(task: Task[..., Any], run: TaskRun, state: State) -> bool:
-    """A lost process, a full card or a server that is away may be gone next time; bad input (2) will not be."""
-    fault = state.result(raise_on_failure=False)
-    return not (isinstance(fault, StageFailed) and fault.stage_code == 2)
+    return last[-1]
 
 
 def _failure(node: Node, code: int, last: list[str]) -> StageFailed:

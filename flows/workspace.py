@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from prefect import get_run_logger
 
 from flows.process import Processes
 from steptool.errors import StepToolError
 from steptool.pipeline import stage_environment
+from steptool.stages.common import WORK
+
+LOCK_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,3 +77,27 @@ def open_workspace(root: Path, parent_run: str, *, again: bool = False) -> Itera
         yield workspace
     finally:
         workspace.processes.stop()
+
+
+@contextmanager
+def alone(root: Path, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
+    """Hold the checkout, waiting for another run to end. The kernel lets go of the lock when its holder is killed.
+
+    `pause` is how to wait; what it raises ends the wait.
+    """
+    path = root / WORK / "pipeline.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    waiting = False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not waiting:
+                get_run_logger().info("another run has this workspace; waiting for it to end")
+            waiting = True
+            pause(LOCK_POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,92 @@
+"""What DVC, and Prefect over it, cost a stage, against the bare commands.
+
+    python -m benchmarks.overhead [stages]        10 by default
+
+All in one run on one machine, over a chain of stages that do nothing: two lengths each, so that the difference tells
+a stage's cost from what is paid once. The Prefect server and MLflow's database are there before the clock starts.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from prefect.testing.utilities import prefect_test_harness
+from ruamel.yaml import YAML
+
+from flows.pipeline import pipeline
+
+SHORT = 2
+
+
+def make_workspace(root: Path, count: int) -> Path:
+    """A chain of `count` stages, nothing done yet."""
+    folder = root / f"chain-{count}-{time.monotonic_ns()}"
+    folder.mkdir()
+    stages = {
+        f"s{i}": {"cmd": _command(i), "outs": [f"{i}.txt"], **({"deps": [f"{i - 1}.txt"]} if i else {})}
+        for i in range(count)
+    }
+    with (folder / "dvc.yaml").open("w") as file:
+        YAML().dump({"stages": stages}, file)
+    (folder / "params.yaml").write_text("seed: 17\n")
+    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
+        subprocess.run(command, cwd=folder, check=True)
+    return folder
+
+
+def _command(i: int) -> str:
+    return f"echo {i} > {i}.txt"
+
+
+def bare(folder: Path, count: int) -> None:
+    for i in range(count):
+        subprocess.run(["sh", "-c", _command(i)], cwd=folder, check=True)
+
+
+def dvc(folder: Path, count: int) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=folder, check=True)
+
+
+def flow(folder: Path, count: int) -> None:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        state = pipeline(return_state=True)
+    finally:
+        os.chdir(before)
+    if not state.is_completed():
+        raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
+
+
+def measure(run: Callable[[Path, int], None], root: Path, count: int) -> tuple[float, float]:
+    """Seconds a stage, and seconds paid once."""
+    took = {}
+    for length in (SHORT, count):
+        folder = make_workspace(root, length)
+        started = time.monotonic()
+        run(folder, length)
+        took[length] = time.monotonic() - started
+    stage_s = (took[count] - took[SHORT]) / (count - SHORT)
+    return stage_s, took[SHORT] - SHORT * stage_s
+
+
+def main(count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=300):
+        root = Path(folder)
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"
+        flow(make_workspace(root, 1), 1)  # what is made once: MLflow's database, compiled modules
+        rows = {name: measure(run, root, count) for name, run in (("bare", bare), ("dvc repro", dvc), ("flow", flow))}
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    print(f"{count} stages in a chain; load a core {load:.1f}, so the numbers are{'' if load < 0.5 else ' not'} quiet")
+    for name, (stage_s, once_s) in rows.items():
+        print(f"{name:10} {stage_s:7.2f} s a stage, {once_s:7.2f} s once, {stage_s - rows['bare'][0]:7.2f} s over bare")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
