@@ -9,6 +9,7 @@
     heartbeat   how the two see that the other still lives
     transfer    data to and from the DVC remote, over a network that may be away
     pipeline    the flow over all stages
+    services    PostgreSQL (`postgres`), an S3 server, MLflow and Prefect as plain processes
 
 Prefect lives only here, and nothing here knows a stage by name.
 """
