@@ -15,6 +15,7 @@
     events      the event that there is new data
     deploy      infra/prefect.yaml on a Prefect server
     serve       server, worker and MLflow's pages on one machine
+    services    PostgreSQL (`postgres`), an S3 server, MLflow and Prefect as plain processes
 
 Prefect lives only here, and nothing here knows a stage by name.
 """

@@ -17,32 +17,27 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
+from flows.postgres import HOST, USER, Postgres, write_private
 from steptool.cli import QUIET
 from steptool.errors import StepToolError
 from steptool.stages.common import WORK
 from steptool.storage import write_bytes
 
 FOLDER = WORK / "services"
-HOST = "127.0.0.1"
 PORTS = {"postgres": 5432, "store": 9000, "mlflow": 5000, "prefect": 4200}
 """Taken where they are free at the first start; what was taken then is kept."""
-DATABASES = ("prefect", "mlflow", "mlflow_auth")
 BUCKETS = ("dvc", "mlflow")
-USER = "steptool"
 READY_S = 600.0
 """The first start of Prefect and MLflow makes some hundred tables."""
 STOP_S = 15.0
@@ -133,7 +128,7 @@ class Services:
         """A password made on first use, in a file that only its owner reads."""
         path = self.folder / "secrets" / name
         if not path.exists():
-            _write_private(path, secrets.token_urlsafe(24))
+            write_private(path, secrets.token_urlsafe(24))
         return path.read_text().strip()
 
     def environment(self) -> dict[str, str]:
@@ -158,7 +153,7 @@ class Services:
     def write_environment(self) -> Path:
         """A file to `source`, which holds passwords and so is only its owner's to read."""
         path = self.folder / "environment"
-        _write_private(path, "".join(f"export {name}={value}\n" for name, value in self.environment().items()))
+        write_private(path, "".join(f"export {name}={value}\n" for name, value in self.environment().items()))
         return path
 
     def _ports(self, wanted: Mapping[str, int]) -> dict[str, int]:
@@ -209,7 +204,7 @@ def _table(services: Services) -> list[Service]:
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
                 **services.store_environment(),
             },
-            prepare=lambda: _write_private(auth, MLFLOW_AUTH.format(database=database, user=USER)),
+            prepare=lambda: write_private(auth, MLFLOW_AUTH.format(database=database, user=USER)),
         ),
         Service(
             "prefect",
@@ -237,94 +232,8 @@ authorization_function = mlflow.server.auth:authenticate_request_basic_auth
 """The administrator's password comes from the environment. Others see nothing until they are given a permission."""
 
 
-class Postgres:
-    """A cluster of its own, with one user. PostgreSQL refuses to run as root; then it runs as nobody."""
-
-    NOBODY = 65534
-
-    def __init__(self, folder: Path, port: int, password: str, durable: bool) -> None:
-        self._data, self._port, self._password, self._durable = folder / "data", port, password, durable
-
-    def command(self) -> tuple[str, ...]:
-        options = {"listen_addresses": HOST, "port": self._port, "unix_socket_directories": "", "max_connections": 200}
-        options["fsync"] = "on" if self._durable else "off"
-        settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        return self._unprivileged(_postgres_program("postgres"), "-D", str(self._data), *settings)
-
-    def prepare(self) -> None:
-        """Make the cluster, whole or not at all."""
-        if (self._data / "PG_VERSION").exists():
-            return
-        staging = self._data.with_name("data.tmp")
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True, mode=0o700)
-        password = staging.with_name("password")
-        _write_private(password, self._password)
-        if os.geteuid() == 0:
-            os.chown(staging, self.NOBODY, self.NOBODY)
-        options = ("-D", str(staging), "-U", USER, "--auth=scram-sha-256", f"--pwfile={password}", "--encoding=UTF8")
-        command = self._unprivileged(_postgres_program("initdb"), *options, "--locale=C")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        password.unlink()
-        if done.returncode != 0:
-            raise StepToolError(done.stderr.strip(), where=str(staging), fix="see `initdb --help`")
-        staging.rename(self._data)
-
-    def answers(self) -> bool:
-        import psycopg2
-
-        try:
-            self._connect("postgres").close()
-        except psycopg2.OperationalError:
-            return False
-        return True
-
-    def complete(self) -> None:
-        """Make the databases that are missing."""
-        with closing(self._connect("postgres")) as connection:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT datname FROM pg_database")
-                there = {name for (name,) in cursor.fetchall()}
-                for name in DATABASES:
-                    if name not in there:
-                        cursor.execute(f'CREATE DATABASE "{name}"')
-
-    def _connect(self, database: str) -> Any:
-        import psycopg2
-
-        return psycopg2.connect(
-            host=HOST, port=self._port, user=USER, password=self._password, dbname=database, connect_timeout=5
-        )
-
-    def _unprivileged(self, *command: str) -> tuple[str, ...]:
-        if os.geteuid() != 0:
-            return command
-        # Its folder is in a checkout that may be closed to others: it may pass, and owns nothing but its data.
-        may_pass = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
-        return ("setpriv", f"--reuid={self.NOBODY}", f"--regid={self.NOBODY}", "--clear-groups", *may_pass, *command)
-
-
-def _postgres_program(name: str) -> str:
-    """From the PATH, else the newest of Debian's, which are not on it."""
-    debian = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3]))
-    found = shutil.which(name) or (str(debian[-1]) if debian else None)
-    if found is None:
-        raise StepToolError(f"no {name} on this machine", fix="install PostgreSQL (Debian: apt install postgresql)")
-    return found
-
-
 def _module(name: str, *arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", name, *arguments)
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + ("" if text.endswith("\n") else "\n"))
-    temporary.rename(path)
 
 
 def _answers(url: str) -> bool:

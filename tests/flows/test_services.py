@@ -19,14 +19,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.services import DATABASES, POLL_S, PORTS, USER, Services, _postgres_program
+from flows.postgres import DATABASES, USER, postgres_program
+from flows.services import POLL_S, PORTS, Services
 from steptool.errors import StepToolError
 from tests.flows.test_process import gone, wait_for
 
 
 def has_postgres() -> bool:
     try:
-        return bool(_postgres_program("postgres"))
+        return bool(postgres_program("postgres"))
     except StepToolError:
         return False
 
