@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from steptool.allocator import keep_freed_memory
+from steptool.allocator import keep_freed_memory, return_freed_memory
 from steptool.errors import StepToolError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -39,13 +39,15 @@ Decider = Annotated[str, typer.Option(help="Who decides; goes on the receipt.")]
 Reason = Annotated[str, typer.Option(help="Why; goes on the receipt.")]
 
 
-TRAINING = {"sft", "train", "rft"}
-"""Stages that allocate the same again at every step. The engine's batches differ: kept, they would pile up."""
+TRAINING, SAMPLING = {"sft", "train", "rft"}, {"sample", "evaluate"}
+"""Stages with a trainer and with an engine; `steptool.allocator` says why they differ."""
 
 
 def _stage(name: str, *arguments: str) -> None:
     if name in TRAINING:
         keep_freed_memory()
+    if name in SAMPLING:
+        return_freed_memory()
     importlib.import_module(f"steptool.stages.{name}").main(*arguments)
 
 
