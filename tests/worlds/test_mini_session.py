@@ -16,7 +16,7 @@ from steptool.worlds.mini.answers import is_correct
 from steptool.worlds.mini.plans import Case
 from steptool.worlds.mini.schema import OPTIONS
 
-WORLD = MiniWorld(17, 120, 30, 60)
+WORLD = MiniWorld(17, 320, 60, 120)
 CASES = [case for split in ("train", "dev", "test") for case in WORLD.cases(split)]
 
 

@@ -55,9 +55,9 @@ def test_every_task_is_solved_by_its_expert_within_eight_calls(world: MiniWorld,
     assert 2.8 < sum(length * number for length, number in lengths.items()) / SIZES[split] < 4.2
 
 
-def test_tasks_need_one_to_seven_calls_and_an_answer(world: MiniWorld) -> None:
+def test_tasks_need_one_to_six_calls_and_an_answer_and_seldom_seven(world: MiniWorld) -> None:
     lengths = {len(expert_steps(world, task)) for split in SPLITS for task in world.all_tasks(split)}
-    assert lengths == {2, 3, 4, 5, 6, 7, 8}
+    assert {2, 3, 4, 5, 6, 7} <= lengths <= {2, 3, 4, 5, 6, 7, 8}
 
 
 def test_expert_errors_are_only_the_ones_that_the_task_has_in_store(world: MiniWorld) -> None:
