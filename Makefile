@@ -33,7 +33,6 @@ export GX_ANALYTICS_ENABLED := false
 export VLLM_NO_USAGE_STATS := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
-export PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT := false
 # The default model is inside a package; set HF_HUB_OFFLINE=0 to take one from the hub.
 export HF_HUB_OFFLINE ?= 1
 # Commands that steptool starts (dvc, and the stages through it) are the ones in .venv.

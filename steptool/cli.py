@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from steptool.allocator import keep_freed_memory, return_freed_memory
+from steptool.allocator import keep_freed_memory
 from steptool.errors import StepToolError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -22,7 +22,9 @@ QUIET = {
     "DVC_NO_ANALYTICS": "1",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "GX_ANALYTICS_ENABLED": "false",
     "VLLM_NO_USAGE_STATS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -39,15 +41,8 @@ Decider = Annotated[str, typer.Option(help="Who decides; goes on the receipt.")]
 Reason = Annotated[str, typer.Option(help="Why; goes on the receipt.")]
 
 
-TRAINING, SAMPLING = {"sft", "train", "rft"}, {"sample", "evaluate"}
-"""Stages with a trainer and with an engine; `steptool.allocator` says why they differ."""
-
-
 def _stage(name: str, *arguments: str) -> None:
-    if name in TRAINING:
-        keep_freed_memory()
-    if name in SAMPLING:
-        return_freed_memory()
+    keep_freed_memory()
     importlib.import_module(f"steptool.stages.{name}").main(*arguments)
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -57,8 +57,9 @@ class Episode:
 
     @property
     def histories(self) -> tuple[int, ...]:
-        """[M] what the policy had seen before it sampled the token: equal where all tokens up to there are."""
-        return tuple(hash(self.ids[: position + 1]) for position in self.predict)
+        """[M] hash of what the policy saw before it sampled the token: equal where all tokens up to there are."""
+        seen = tuple(accumulate(self.ids, lambda before, token: hash((before, token))))
+        return tuple(seen[position] for position in self.predict)
 
 
 def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | None:

@@ -99,10 +99,11 @@ class Measurement(NamedTuple):
 @torch.no_grad()
 def measure(policy: PolicyWithValue, batch: Batch, lower: LowerCache, *, reference: bool) -> Measurement:
     """One pass over all rows."""
-    logprobs, entropy, reference_logprobs = (torch.zeros(batch.tokens) for _ in range(3))
+    logprobs, entropy = torch.zeros(batch.tokens), torch.zeros(batch.tokens)
     hidden = policy.value_head.linear.in_features
     features, ends = torch.zeros(batch.tokens, hidden), torch.zeros(len(batch.episodes), hidden)
-    reference_features = torch.zeros(batch.tokens, hidden)
+    theirs = (torch.zeros(batch.tokens), torch.zeros(batch.tokens, hidden)) if reference else (None, None)
+    reference_logprobs, reference_features = theirs
     with progress("measure", len(batch.rows), "rows") as advance:
         for row in batch.rows:
             output = policy.upper(row, lower(row))
@@ -110,14 +111,13 @@ def measure(policy: PolicyWithValue, batch: Batch, lower: LowerCache, *, referen
             entropy[row.tokens] = output.entropy.cpu()
             features[row.tokens] = output.features.cpu()
             ends[list(row.episodes)] = output.end_features.cpu()
-            if reference:
+            if reference_logprobs is not None and reference_features is not None:
                 output = policy.upper(row, lower(row), reference=True)
                 reference_logprobs[row.tokens] = output.logprobs.cpu()
                 reference_features[row.tokens] = output.features.cpu()
             advance(1)
     require_finite(batch, logprobs, "the policy gives a sampled token probability 0", "start from a sound policy")
-    theirs = (reference_logprobs, reference_features) if reference else (None, None)
-    return Measurement(logprobs, entropy, features, ends, *theirs)
+    return Measurement(logprobs, entropy, features, ends, reference_logprobs, reference_features)
 
 
 def prepare(policy: PolicyWithValue, batch: Batch, params: TrainParams, lower: LowerCache) -> dict[str, Tensor]:

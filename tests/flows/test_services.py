@@ -20,7 +20,8 @@ import psutil
 import pytest
 
 from flows.postgres import DATABASES, USER, postgres_program
-from flows.services import POLL_S, PORTS, Services
+from flows.servers import POLL_S
+from flows.services import PORTS, Services
 from steptool.errors import StepToolError
 from tests.flows.test_process import gone, wait_for
 

@@ -3,7 +3,7 @@
 The habits sit in recognisable contexts, so that a policy trained on the traces picks them up there:
 
     gives_up     Finish give_up at the first error, first of all where a service was unavailable or busy
-    first_only   in a task with two parts, looks at the first and answers from it (sometimes right by luck)
+    first_only   in a task with two parts, looks at the first and answers from it
     careless     answers with a wrong field, or stops one lookup early
     repeats      makes a lookup twice; the answer is right
 
