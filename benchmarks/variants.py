@@ -10,6 +10,7 @@ be seen here: the test tasks are looked at once, by the pipeline. Needs models/s
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +18,9 @@ from typing import Annotated
 import typer
 from ruamel.yaml import YAML
 
-from steptool.cli import QUIET
-from steptool.errors import InputError
+from steptool.errors import InputError, StepToolError
 from steptool.params import Params, load_params, parse_params
+from steptool.quiet import QUIET
 
 OUT = Path(".steptool/variants")
 SECTIONS = {"ppo": "train", "rft": "rft"}
@@ -90,4 +91,8 @@ def main(
 if __name__ == "__main__":
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    typer.run(main)
+    try:
+        typer.run(main)
+    except StepToolError as error:
+        print(f"steptool: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

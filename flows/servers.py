@@ -17,8 +17,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from steptool.cli import QUIET
 from steptool.errors import StepToolError
+from steptool.quiet import QUIET
 
 HOST = "127.0.0.1"
 READY_S = 600.0
