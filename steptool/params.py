@@ -64,11 +64,13 @@ class ModelParams(Section):
 
 
 class SftParams(Section):
-    learning_rate: Rate = 1.5e-4
+    learning_rate: Rate = 3e-4
     epochs: Positive = 1
     batch_size: Positive = 1
     frozen_layers: Annotated[int, Field(ge=0)] = 14
-    """Lowest layers (and, if any, the embeddings) that do not train."""
+    """Lowest layers that do not train; the embeddings never do."""
+    trains: Literal["attention", "all"] = "attention"
+    """Of the layers above. All wants a lower learning rate."""
 
 
 class SampleParams(Section):
