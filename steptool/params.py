@@ -64,13 +64,11 @@ class ModelParams(Section):
 
 
 class SftParams(Section):
-    learning_rate: Rate = 3e-4
+    learning_rate: Rate = 1.5e-4
     epochs: Positive = 1
     batch_size: Positive = 1
     frozen_layers: Annotated[int, Field(ge=0)] = 14
-    """Lowest layers that do not train; the embeddings never do."""
-    trains: Literal["attention", "all"] = "attention"
-    """Of the layers above. All wants a lower learning rate."""
+    """Lowest layers (and, if any, the embeddings) that do not train."""
 
 
 class SampleParams(Section):

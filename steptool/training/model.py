@@ -33,14 +33,10 @@ from steptool.training.attention import SPAN_ATTENTION
 from steptool.training.base_model import check_model_folder
 from steptool.training.batch import Row
 from steptool.training.policy_folder import load_tensors, merge_adapter, resolve_policy, save_policy
-from steptool.training.scores import score
 
 __all__ = ["PolicyWithValue", "adapter_groups", "check_model_folder", "merge_adapter", "resolve_policy"]
 
-_CHUNK = 128
-"""Sampled tokens scored at once: their logits should stay in a processor's cache."""
-_KEPT = 1024
-"""Most sampled tokens of a row whose logits are kept for the gradient; of longer rows they are computed again."""
+_HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
 
 
 class Output(NamedTuple):
@@ -204,28 +200,35 @@ class PolicyWithValue(nn.Module):
     def _score(
         self, hidden: Tensor, targets: Tensor, temperature: Tensor, reference: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """[M] each: what `scores.score` says of hidden states [M, hidden] of policy and reference, in chunks."""
+        """What `_score_chunk` says of M tokens. Many go in chunks whose logits are computed again, never kept."""
+        if len(hidden) <= _HEAD_CHUNK:
+            return self._score_chunk(hidden, targets, temperature, reference)
         parts = []
-        for start in range(0, len(hidden), _CHUNK):
-            at = slice(start, start + _CHUNK)
-            chunk = (hidden[at], targets[at], temperature[at], None if reference is None else reference[at])
-            if len(hidden) <= _KEPT:
-                parts.append(self._score_chunk(*chunk))
-            else:
-                parts.append(checkpoint(self._score_chunk, *chunk, use_reentrant=False))
-        picked, entropy, divergence = (torch.cat(part) for part in zip(*parts, strict=True))
-        return picked, entropy, None if reference is None else divergence
+        for start in range(0, len(hidden), _HEAD_CHUNK):
+            at = slice(start, start + _HEAD_CHUNK)
+            theirs = None if reference is None else reference[at]
+            chunk = (hidden[at], targets[at], temperature[at], theirs)
+            parts.append(checkpoint(self._score_chunk, *chunk, use_reentrant=False))
+        logprobs, entropy, divergence = zip(*parts, strict=True)
+        return torch.cat(logprobs), torch.cat(entropy), None if reference is None else torch.cat(divergence)
 
     def _score_chunk(
         self, hidden: Tensor, targets: Tensor, temperature: Tensor, reference: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probability, entropy and divergence [M] from hidden states [M, hidden] of policy and reference."""
+        scores = self._log_softmax(hidden, temperature)
+        picked = scores.gather(1, targets[:, None]).squeeze(1)
         with torch.no_grad():
-            theirs = None if reference is None else self._logits(reference, temperature)
-        return score(self._logits(hidden, temperature), targets, theirs)
+            entropy = -(scores.exp() * scores).sum(-1)
+        if reference is None:
+            return picked, entropy, None
+        with torch.no_grad():
+            theirs = self._log_softmax(reference, temperature)
+        return picked, entropy, (scores.exp() * (scores - theirs)).sum(-1)
 
-    def _logits(self, hidden: Tensor, temperature: Tensor) -> Tensor:
+    def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
         head: Any = self.peft.get_base_model().get_output_embeddings()
-        return head(hidden).float().div_(temperature[:, None])
+        return F.log_softmax(head(hidden).float().div_(temperature[:, None]), dim=-1)
 
 
 def adapter_groups(policy: PolicyWithValue, learning_rate: float, params: TrainParams) -> list[dict[str, Any]]:

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from steptool.errors import ModelError
 from steptool.params import SftParams
 from steptool.progress import progress
 from steptool.training.base_model import check_model_folder, load_tokenizer, save
@@ -33,14 +32,15 @@ def train_sft(
 ) -> dict[str, float]:
     """Fine-tune the model of folder `base` into folder `out` (bfloat16 safetensors and the tokenizer).
 
-    `examples` are token streams with True where the policy acted. Minutes long and deterministic, so a run that was
-    killed starts over. Returns the last logged metrics. Raises ModelError where every layer would be frozen.
+    `examples` are token streams with True where the policy acted. Embeddings and the lowest
+    `frozen_layers` stay as they are. Minutes long and deterministic, so a run that was killed
+    starts over. Returns the last logged metrics.
     """
     check_model_folder(base)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
     tokenizer = load_tokenizer(base)
-    _freeze(model, params, base)
+    _freeze(model, params.frozen_layers)
     rows = [
         {"input_ids": list(ids), "labels": [t if own else IGNORED for t, own in zip(ids, mask, strict=True)]}
         for ids, mask in examples
@@ -106,22 +106,10 @@ class ActionLossTrainer(SFTTrainer):
         return loss / (own.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def _freeze(model: Any, params: SftParams, base: Path) -> None:
-    layers = model.model.layers
-    if params.frozen_layers >= len(layers):
-        raise ModelError(
-            f"has {len(layers)} layers, none above {params.frozen_layers} frozen ones",
-            where=str(base),
-            fix=f"set sft.frozen_layers below {len(layers)}",
-        )
-    if params.trains == "all":
-        model.get_input_embeddings().weight.requires_grad_(False)
-        for layer in layers[: params.frozen_layers]:
-            layer.requires_grad_(False)
-    else:
-        model.requires_grad_(False)
-        for layer in layers[params.frozen_layers :]:
-            layer.self_attn.requires_grad_(True)
+def _freeze(model: Any, layers: int) -> None:
+    model.get_input_embeddings().weight.requires_grad_(False)  # tied to the output embeddings in small models
+    for layer in model.model.layers[:layers]:
+        layer.requires_grad_(False)
 
 
 class _Follower(TrainerCallback):

@@ -132,7 +132,7 @@ def test_divergence_is_the_whole_distributions_distance_from_the_reference(
     head = policy.peft.get_base_model().get_output_embeddings()
     p = (head(policy.upper(row, lower).features) / row.temperature[:, None]).softmax(-1)
     q = (head(reference.features) / row.temperature[:, None]).softmax(-1)
-    monkeypatch.setattr("steptool.training.model._CHUNK", chunk)
+    monkeypatch.setattr("steptool.training.model._HEAD_CHUNK", chunk)
     found = policy.upper(row, lower, reference_features=reference.features).divergence
     assert found is not None
     torch.testing.assert_close(found, (p * (p / q).log()).sum(-1), atol=1e-5, rtol=1e-4)
@@ -150,13 +150,11 @@ def test_temperature_flattens_the_scored_distribution(make_policy: MakePolicy, g
     assert policy(hot).entropy.min() > policy(row).entropy.max()
 
 
-@pytest.mark.parametrize("kept", [1024, 0], ids=["kept", "computed again"])
 def test_long_row_scored_in_chunks_is_the_same(
-    make_policy: MakePolicy, group: list[ScoredTrajectory], monkeypatch: pytest.MonkeyPatch, kept: int
+    make_policy: MakePolicy, group: list[ScoredTrajectory], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, gradients = logprobs_and_gradients(make_policy(), packed(group, 512))
-    monkeypatch.setattr("steptool.training.model._CHUNK", 7)
-    monkeypatch.setattr("steptool.training.model._KEPT", kept)
+    monkeypatch.setattr("steptool.training.model._HEAD_CHUNK", 7)
     chunked, others = logprobs_and_gradients(make_policy(), packed(group, 512))
     torch.testing.assert_close(whole, chunked)
     for name, gradient in gradients.items():

@@ -30,7 +30,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fit(base: Path, out: Path, ids: list[int], own: list[bool], **settings: float | str) -> list[float]:
+def fit(base: Path, out: Path, ids: list[int], own: list[bool], **settings: float) -> list[float]:
     losses: list[float] = []
     out.mkdir()
     train_sft(
@@ -54,23 +54,16 @@ def test_the_loss_is_the_mean_over_action_tokens(base: Path, tmp_path: Path) -> 
 
 
 def test_the_loss_falls(base: Path, tmp_path: Path) -> None:
-    losses = fit(base, tmp_path / "out", IDS, OWN, epochs=60, learning_rate=3e-2, frozen_layers=0, trains="all")
+    losses = fit(base, tmp_path / "out", IDS, OWN, epochs=60, learning_rate=3e-2, frozen_layers=0)
     assert losses[-1] < losses[0] - 1  # nats a token
 
 
-@pytest.mark.parametrize("trains", ["attention", "all"])
-def test_frozen_layers_and_embeddings_stay(base: Path, tmp_path: Path, trains: str) -> None:
-    fit(base, tmp_path / "out", IDS, OWN, epochs=3, learning_rate=1e-2, trains=trains)
+def test_frozen_layers_and_embeddings_stay(base: Path, tmp_path: Path) -> None:
+    fit(base, tmp_path / "out", IDS, OWN, epochs=3, learning_rate=1e-2)
     before, after = (load_file(folder / "model.safetensors") for folder in (base, tmp_path / "out"))
     moved = {name for name in before if not torch.equal(before[name].float(), after[name].float())}
-    assert any("layers.1.self_attn" in name for name in moved)
-    assert any("layers.1.mlp" in name for name in moved) == (trains == "all")
+    assert moved
     assert not any("layers.0." in name or "embed" in name for name in moved)
-
-
-def test_more_frozen_layers_than_there_are_is_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"none above 9 frozen ones(?s:.*)sft\.frozen_layers below"):
-        fit(base, tmp_path / "out", IDS, OWN, frozen_layers=9)
 
 
 def test_a_base_without_tokenizer_is_refused(base: Path, tmp_path: Path) -> None:

@@ -157,11 +157,7 @@ def _case(identity: str, subset: str, plan: Plan, hiccup: Hiccup | None, rng: Ra
 
 
 def _offered(plan: Plan, needed: tuple[str, ...], rng: Random) -> list[tuple[Provider, Api]]:
-    """The needed APIs and distractors. A decoy comes with the API that a client would try.
-
-    In the order of their names, which tells nothing about the task: prompts of tasks about the same tools begin
-    alike, so that an engine has computed them before.
-    """
+    """The needed APIs and distractors, shuffled. A decoy comes with the API that a client would try."""
     known = [(provider, api) for provider in plan.providers for api in provider.apis]
     offered = [
         (provider, api) for provider, api in known if provider.full(api) in needed or provider.full(api) in plan.also
@@ -172,4 +168,5 @@ def _offered(plan: Plan, needed: tuple[str, ...], rng: Random) -> list[tuple[Pro
         spare += [(plan.decoy, api) for api in plan.decoy.apis[1:]]
     size = min(MAX_OFFERED, max(len(offered) + 1, rng.choice((3, 3, 4, 4, 5))))
     offered += rng.sample(spare, max(0, min(len(spare), size - len(offered))))
-    return sorted(offered, key=lambda pair: pair[0].full(pair[1]))
+    rng.shuffle(offered)
+    return offered
