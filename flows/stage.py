@@ -92,18 +92,21 @@ def run_stage(node: Node, workspace: Workspace) -> State:
 
 
 def repro(node: Node, workspace: Workspace) -> str | None:
-    """Run a stage with its log, progress and timeout; its last line, or None where nothing had to run.
+    """Run a stage with its log, progress and timeout; the last line that it said, or None where nothing had to run.
 
     Raises StageFailed, or TimeoutError past the timeout of its schedule.
     """
     logger = get_run_logger()
     progress = _Progress(_key(node, "progress"))
     last: list[str] = []
-    ran = False
+    ran = ended = False
+    said = ""
 
     def on_line(line: str) -> None:
-        nonlocal ran
+        nonlocal ran, ended, said
         ran = ran or line.startswith("Running stage ")
+        ended = ended or line.endswith(" lock file 'dvc.lock'")  # what follows are DVC's hints
+        said = line if line.strip() and not ended else said
         last[:] = [*last[-20:], line]
         progress.follow(line)
         logger.info(line)
@@ -116,7 +119,7 @@ def repro(node: Node, workspace: Workspace) -> str | None:
     if not ran:
         return None
     progress.finish()
-    return last[-1]
+    return said
 
 
 def _failure(node: Node, code: int, last: list[str]) -> StageFailed:

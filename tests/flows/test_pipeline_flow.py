@@ -41,11 +41,12 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch, targets: list[str] | None =
 def test_stages_run_once_and_are_cached_after(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     root = workspace(
         {
-            "a": stage("echo 1 > a.txt", "a.txt"),
-            "b": stage("cat a.txt > b.txt", "b.txt", ["a.txt"]),
+            "a": stage("echo 1 > a.txt; echo a: wrote 1", "a.txt"),
+            "b": stage("cat a.txt > b.txt; echo b: read 1", "b.txt", ["a.txt"]),
         }
     )
-    assert {name: state.name for name, state in run(root, monkeypatch).items()} == {"a": "Completed", "b": "Completed"}
+    first = {name: (state.name, state.message) for name, state in run(root, monkeypatch).items()}
+    assert first == {"a": ("Completed", "a: wrote 1"), "b": ("Completed", "b: read 1")}
     assert {name: state.name for name, state in run(root, monkeypatch).items()} == {"a": "Cached", "b": "Cached"}
     assert (root / "b.txt").read_text() == "1\n"
 
