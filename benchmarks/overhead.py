@@ -1,9 +1,11 @@
-"""What DVC, and Prefect over it, cost a stage, against the bare commands.
+"""What MLflow, DVC, and Prefect over it, cost a stage, against the bare commands.
 
     python -m benchmarks.overhead [stages]        10 by default
 
 All in one run on one machine, over a chain of stages that do nothing: two lengths each, so that the difference tells
 a stage's cost from what is paid once. The Prefect server and MLflow's database are there before the clock starts.
+
+MLflow's row is a process that is tracked as a stage is, Python's start and MLflow's import included.
 """
 
 from __future__ import annotations
@@ -22,6 +24,13 @@ from ruamel.yaml import YAML
 from flows.pipeline import pipeline
 
 SHORT = 2
+ROOT = str(Path(__file__).parents[1])
+TRACKED = """
+from steptool.registry.tracking import Tracking
+with Tracking(None, "overhead").stage("nothing", params={"a": 1}) as run:
+    run.metrics(1, {"loss": 0.5})
+    run.summary({"pass_rate": 0.5})
+"""
 
 
 def make_workspace(root: Path, count: int) -> Path:
@@ -49,6 +58,11 @@ def bare(folder: Path, count: int) -> None:
         subprocess.run(["sh", "-c", _command(i)], cwd=folder, check=True)
 
 
+def mlflow(folder: Path, count: int) -> None:
+    for _ in range(count):
+        subprocess.run([sys.executable, "-c", TRACKED], cwd=folder, env=os.environ | {"PYTHONPATH": ROOT}, check=True)
+
+
 def dvc(folder: Path, count: int) -> None:
     subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=folder, check=True)
 
@@ -62,6 +76,9 @@ def flow(folder: Path, count: int) -> None:
         os.chdir(before)
     if not state.is_completed():
         raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
+
+
+ARMS: dict[str, Callable[[Path, int], None]] = {"bare": bare, "mlflow": mlflow, "dvc repro": dvc, "flow": flow}
 
 
 def measure(run: Callable[[Path, int], None], root: Path, count: int) -> tuple[float, float]:
@@ -81,7 +98,7 @@ def main(count: int) -> None:
         root = Path(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"
         flow(make_workspace(root, 1), 1)  # what is made once: MLflow's database, compiled modules
-        rows = {name: measure(run, root, count) for name, run in (("bare", bare), ("dvc repro", dvc), ("flow", flow))}
+        rows = {name: measure(run, root, count) for name, run in ARMS.items()}
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     print(f"{count} stages in a chain; load a core {load:.1f}, so the numbers are{'' if load < 0.5 else ' not'} quiet")
     for name, (stage_s, once_s) in rows.items():
