@@ -9,7 +9,6 @@ be seen here: the test tasks are looked at once, by the pipeline. Needs models/s
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from ruamel.yaml import YAML
 
 from steptool.errors import InputError, StepToolError
 from steptool.params import Params, load_params, parse_params
-from steptool.quiet import QUIET
+from steptool.quiet import be_quiet
 
 OUT = Path(".steptool/variants")
 SECTIONS = {"ppo": "train", "rft": "rft"}
@@ -89,8 +88,7 @@ def main(
 
 
 if __name__ == "__main__":
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    be_quiet()
     try:
         typer.run(main)
     except StepToolError as error:

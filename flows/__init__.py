@@ -14,6 +14,7 @@
     improve     pipeline, then promotion: what a schedule runs
     events      the event that there is new data
     deploy      infra/prefect.yaml on a Prefect server
+    servers     long-lived processes that start, answer and end together
     serve       server, worker and MLflow's pages on one machine
     services    PostgreSQL (`postgres`), an S3 server, MLflow and Prefect as plain processes
 

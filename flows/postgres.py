@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from flows.servers import HOST
 from steptool.errors import StepToolError
 
-HOST = "127.0.0.1"
 USER = "steptool"
 DATABASES = ("prefect", "mlflow", "mlflow_auth")
 

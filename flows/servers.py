@@ -107,9 +107,9 @@ class Servers:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins without it
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            for name, server in self.table.items():
+            for name in self.table:
                 print(f"starting {name}", flush=True)
-                self.start(server.name)
+                self.start(name)
             print(greeting(), flush=True)
             while True:
                 time.sleep(WATCH_S)

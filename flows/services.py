@@ -8,8 +8,7 @@
     mlflow     MLflow server, basic auth, proxied artifacts           databases mlflow, mlflow_auth; bucket mlflow
     prefect    Prefect server, basic auth                             database prefect; leases on disk
 
-They start again where they were. `infra/compose.yaml` has the same
-services in containers.
+They start again where they were. `infra/compose.yaml` has the same services in containers.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from flows.postgres import HOST, USER, Postgres, write_private
-from flows.servers import Server, Servers, answers, any_free_port, is_free, module
+from flows.postgres import USER, Postgres, write_private
+from flows.servers import HOST, Server, Servers, answers, any_free_port, is_free, module
 from steptool.errors import StepToolError
 from steptool.stages.common import WORK
 from steptool.storage import write_bytes

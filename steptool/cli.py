@@ -15,7 +15,7 @@ import typer
 
 from steptool.allocator import keep_freed_memory
 from steptool.errors import StepToolError
-from steptool.quiet import QUIET
+from steptool.quiet import be_quiet
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -215,8 +215,7 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: one clear message for every error that was foreseen."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    be_quiet()
     try:
         app()
     except StepToolError as error:

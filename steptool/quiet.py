@@ -1,5 +1,7 @@
 """The environment in which nothing calls home and nothing chatters."""
 
+import os
+
 QUIET = {
     "DVC_NO_ANALYTICS": "1",
     "DO_NOT_TRACK": "1",
@@ -16,3 +18,9 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """Defaults: a value that the user set stays."""
+
+
+def be_quiet() -> None:
+    """Give them to this process, and to all that it starts."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)

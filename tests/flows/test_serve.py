@@ -16,15 +16,11 @@ import psutil
 import pytest
 
 from flows.serve import serve
+from flows.servers import any_free_port
 from steptool.errors import InputError
 from tests.registry.conftest import empty_database  # noqa: F401  a fixture
 
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture
@@ -41,7 +37,7 @@ def test_port_that_is_taken_is_named_before_anything_starts(checkout: Path) -> N
     with socket.create_server(("127.0.0.1", 0)) as listener:
         taken = listener.getsockname()[1]
         with pytest.raises(InputError, match=f"port {taken} is taken(?s:.*)make serve PREFECT_PORT=") as caught:
-            serve(taken, free_port())
+            serve(taken, any_free_port())
     assert caught.value.exit_code == 2
     assert not (checkout / ".steptool" / "serve").exists()
 
@@ -50,7 +46,7 @@ def test_port_that_is_taken_is_named_before_anything_starts(checkout: Path) -> N
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
 def test_everything_answers_and_a_signal_leaves_no_process(checkout: Path, number: signal.Signals) -> None:
-    ports = free_port(), free_port()
+    ports = any_free_port(), any_free_port()
     command = [sys.executable, "-m", "steptool.cli", "serve", "--port", str(ports[0]), "--mlflow-port", str(ports[1])]
     child = subprocess.Popen(
         command, cwd=checkout, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
