@@ -166,12 +166,18 @@ class PolicyWithValue(nn.Module):
         adapter = self.peft.disable_adapter() if reference else nullcontext()
         with adapter, self._only(slice(self.first_layer, None), normalise=True) as decoder:
             hidden = self._run(decoder, row, inputs_embeds=lower.to(self.device))[0]
-        picked = hidden[row.predict.to(self.device)]
-        against = None if reference_features is None else reference_features.to(picked)
-        targets, temperature = row.targets.to(self.device), row.temperature.to(self.device)
-        logprobs, entropy, divergence = self._score(picked, targets, temperature, against)
-        ends = hidden[row.ends.to(self.device)]
-        return Output(logprobs, entropy, picked.detach().float(), ends.detach().float(), divergence)
+        states, state = (index.to(self.device) for index in _states(row))
+        picked = hidden[row.predict.to(self.device)[states]]
+        against = None if reference_features is None else reference_features[states.cpu()].to(picked)
+        temperature = row.temperature.to(self.device)[states]
+        logprobs, entropy, divergence = self._score(picked, temperature, against, row.targets.to(self.device), state)
+        return Output(
+            logprobs,
+            entropy[state],
+            picked.detach().float()[state],
+            hidden[row.ends.to(self.device)].detach().float(),
+            None if divergence is None else divergence[state],
+        )
 
     def forward(self, row: Row) -> Output:
         return self.upper(row, self.lower(row))
@@ -198,26 +204,32 @@ class PolicyWithValue(nn.Module):
         return hidden
 
     def _score(
-        self, hidden: Tensor, targets: Tensor, temperature: Tensor, reference: Tensor | None
+        self, hidden: Tensor, temperature: Tensor, reference: Tensor | None, targets: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What `_score_chunk` says of M tokens. Many go in chunks whose logits are computed again, never kept."""
+        """What `_score_chunk` says. Many states go in chunks whose logits are computed again, never kept."""
         if len(hidden) <= _HEAD_CHUNK:
-            return self._score_chunk(hidden, targets, temperature, reference)
+            return self._score_chunk(hidden, temperature, reference, targets, state)
+        order = state.argsort()
         parts = []
         for start in range(0, len(hidden), _HEAD_CHUNK):
             at = slice(start, start + _HEAD_CHUNK)
+            own = order[(state[order] >= at.start) & (state[order] < at.stop)]
             theirs = None if reference is None else reference[at]
-            chunk = (hidden[at], targets[at], temperature[at], theirs)
+            chunk = (hidden[at], temperature[at], theirs, targets[own], state[own] - start)
             parts.append(checkpoint(self._score_chunk, *chunk, use_reentrant=False))
         logprobs, entropy, divergence = zip(*parts, strict=True)
-        return torch.cat(logprobs), torch.cat(entropy), None if reference is None else torch.cat(divergence)
+        whole = None if reference is None else torch.cat(divergence)
+        return torch.cat(logprobs)[order.argsort()], torch.cat(entropy), whole
 
     def _score_chunk(
-        self, hidden: Tensor, targets: Tensor, temperature: Tensor, reference: Tensor | None
+        self, hidden: Tensor, temperature: Tensor, reference: Tensor | None, targets: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Log-probability, entropy and divergence [M] from hidden states [M, hidden] of policy and reference."""
+        """Log-probability [M] of each target in its state, entropy [S] and divergence [S] of each state.
+
+        `hidden` and `reference` are [S, hidden], of the policy and of what it is compared with.
+        """
         scores = self._log_softmax(hidden, temperature)
-        picked = scores.gather(1, targets[:, None]).squeeze(1)
+        picked = scores[state, targets]
         with torch.no_grad():
             entropy = -(scores.exp() * scores).sum(-1)
         if reference is None:
@@ -229,6 +241,18 @@ class PolicyWithValue(nn.Module):
     def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
         head: Any = self.peft.get_base_model().get_output_embeddings()
         return F.log_softmax(head(hidden).float().div_(temperature[:, None]), dim=-1)
+
+
+def _states(row: Row) -> tuple[Tensor, Tensor]:
+    """The S distributions that a row's M tokens were sampled from: one token of each [S], and which is whose [M].
+
+    Attempts at a task that are still alike sample from the same one, and the vocabulary is what costs.
+    """
+    drawn = torch.stack([row.predict.double(), row.temperature.double()], 1)
+    distinct, state = drawn.unique(dim=0, return_inverse=True)
+    one = torch.empty(len(distinct), dtype=torch.long)
+    one[state] = torch.arange(len(state))
+    return one, state
 
 
 def adapter_groups(policy: PolicyWithValue, learning_rate: float, params: TrainParams) -> list[dict[str, Any]]:

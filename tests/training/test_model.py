@@ -20,6 +20,7 @@ from steptool.training.model import PolicyWithValue, ValueHead, adapter_groups, 
 from steptool.types import ScoredTrajectory
 
 MakePolicy = Callable[..., PolicyWithValue]
+MakeScored = Callable[..., ScoredTrajectory]
 
 
 def packed(scored: Sequence[ScoredTrajectory], row_tokens: int) -> Batch:
@@ -148,6 +149,28 @@ def test_temperature_flattens_the_scored_distribution(make_policy: MakePolicy, g
     hot = dataclasses.replace(row, temperature=torch.full_like(row.temperature, 1e6))
     torch.testing.assert_close(policy(hot).logprobs, torch.full((24,), -torch.log(torch.tensor(40.0)).item()))
     assert policy(hot).entropy.min() > policy(row).entropy.max()
+
+
+def test_state_that_attempts_share_is_scored_once(make_policy: MakePolicy, make_scored: MakeScored) -> None:
+    """attempts  P a b, P a c, P d: five sampled tokens, drawn from the two states P and P a."""
+    attempts = [make_scored([([1, 2, 3], own)], attempt=i) for i, own in enumerate(([7, 8], [7, 9], [5]))]
+    policy, (row,) = make_policy(), packed(attempts, 512).rows
+    scored: list[int] = []
+    head = policy.peft.get_base_model().get_output_embeddings()
+    head.register_forward_hook(lambda module, args, out: scored.append(len(out)))
+    found = policy(row).logprobs
+    assert scored == [2]
+    assert len(found) == 5
+
+
+def test_shared_state_is_scored_at_the_temperature_of_each_attempt(
+    make_policy: MakePolicy, make_scored: MakeScored
+) -> None:
+    attempts = [make_scored([([1, 2, 3], [7])], attempt=i) for i in range(2)]
+    policy, (row,) = make_policy(), packed(attempts, 512).rows
+    mixed = dataclasses.replace(row, temperature=torch.tensor([1.0, 1e6]))
+    torch.testing.assert_close(policy(mixed).logprobs[0], policy(row).logprobs[0])
+    torch.testing.assert_close(policy(mixed).logprobs[1], -torch.log(torch.tensor(40.0)))
 
 
 def test_long_row_scored_in_chunks_is_the_same(
