@@ -15,12 +15,12 @@ PROMOTE = "promotion/promote"
 
 
 @flow(name="improve", persist_result=False)
-def improve(gpu: str | None = None, again: bool = False) -> State:
+def improve(gpu: str | None = None, again: bool = False, fresh: bool = False) -> State:
     """Bring everything up to date; run `promotion/promote` unless the candidate has its verdict or waits for it.
 
-    gpu, again: see `flows.pipeline.pipeline`. The promotion is a flow run of its own: it may wait for days.
+    gpu, again, fresh: see `flows.pipeline.pipeline`. The promotion is a flow run of its own: it may wait for days.
     """
-    pipeline(None, gpu, again)
+    pipeline(None, gpu, again, fresh)
     proposals = Proposals()
     if proposals.is_judged():
         return Completed(name="Unchanged", message="the candidate has its verdict")

@@ -17,28 +17,38 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.graph import read_graph
+from flows.graph import Node, read_graph
 from flows.remote import LOST_RETRIES, run_remote_stage
 from flows.stage import run_stage, scheduled
 from flows.workspace import alone, open_workspace
-from steptool.params import load_params
+from steptool.params import load_params, next_draw
 from steptool.registry.tracking import Tracking
 from steptool.stages.common import PARAMS
+from steptool.storage import write_bytes
 
 STAGES_AT_ONCE = 8
 
 
 @flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
-def pipeline(targets: list[str] | None = None, gpu: str | None = None, again: bool = False) -> list[State]:
+def pipeline(
+    targets: list[str] | None = None, gpu: str | None = None, again: bool = False, fresh: bool = False
+) -> list[State]:
     """Bring `targets`, or everything, up to date in the working directory.
 
     targets: stages of dvc.yaml; what they need runs first. gpu: the deployment of `flows.node.remote_stage` that
     stages with `resources: gpu` go to, such as `stage/gpu`; they run here where it is not given.
-    again: run every stage, changed or not.
+    again: run every stage, changed or not. fresh: sample new trajectories; `sample.draw` in params.yaml is raised.
     """
     root = Path.cwd()
     nodes = read_graph(root, targets or [])
-    with alone(root), _parent_run() as (parent, states), open_workspace(root, parent, again=again) as workspace:
+    with alone(root):
+        if fresh:
+            write_bytes(root / PARAMS, next_draw(root / PARAMS).encode())
+        return _run(root, nodes, gpu, again=again)
+
+
+def _run(root: Path, nodes: list[Node], gpu: str | None, *, again: bool) -> list[State]:
+    with _parent_run() as (parent, states), open_workspace(root, parent, again=again) as workspace:
         futures: dict[str, PrefectFuture[State]] = {}
         for node in nodes:
             upstream = [futures[address] for address in node.upstream]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -82,6 +83,8 @@ class SampleParams(Section):
     max_tokens: Positive = 1024
     """Tokens of one trajectory, context included."""
     concurrency: Positive = 128
+    draw: Annotated[int, Field(ge=0)] = 0
+    """Which draw of tasks and random numbers; those of another have nothing in common with it but the settings."""
     tool_timeout_s: Annotated[float, Field(gt=0)] = 10.0
 
 
@@ -272,18 +275,26 @@ def apply_profile(path: Path, profile: Path) -> str:
 
     A mapping under `rounds` replaces the whole of it: a profile chooses how many rounds there are.
     """
-    data, changes = _load_yaml(path), _load_yaml(profile)
+    changes = _load_yaml(profile)
     if not isinstance(changes, dict):
         raise ParamsError("holds no settings", where=str(profile), fix="give it at least one key")
+    return _changed(path, changes, told_of=profile)
+
+
+def next_draw(path: Path) -> str:
+    """The text of params file `path` with `sample.draw` one higher: new trajectories, the same settings."""
+    return _changed(path, {"sample": {"draw": load_params(path).sample.draw + 1}}, told_of=path)
+
+
+def _changed(path: Path, changes: dict[str, Any], *, told_of: Path) -> str:
+    data = _load_yaml(path)
     for section, values in changes.items():
         if isinstance(values, dict) and section != "rounds" and isinstance(data.get(section), dict):
             for key, value in values.items():
                 data[section][key] = value
         else:
             data[section] = values
-    parse_params(profile, data)
-    from io import StringIO
-
+    parse_params(told_of, data)
     text = StringIO()
     yaml = YAML(typ="rt")
     yaml.width = 120

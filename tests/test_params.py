@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from steptool.errors import InputError, ParamsError
-from steptool.params import Params, TrainParams, apply_profile, load_params, parse_params
+from steptool.params import Params, TrainParams, apply_profile, load_params, next_draw, parse_params
 
 ROOT = Path(__file__).parents[1]
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
@@ -198,6 +198,12 @@ def test_a_profile_replaces_the_rounds_as_a_whole(write: Any) -> None:
     base = write("rounds:\n  r1: {policy: a, previous: a}\n  r2: {policy: b, previous: b}\n")
     text = apply_profile(base, write("rounds:\n  r1: {policy: c, previous: c}\n", "profile.yaml"))
     assert list(YAML(typ="safe").load(text)["rounds"]) == ["r1"]
+
+
+def test_the_next_draw_is_one_higher_and_changes_nothing_else(write: Any) -> None:
+    base = write("seed: 1  # the seed\nsample:\n  draw: 4  # raised\n")
+    assert next_draw(base) == "seed: 1  # the seed\nsample:\n  draw: 5  # raised\n"
+    assert YAML(typ="safe").load(next_draw(write("seed: 1\n"))) == {"seed": 1, "sample": {"draw": 1}}
 
 
 def test_a_bad_profile_is_refused_with_its_own_name(write: Any) -> None:

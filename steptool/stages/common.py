@@ -84,11 +84,16 @@ def read_tasks(split: str) -> list[Task]:
     return read_jsonl(TASKS / f"{split}.jsonl", Task)
 
 
+def draw_of_round(params: Params, index: int) -> int:
+    """Number of round `index` (from 0) among those of all draws: it chooses the round's tasks and random numbers."""
+    return params.sample.draw * len(params.rounds) + index
+
+
 def tasks_of_round(params: Params, index: int) -> list[Task]:
     """Training tasks of round `index`: each round the next ones, those without a demonstration first."""
     shown = {demo.task_id for demo in read_jsonl(DEMONSTRATIONS, Trajectory)}
     tasks = sorted(read_tasks("train"), key=lambda task: task.id in shown)
-    start = index * params.sample.tasks
+    start = draw_of_round(params, index) * params.sample.tasks
     return [tasks[(start + offset) % len(tasks)] for offset in range(min(params.sample.tasks, len(tasks)))]
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from steptool.params import load_params
-from steptool.stages.common import PARAMS, TASKS, TRAJECTORIES, round_of, sampling_of, stage, tasks_of_round
+from steptool.stages.common import (
+    PARAMS,
+    TASKS,
+    TRAJECTORIES,
+    draw_of_round,
+    round_of,
+    sampling_of,
+    stage,
+    tasks_of_round,
+)
 from steptool.stages.generate import generate
 from steptool.storage import write_jsonl
 
@@ -18,7 +27,7 @@ def main(round: str) -> None:
     inputs = {"tasks": TASKS, "policy": policy}
     with stage("sample", TRAJECTORIES / round, params, uses=uses, inputs=inputs, round=round) as running:
         tasks = tasks_of_round(params, index)
-        with generate(params, policy, seed=params.seed + index + 1) as sampler:
+        with generate(params, policy, seed=params.seed + draw_of_round(params, index) + 1) as sampler:
             trajectories = sampler.attempts(tasks, sampling_of(params), params.sample.attempts, what=f"sample {round}")
         write_jsonl(running.out / "trajectories.jsonl.gz", trajectories)
         calls = sum(len(t.steps) for t in trajectories)

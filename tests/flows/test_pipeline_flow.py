@@ -116,3 +116,17 @@ def test_again_runs_what_has_not_changed(workspace: Workspace, monkeypatch: pyte
     run(root, monkeypatch)
     pipeline(again=True)
     assert (root / "runs").read_text() == "x\nx\n"
+
+
+def test_fresh_run_draws_again_and_runs_what_depends_on_the_draw(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = stage("grep -o 'draw: .*' params.yaml > sample.txt || echo none > sample.txt", "sample.txt")
+    root = workspace({"sample": {**sample, "params": ["sample"]}, "base": stage("echo x >> bases; touch b", "b")})
+    (root / "params.yaml").write_text("sample:\n  tasks: 4  # a round\n")
+    monkeypatch.chdir(root)
+    pipeline()
+    pipeline(fresh=True)
+    assert (root / "sample.txt").read_text() == "draw: 1\n"
+    assert "tasks: 4  # a round" in (root / "params.yaml").read_text()
+    assert (root / "bases").read_text() == "x\n"

@@ -1,0 +1,35 @@
+"""Which training tasks a round samples: every round of every draw the next ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from steptool.params import Params
+from steptool.stages.common import DEMONSTRATIONS, TASKS, tasks_of_round
+from steptool.storage import write_jsonl
+from steptool.worlds.mini import MiniWorld, expert_demonstrations
+
+
+def test_rounds_and_draws_take_turns_through_the_training_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """draw      0        1        2
+    round     r1  r2   r1  r2   r1  r2
+    tasks    0-1 2-3  4-5 6-7  0-1 2-3     of eight
+    """
+    monkeypatch.chdir(tmp_path)
+    world = MiniWorld(seed=3, train_tasks=8, dev_tasks=6, test_tasks=6)
+    write_jsonl(TASKS / "train.jsonl", world.all_tasks("train"))
+    write_jsonl(DEMONSTRATIONS, expert_demonstrations(world, 0, 0.0, 3))
+    rounds = {name: {"policy": "p", "previous": "p"} for name in ("r1", "r2")}
+    order = [task.id for task in world.all_tasks("train")]
+
+    def taken(draw: int, index: int) -> list[int]:
+        params = Params.model_validate({"sample": {"tasks": 2, "draw": draw}, "rounds": rounds})
+        return [order.index(task.id) for task in tasks_of_round(params, index)]
+
+    assert [taken(draw, index) for draw in range(3) for index in range(2)] == [
+        [0, 1], [2, 3], [4, 5], [6, 7], [0, 1], [2, 3],
+    ]  # fmt: skip
