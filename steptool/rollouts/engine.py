@@ -111,12 +111,15 @@ class _Vllm:
     """vLLM's engine as a pump's backend."""
 
     def __init__(self, model_dir: Path, options: dict[str, Any]) -> None:
+        import torch
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
         from vllm.v1.engine.llm_engine import LLMEngine
 
         on_cpu: dict[str, Any] = {}
         if current_platform.is_cpu():
+            # The one function that vLLM compiles all the same ranks log-probabilities: 4 s for nothing.
+            torch.compiler.set_stance("force_eager")
             memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
             on_cpu = {
                 "block_size": CPU_BLOCK_TOKENS,
