@@ -5,7 +5,8 @@
 All in one run on one machine, over a chain of stages that do nothing: two lengths each, so that the difference tells
 a stage's cost from what is paid once. The Prefect server and MLflow's database are there before the clock starts.
 
-MLflow's row is a process that is tracked as a stage is, Python's start and MLflow's import included.
+MLflow's cost is that of a stage's process with its own imports and nothing else to do, tracked, over the same
+untracked: `annotate`, which imports little, and `train`, which imports PyTorch, and with it some of what MLflow needs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ with Tracking(None, "overhead").stage("nothing", params={"a": 1}) as run:
     run.metrics(1, {"loss": 0.5})
     run.summary({"pass_rate": 0.5})
 """
+STAGES = ("annotate", "train")
 
 
 def make_workspace(root: Path, count: int) -> Path:
@@ -58,9 +60,13 @@ def bare(folder: Path, count: int) -> None:
         subprocess.run(["sh", "-c", _command(i)], cwd=folder, check=True)
 
 
-def mlflow(folder: Path, count: int) -> None:
-    for _ in range(count):
-        subprocess.run([sys.executable, "-c", TRACKED], cwd=folder, env=os.environ | {"PYTHONPATH": ROOT}, check=True)
+def process(script: str) -> Callable[[Path, int], None]:
+    def run(folder: Path, count: int) -> None:
+        environment = os.environ | {"PYTHONPATH": ROOT}
+        for _ in range(count):
+            subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, check=True)
+
+    return run
 
 
 def dvc(folder: Path, count: int) -> None:
@@ -78,7 +84,13 @@ def flow(folder: Path, count: int) -> None:
         raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
 
 
-ARMS: dict[str, Callable[[Path, int], None]] = {"bare": bare, "mlflow": mlflow, "dvc repro": dvc, "flow": flow}
+def arms() -> dict[str, tuple[Callable[[Path, int], None], str]]:
+    """What is measured by its name, and over what."""
+    found: dict[str, tuple[Callable[[Path, int], None], str]] = {"bare": (bare, "bare")}
+    for name in STAGES:
+        script = f"import steptool.stages.{name}"
+        found |= {name: (process(script), name), f"{name}, tracked": (process(script + TRACKED), name)}
+    return found | {"dvc repro": (dvc, "bare"), "flow": (flow, "bare")}
 
 
 def measure(run: Callable[[Path, int], None], root: Path, count: int) -> tuple[float, float]:
@@ -98,11 +110,11 @@ def main(count: int) -> None:
         root = Path(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"
         flow(make_workspace(root, 1), 1)  # what is made once: MLflow's database, compiled modules
-        rows = {name: measure(run, root, count) for name, run in ARMS.items()}
+        rows = {name: (*measure(run, root, count), over) for name, (run, over) in arms().items()}
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     print(f"{count} stages in a chain; load a core {load:.1f}, so the numbers are{'' if load < 0.5 else ' not'} quiet")
-    for name, (stage_s, once_s) in rows.items():
-        print(f"{name:10} {stage_s:7.2f} s a stage, {once_s:7.2f} s once, {stage_s - rows['bare'][0]:7.2f} s over bare")
+    for name, (stage_s, once_s, over) in rows.items():
+        print(f"{name:17} {stage_s:6.2f} s a stage, {once_s:6.2f} s once, {stage_s - rows[over][0]:6.2f} s over {over}")
 
 
 if __name__ == "__main__":

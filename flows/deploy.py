@@ -101,7 +101,8 @@ def _automate(client: SyncPrefectClient) -> None:
             threshold=1,
             within=timedelta(0),
         ),
-        actions=[RunDeployment(source="selected", deployment_id=nightly.id)],
+        # The data is what is new: nothing is sampled again for its own sake.
+        actions=[RunDeployment(source="selected", deployment_id=nightly.id, parameters={"fresh": False})],
     )
     if known:
         client.update_automation(known[0].id, automation)

@@ -27,10 +27,12 @@ from prefect.testing.utilities import prefect_test_harness
 from flows.approvals import NotWaiting, decide, list_waiting, waiting
 from flows.deploy import NIGHTLY, TRAIN_ON_NEW_DATA, deploy
 from flows.events import announce_arrival
+from flows.improve import improve
 from steptool.errors import InputError
 from steptool.registry.models import CHAMPION, register, version_or_none
 from steptool.registry.promotion import Receipt, has_verdict
 from steptool.registry.tracking import Tracking
+from tests.flows.conftest import dvc, sh
 from tests.registry.conftest import empty_database, evaluation_of  # noqa: F401  fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -262,6 +264,31 @@ def test_nobody_is_asked_about_what_the_gate_refuses(
     assert "pass rate 10.0% is below the bar of 30.0%" in str(run.state and run.state.message)
     assert receipt_of(tracking).verdict == "refused"
     assert "Suspended" not in {state.name for state in client.read_flow_run_states(run.id)}
+
+
+def test_improvement_is_proposed_once(
+    registry: Callable[..., Tracking], worker: None, client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    registry()
+    sh(tmp_path, "git", "init", "-q")
+    dvc(tmp_path, "init", "-q")
+    sample = {"cmd": "grep draw params.yaml > sample.txt", "outs": ["sample.txt"], "params": ["sample"]}
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"sample": sample}}))
+
+    proposed = improve(fresh=True, return_state=True)
+    assert proposed.name == "Proposed"
+    assert (tmp_path / "sample.txt").read_text() == "  draw: 1\n"
+    name = str(proposed.message).removeprefix("version 1, by flow run ")
+    (run,) = [found for found in client.read_flow_runs() if found.name == name]
+    until(client, run, "Suspended")
+
+    again = improve(return_state=True)
+    assert (again.name, again.message) == ("Unchanged", "version 1 waits for a decision already")
+    decide(name, "approved", "ada", "better on every subset")
+    until(client, run, "Promoted")
+    judged = improve(return_state=True)
+    assert (judged.name, judged.message) == ("Unchanged", "the candidate has its verdict")
+    assert (tmp_path / "sample.txt").read_text() == "  draw: 1\n"
 
 
 def test_data_from_outside_starts_the_nightly_run_once_that_is_switched_on(
