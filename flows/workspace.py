@@ -16,6 +16,7 @@ from prefect import get_run_logger
 from flows.process import Processes
 from steptool.errors import StepToolError
 from steptool.pipeline import stage_environment
+from steptool.registry.relay import Relay
 from steptool.stages.common import WORK
 
 LOCK_POLL_S = 1.0
@@ -71,12 +72,13 @@ def dvc_command(*arguments: str) -> list[str]:
 
 @contextmanager
 def open_workspace(root: Path, parent_run: str, *, again: bool = False) -> Iterator[Workspace]:
-    """A workspace in which nothing runs any more at the end."""
+    """A workspace in which nothing runs any more at the end, and what its stages logged has been sent."""
     workspace = Workspace(root, parent_run, stage_environment(parent_run) | {"PYTHONUNBUFFERED": "1"}, again)
-    try:
-        yield workspace
-    finally:
-        workspace.processes.stop()
+    with Relay(root):
+        try:
+            yield workspace
+        finally:
+            workspace.processes.stop()
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from steptool.errors import StepToolError
 from steptool.params import load_params
-from steptool.registry.tracking import PARENT_VARIABLE, Tracking
+from steptool.registry.relay import Relay
+from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
 from steptool.stages.common import PARAMS, REPORT
 
 
@@ -24,7 +25,8 @@ def run_pipeline(targets: list[str]) -> None:
     params = load_params(PARAMS)
     tracking = Tracking(None, params.tracking.experiment)
     parent = tracking.new_pipeline()
-    code = _repro(targets, stage_environment(parent))
+    with Relay(Path()):
+        code = _repro(targets, stage_environment(parent))
     tracking.end_pipeline(parent, succeeded=code == 0)
     if code != 0:
         raise StepToolError(
@@ -38,12 +40,12 @@ def run_pipeline(targets: list[str]) -> None:
 
 
 def stage_environment(parent: str) -> dict[str, str]:
-    """This process's environment for the stages of the pipeline run `parent`.
+    """This process's environment for the stages of the pipeline run `parent`, which a `Relay` here sends for.
 
     Their command is `steptool`: the one beside this Python, whether or not its environment is activated.
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return os.environ | {"PATH": path, PARENT_VARIABLE: parent}
+    return os.environ | {"PATH": path, PARENT_VARIABLE: parent, RELAYED_VARIABLE: "1"}
 
 
 def _repro(targets: list[str], environment: dict[str, str]) -> int:

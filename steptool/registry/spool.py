@@ -1,4 +1,7 @@
-"""What could not be logged: kept on disk, one JSONL file a run, and sent later.
+"""What is still to be logged: kept on disk, one JSONL file a run, and sent later.
+
+Two write here: a stage that lost MLflow, and a stage of a pipeline whose process sends for it (`relay`). The
+file of the latter begins with the run that is to be opened, and its entries call that run by the file's name.
 
 An entry says everything that MLflow needs, so sending is the same act whether it happens at once
 or a day later, and sending twice is harmless (MLflow ignores a metric, parameter, tag or input
@@ -57,19 +60,36 @@ class Entry(Record):
     ended_ms: int | None = None
 
 
+class Opening(Record):
+    """A run that is still to be opened."""
+
+    experiment: str
+    name: str
+    tags: dict[str, str]
+    started_ms: int
+
+
+class Header(Record):
+    """First line of a file: the tracking URI that its entries are meant for."""
+
+    uri: str
+    opens: Opening | None = None
+
+
 class Spool:
     """The entries of one stage that wait to be sent, in order, in `folder/<run_id>.jsonl`.
 
-    The first line holds the tracking URI they are meant for. Artifacts are copied next to it,
-    since the original may be replaced before they are sent. What MLflow will never take goes to
-    `<run_id>.refused`, for people to read.
+    Artifacts are copied next to it, since the original may be replaced before they are sent. What
+    MLflow will never take goes to `<run_id>.refused`, for people to read.
     """
 
-    def __init__(self, folder: Path, run_id: str, uri: str) -> None:
+    def __init__(self, folder: Path, run_id: str, uri: str, opens: Opening | None = None) -> None:
         self.path = folder / f"{run_id}.jsonl"
         self.refused_path = folder / f"{run_id}.refused"
+        self.opened_path = folder / f"{run_id}.opened"
+        """Holds the id that MLflow gave to the run, once it has been opened."""
         self._copies = folder / run_id
-        self._uri = uri
+        self._header = Header(uri=uri, opens=opens)
 
     def append(self, entry: Entry) -> None:
         """Keep `entry` until it can be sent. Raises StorageError if the disk will not have it."""
@@ -81,6 +101,7 @@ class Spool:
     def remove(self) -> None:
         """Forget what waited; its copies of artifacts too, unless a refused entry names them."""
         self.path.unlink(missing_ok=True)
+        self.opened_path.unlink(missing_ok=True)
         if not self.refused_path.exists():
             shutil.rmtree(self._copies, ignore_errors=True)
 
@@ -92,7 +113,7 @@ class Spool:
             is_new = not path.exists()
             with path.open("a", encoding="utf-8") as file:
                 if is_new:
-                    file.write(_Header(uri=self._uri).model_dump_json() + "\n")
+                    file.write(self._header.model_dump_json(exclude_defaults=True) + "\n")
                 file.write(entry.model_dump_json(exclude_defaults=True) + "\n")
         except OSError as error:
             raise StorageError(
@@ -112,28 +133,34 @@ class Spool:
         return target
 
 
-class _Header(Record):
-    uri: str
-
-
 def waiting(folder: Path, uri: str) -> list[tuple[Spool, list[Entry]]]:
     """Every run in `folder` with entries for the tracking server at `uri`, oldest first.
 
-    A last line cut off by a kill is dropped; any other broken line raises DataError with its number.
+    What a relay sends is left to it. A last line cut off by a kill is dropped; any other broken line raises
+    DataError with its number.
     """
     found = []
     for path in sorted(folder.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime, path.name)):
-        lines = path.read_text(encoding="utf-8").split("\n")
-        lines.pop()  # "" after the last newline, or a line that was being written
-        if not lines or _Header.model_validate_json(lines[0]).uri != uri:
-            continue
-        entries = []
-        for number, line in enumerate(lines[1:], start=2):
-            try:
-                entries.append(Entry.model_validate_json(line))
-            except ValueError as error:
-                raise DataError(
-                    "not a log entry", where=f"{path}:{number}", fix="delete that line, then try again"
-                ) from error
-        found.append((Spool(folder, path.stem, uri), entries))
+        header, entries, _ = read(path)
+        if header == Header(uri=uri):
+            found.append((Spool(folder, path.stem, uri), entries))
     return found
+
+
+def read(path: Path, skip: int = 0) -> tuple[Header | None, list[Entry], int]:
+    """Header of a file, its entries but for the first `skip`, and how many there are; None before there is a header.
+
+    A last line that is not ended yet does not count. Raises DataError for a line that is no entry.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    if not lines:
+        return None, [], 0
+    entries = []
+    for number, line in enumerate(lines[1 + skip :], start=2 + skip):
+        try:
+            entries.append(Entry.model_validate_json(line))
+        except ValueError as error:
+            raise DataError(
+                "not a log entry", where=f"{path}:{number}", fix="delete that line, then try again"
+            ) from error
+    return Header.model_validate_json(lines[0]), entries, len(lines) - 1

@@ -7,6 +7,9 @@ logged waits in `.steptool/unlogged/` until a later stage, or `Tracking.flush_un
 Which parent a stage belongs to: the one named by STEPTOOL_PARENT_RUN_ID (`steptool run` and the
 flows set it), else the one in `.steptool/pipeline_run`, which the first stage writes. So stages run
 one by one, or by a bare `dvc repro`, gather under one parent until `new_pipeline` opens the next.
+
+Under STEPTOOL_RELAYED a stage does not talk to MLflow itself, whose import alone takes longer than some stages do:
+the process that set it sends what the stage writes down (`steptool.registry.relay`).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import os
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -27,13 +31,14 @@ from steptool.errors import DataError, TrackingError
 from steptool.registry.client import RefusedError, connect, resolve_uri, told_plainly, without_password
 from steptool.registry.environment import describe_environment, host_name, process_runs
 from steptool.registry.sending import send
-from steptool.registry.spool import Dataset, Entry, Metric, Spool, Status, waiting
+from steptool.registry.spool import Dataset, Entry, Metric, Opening, Spool, Status, waiting
 from steptool.storage import write_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PARENT_VARIABLE = "STEPTOOL_PARENT_RUN_ID"
+RELAYED_VARIABLE = "STEPTOOL_RELAYED"
 WORK = Path(".steptool")
 FLUSH_ROWS = 500
 FLUSH_SECONDS = 5.0
@@ -69,7 +74,7 @@ class Tracking:
 
     def new_pipeline(self, name: str = "pipeline") -> str:
         """Open the parent run of the stages to come, and return its id."""
-        run_id = self._create_run(name, {"steptool.kind": "pipeline"} | describe_environment(self.root))
+        run_id = self.create_run(name, {"steptool.kind": "pipeline"} | describe_environment(self.root))
         write_json(self._parent_file, {"run_id": run_id, "experiment": self.experiment, "uri": self.public_uri})
         return run_id
 
@@ -87,16 +92,21 @@ class Tracking:
 
     @contextmanager
     def stage(
-        self, name: str, *, round: str | None = None, params: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        round: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        itself: bool = False,
     ) -> Iterator[StageRun]:
         """Track one stage. Its run ends as FINISHED, as FAILED on an exception, as KILLED on an interrupt.
 
-        Raises TrackingError, before the block starts, if MLflow cannot be reached.
+        `itself`: it talks to MLflow, relayed or not, because it needs the run's id there.
+        Raises TrackingError, before the block starts, if MLflow cannot be reached; relayed, it does not ask.
         """
         label = f"{name}@{round}" if round else name
-        parent = self.pipeline_run_id()
-        self.flush_unlogged()
-        self._end_killed_runs(parent, label)
+        relayed = RELAYED_VARIABLE in os.environ and not itself
+        parent = os.environ[PARENT_VARIABLE] if relayed else self.pipeline_run_id()
         tags = describe_environment(self.root) | {
             "steptool.kind": "stage",
             "steptool.stage": label,
@@ -104,7 +114,7 @@ class Tracking:
             "mlflow.source.name": f"steptool {name}" + (f" {round}" if round else ""),
             "mlflow.source.type": "LOCAL",
         }
-        run = StageRun(self, self._create_run(label, tags), label, parent)
+        run = self._written_run(label, parent, tags) if relayed else self._opened_run(label, parent, tags)
         run.params(params or {})
         started = time.monotonic()
         try:
@@ -114,6 +124,17 @@ class Tracking:
             run.end("FAILED" if is_fault else "KILLED", time.monotonic() - started, f"{type(error).__name__}: {error}")
             raise
         run.end("FINISHED", time.monotonic() - started, "")
+
+    def _opened_run(self, label: str, parent: str, tags: dict[str, str]) -> StageRun:
+        self.flush_unlogged()
+        self._end_killed_runs(parent, label)
+        run_id = self.create_run(label, tags)
+        return StageRun(self, run_id, label, parent, Spool(self.unlogged, run_id, self.public_uri))
+
+    def _written_run(self, label: str, parent: str, tags: dict[str, str]) -> StageRun:
+        opens = Opening(experiment=self.experiment, name=label, tags=tags, started_ms=int(time.time() * 1000))
+        name = uuid.uuid4().hex
+        return StageRun(self, name, label, parent, Spool(self.unlogged, name, self.public_uri, opens), relayed=True)
 
     def flush_unlogged(self) -> int:
         """Send what earlier runs could not; returns how many entries were sent.
@@ -138,7 +159,7 @@ class Tracking:
                 send(self.client, entry)
         except RefusedError as error:
             spool.refuse(entry)
-            _warn(f"{error.found}; kept in {spool.refused_path}")
+            warn(f"{error.found}; kept in {spool.refused_path}")
             return False
         return True
 
@@ -159,9 +180,10 @@ class Tracking:
             return None
         return str(noted["run_id"]) if run.info.lifecycle_stage == "active" else None
 
-    def _create_run(self, name: str, tags: dict[str, str]) -> str:
+    def create_run(self, name: str, tags: dict[str, str], started_ms: int | None = None) -> str:
+        """Open a run, now or at a time gone by. Raises TrackingError if MLflow cannot be reached."""
         with told_plainly(self.uri, "start a run"):
-            run = self.client.create_run(self.experiment_id, tags=tags, run_name=name)
+            run = self.client.create_run(self.experiment_id, start_time=started_ms, tags=tags, run_name=name)
         return str(run.info.run_id)
 
     def _end_killed_runs(self, parent: str, label: str) -> None:
@@ -179,13 +201,15 @@ class Tracking:
 class StageRun:
     """The tracked run of one stage. No method raises because MLflow is gone; see the module's docstring."""
 
-    def __init__(self, tracking: Tracking, run_id: str, label: str, parent: str) -> None:
+    def __init__(
+        self, tracking: Tracking, run_id: str, label: str, parent: str, spool: Spool, *, relayed: bool = False
+    ) -> None:
         self.run_id = run_id
-        self._tracking, self._label, self._parent = tracking, label, parent
-        self._spool = Spool(tracking.unlogged, run_id, tracking.public_uri)
+        """In MLflow, or, relayed, what the entries of the spool call the run."""
+        self._tracking, self._label, self._parent, self._spool = tracking, label, parent, spool
         self._metrics: list[Metric] = []
         self._flushed = time.monotonic()
-        self._lost = False
+        self._spooled = relayed
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Log settings; nested ones get dotted names."""
@@ -236,19 +260,19 @@ class StageRun:
             self._deliver(Entry(run_id=self.run_id, metrics=waiting_metrics))
 
     def _deliver(self, entry: Entry) -> None:
-        """Send `entry`, or keep it; after the first failure the rest of the run is kept without trying again."""
-        if not self._lost:
+        """Send `entry`, or write it down; after the first failure the rest of the run too, without trying again."""
+        if not self._spooled:
             try:
                 self._tracking.deliver(entry, self._spool)
                 return
             except TrackingError as error:
-                self._lost = True
+                self._spooled = True
                 where = f"{error.found} ({self._tracking.public_uri})"
-                _warn(f"{self._label}: {where}; the stage goes on, its log is kept in {self._spool.path}")
+                warn(f"{self._label}: {where}; the stage goes on, its log is kept in {self._spool.path}")
         self._spool.append(entry)
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
 
 

@@ -48,18 +48,26 @@ class Stage:
 
 @contextmanager
 def stage(
-    name: str, out: Path, params: Params, *, uses: dict[str, Any], inputs: dict[str, Path], round: str | None = None
+    name: str,
+    out: Path,
+    params: Params,
+    *,
+    uses: dict[str, Any],
+    inputs: dict[str, Path],
+    round: str | None = None,
+    tracks_itself: bool = False,
 ) -> Iterator[Stage]:
     """Run one stage: tracked, its output folder `out` written atomically.
 
     `uses` are the params that determine the output, `inputs` the files and folders that it reads.
+    `tracks_itself`: see `Tracking.stage`.
     """
     started = time.monotonic()
     used = {key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in uses.items()}
     label = f"{name} {round}" if round else name
     determines = manifest(label, used, inputs, params.seed)
     tracking = Tracking(None, params.tracking.experiment)
-    with tracking.stage(name, round=round, params={"seed": params.seed, **used}) as run:
+    with tracking.stage(name, round=round, params={"seed": params.seed, **used}, itself=tracks_itself) as run:
         with output_folder(out, determines) as folder:
             running = Stage(folder, run, determines)
             yield running

@@ -21,7 +21,7 @@ def main() -> None:
     policy, evaluated = MODELS / last, EVALUATION / f"{last}.json"
     uses = {"tracking": params.tracking, "policy": last}
     inputs = {"policy": policy, "evaluation": evaluated}
-    with stage("register", REGISTRATION, params, uses=uses, inputs=inputs) as running:
+    with stage("register", REGISTRATION, params, uses=uses, inputs=inputs, tracks_itself=True) as running:
         evaluation = Evaluation.model_validate(read_json(evaluated))
         lineage = {
             "seed": str(params.seed),
