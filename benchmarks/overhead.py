@@ -5,8 +5,9 @@
 All in one run on one machine, over a chain of stages that do nothing: two lengths each, so that the difference tells
 a stage's cost from what is paid once. The Prefect server and MLflow's database are there before the clock starts.
 
-MLflow's cost is that of a stage's process with its own imports and nothing else to do, tracked, over the same
-untracked: `annotate`, which imports little, and `train`, which imports PyTorch, and with it some of what MLflow needs.
+MLflow's cost is that of a stage's process with its own imports and nothing else to do, over the same untracked:
+`annotate`, which imports little, and `train`, which imports PyTorch, and with it some of what MLflow needs. Tracked, as
+`steptool run` and the flow do it, it writes down what they send; alone, under a bare `dvc repro`, it sends it itself.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ from prefect.testing.utilities import prefect_test_harness
 from ruamel.yaml import YAML
 
 from flows.pipeline import pipeline
+from steptool.pipeline import stage_environment
+from steptool.registry.relay import Relay
+from steptool.registry.tracking import Tracking
 
+Arm = Callable[[Path, int], None]
+"""Runs so many stages in a workspace."""
 SHORT = 2
 ROOT = str(Path(__file__).parents[1])
 TRACKED = """
@@ -60,13 +66,28 @@ def bare(folder: Path, count: int) -> None:
         subprocess.run(["sh", "-c", _command(i)], cwd=folder, check=True)
 
 
-def process(script: str) -> Callable[[Path, int], None]:
+def process(script: str) -> Arm:
+    """A stage's process that tracks itself, if it tracks anything."""
+
     def run(folder: Path, count: int) -> None:
-        environment = os.environ | {"PYTHONPATH": ROOT}
-        for _ in range(count):
-            subprocess.run([sys.executable, "-c", script], cwd=folder, env=environment, check=True)
+        _run_each(script, folder, count, dict(os.environ))
 
     return run
+
+
+def relayed(script: str) -> Arm:
+    def run(folder: Path, count: int) -> None:
+        tracking = Tracking(None, "overhead", root=folder)
+        with Relay(folder):
+            _run_each(script, folder, count, stage_environment(tracking.new_pipeline()))
+
+    return run
+
+
+def _run_each(script: str, folder: Path, count: int, environment: dict[str, str]) -> None:
+    for _ in range(count):
+        command = [sys.executable, "-c", script]
+        subprocess.run(command, cwd=folder, env=environment | {"PYTHONPATH": ROOT}, check=True)
 
 
 def dvc(folder: Path, count: int) -> None:
@@ -84,16 +105,20 @@ def flow(folder: Path, count: int) -> None:
         raise RuntimeError(f"the flow ended as {state.name}: {state.message}")
 
 
-def arms() -> dict[str, tuple[Callable[[Path, int], None], str]]:
+def arms() -> dict[str, tuple[Arm, str]]:
     """What is measured by its name, and over what."""
-    found: dict[str, tuple[Callable[[Path, int], None], str]] = {"bare": (bare, "bare")}
+    found: dict[str, tuple[Arm, str]] = {"bare": (bare, "bare")}
     for name in STAGES:
         script = f"import steptool.stages.{name}"
-        found |= {name: (process(script), name), f"{name}, tracked": (process(script + TRACKED), name)}
+        found |= {
+            name: (process(script), name),
+            f"{name}, tracked": (relayed(script + TRACKED), name),
+            f"{name}, alone": (process(script + TRACKED), name),
+        }
     return found | {"dvc repro": (dvc, "bare"), "flow": (flow, "bare")}
 
 
-def measure(run: Callable[[Path, int], None], root: Path, count: int) -> tuple[float, float]:
+def measure(run: Arm, root: Path, count: int) -> tuple[float, float]:
     """Seconds a stage, and seconds paid once."""
     took = {}
     for length in (SHORT, count):

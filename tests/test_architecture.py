@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(file for top in ("steptool", "flows", "benchmarks") for file in (ROOT / top).rglob("*.py"))
 
 OWNERS = {
-    "torch": ("steptool/training/",),
+    "torch": ("steptool/training/", "steptool/rollouts/engine.py"),
     "transformers": ("steptool/training/",),
     "peft": ("steptool/training/",),
     "trl": ("steptool/training/",),

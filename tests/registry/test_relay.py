@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ assert "mlflow" not in sys.modules
 
 
 @pytest.fixture
-def parent(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def parent(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> str:
     """A pipeline whose stages are relayed."""
     monkeypatch.setattr(relay_module, "POLL_S", 0.05)
     monkeypatch.setattr(relay_module, "RETRY_S", 0.05)
@@ -38,7 +38,7 @@ def parent(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     run_id = tracking.new_pipeline()
     monkeypatch.setenv(PARENT_VARIABLE, run_id)
     monkeypatch.setenv(RELAYED_VARIABLE, "1")
-    yield run_id
+    return run_id
 
 
 def stage_runs(tracking: Tracking) -> list[Run]:
