@@ -131,13 +131,14 @@ def measure(run: Arm, root: Path, count: int) -> tuple[float, float]:
 
 
 def main(count: int) -> None:
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=300):
         root = Path(folder)
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"
         flow(make_workspace(root, 1), 1)  # what is made once: MLflow's database, compiled modules
         rows = {name: (*measure(run, root, count), over) for name, (run, over) in arms().items()}
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
-    print(f"{count} stages in a chain; load a core {load:.1f}, so the numbers are{'' if load < 0.5 else ' not'} quiet")
+    quiet = "" if load < 0.5 else " not"
+    print(f"{count} stages in a chain; load a core {load:.1f} before it began, so the numbers are{quiet} quiet")
     for name, (stage_s, once_s, over) in rows.items():
         print(f"{name:17} {stage_s:6.2f} s a stage, {once_s:6.2f} s once, {stage_s - rows[over][0]:6.2f} s over {over}")
 

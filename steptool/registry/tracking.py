@@ -8,8 +8,8 @@ Which parent a stage belongs to: the one named by STEPTOOL_PARENT_RUN_ID (`stept
 flows set it), else the one in `.steptool/pipeline_run`, which the first stage writes. So stages run
 one by one, or by a bare `dvc repro`, gather under one parent until `new_pipeline` opens the next.
 
-Under STEPTOOL_RELAYED a stage does not talk to MLflow itself, whose import alone takes longer than some stages do:
-the process that set it sends what the stage writes down (`steptool.registry.relay`).
+Where STEPTOOL_RELAYED is set beside it, a stage does not talk to MLflow itself, whose import alone takes longer
+than some stages do: the process that set it sends what the stage writes down (`steptool.registry.relay`).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Tracking:
         Raises TrackingError, before the block starts, if MLflow cannot be reached; relayed, it does not ask.
         """
         label = f"{name}@{round}" if round else name
-        relayed = RELAYED_VARIABLE in os.environ and not itself
+        relayed = {PARENT_VARIABLE, RELAYED_VARIABLE} <= os.environ.keys() and not itself
         parent = os.environ[PARENT_VARIABLE] if relayed else self.pipeline_run_id()
         tags = describe_environment(self.root) | {
             "steptool.kind": "stage",
