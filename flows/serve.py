@@ -90,7 +90,7 @@ MLflow    {mlflow}
 
 In another terminal:
   export PREFECT_API_URL={url}/api
-  prefect deployment run improve/nightly       run what has changed, then propose the candidate
+  prefect deployment run improve/nightly       sample new trajectories, train, evaluate, propose
   steptool approvals                           what waits for a person (promote.approval: human)
 Schedules and the automation train-on-new-data are switched on under Deployments and Automations.
 Ctrl-C stops everything; runs go on from where they were when started again.
