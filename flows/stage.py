@@ -106,10 +106,13 @@ def repro(node: Node, workspace: Workspace) -> str | None:
         nonlocal ran, ended, said
         ran = ran or line.startswith("Running stage ")
         ended = ended or line.endswith(" lock file 'dvc.lock'")  # what follows are DVC's hints
-        said = line if line.strip() and not ended else said
         last[:] = [*last[-20:], line]
         progress.follow(line)
-        logger.info(line)
+        if ended:
+            logger.debug(line)
+        elif line.strip():
+            said = line
+            logger.info(line)
 
     timeout = node.schedule.timeout.total_seconds() if node.schedule.timeout else None
     command = dvc_command("repro", "--single-item", *workspace.force, node.address)
