@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
+from steptool.errors import ModelError
 from steptool.params import SftParams
 from steptool.progress import progress
 from steptool.training.base_model import check_model_folder, load_tokenizer, save
@@ -34,13 +35,13 @@ def train_sft(
 
     `examples` are token streams with True where the policy acted. Embeddings and the lowest
     `frozen_layers` stay as they are. Minutes long and deterministic, so a run that was killed
-    starts over. Returns the last logged metrics.
+    starts over. Returns the last logged metrics. Raises ModelError where every layer would be frozen.
     """
     check_model_folder(base)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
     tokenizer = load_tokenizer(base)
-    _freeze(model, params.frozen_layers)
+    _freeze(model, params.frozen_layers, base)
     rows = [
         {"input_ids": list(ids), "labels": [t if own else IGNORED for t, own in zip(ids, mask, strict=True)]}
         for ids, mask in examples
@@ -106,7 +107,14 @@ class ActionLossTrainer(SFTTrainer):
         return loss / (own.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def _freeze(model: Any, layers: int) -> None:
+def _freeze(model: Any, layers: int, base: Path) -> None:
+    count = len(model.model.layers)
+    if layers >= count:
+        raise ModelError(
+            f"has {count} layers, none above {layers} frozen ones",
+            where=str(base),
+            fix=f"set sft.frozen_layers below {count}",
+        )
     model.get_input_embeddings().weight.requires_grad_(False)  # tied to the output embeddings in small models
     for layer in model.model.layers[:layers]:
         layer.requires_grad_(False)

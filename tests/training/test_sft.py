@@ -66,6 +66,11 @@ def test_frozen_layers_and_embeddings_stay(base: Path, tmp_path: Path) -> None:
     assert not any("layers.0." in name or "embed" in name for name in moved)
 
 
+def test_more_frozen_layers_than_there_are_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none above 9 frozen ones(?s:.*)sft\.frozen_layers below"):
+        fit(base, tmp_path / "out", IDS, OWN, frozen_layers=9)
+
+
 def test_a_base_without_tokenizer_is_refused(base: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
