@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from steptool.errors import DataError, TrackingError
 from steptool.registry.environment import host_name, process_runs
-from steptool.registry.spool import Entry, Opening, Spool, read
+from steptool.registry.spool import Entry, Opening, Spool, entries_of, header_of
 from steptool.registry.tracking import WORK, Tracking, warn
 from steptool.storage import write_bytes
 
@@ -80,6 +80,7 @@ class Relay:
             if file.send():
                 del self._files[path]
         except DataError as error:
+            self._files.pop(path, None)
             path.rename(path.with_suffix(".refused"))
             warn(f"{error}; set aside in {path.with_suffix('.refused')}")
 
@@ -98,7 +99,7 @@ class _File:
         """Send what is new; True where that was all that will ever come, and the file is gone."""
         gone = self._writer_is_gone()  # asked first: what is read after that is whole
         ended = False
-        for entry in read(self.spool.path, skip=self.sent)[1]:
+        for entry in entries_of(self.spool.path, skip=self.sent):
             own = entry.run_id == self.spool.path.stem
             self._deliver(entry, self.run_id if own else entry.run_id)
             self.sent += 1
@@ -119,7 +120,7 @@ class _File:
 
 def _begin(path: Path) -> _File | None:
     """The file with the run that an earlier relay opened for it, or a new one; None where it is nothing for us."""
-    header = read(path)[0]
+    header = header_of(path)
     if header is None or header.opens is None:
         return None
     tracking = Tracking(None, header.opens.experiment, root=path.parents[2])

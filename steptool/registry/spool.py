@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +22,9 @@ from steptool.errors import DataError, StorageError
 class Record(BaseModel):
     # NaN and infinity are facts worth keeping; pydantic reads these strings back as numbers
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+Line = TypeVar("Line", bound=Record)
 
 
 class Metric(Record):
@@ -141,26 +144,31 @@ def waiting(folder: Path, uri: str) -> list[tuple[Spool, list[Entry]]]:
     """
     found = []
     for path in sorted(folder.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime, path.name)):
-        header, entries, _ = read(path)
-        if header == Header(uri=uri):
-            found.append((Spool(folder, path.stem, uri), entries))
+        if header_of(path) == Header(uri=uri):
+            found.append((Spool(folder, path.stem, uri), entries_of(path)))
     return found
 
 
-def read(path: Path, skip: int = 0) -> tuple[Header | None, list[Entry], int]:
-    """Header of a file, its entries but for the first `skip`, and how many there are; None before there is a header.
+def header_of(path: Path) -> Header | None:
+    """First line of a file; None while it has none. Raises DataError if that is no header."""
+    lines = _lines(path)
+    return _parsed(Header, path, 1, lines[0]) if lines else None
 
-    A last line that is not ended yet does not count. Raises DataError for a line that is no entry.
-    """
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    if not lines:
-        return None, [], 0
-    entries = []
-    for number, line in enumerate(lines[1 + skip :], start=2 + skip):
-        try:
-            entries.append(Entry.model_validate_json(line))
-        except ValueError as error:
-            raise DataError(
-                "not a log entry", where=f"{path}:{number}", fix="delete that line, then try again"
-            ) from error
-    return Header.model_validate_json(lines[0]), entries, len(lines) - 1
+
+def entries_of(path: Path, skip: int = 0) -> list[Entry]:
+    """The entries of a file but for the first `skip`. Raises DataError for a line that is none."""
+    first = 1 + skip
+    return [_parsed(Entry, path, number, line) for number, line in enumerate(_lines(path)[first:], start=first + 1)]
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a file; one that is still being written, or was cut off by a kill, is none."""
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
+
+
+def _parsed(kind: type[Line], path: Path, number: int, line: str) -> Line:
+    try:
+        return kind.model_validate_json(line)
+    except ValueError as error:
+        fix = "delete that line, then try again"
+        raise DataError("not a log entry", where=f"{path}:{number}", fix=fix) from error

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,9 @@ from steptool.registry import relay as relay_module
 from steptool.registry import tracking as tracking_module
 from steptool.registry.relay import Relay
 from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+from tests.flows.test_process import wait_for
 
+SOON_S = 30
 STAGE = """
 import sys
 import time
@@ -43,13 +43,6 @@ def parent(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def stage_runs(tracking: Tracking) -> list[Run]:
     return list(tracking.client.search_runs([tracking.experiment_id], "tags.`steptool.kind` = 'stage'"))
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def start(tracking: Tracking, then: str = "pass") -> subprocess.Popen[bytes]:
@@ -87,7 +80,7 @@ def test_what_a_stage_wrote_down_is_the_run_that_it_would_have_logged(
 def test_stage_is_seen_while_it_runs_and_never_loads_mlflow(tracking: Tracking, parent: str) -> None:
     with Relay(tracking.root):
         child = start(tracking, "time.sleep(3)")
-        wait_for(lambda: any(run.data.params == {"seed": "17"} for run in stage_runs(tracking)))
+        wait_for(lambda: any(run.data.params == {"seed": "17"} for run in stage_runs(tracking)), SOON_S)
         assert child.poll() is None
         assert stage_runs(tracking)[0].info.status == "RUNNING"
         assert child.wait(60) == 0
@@ -97,10 +90,10 @@ def test_stage_is_seen_while_it_runs_and_never_loads_mlflow(tracking: Tracking, 
 def test_stage_killed_outright_ends_as_killed(tracking: Tracking, parent: str) -> None:
     with Relay(tracking.root):
         child = start(tracking, "time.sleep(60)")
-        wait_for(lambda: stage_runs(tracking))
+        wait_for(lambda: stage_runs(tracking), SOON_S)
         child.kill()
         child.wait()
-        wait_for(lambda: stage_runs(tracking)[0].info.status == "KILLED")
+        wait_for(lambda: stage_runs(tracking)[0].info.status == "KILLED", SOON_S)
     assert stage_runs(tracking)[0].data.params == {"seed": "17"}
     assert list(tracking.unlogged.iterdir()) == []
 
@@ -137,8 +130,8 @@ def test_mlflow_that_is_gone_for_a_while_costs_one_warning_and_nothing_else(
             patch.setattr(tracking_module, "send", gone)
             with tracking.stage("train") as run:
                 run.summary({"pass_rate": 0.5})
-            wait_for(lambda: len(tries) > 2)
-        wait_for(lambda: not list(tracking.unlogged.iterdir()))
+            wait_for(lambda: len(tries) > 2, SOON_S)
+        wait_for(lambda: not list(tracking.unlogged.iterdir()), SOON_S)
     (logged,) = stage_runs(tracking)
     assert (logged.info.status, logged.data.metrics["pass_rate"]) == ("FINISHED", 0.5)
     (warning,) = capsys.readouterr().err.splitlines()

@@ -195,7 +195,7 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_goes_on(
 def test_logs_kept_for_another_server_stay(tracking: Tracking) -> None:
     tracking.unlogged.mkdir(parents=True)
     other = tracking.unlogged / "r.jsonl"
-    other.write_text(json.dumps({"uri": "http://elsewhere"}) + "\n")
+    other.write_text(json.dumps({"uri": "http://elsewhere"}) + "\nnot even json\n")
     assert tracking.flush_unlogged() == 0
     assert other.exists()
 
