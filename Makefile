@@ -81,8 +81,9 @@ test-slow: $(STAMP)  ## all tests, those with a real engine, server or pipeline 
 
 N ?= 20
 SEED ?= 1
-chaos: $(STAMP)  ## kill -9 of everything a pipeline stands on: make chaos N=20 SEED=1
-	STEPTOOL_CHAOS_ROUNDS=$(N) STEPTOOL_CHAOS_SEED=$(SEED) $(BIN)/python -m pytest tests/chaos -s
+JOB ?= toy
+chaos: $(STAMP)  ## kill -9 of everything a pipeline stands on: make chaos N=20 SEED=1 JOB=toy|tiny
+	STEPTOOL_CHAOS_ROUNDS=$(N) STEPTOOL_CHAOS_SEED=$(SEED) STEPTOOL_CHAOS_JOB=$(JOB) $(BIN)/python -m pytest tests/chaos -s
 
 lint: $(STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 from dvc.exceptions import DvcException
@@ -24,6 +25,8 @@ from steptool.storage import write_bytes
 from steptool.types import Frozen
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+_READING = Lock()
+"""DVC's validator of dvc.yaml is one object, which refuses good files to threads that use it at once."""
 
 
 class Schedule(Frozen):
@@ -61,7 +64,7 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[Node]:
     """
     where = str(root / PIPELINE)
     try:
-        with Repo(str(root)) as repo:
+        with _READING, Repo(str(root)) as repo:
             graph = repo.index.graph
             stages = {stage.name: stage for stage in graph if stage.path_in_repo == PIPELINE}
             made = {str(out.fs_path): stage.name for stage in stages.values() for out in stage.outs}

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,12 +20,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.project import copy_project
+
 BIN = Path(sys.executable).parent
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "STEPTOOL_", "DVC_"))} | {
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"
 }
-ENTRIES = ("steptool", "profiles", ".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "params.yaml")
 
 
 def run(folder: Path, *command: str, code: int = 0) -> str:
@@ -52,13 +51,7 @@ def kill_stage(folder: Path, verb: str, process: subprocess.Popen[bytes]) -> Non
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
-    for entry in ENTRIES:
-        source, target = ROOT / entry, folder / entry
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, target)
+    copy_project(folder)
     run(folder, "git", "init", "-q")
     run(folder, "steptool", "params", "--profile", "tiny")
     with (folder / "first.log").open("wb") as log:

@@ -61,7 +61,8 @@ class Site:
         self.bucket = services.folder / "store" / "dvc" / base.name
         self.network = Proxy(("127.0.0.1", services.ports["store"]))
         stack.callback(self.network.close)
-        (root / "params.yaml").write_text("seed: 17\n")
+        if not (root / "params.yaml").exists():
+            (root / "params.yaml").write_text("seed: 17\n")
         dvc(root, "remote", "add", "-d", "shared", f"s3://dvc/{base.name}")
         dvc(root, "remote", "modify", "shared", "endpointurl", services.environment()["AWS_ENDPOINT_URL"])
         sh(root, "git", "add", "-A")

@@ -6,9 +6,12 @@ a ──> b@x ──> c        alone
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from ruamel.yaml import YAML
@@ -121,3 +124,21 @@ def test_merging_leaves_the_other_entries_alone(workspace: Workspace) -> None:
     before = lock_entry(root, "a")
     merge_lock_entry(root, "b@x", {"cmd": "cat a.txt > x.txt"})
     assert (lock_entry(root, "a"), lock_entry(root, "b@x")) == (before, {"cmd": "cat a.txt > x.txt"})
+
+
+def test_threads_that_read_at_once_find_the_same(workspace: Workspace) -> None:
+    root = workspace({f"s{number}": {"cmd": "true", "outs": [f"{number}.txt"]} for number in range(20)})
+    count = 8
+    together = Barrier(count)
+
+    def read() -> int:
+        together.wait(10)
+        return len(read_graph(root))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads change places often
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            assert [answer.result() for answer in [pool.submit(read) for _ in range(count)]] == [20] * count
+    finally:
+        sys.setswitchinterval(before)
