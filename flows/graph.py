@@ -50,7 +50,9 @@ class Node(Frozen):
     schedule: Schedule
     description: str
     inputs: tuple[str, ...]
-    """Its dependencies that other stages make, as paths from the root."""
+    """What it reads of what other stages make, as paths from the root: their outputs, or what is inside one."""
+    folders: tuple[str, ...]
+    """Its dependencies that are folders around such outputs, of as many rounds as there are."""
     outputs: tuple[str, ...]
     metrics: tuple[str, ...]
     """Those of the outputs that are metrics."""
@@ -67,7 +69,7 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[Node]:
         with _READING, Repo(str(root)) as repo:
             graph = repo.index.graph
             stages = {stage.name: stage for stage in graph if stage.path_in_repo == PIPELINE}
-            made = {str(out.fs_path): stage.name for stage in stages.values() for out in stage.outs}
+            made = {Path(os.path.relpath(out.fs_path, root)) for stage in stages.values() for out in stage.outs}
             upstream = {name: sorted(up.name for up in graph.successors(stage)) for name, stage in stages.items()}
     except DvcException as fault:
         raise ParamsError(str(fault), where=where, fix="`dvc stage list` shows what DVC reads") from fault
@@ -97,9 +99,13 @@ def _closure(upstream: dict[str, list[str]], wanted: set[str]) -> set[str]:
     return found
 
 
-def _node(root: Path, stage: Any, upstream: list[str], made: dict[str, str]) -> Node:
+def _node(root: Path, stage: Any, upstream: list[str], made: set[Path]) -> Node:
     def inside(item: Any) -> str:
         return os.path.relpath(item.fs_path, root)
+
+    read = [Path(inside(dep)) for dep in stage.deps]
+    within = {path: [out for out in made if path in out.parents] for path in read}
+    inputs = {path for path in read if any(path == out or out in path.parents for out in made)}
 
     try:
         schedule = Schedule.model_validate(stage.meta or {})
@@ -114,7 +120,8 @@ def _node(root: Path, stage: Any, upstream: list[str], made: dict[str, str]) -> 
         upstream=tuple(upstream),
         schedule=schedule,
         description=stage.desc or "",
-        inputs=tuple(inside(dep) for dep in stage.deps if str(dep.fs_path) in made),
+        inputs=tuple(map(str, sorted(inputs.union(*within.values())))),
+        folders=tuple(str(path) for path, outs in within.items() if outs),
         outputs=tuple(inside(out) for out in stage.outs),
         metrics=tuple(inside(out) for out in stage.outs if out.metric),
     )

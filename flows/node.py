@@ -78,6 +78,9 @@ def remote_stage(stage: str, commit: str, params: str, lock: str, parent_run: st
 def _run(workspace: Workspace, stage: str, commit: str, params: str, lock: str) -> None:
     check_out(workspace, commit, params, lock)
     node = next(node for node in read_graph(workspace.root, [stage]) if node.address == stage)
+    if node.folders:  # which are read whole: what a run with more rounds left in them would be read too
+        spared = [f"--exclude=/{path}" for path in node.inputs]
+        workspace.run("git", "clean", "-ffdxq", *spared, "--", *node.folders)
     if node.inputs:
         transfer(workspace, "pull", *node.inputs)
     with _gpu_slot(workspace):

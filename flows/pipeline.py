@@ -8,8 +8,6 @@ Runs in one workspace wait for each other. When the flow ends, by a cancellation
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from prefect import flow
@@ -48,7 +46,8 @@ def pipeline(
 
 
 def _run(root: Path, nodes: list[Node], gpu: str | None, *, again: bool) -> list[State]:
-    with _parent_run() as (parent, states), open_workspace(root, parent, again=again) as workspace:
+    tracking = Tracking(None, load_params(PARAMS).tracking.experiment)
+    with tracking.pipeline() as run, open_workspace(root, run.run_id, again=again) as workspace:
         futures: dict[str, PrefectFuture[State]] = {}
         for node in nodes:
             upstream = [futures[address] for address in node.upstream]
@@ -58,20 +57,10 @@ def _run(root: Path, nodes: list[Node], gpu: str | None, *, again: bool) -> list
             else:
                 futures[node.address] = scheduled(run_stage, node).submit(node, workspace, wait_for=upstream)
         wait(list(futures.values()))
-        states += [future.state for future in futures.values()]
+        states = [future.state for future in futures.values()]
+        if not all(state.is_completed() for state in states):
+            run.status = "KILLED" if any(state.is_cancelled() for state in states) else "FAILED"
         return states
-
-
-@contextmanager
-def _parent_run() -> Iterator[tuple[str, list[State]]]:
-    """The MLflow run that the stages' runs hang under, and a list for their final states, which decide how it ends."""
-    tracking = Tracking(None, load_params(PARAMS).tracking.experiment)
-    parent = tracking.new_pipeline()
-    states: list[State] = []
-    try:
-        yield parent, states
-    finally:
-        tracking.end_pipeline(parent, succeeded=bool(states) and all(state.is_completed() for state in states))
 
 
 if __name__ == "__main__":

@@ -24,15 +24,13 @@ def run_pipeline(targets: list[str]) -> None:
     started = time.monotonic()
     params = load_params(PARAMS)
     tracking = Tracking(None, params.tracking.experiment)
-    parent = tracking.new_pipeline()
-    with Relay(Path()):
-        code = _repro(targets, stage_environment(parent))
-    tracking.end_pipeline(parent, succeeded=code == 0)
-    if code != 0:
-        raise StepToolError(
-            f"`dvc repro` ended with {code}; what was finished is kept",
-            fix="mend what the lines above say, then run the same command again: it goes on from there",
-        )
+    with tracking.pipeline() as run, Relay(Path()):
+        code = _repro(targets, stage_environment(run.run_id))
+        if code != 0:
+            raise StepToolError(
+                f"`dvc repro` ended with {code}; what was finished is kept",
+                fix="mend what the lines above say, then run the same command again: it goes on from there",
+            )
     if not targets:
         from steptool.stages.results import results_table
 

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,13 +75,35 @@ class Tracking:
 
     def new_pipeline(self, name: str = "pipeline") -> str:
         """Open the parent run of the stages to come, and return its id."""
+        self._end_killed_runs("tags.`steptool.kind` = 'pipeline'")
         run_id = self.create_run(name, {"steptool.kind": "pipeline"} | describe_environment(self.root))
         write_json(self._parent_file, {"run_id": run_id, "experiment": self.experiment, "uri": self.public_uri})
         return run_id
 
-    def end_pipeline(self, run_id: str, *, succeeded: bool) -> None:
-        with told_plainly(self.uri, "end the pipeline's run"):
-            self.client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+    @contextmanager
+    def pipeline(self) -> Iterator[PipelineRun]:
+        """The parent run of the stages that run in the block. It ends with `status`, or with what ends the block:
+        as FAILED on an exception, as KILLED on an interrupt.
+
+        Raises TrackingError, before the block starts, if MLflow cannot be reached; at the end that is a warning.
+        """
+        run = PipelineRun(self.new_pipeline())
+        try:
+            yield run
+        except BaseException as error:
+            run.status = _status_of(error)
+            raise
+        finally:
+            self._end_pipeline(run)
+
+    def _end_pipeline(self, run: PipelineRun) -> None:
+        spool = Spool(self.unlogged, run.run_id, self.public_uri)
+        entry = Entry(run_id=run.run_id, status=run.status, ended_ms=int(time.time() * 1000))
+        try:
+            self.deliver(entry, spool)
+        except TrackingError as error:
+            spool.append(entry)
+            warn(f"{error.found} ({self.public_uri}); the end of the pipeline's run is kept in {spool.path}")
 
     def pipeline_run_id(self) -> str:
         """The parent of the next stage's run; opens one where there is none. See the module's rule."""
@@ -97,15 +120,15 @@ class Tracking:
         *,
         round: str | None = None,
         params: Mapping[str, Any] | None = None,
-        itself: bool = False,
+        tracks_itself: bool = False,
     ) -> Iterator[StageRun]:
         """Track one stage. Its run ends as FINISHED, as FAILED on an exception, as KILLED on an interrupt.
 
-        `itself`: it talks to MLflow, relayed or not, because it needs the run's id there.
+        `tracks_itself`: it talks to MLflow, relayed or not, because it needs the run's id there.
         Raises TrackingError, before the block starts, if MLflow cannot be reached; relayed, it does not ask.
         """
         label = f"{name}@{round}" if round else name
-        relayed = {PARENT_VARIABLE, RELAYED_VARIABLE} <= os.environ.keys() and not itself
+        relayed = {PARENT_VARIABLE, RELAYED_VARIABLE} <= os.environ.keys() and not tracks_itself
         parent = os.environ[PARENT_VARIABLE] if relayed else self.pipeline_run_id()
         tags = describe_environment(self.root) | {
             "steptool.kind": "stage",
@@ -120,14 +143,13 @@ class Tracking:
         try:
             yield run
         except BaseException as error:
-            is_fault = isinstance(error, Exception)
-            run.end("FAILED" if is_fault else "KILLED", time.monotonic() - started, f"{type(error).__name__}: {error}")
+            run.end(_status_of(error), time.monotonic() - started, f"{type(error).__name__}: {error}")
             raise
         run.end("FINISHED", time.monotonic() - started, "")
 
     def _opened_run(self, label: str, parent: str, tags: dict[str, str]) -> StageRun:
         self.flush_unlogged()
-        self._end_killed_runs(parent, label)
+        self._end_killed_runs(f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`steptool.stage` = '{label}'")
         run_id = self.create_run(label, tags)
         return StageRun(self, run_id, label, parent, Spool(self.unlogged, run_id, self.public_uri))
 
@@ -186,16 +208,20 @@ class Tracking:
             run = self.client.create_run(self.experiment_id, start_time=started_ms, tags=tags, run_name=name)
         return str(run.info.run_id)
 
-    def _end_killed_runs(self, parent: str, label: str) -> None:
-        """Mark the runs of this stage whose process is gone: SIGKILL left them RUNNING for ever."""
-        question = (
-            f"tags.`mlflow.parentRunId` = '{parent}' AND tags.`steptool.stage` = '{label}' "
-            f"AND tags.`steptool.host` = '{host_name()}' AND attributes.status = 'RUNNING'"
-        )
+    def _end_killed_runs(self, such: str) -> None:
+        """Mark such runs of this machine whose process is gone: SIGKILL left them RUNNING for ever."""
+        question = f"{such} AND tags.`steptool.host` = '{host_name()}' AND attributes.status = 'RUNNING'"
         with told_plainly(self.uri, "look for earlier runs"):
             for run in self.client.search_runs([self.experiment_id], question):
                 if not process_runs(int(run.data.tags["steptool.pid"])):
                     self.client.set_terminated(run.info.run_id, "KILLED")
+
+
+@dataclass
+class PipelineRun:
+    run_id: str
+    status: Status = "FINISHED"
+    """How it ends; to be changed where stages failed and nothing is raised."""
 
 
 class StageRun:
@@ -270,6 +296,10 @@ class StageRun:
                 where = f"{error.found} ({self._tracking.public_uri})"
                 warn(f"{self._label}: {where}; the stage goes on, its log is kept in {self._spool.path}")
         self._spool.append(entry)
+
+
+def _status_of(error: BaseException) -> Status:
+    return "FAILED" if isinstance(error, Exception) else "KILLED"
 
 
 def warn(text: str) -> None:

@@ -67,7 +67,7 @@ def stage(
     label = f"{name} {round}" if round else name
     determines = manifest(label, used, inputs, params.seed)
     tracking = Tracking(None, params.tracking.experiment)
-    with tracking.stage(name, round=round, params={"seed": params.seed, **used}, itself=tracks_itself) as run:
+    with tracking.stage(name, round=round, params={"seed": params.seed, **used}, tracks_itself=tracks_itself) as run:
         with output_folder(out, determines) as folder:
             running = Stage(folder, run, determines)
             yield running

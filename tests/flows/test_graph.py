@@ -60,6 +60,21 @@ def test_stages_come_after_what_they_need(workspace: Workspace) -> None:
     assert nodes["b@y"].schedule == Schedule(resources="gpu", retries=2, timeout=timedelta(minutes=90))
 
 
+def test_inputs_are_outputs_of_others_those_inside_a_folder_and_parts_of_one(workspace: Workspace) -> None:
+    root = workspace(
+        {
+            "r1": {"cmd": "true", "outs": ["rounds/r1"]},
+            "r2": {"cmd": "true", "outs": ["rounds/r2"]},
+            "all": {"cmd": "true", "deps": ["rounds", ".dvcignore"], "outs": ["all.txt"]},
+            "part": {"cmd": "true", "deps": ["rounds/r1/tasks.jsonl"], "outs": ["part.txt"]},
+        }
+    )
+    nodes = {node.address: node for node in read_graph(root)}
+    assert (nodes["all"].inputs, nodes["all"].folders) == (("rounds/r1", "rounds/r2"), ("rounds",))
+    assert (nodes["part"].inputs, nodes["part"].folders) == (("rounds/r1/tasks.jsonl",), ())
+    assert (nodes["all"].upstream, nodes["part"].upstream) == (("r1", "r2"), ("r1",))
+
+
 @pytest.mark.parametrize(
     ("targets", "expected"),
     [(["b@x"], ["a", "b@x"]), (["b"], ["a", "b@x", "b@y"]), (["alone", "a"], ["a", "alone"])],

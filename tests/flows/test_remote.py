@@ -27,6 +27,11 @@ STAGES: dict[str, object] = {
         "meta": {"resources": "gpu"},
     },
     "c": {"cmd": "cat b.txt > c.txt", "deps": ["b.txt"], "outs": ["c.txt"]},
+    **{
+        f"round{number}": {"cmd": f"echo {number} > rounds/{number}.txt", "outs": [f"rounds/{number}.txt"]}
+        for number in (1, 2)
+    },
+    "all": {"cmd": "cat rounds/*.txt > all.txt", "deps": ["rounds"], "outs": ["all.txt"], "meta": {"resources": "gpu"}},
 }
 
 
@@ -38,6 +43,7 @@ def node(
     root, home, clone, remote = workspace(STAGES), tmp_path / "home", tmp_path / "clone", tmp_path / "remote"
     home.mkdir()
     (root / "params.yaml").write_text("seed: 17\n")
+    (root / ".gitignore").write_text("/rounds/\n/*.txt\n")  # else DVC puts one into the folder that is read
     dvc(root, "remote", "add", "-d", "shared", str(remote))
     sh(root, "git", "add", "-A")
     sh(root, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all")
@@ -82,7 +88,12 @@ def test_result_of_another_clone_is_as_if_made_here(
     root, home, _ = node
     monkeypatch.chdir(root)
     (root / "params.yaml").write_text("seed: 18\n")  # what only this run has; the node gets its text
+    (root / "rounds").mkdir()
+    stale = root.parent / "clone" / "rounds" / "3.txt"  # from a run of the node that had a third round
+    stale.parent.mkdir()
+    stale.write_text("3\n")
     assert pipeline(gpu="stage/gpu", return_state=True).is_completed()
+    assert (root / "all.txt").read_text() == "1\n2\n", "a folder is read whole, and holds what was made here"
     assert (root / "c.txt").read_text() == "1\n"
     assert (root / "home.txt").read_text() == f"{home}\n", "stage b ran on the node"
     assert "up to date" in dvc(root, "status")

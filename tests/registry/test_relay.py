@@ -177,7 +177,7 @@ def test_broken_file_is_set_aside_and_the_others_go_on(
 
 def test_stage_that_tracks_itself_and_logs_of_before_are_none_of_its_business(tracking: Tracking, parent: str) -> None:
     with Relay(tracking.root):
-        with tracking.stage("register", itself=True) as run:
+        with tracking.stage("register", tracks_itself=True) as run:
             assert tracking.client.get_run(run.run_id).info.status == "RUNNING"
         assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
     with tracking.stage("train"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -103,6 +104,43 @@ def test_a_broken_stage_ends_its_run_and_raises_on(tracking: Tracking, error: Ba
     assert logged.info.status == status
     assert logged.data.metrics["done"] == 3.0
     assert logged.data.tags["steptool.error"].startswith(type(error).__name__)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
+)
+def test_a_pipeline_ends_as_what_happened_in_it(tracking: Tracking, error: BaseException | None, status: str) -> None:
+    with contextlib.suppress(BaseException), tracking.pipeline() as run:
+        if error:
+            raise error
+    assert tracking.client.get_run(run.run_id).info.status == status
+
+
+def test_a_pipeline_in_which_stages_failed_can_say_so(tracking: Tracking) -> None:
+    with tracking.pipeline() as run:
+        run.status = "FAILED"
+    assert tracking.client.get_run(run.run_id).info.status == "FAILED"
+
+
+def test_what_a_pipeline_lost_with_its_server_is_sent_by_the_next_stage(
+    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]], capsys: pytest.CaptureFixture
+) -> None:
+    with tracking.pipeline() as run:
+        mend = cut_connection()
+    mend()
+    assert tracking.client.get_run(run.run_id).info.status == "RUNNING"
+    assert "the end of the pipeline's run is kept in" in capsys.readouterr().err
+    with tracking.stage("sft"):
+        assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_pipeline_killed_outright_is_marked_by_the_next(tracking: Tracking) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    killed, alive = tracking.new_pipeline(), tracking.new_pipeline()
+    tracking.client.set_tag(killed, "steptool.pid", str(dead.pid))
+    tracking.new_pipeline()
+    assert [tracking.client.get_run(run).info.status for run in (killed, alive)] == ["KILLED", "RUNNING"]
 
 
 def test_a_stage_killed_outright_is_marked_when_it_runs_again(tracking: Tracking) -> None:
