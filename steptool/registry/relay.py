@@ -15,9 +15,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from steptool.errors import DataError, TrackingError
+from steptool.errors import DataError, StorageError, TrackingError
 from steptool.registry.environment import host_name, process_runs
-from steptool.registry.spool import Entry, Opening, Spool, entries_of, header_of
+from steptool.registry.spool import Entry, Opening, Spool, Status, entries_of, header_of
 from steptool.registry.tracking import WORK, Tracking, warn
 from steptool.storage import write_bytes
 
@@ -57,7 +57,7 @@ class Relay:
         lock.release()
 
     def _turn(self, lock: FileLock, reached: bool) -> bool:
-        """Send what is new in every file; False where MLflow cannot be reached, which is said once."""
+        """Send what is new in every file; False where MLflow or the disk does not let it, which is said once."""
         try:
             if not lock.is_locked:
                 lock.acquire(timeout=0)
@@ -65,7 +65,7 @@ class Relay:
                 self._send(path)
         except Timeout:
             return True
-        except TrackingError as error:
+        except (TrackingError, StorageError) as error:
             if reached:
                 warn(f"{error.found} ({error.where}); the pipeline goes on, its log is kept in {self._unlogged}")
             return False
@@ -80,9 +80,10 @@ class Relay:
             if file.send():
                 del self._files[path]
         except DataError as error:
-            self._files.pop(path, None)
             path.rename(path.with_suffix(".refused"))
             warn(f"{error}; set aside in {path.with_suffix('.refused')}")
+            if broken := self._files.pop(path, None):
+                broken.end("FAILED")
 
 
 @dataclass
@@ -105,10 +106,14 @@ class _File:
             self.sent += 1
             ended |= own and entry.status is not None
         if gone and not ended:
-            self._deliver(Entry(run_id=self.run_id, status="KILLED", ended_ms=int(time.time() * 1000)), self.run_id)
+            self.end("KILLED")
         if gone or ended:
             self.spool.remove()
         return gone or ended
+
+    def end(self, status: Status) -> None:
+        """Close the run, whose stage did not."""
+        self._deliver(Entry(run_id=self.run_id, status=status, ended_ms=int(time.time() * 1000)), self.run_id)
 
     def _deliver(self, entry: Entry, run_id: str) -> None:
         self.tracking.deliver(entry.model_copy(update={"run_id": run_id}), self.spool)
@@ -127,7 +132,9 @@ def _begin(path: Path) -> _File | None:
     if header.uri != tracking.public_uri:
         return None
     spool = Spool(path.parent, path.stem, header.uri, header.opens)
-    if not spool.opened_path.exists():
+    run_id = spool.opened_path.read_text() if spool.opened_path.exists() else ""
+    if not run_id:
+        write_bytes(spool.opened_path, b"")  # a full disk shows here, before there is a run that could not be noted
         run_id = tracking.create_run(header.opens.name, header.opens.tags, header.opens.started_ms)
         write_bytes(spool.opened_path, run_id.encode())
-    return _File(spool, tracking, header.opens, spool.opened_path.read_text())
+    return _File(spool, tracking, header.opens, run_id)

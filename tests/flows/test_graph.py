@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 from flows.graph import Schedule, lock_entry, merge_lock_entry, read_graph
 from steptool.errors import ParamsError
 from tests.flows.conftest import dvc
+from tests.project import ROOT
 
 STAGES: dict[str, object] = {
     "a": {"cmd": "echo a > a.txt", "outs": ["a.txt"], "desc": "The first"},
@@ -73,6 +74,16 @@ def test_inputs_are_outputs_of_others_those_inside_a_folder_and_parts_of_one(wor
     assert (nodes["all"].inputs, nodes["all"].folders) == (("rounds/r1", "rounds/r2"), ("rounds",))
     assert (nodes["part"].inputs, nodes["part"].folders) == (("rounds/r1/tasks.jsonl",), ())
     assert (nodes["all"].upstream, nodes["part"].upstream) == (("r1", "r2"), ("r1",))
+
+
+def test_what_the_projects_own_stages_read_on_a_node() -> None:
+    nodes = {node.address: node for node in read_graph(ROOT)}
+    assert nodes["rft"].inputs == ("data/validated/r1", "data/validated/r2", "models/sft")
+    assert nodes["evaluate"].inputs == (
+        "data/tasks",
+        *(f"models/{name}" for name in ("base", "r1", "r2", "rft", "sft")),
+    )
+    assert nodes["evaluate"].folders == ("models",)
 
 
 @pytest.mark.parametrize(

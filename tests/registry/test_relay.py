@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -139,6 +140,28 @@ def test_mlflow_that_is_gone_for_a_while_costs_one_warning_and_nothing_else(
     assert str(tracking.unlogged) in warning
 
 
+def test_disk_that_is_full_for_a_while_loses_nothing(
+    tracking: Tracking, parent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with Relay(tracking.root):
+        with monkeypatch.context() as patch:
+            patch.setattr("steptool.storage.os.fsync", lambda _: (_ for _ in ()).throw(full))
+            with tracking.stage("train") as run:
+                run.summary({"pass_rate": 0.5})
+            warned = ""
+
+            def warning() -> str:
+                nonlocal warned
+                warned += capsys.readouterr().err
+                return warned
+
+            wait_for(lambda: "No space left on device" in warning(), SOON_S)
+        wait_for(lambda: not list(tracking.unlogged.iterdir()), SOON_S)
+    (logged,) = stage_runs(tracking)
+    assert (logged.info.status, logged.data.metrics["pass_rate"]) == ("FINISHED", 0.5)
+
+
 def test_what_an_mlflow_that_stays_gone_missed_is_sent_by_the_next_pipeline(
     tracking: Tracking, parent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,7 +193,7 @@ def test_broken_file_is_set_aside_and_the_others_go_on(
     broken.write_text(broken.read_text().splitlines()[0] + "\nnot json\n")
     with Relay(tracking.root):
         pass
-    assert [run.info.status for run in stage_runs(tracking)].count("FINISHED") == 1
+    assert sorted(run.info.status for run in stage_runs(tracking)) == ["FAILED", "FINISHED"]
     assert f"{broken}:2: not a log entry" in capsys.readouterr().err
     assert broken.with_suffix(".refused").exists()
 
