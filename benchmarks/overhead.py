@@ -79,7 +79,7 @@ def relayed(script: str) -> Arm:
     def run(folder: Path, count: int) -> None:
         tracking = Tracking(None, "overhead", root=folder)
         with Relay(folder):
-            _run_each(script, folder, count, stage_environment(tracking.new_pipeline()))
+            _run_each(script, folder, count, stage_environment(tracking.new_pipeline(), folder))
 
     return run
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.utils.serialize import dumps_yaml, load_yaml
+from dvc.utils.serialize import dumps_yaml, load_yaml, parse_yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from steptool.errors import ParamsError
@@ -50,12 +50,15 @@ class Node(Frozen):
     schedule: Schedule
     description: str
     inputs: tuple[str, ...]
-    """What it reads of what other stages make, as paths from the root: their outputs, or what is inside one."""
+    """What it reads that DVC keeps, as paths from the root: outputs of other stages, or what is inside one; data
+    that was added with `dvc add`."""
+    sources: tuple[str, ...]
+    """What it reads that Git keeps."""
     folders: tuple[str, ...]
     """Its dependencies that are folders around such outputs, of as many rounds as there are."""
     outputs: tuple[str, ...]
     metrics: tuple[str, ...]
-    """Those of the outputs that are metrics."""
+    """Those of the outputs that are metrics, and the metrics that dvc.yaml names inside them."""
 
 
 def read_graph(root: Path, targets: Sequence[str] = ()) -> list[Node]:
@@ -69,13 +72,18 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[Node]:
         with _READING, Repo(str(root)) as repo:
             graph = repo.index.graph
             stages = {stage.name: stage for stage in graph if stage.path_in_repo == PIPELINE}
-            made = {Path(os.path.relpath(out.fs_path, root)) for stage in stages.values() for out in stage.outs}
-            upstream = {name: sorted(up.name for up in graph.successors(stage)) for name, stage in stages.items()}
+            made = {Path(os.path.relpath(out.fs_path, root)) for stage in graph for out in stage.outs}
+            upstream = {
+                name: sorted(up.name for up in graph.successors(stage) if up.path_in_repo == PIPELINE)
+                for name, stage in stages.items()
+            }
+        metrics = load_yaml(str(root / PIPELINE)).get("metrics", [])
     except DvcException as fault:
         raise ParamsError(str(fault), where=where, fix="`dvc stage list` shows what DVC reads") from fault
     wanted = _closure(upstream, _named(stages, targets, where)) if targets else set(stages)
     order = TopologicalSorter(upstream).static_order()
-    return [_node(root, stages[name], upstream[name], made) for name in order if name in wanted]
+    shown = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in metrics]
+    return [_node(root, stages[name], upstream[name], made, shown) for name in order if name in wanted]
 
 
 def _named(stages: dict[str, Any], targets: Sequence[str], where: str) -> set[str]:
@@ -99,7 +107,7 @@ def _closure(upstream: dict[str, list[str]], wanted: set[str]) -> set[str]:
     return found
 
 
-def _node(root: Path, stage: Any, upstream: list[str], made: set[Path]) -> Node:
+def _node(root: Path, stage: Any, upstream: list[str], made: set[Path], shown: list[Path]) -> Node:
     def inside(item: Any) -> str:
         return os.path.relpath(item.fs_path, root)
 
@@ -121,17 +129,35 @@ def _node(root: Path, stage: Any, upstream: list[str], made: set[Path]) -> Node:
         schedule=schedule,
         description=stage.desc or "",
         inputs=tuple(map(str, sorted(inputs.union(*within.values())))),
+        sources=tuple(str(path) for path in read if path not in inputs and not within[path]),
         folders=tuple(str(path) for path, outs in within.items() if outs),
         outputs=tuple(inside(out) for out in stage.outs),
-        metrics=tuple(inside(out) for out in stage.outs if out.metric),
+        metrics=(
+            *(inside(out) for out in stage.outs if out.metric),
+            *(str(path) for path in shown if any(Path(inside(out)) in path.parents for out in stage.outs)),
+        ),
     )
+
+
+def lock_text(root: Path) -> str:
+    """dvc.lock as it lies there, empty where there is none; under DVC's own lock, as DVC rewrites it in place."""
+    path = root / LOCK
+    repo = Repo(str(root), _wait_for_lock=True)
+    with repo, repo.lock:
+        return path.read_text() if path.exists() else ""
 
 
 def lock_entry(root: Path, address: str) -> dict[str, Any] | None:
     """What dvc.lock says of a stage: its command, and the hashes of dependencies, params and outputs."""
-    path = root / LOCK
-    entry: dict[str, Any] | None = load_yaml(str(path)).get("stages", {}).get(address) if path.exists() else None
+    document = parse_yaml(lock_text(root), LOCK) or {}
+    entry: dict[str, Any] | None = document.get("stages", {}).get(address)
     return entry
+
+
+def has_remote(root: Path) -> bool:
+    """Whether `dvc push` knows where to."""
+    with Repo(str(root)) as repo:
+        return bool(repo.config["core"].get("remote"))
 
 
 def merge_lock_entry(root: Path, address: str, entry: dict[str, Any]) -> None:

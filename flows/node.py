@@ -32,7 +32,7 @@ from prefect.states import Completed, Failed, State
 
 from flows.graph import LOCK, lock_entry, read_graph
 from flows.heartbeat import watched
-from flows.process import Stopped
+from flows.process import Processes, Stopped
 from flows.stage import StageFailed, repro
 from flows.transfer import transfer
 from flows.workspace import Workspace, alone, open_workspace
@@ -57,9 +57,11 @@ def remote_stage(stage: str, commit: str, params: str, lock: str, parent_run: st
     parent_run: the MLflow run to hang the stage's run under. again: run it, changed or not.
     """
     clone = Path(os.environ.get(CLONE_VARIABLE, ".")).resolve()
+    processes = Processes()
     with (
-        open_workspace(clone, parent_run, again=again) as workspace,
-        watched(flow_run.id, ORCHESTRATOR_LOST_S, workspace.processes.stop) as ends,
+        # The outer one: the node must be heard of until all that the stage logged has been sent.
+        watched(flow_run.id, ORCHESTRATOR_LOST_S, processes.stop) as ends,
+        open_workspace(clone, parent_run, again=again, processes=processes) as workspace,
     ):
         try:
             with alone(clone, workspace.processes.pause):
@@ -124,7 +126,10 @@ def _gpu_slot(workspace: Workspace) -> Iterator[None]:
     try:
         yield
     finally:
-        slot.__exit__(None, None, None)
+        try:
+            slot.__exit__(None, None, None)
+        except httpx.HTTPError as fault:
+            get_run_logger().warning("the slot could not be given back, and ends with its lease: %s", fault)
 
 
 def _ensure_limit() -> None:

@@ -15,7 +15,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.deployments import run_deployment
 from prefect.states import Cancelling, Completed, Crashed, State
 
-from flows.graph import LOCK, Node, merge_lock_entry
+from flows.graph import LOCK, Node, lock_text, merge_lock_entry
 from flows.heartbeat import BEAT_S, NODE, ORCHESTRATOR, Pulse
 from flows.stage import NodeLost, StageCancelled, StageFailed, publish
 from flows.transfer import transfer
@@ -38,15 +38,15 @@ def run_remote_stage(node: Node, workspace: Workspace, deployment: str) -> State
     """
     if not workspace.again and _is_up_to_date(node, workspace):
         return Completed(name="Cached", message="nothing that it depends on has changed")
-    commit = _committed(workspace)
-    if node.upstream:
-        transfer(workspace, "push", *node.upstream)
-    lock = workspace.root / LOCK
+    commit = _committed(workspace, node)
+    _only_inputs(workspace, node)
+    if node.inputs:
+        transfer(workspace, "push", *node.inputs)
     parameters = {
         "stage": node.address,
         "commit": commit,
         "params": (workspace.root / "params.yaml").read_text(),
-        "lock": lock.read_text() if lock.exists() else "",
+        "lock": lock_text(workspace.root),
         "parent_run": workspace.parent_run,
         "again": workspace.again,
     }
@@ -123,7 +123,22 @@ def _is_up_to_date(node: Node, workspace: Workspace) -> bool:
     return json.loads(lines[-1] if lines else "{}") == {}
 
 
-def _committed(workspace: Workspace) -> str:
+def _only_inputs(workspace: Workspace, node: Node) -> None:
+    """Raise StepToolError where a folder that the stage reads whole holds more than a node would have in it."""
+    if not node.folders:
+        return
+    spared = [f"--exclude=/{path}" for path in node.inputs]
+    lines: list[str] = []
+    workspace.run("git", "clean", "-ffdxn", "--exclude=*.tmp", *spared, "--", *node.folders, on_line=lines.append)
+    if extra := [line.removeprefix("Would remove ") for line in lines if line.startswith("Would remove ")]:
+        raise StepToolError(
+            f"stage {node.address} reads {', '.join(node.folders)} whole, with what no stage makes: {', '.join(extra)}",
+            where=str(workspace.root),
+            fix="move that away: a node would not have it, and what it makes would never be up to date here",
+        )
+
+
+def _committed(workspace: Workspace, node: Node) -> str:
     """The commit that the node is to check out: this one, which must hold all that the workspace holds."""
 
     def git(*arguments: str) -> str:
@@ -132,6 +147,8 @@ def _committed(workspace: Workspace) -> str:
         ).stdout.strip()
 
     changed = git("diff", "--name-only", "HEAD").splitlines()
+    if node.sources:
+        changed += git("ls-files", "--others", "--exclude-standard", "--", *node.sources).splitlines()
     if unsent := sorted(set(changed) - {"params.yaml", LOCK}):
         raise StepToolError(
             f"changes that are not committed: {', '.join(unsent)}",

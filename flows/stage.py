@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import Task, get_run_logger, task
 from prefect.artifacts import (
     create_link_artifact,
@@ -189,7 +190,10 @@ class _Progress:
             self._tell(100.0, "done")
 
     def _tell(self, percent: float, description: str) -> None:
-        if self._artifact is None:
-            self._artifact = create_progress_artifact(percent, key=self._key, description=description)
-        else:
-            update_progress_artifact(self._artifact, percent, description=description)
+        try:
+            if self._artifact is None:
+                self._artifact = create_progress_artifact(percent, key=self._key, description=description)
+            else:
+                update_progress_artifact(self._artifact, percent, description=description)
+        except httpx.HTTPError as fault:  # no reason to end a training of hours
+            get_run_logger().debug("progress could not be shown: %s", fault)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from prefect import get_run_logger
 
+from flows.graph import has_remote
 from flows.workspace import Workspace, dvc_command
 from steptool.errors import StepToolError
 
@@ -16,8 +17,15 @@ DELAYS_S = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0, *(300.0,) * 20)
 def transfer(workspace: Workspace, direction: Literal["pull", "push"], *targets: str) -> None:
     """`dvc pull` or `dvc push`, tried until it succeeds. What has arrived is not sent again, so a try resumes.
 
-    Raises StepToolError after the last try, Stopped as soon as the workspace is stopped.
+    Raises StepToolError after the last try, and at once where no remote is configured; Stopped as soon as the workspace
+    is stopped.
     """
+    if not has_remote(workspace.root):
+        raise StepToolError(
+            "no DVC remote is configured, so data cannot travel to and from nodes",
+            where=str(workspace.root),
+            fix="`dvc remote add --default NAME URL` and commit .dvc/config, which the nodes' clones read too",
+        )
     command = dvc_command(direction, *(["--force"] if direction == "pull" else []), *targets)
     for delay in (*DELAYS_S, None):
         if workspace.attempt(*command) == 0:

@@ -71,9 +71,12 @@ def dvc_command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def open_workspace(root: Path, parent_run: str, *, again: bool = False) -> Iterator[Workspace]:
+def open_workspace(
+    root: Path, parent_run: str, *, again: bool = False, processes: Processes | None = None
+) -> Iterator[Workspace]:
     """A workspace in which nothing runs any more at the end, and what its stages logged has been sent."""
-    workspace = Workspace(root, parent_run, stage_environment(parent_run) | {"PYTHONUNBUFFERED": "1"}, again)
+    environment = stage_environment(parent_run, root) | {"PYTHONUNBUFFERED": "1"}
+    workspace = Workspace(root, parent_run, environment, again, processes or Processes())
     with Relay(root):
         try:
             yield workspace

@@ -25,7 +25,7 @@ def run_pipeline(targets: list[str]) -> None:
     params = load_params(PARAMS)
     tracking = Tracking(None, params.tracking.experiment)
     with tracking.pipeline() as run, Relay(Path()):
-        code = _repro(targets, stage_environment(run.run_id))
+        code = _repro(targets, stage_environment(run.run_id, Path()))
         if code != 0:
             raise StepToolError(
                 f"`dvc repro` ended with {code}; what was finished is kept",
@@ -37,13 +37,22 @@ def run_pipeline(targets: list[str]) -> None:
         print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
 
 
-def stage_environment(parent: str) -> dict[str, str]:
+def stage_environment(parent: str, root: Path) -> dict[str, str]:
     """This process's environment for the stages of the pipeline run `parent`, which a `Relay` here sends for.
 
-    Their command is `steptool`: the one beside this Python, whether or not its environment is activated.
+    Their command is `steptool`: the one beside this Python, whether or not its environment is activated. Its code is
+    that of the checkout `root`, which DVC hashes, wherever the package was installed from.
     """
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return os.environ | {"PATH": path, PARENT_VARIABLE: parent, RELAYED_VARIABLE: "1"}
+
+    def before(first: Path, name: str) -> str:
+        return os.pathsep.join(filter(None, (str(first), os.environ.get(name))))
+
+    return os.environ | {
+        "PATH": before(Path(sys.executable).parent, "PATH"),
+        "PYTHONPATH": before(root.resolve(), "PYTHONPATH"),
+        PARENT_VARIABLE: parent,
+        RELAYED_VARIABLE: "1",
+    }
 
 
 def _repro(targets: list[str], environment: dict[str, str]) -> int:

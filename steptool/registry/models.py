@@ -153,7 +153,9 @@ def find_version(tracking: Tracking, name: str, which: str | int) -> ModelVersio
     version = version_or_none(tracking, name, which)
     if version is None:
         raise ModelError(
-            f"no version {which!r}", where=f"registered model {name}", fix="`dvc repro register` makes a candidate"
+            f"no version {which!r}",
+            where=f"registered model {name}",
+            fix="`dvc repro --force --single-item register` makes a candidate",
         )
     return version
 

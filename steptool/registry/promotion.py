@@ -204,7 +204,7 @@ def _check_not_champion(version: ModelVersion, champion: ModelVersion | None) ->
         raise AlreadyChampion(
             f"version {version.version} is the champion already",
             where=f"registered model {version.name}",
-            fix="`dvc repro register` makes a new candidate",
+            fix="`dvc repro --force --single-item register` makes a new candidate",
         )
 
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from steptool.errors import StepToolError
 from steptool.progress import progress
+from steptool.storage import file_hash
 from steptool.training.batch import Batch, Episode, Row
 from steptool.training.checkpoint import (
     Snapshot,
@@ -180,12 +181,13 @@ def require_finite(batch: Batch, flat: Tensor, found: str, fix: str) -> None:
 
 
 def fingerprint(kind: str, policy: PolicyWithValue, episodes: Sequence[Episode], params: object, seed: int) -> str:
-    """Identifies a run: the same start, data, rewards, settings and seed."""
+    """Identifies a run: the same start, data, rewards, settings, seed and code."""
     weights = hashlib.sha256()
     for parameter in policy.trainable().values():
         weights.update(parameter.detach().cpu().numpy().tobytes())
     data = [(item.trajectory_id, item.rewards) for item in episodes]
-    return content_hash([kind, weights.hexdigest(), data, repr(params), seed])
+    code = [file_hash(file) for file in sorted(Path(__file__).parent.glob("*.py"))]
+    return content_hash([kind, weights.hexdigest(), data, repr(params), seed, code])
 
 
 def restore(policy: PolicyWithValue, optimizer: torch.optim.Optimizer, snapshot: Snapshot) -> None:

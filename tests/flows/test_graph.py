@@ -72,6 +72,7 @@ def test_inputs_are_outputs_of_others_those_inside_a_folder_and_parts_of_one(wor
     )
     nodes = {node.address: node for node in read_graph(root)}
     assert (nodes["all"].inputs, nodes["all"].folders) == (("rounds/r1", "rounds/r2"), ("rounds",))
+    assert nodes["all"].sources == (".dvcignore",)
     assert (nodes["part"].inputs, nodes["part"].folders) == (("rounds/r1/tasks.jsonl",), ())
     assert (nodes["all"].upstream, nodes["part"].upstream) == (("r1", "r2"), ("r1",))
 
@@ -84,6 +85,17 @@ def test_what_the_projects_own_stages_read_on_a_node() -> None:
         *(f"models/{name}" for name in ("base", "r1", "r2", "rft", "sft")),
     )
     assert nodes["evaluate"].folders == ("models",)
+    assert nodes["sample@r2"].inputs == ("data/tasks", "models/r1", "models/sft"), "r1 is an adapter of it"
+    assert nodes["evaluate"].metrics == ("metrics/evaluation/summary.json",)
+    assert {"steptool/worlds", "steptool/types.py"} <= set(nodes["evaluate"].sources)
+
+
+def test_data_that_was_added_to_dvc_is_an_input_and_no_stage(workspace: Workspace) -> None:
+    root = workspace({"a": {"cmd": "true", "deps": ["traces.jsonl"], "outs": ["a.txt"]}})
+    (root / "traces.jsonl").write_text("{}\n")
+    dvc(root, "add", "-q", "traces.jsonl")
+    (node,) = read_graph(root)
+    assert (node.address, node.upstream, node.inputs, node.sources) == ("a", (), ("traces.jsonl",), ())
 
 
 @pytest.mark.parametrize(

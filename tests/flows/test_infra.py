@@ -179,7 +179,8 @@ def test_secrets_are_private_and_kept(tmp_path: Path) -> None:
     assert make() == first
     assert set(first) == set(compose()["secrets"])
     assert len(set(first.values())) == len(first)
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "secrets").iterdir()} == {0o600}
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "secrets").iterdir()} == {0o644}
 
 
 def test_entrypoint_reads_secrets_and_clones_once(tmp_path: Path) -> None:
