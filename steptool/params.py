@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from steptool.errors import ParamsError
 
@@ -84,7 +84,7 @@ class SampleParams(Section):
     """Tokens of one trajectory, context included."""
     concurrency: Positive = 128
     draw: Annotated[int, Field(ge=0)] = 0
-    """Which draw of tasks and random numbers; those of another have nothing in common with it but the settings."""
+    """Which draw of tasks and random numbers; another begins elsewhere among the tasks, with other numbers."""
     tool_timeout_s: Annotated[float, Field(gt=0)] = 10.0
 
 
@@ -202,7 +202,13 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     promote: PromoteParams = PromoteParams()
     tracking: TrackingParams = TrackingParams()
-    rounds: dict[str, RoundParams] = Field(default_factory=dict)
+    rounds: dict[Annotated[str, Field(pattern=r"^r[1-9][0-9]*$")], RoundParams] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _shaping_is_of_steps(self) -> Params:
+        if self.reward.form == "potential" and self.reward.alpha > 0 and self.train.gamma_token < 1:
+            raise ValueError("reward.form: potential is one of steps, not of tokens: it needs train.gamma_token: 1")
+        return self
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
@@ -221,6 +227,8 @@ def _load_yaml(path: Path) -> Any:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ParamsError(f"not YAML: {error.problem}", where=f"{path}:{line}", fix="mend that line") from error
+    except YAMLError as error:  # a character that no YAML file may hold
+        raise ParamsError(f"not YAML: {error}".splitlines()[0], where=str(path), fix="save it as plain text") from error
 
 
 def parse_params(path: Path, data: Any) -> Params:

@@ -212,3 +212,21 @@ def test_a_bad_profile_is_refused_with_its_own_name(write: Any) -> None:
         apply_profile(base, write("sample:\n  task: 8\n", "profile.yaml"))
     with pytest.raises(ParamsError, match=r"profile\.yaml: holds no settings"):
         apply_profile(base, write("", "profile.yaml"))
+
+
+def test_a_potential_of_steps_refuses_a_discount_within_them() -> None:
+    with pytest.raises(ParamsError, match=r"it needs train\.gamma_token: 1"):
+        parse_params(Path("params.yaml"), {"train": {"gamma_token": 0.99}})
+    assert parse_params(Path("params.yaml"), {"train": {"gamma_token": 0.99}, "reward": {"form": "paper"}})
+
+
+def test_a_round_is_called_r_and_its_number() -> None:
+    with pytest.raises(ParamsError, match="one"):
+        parse_params(Path("params.yaml"), {"rounds": {"one": {"policy": "models/sft", "previous": "models/sft"}}})
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(b"seed: 17\x00\n")
+    with pytest.raises(ParamsError, match="not YAML"):
+        load_params(path)

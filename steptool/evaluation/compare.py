@@ -37,8 +37,9 @@ class Difference(Frozen):
 
     @property
     def significant(self) -> bool:
-        """The whole interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
+        """The whole interval lies on one side of zero, and the exact test agrees: of a handful of tasks that differ
+        a bootstrap makes too narrow an interval (4 won and 0 lost of 300 give [0.3, 2.7] points, and p = 0.125)."""
+        return (self.low > 0 or self.high < 0) and self.p_value < 0.05
 
 
 class Comparison(Difference):

@@ -59,6 +59,8 @@ class Budget(Frozen):
     annotator: Revision
     split: str
     task_ids_hash: str
+    dtype: str = "float32"
+    """Of the engine's computation."""
 
     @classmethod
     def of(
@@ -70,6 +72,7 @@ class Budget(Frozen):
         world: Revision,
         annotator: Revision,
         split: str,
+        dtype: str = "float32",
     ) -> Budget:
         return cls(
             **sampling.model_dump(),
@@ -78,6 +81,7 @@ class Budget(Frozen):
             annotator=annotator,
             split=split,
             task_ids_hash=task_ids_hash(task.id for task in tasks),
+            dtype=dtype,
         )
 
 

@@ -113,6 +113,10 @@ def decide(
             )
             if comparison.low <= params.margin:
                 against.append(f"{evidence} does not lie above the margin of {params.margin:+.1%}")
+            elif params.margin >= 0 and comparison.p_value >= 1 - confidence:
+                # Of a handful of tasks that differ, a bootstrap makes too narrow an interval: 4 won, 0 lost is chance.
+                tasks = f"{comparison.won} won and {comparison.lost} lost"
+                against.append(f"{evidence}, but of {tasks} the exact test says p = {comparison.p_value:.3f}")
     return Receipt(
         verdict="refused" if against else "promoted",
         reasons=tuple(against) if against else (evidence,),

@@ -30,6 +30,8 @@ REPORT = Path("reports")
 WORK = Path(".steptool")
 """State of this checkout: checkpoints, merged weights, what could not be logged yet. Never an output."""
 MERGED = WORK / "merged"
+ROUNDS_OF_A_DRAW = 97
+"""More than anyone asks for; a prime, so that draws do not come back to the same tasks soon."""
 
 
 @dataclass
@@ -93,8 +95,11 @@ def read_tasks(split: str) -> list[Task]:
 
 
 def draw_of_round(params: Params, index: int) -> int:
-    """Number of round `index` (from 0) among those of all draws: it chooses the round's tasks and random numbers."""
-    return params.sample.draw * len(params.rounds) + index
+    """Number of round `index` (from 0) among those of all draws: it chooses the round's tasks and random numbers.
+
+    It does not depend on how many rounds there are, so that another round leaves those before it as they are.
+    """
+    return params.sample.draw * ROUNDS_OF_A_DRAW + index
 
 
 def tasks_of_round(params: Params, index: int) -> list[Task]:

@@ -48,7 +48,15 @@ def evaluate_policy(params: Params, name: str, sampler: Sampler, tasks: list[Tas
     scored = judge(params, trajectories, tasks)
     write_jsonl(out / f"{name}.trajectories.jsonl.gz", scored)
     world = sampler.world.revision
-    budget = Budget.of(tasks, sampling, attempts=wanted.attempts, world=world, annotator=ANNOTATOR, split=wanted.split)
+    budget = Budget.of(
+        tasks,
+        sampling,
+        attempts=wanted.attempts,
+        world=world,
+        annotator=ANNOTATOR,
+        split=wanted.split,
+        dtype=params.model.dtype,
+    )
     evaluation = evaluate(
         name,
         sampler.policy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steptool.errors import DataError
 from steptool.params import load_params
 from steptool.rollouts.chat_format import ChatFormat
 from steptool.stages.common import BASE, DEMONSTRATIONS, PARAMS, SFT, TASKS, read_tasks, stage
@@ -19,6 +20,9 @@ def main() -> None:
         tasks = {task.id: task for task in read_tasks("train")}
         chat = ChatFormat(load_tokenizer(BASE))
         demonstrations = read_jsonl(DEMONSTRATIONS, Trajectory)
+        if not demonstrations:
+            fix = "write some there, one trajectory a line, or take a world that has experts: world.name: mini"
+            raise DataError("no demonstrations to learn from", where=str(DEMONSTRATIONS), fix=fix)
         examples = [chat.encode(tasks[demo.task_id], demo.steps) for demo in demonstrations]
         latest = train_sft(
             BASE,

@@ -189,13 +189,13 @@ def where_attempts_part(
     return [[advantage(*at) for at in zip(*attempt, strict=True)] for attempt in zip(histories, tokens, strict=True)]
 
 
-def whiten(advantages: Tensor, weights: Tensor) -> Tensor:
-    """Shift and scale to weighted mean 0 and standard deviation 1 over the whole batch, [N] -> [N].
+def whiten(advantages: Tensor, weights: Tensor, *, centre: bool = True) -> Tensor:
+    """Shift (where `centre`) and scale to weighted mean 0 and standard deviation 1 over the whole batch, [N] -> [N].
 
     Weights 1 make every token count the same, 1/|S_k| every step. Call it once on everything that is
     trained on, never on a micro-batch.
     """
     total = weights.sum()
-    centred = advantages - (weights * advantages).sum() / total
+    centred = advantages - (weights * advantages).sum() / total if centre else advantages
     variance = (weights * centred.square()).sum() / total
     return centred / (variance.sqrt() + 1e-8)

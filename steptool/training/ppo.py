@@ -108,7 +108,10 @@ class PpoObjective:
             params=params,
             weights=weights,
             old_logprobs=measured["old_logprobs"],
-            advantages=whiten(advantages, weights) if params.whiten else advantages,
+            # What `branches` gives has mean 0 as it is; with a step's weights a shift would push every other token.
+            advantages=whiten(advantages, weights, centre=params.credit == "token" or params.baseline != "branches")
+            if params.whiten
+            else advantages,
             importance=losses.importance_weights(
                 measured["old_logprobs"], batch.engine_logprobs(), params.importance_cap
             ),

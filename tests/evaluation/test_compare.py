@@ -96,6 +96,7 @@ OTHER_CONDITIONS = {
     "annotator": Revision(name="gpt-4", revision="0613"),
     "split": "dev",
     "task_ids_hash": "0" * 16,
+    "dtype": "bfloat16",
 }
 
 

@@ -85,6 +85,17 @@ def test_a_difference_that_may_be_chance_is_refused(evaluation_of: Build) -> Non
     assert "+10.0% against the champion" in receipt.reasons[0]
 
 
+def test_what_the_exact_test_calls_chance_is_refused_though_the_interval_lies_above(evaluation_of: Build) -> None:
+    """4 won, 0 lost of 40: two-sided p = 2 / 2^4."""
+    receipt = decide(evaluation_of("1" * 24 + "0" * 16), evaluation_of("1" * 20 + "0" * 20), BARS, **STATISTICS)
+    assert receipt.comparison is not None
+    assert receipt.comparison.low > 0
+    assert receipt.comparison.p_value == 0.125
+    assert not receipt.comparison.significant
+    assert receipt.verdict == "refused"
+    assert "of 4 won and 0 lost the exact test says p = 0.125" in receipt.reasons[0]
+
+
 def test_equal_models_are_refused_at_margin_zero(evaluation_of: Build) -> None:
     assert not decide(evaluation_of("1111"), evaluation_of("1111"), BARS, **STATISTICS).promoted
 

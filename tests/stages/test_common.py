@@ -12,24 +12,28 @@ from steptool.storage import write_jsonl
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 
 
-def test_rounds_and_draws_take_turns_through_the_training_tasks(
+def test_rounds_take_turns_through_the_training_tasks_and_another_draw_begins_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """draw      0        1        2
     round     r1  r2   r1  r2   r1  r2
-    tasks    0-1 2-3  4-5 6-7  0-1 2-3     of eight
+    tasks    0-1 2-3  2-3 4-5  4-5 6-7     of eight; a draw is 97 rounds, 194 tasks, which is 2 more than 24 times eight
+
+    Of three rounds the first two have the tasks that they have of two.
     """
     monkeypatch.chdir(tmp_path)
     world = MiniWorld(seed=3, train_tasks=8, dev_tasks=6, test_tasks=6)
     write_jsonl(TASKS / "train.jsonl", world.all_tasks("train"))
     write_jsonl(DEMONSTRATIONS, expert_demonstrations(world, 0, 0.0, 3))
-    rounds = {name: {"policy": "p", "previous": "p"} for name in ("r1", "r2")}
+    rounds = {name: {"policy": "p", "previous": "p"} for name in ("r1", "r2", "r3")}
     order = [task.id for task in world.all_tasks("train")]
 
-    def taken(draw: int, index: int) -> list[int]:
-        params = Params.model_validate({"sample": {"tasks": 2, "draw": draw}, "rounds": rounds})
+    def taken(draw: int, index: int, count: int = 2) -> list[int]:
+        some = dict(list(rounds.items())[:count])
+        params = Params.model_validate({"sample": {"tasks": 2, "draw": draw}, "rounds": some})
         return [order.index(task.id) for task in tasks_of_round(params, index)]
 
     assert [taken(draw, index) for draw in range(3) for index in range(2)] == [
-        [0, 1], [2, 3], [4, 5], [6, 7], [0, 1], [2, 3],
+        [0, 1], [2, 3], [2, 3], [4, 5], [4, 5], [6, 7],
     ]  # fmt: skip
+    assert taken(1, 0, 3) == taken(1, 0, 2)

@@ -237,6 +237,12 @@ def test_whitened_advantages_have_mean_zero_and_unit_spread(values: list[float])
     assert float(white.std(correction=0)) == pytest.approx(1, abs=1e-4)
 
 
+def test_scaling_without_centring_leaves_nothing_at_nothing() -> None:
+    x, weights = torch.tensor([0.0, 0, 2, -1]), torch.tensor([0.25, 0.25, 0.25, 1])
+    assert whiten(x, weights, centre=False).tolist()[:2] == [0, 0]
+    assert whiten(x, weights).tolist()[0] != 0
+
+
 def test_whitening_by_steps_counts_a_long_step_once() -> None:
     """Steps worth 1 (three tokens) and -1 (one token): mean 0 by step, 0.5 by token."""
     x = torch.tensor([1.0, 1, 1, -1])

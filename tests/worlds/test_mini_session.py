@@ -56,6 +56,14 @@ def test_a_missing_argument_is_named_with_a_value_that_works() -> None:
     assert json.loads(reply.text) == {"error": f"missing argument: {option}, use {OPTIONS[option][0]}"}
 
 
+@pytest.mark.parametrize("value", [["Oslo"], {"city": "Oslo"}, None, 7, True])
+def test_a_code_of_another_type_is_an_invalid_argument(value: object) -> None:
+    case = _with_hiccup("code")
+    assert case.hiccup
+    reply = WORLD.reset(case.task, 0).reply(case.hiccup.api, {case.hiccup.argument: value})
+    assert reply.error == "invalid_argument"
+
+
 def test_a_code_is_asked_for_and_can_be_looked_up() -> None:
     case = next(
         case

@@ -33,7 +33,7 @@ def is_correct(check: AnswerCheck, answer: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.casefold().split()).strip(" .\"'")
+    return " ".join(text.casefold().split()).lstrip(" \"'").rstrip(" .\"'")  # `.5` is not 5
 
 
 def _items(answer: str) -> list[str]:

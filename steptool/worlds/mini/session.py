@@ -53,8 +53,10 @@ class MiniSession:
             return failure(hiccup.kind, _TRANSIENT[hiccup.kind])
         if hiccup.kind == "missing_argument" and hiccup.argument not in arguments:
             return failure("missing_argument", f"missing argument: {hiccup.argument}, use {hiccup.new}")
-        if hiccup.kind == "code" and arguments.get(hiccup.argument) not in self._store.codes:
-            return failure("invalid_argument", f"unknown {hiccup.argument}, use its code")
+        if hiccup.kind == "code":
+            value = arguments.get(hiccup.argument)  # of any type that JSON has
+            if not (isinstance(value, str) and value in self._store.codes):
+                return failure("invalid_argument", f"unknown {hiccup.argument}, use its code")
         return None
 
     def verify(self, answer: str | None) -> float:
