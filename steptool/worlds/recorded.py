@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from steptool.errors import DataError, RecordingMiss, WorldError
+from steptool.errors import DataError, InputError, RecordingMiss, WorldError
 from steptool.storage import file_hash
 from steptool.types import AnswerCheck, Observation, Revision, Task, Tool, content_hash
 
@@ -100,7 +100,8 @@ class RecordedWorld:
     next `dev_tasks` for tuning, the next `test_tasks` (None: all that are left) for testing.
     on_miss: what a call without a recording gets, an observation with error `no_recording` ("error") or
     RecordingMiss ("raise"), which ends the trajectory as `world_error`.
-    Raises WorldError where no folder is named, DataError where a file is missing or broken.
+    Raises WorldError where no folder is named, DataError where a file is missing or broken, InputError where there are
+    fewer requests than asked for.
     """
 
     def __init__(
@@ -122,6 +123,13 @@ class RecordedWorld:
             "dev": tasks[train_tasks:held_out],
             "test": tasks[held_out:end],
         }
+        for split, wanted in (("train", train_tasks), ("dev", dev_tasks), ("test", test_tasks or 0)):
+            if len(self._splits[split]) < wanted:
+                raise InputError(
+                    f"{len(tasks)} requests are recorded, which leaves {len(self._splits[split])} for {split}",
+                    where=f"params.yaml, world.{split}_tasks: {wanted}, of {folder}",
+                    fix="lower world.train_tasks, world.dev_tasks and world.test_tasks until they fit",
+                )
         self._replies = {
             (row.name, row.arguments): row.responses[0].as_observation()
             for row in _read(folder / REPLIES, _Recording)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from steptool.errors import DataError, RecordingMiss, WorldError
+from steptool.errors import DataError, InputError, RecordingMiss, WorldError
 from steptool.rollouts.chat_format import ChatFormat
 from steptool.rollouts.fake import ScriptedGenerator
 from steptool.rollouts.rollout import rollout
@@ -110,6 +110,11 @@ def test_the_revision_follows_the_content(pack: Path) -> None:
     assert RecordedWorld(pack, on_miss="raise").revision != before
     write(pack / REPLIES, RECORDINGS[:-1])
     assert RecordedWorld(pack).revision != before
+
+
+def test_more_requests_than_are_recorded_are_refused(pack: Path) -> None:
+    with pytest.raises(InputError, match=r"2 requests are recorded, which leaves 0 for test"):
+        RecordedWorld(pack, train_tasks=1, dev_tasks=1, test_tasks=1)
 
 
 def test_the_folder_can_come_from_the_environment(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
