@@ -90,6 +90,14 @@ def round_of(params: Params, key: str) -> tuple[int, RoundParams]:
     return list(params.rounds).index(key), params.rounds[key]
 
 
+def last_round(params: Params) -> str:
+    """Key of the round whose policy is evaluated against the others and registered."""
+    if not params.rounds:
+        fix = "add one: `git checkout params.yaml` has two"
+        raise ParamsError("holds no `rounds`", where=str(PARAMS), fix=fix)
+    return list(params.rounds)[-1]
+
+
 def read_tasks(split: str) -> list[Task]:
     return read_jsonl(TASKS / f"{split}.jsonl", Task)
 

@@ -11,7 +11,7 @@ from steptool.evaluation.metrics import Budget, Evaluation, evaluate
 from steptool.params import Params, load_params
 from steptool.rewards.rules import ANNOTATOR
 from steptool.stages.annotate import judge
-from steptool.stages.common import EVALUATION, PARAMS, SFT, TASKS, read_tasks, sampling_of, stage
+from steptool.stages.common import EVALUATION, PARAMS, SFT, TASKS, last_round, read_tasks, sampling_of, stage
 from steptool.stages.generate import Sampler, generate
 from steptool.stages.results import COMPARISONS, policies_of
 from steptool.storage import write_json, write_jsonl
@@ -22,6 +22,7 @@ SUMMARY = "summary.json"
 
 def main() -> None:
     params = load_params(PARAMS)
+    last_round(params)  # said before the work
     policies = policies_of(params)
     split = params.evaluate.split
     uses = {"evaluate": params.evaluate, "sample": params.sample, "world": params.world, "dtype": params.model.dtype}
@@ -74,7 +75,7 @@ def evaluate_policy(params: Params, name: str, sampler: Sampler, tasks: list[Tas
 def _compare(params: Params, evaluations: list[Evaluation]) -> list[Comparison]:
     """Every policy against SFT, and the last round against RFT."""
     by_name = {e.name: e for e in evaluations}
-    last = list(params.rounds)[-1]
+    last = last_round(params)
     pairs = [(e.name, "sft") for e in evaluations if e.name != "sft"] + [(last, "rft")]
     wanted = params.evaluate
     return [

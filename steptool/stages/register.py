@@ -8,7 +8,7 @@ from steptool.evaluation.metrics import Evaluation
 from steptool.params import load_params
 from steptool.registry.models import register
 from steptool.registry.tracking import Tracking
-from steptool.stages.common import EVALUATION, MERGED, MODELS, PARAMS, stage
+from steptool.stages.common import EVALUATION, MERGED, MODELS, PARAMS, last_round, stage
 from steptool.storage import read_json, write_json
 from steptool.training.policy_folder import plain_weights
 
@@ -17,7 +17,7 @@ REGISTRATION = Path("metrics/registration")
 
 def main() -> None:
     params = load_params(PARAMS)
-    last = list(params.rounds)[-1]
+    last = last_round(params)
     policy, evaluated = MODELS / last, EVALUATION / f"{last}.json"
     uses = {"tracking": params.tracking, "policy": last, "dtype": params.model.dtype}
     inputs = {"policy": policy, "evaluation": evaluated}

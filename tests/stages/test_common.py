@@ -1,4 +1,4 @@
-"""Which training tasks a round samples: every round of every draw the next ones."""
+"""Rounds: which is the last, and which training tasks each samples."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from steptool.errors import ParamsError
 from steptool.params import Params
-from steptool.stages.common import DEMONSTRATIONS, TASKS, tasks_of_round
+from steptool.stages.common import DEMONSTRATIONS, TASKS, last_round, tasks_of_round
 from steptool.storage import write_jsonl
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 
@@ -37,3 +38,10 @@ def test_rounds_take_turns_through_the_training_tasks_and_another_draw_begins_el
         [0, 1], [2, 3], [2, 3], [4, 5], [4, 5], [6, 7],
     ]  # fmt: skip
     assert taken(1, 0, 3) == taken(1, 0, 2)
+
+
+def test_params_without_rounds_are_refused_by_name() -> None:
+    with pytest.raises(ParamsError, match="holds no `rounds`"):
+        last_round(Params())
+    named = {name: {"policy": "p", "previous": "p"} for name in ("r1", "r2")}
+    assert last_round(Params.model_validate({"rounds": named})) == "r2"
