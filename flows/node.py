@@ -34,7 +34,7 @@ from flows.graph import LOCK, lock_entry, read_graph
 from flows.heartbeat import watched
 from flows.process import Processes, Stopped
 from flows.stage import StageFailed, repro
-from flows.transfer import transfer
+from flows.transfer import clean_command, transfer
 from flows.workspace import Workspace, alone, open_workspace
 from steptool.storage import write_bytes
 
@@ -81,8 +81,7 @@ def _run(workspace: Workspace, stage: str, commit: str, params: str, lock: str) 
     check_out(workspace, commit, params, lock)
     node = next(node for node in read_graph(workspace.root, [stage]) if node.address == stage)
     if node.folders:  # which are read whole: what a run with more rounds left in them would be read too
-        spared = [f"--exclude=/{path}" for path in node.inputs]
-        workspace.run("git", "clean", "-ffdxq", *spared, "--", *node.folders)
+        workspace.run(*clean_command(node, "--quiet"))
     if node.inputs:
         transfer(workspace, "pull", *node.inputs)
     with _gpu_slot(workspace):

@@ -18,7 +18,7 @@ from prefect.states import Cancelling, Completed, Crashed, State
 from flows.graph import LOCK, Node, lock_text, merge_lock_entry
 from flows.heartbeat import BEAT_S, NODE, ORCHESTRATOR, Pulse
 from flows.stage import NodeLost, StageCancelled, StageFailed, publish
-from flows.transfer import transfer
+from flows.transfer import clean_command, transfer
 from flows.workspace import Workspace
 from steptool.errors import StepToolError
 
@@ -127,9 +127,8 @@ def _only_inputs(workspace: Workspace, node: Node) -> None:
     """Raise StepToolError where a folder that the stage reads whole holds more than a node would have in it."""
     if not node.folders:
         return
-    spared = [f"--exclude=/{path}" for path in node.inputs]
     lines: list[str] = []
-    workspace.run("git", "clean", "-ffdxn", "--exclude=*.tmp", *spared, "--", *node.folders, on_line=lines.append)
+    workspace.run(*clean_command(node, "--dry-run", "--exclude=*.tmp"), on_line=lines.append)
     if extra := [line.removeprefix("Would remove ") for line in lines if line.startswith("Would remove ")]:
         raise StepToolError(
             f"stage {node.address} reads {', '.join(node.folders)} whole, with what no stage makes: {', '.join(extra)}",

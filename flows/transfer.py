@@ -6,12 +6,18 @@ from typing import Literal
 
 from prefect import get_run_logger
 
-from flows.graph import has_remote
+from flows.graph import Node, has_remote
 from flows.workspace import Workspace, dvc_command
 from steptool.errors import StepToolError
 
 DELAYS_S = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0, *(300.0,) * 20)
 """Between tries: a short cut costs seconds, and only one of two hours costs the result of a long training."""
+
+
+def clean_command(node: Node, *options: str) -> list[str]:
+    """`git clean` of all that is not the node's input from the folders that it reads whole; it must have some."""
+    spared = [f"--exclude=/{path}" for path in node.inputs]
+    return ["git", "clean", "-ffdx", *options, *spared, "--", *node.folders]
 
 
 def transfer(workspace: Workspace, direction: Literal["pull", "push"], *targets: str) -> None:

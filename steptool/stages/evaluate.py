@@ -22,7 +22,7 @@ SUMMARY = "summary.json"
 
 def main() -> None:
     params = load_params(PARAMS)
-    last_round(params)  # said before the work
+    last = last_round(params)
     policies = policies_of(params)
     split = params.evaluate.split
     uses = {"evaluate": params.evaluate, "sample": params.sample, "world": params.world, "dtype": params.model.dtype}
@@ -36,7 +36,7 @@ def main() -> None:
                     sampler.load(policy)
                 evaluations.append(evaluate_policy(params, name, sampler, tasks, running.out))
                 running.run.summary({f"{name}.{key}": value for key, value in evaluations[-1].summary().items()})
-        comparisons = _compare(params, evaluations)
+        comparisons = _compare(params, evaluations, last)
         write_json(running.out / COMPARISONS, [c.model_dump(mode="json") for c in comparisons])
         write_json(running.out / SUMMARY, {e.name: e.summary() for e in evaluations})
         running.says(f"{len(evaluations)} policies on {len(tasks)} {split} tasks")
@@ -72,10 +72,9 @@ def evaluate_policy(params: Params, name: str, sampler: Sampler, tasks: list[Tas
     return evaluation
 
 
-def _compare(params: Params, evaluations: list[Evaluation]) -> list[Comparison]:
+def _compare(params: Params, evaluations: list[Evaluation], last: str) -> list[Comparison]:
     """Every policy against SFT, and the last round against RFT."""
     by_name = {e.name: e for e in evaluations}
-    last = last_round(params)
     pairs = [(e.name, "sft") for e in evaluations if e.name != "sft"] + [(last, "rft")]
     wanted = params.evaluate
     return [

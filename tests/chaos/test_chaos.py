@@ -90,8 +90,6 @@ def hashes(root: Path) -> dict[str, Any]:
 
 
 class Job(Protocol):
-    root: Path
-
     def renew(self, number: int) -> dict[str, Any]:
         """Give every stage work to do. Returns the hashes of a run that nobody disturbs, by `dvc repro` alone."""
         ...
@@ -101,10 +99,10 @@ class Toy:
     """Each round has a seed of its own, on which all of its files depend."""
 
     def __init__(self, site: Site, clone: Path, undisturbed: Path) -> None:
-        self.root, self._undisturbed = site.root, undisturbed
+        self._root, self._undisturbed = site.root, undisturbed
 
     def renew(self, number: int) -> dict[str, Any]:
-        for root in (self.root, self._undisturbed):
+        for root in (self._root, self._undisturbed):
             (root / "params.yaml").write_text(f"seed: {number}\n")
         dvc(self._undisturbed, "repro", "-q")
         return hashes(self._undisturbed)
@@ -114,13 +112,13 @@ class Tiny:
     """Every round is the same; what the last one left is thrown away, and the remote is an empty folder."""
 
     def __init__(self, site: Site, clone: Path, undisturbed: Path) -> None:
-        self.root, self._clone = site.root, clone
+        self._root, self._clone = site.root, clone
         self._remote = f"s3://dvc/{site.base.name}"
         dvc(undisturbed, "repro", "-q")
         self._expected = hashes(undisturbed)
 
     def renew(self, number: int) -> dict[str, Any]:
-        for root in (self.root, self._clone):
+        for root in (self._root, self._clone):
             for made in ("data", "models", "metrics", "reports", ".dvc/cache", ".dvc/tmp"):
                 shutil.rmtree(root / made, ignore_errors=True)
             (root / "dvc.lock").unlink(missing_ok=True)

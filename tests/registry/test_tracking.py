@@ -110,7 +110,7 @@ def test_a_broken_stage_ends_its_run_and_raises_on(tracking: Tracking, error: Ba
     ("error", "status"), [(None, "FINISHED"), (ValueError("no"), "FAILED"), (KeyboardInterrupt(), "KILLED")]
 )
 def test_a_pipeline_ends_as_what_happened_in_it(tracking: Tracking, error: BaseException | None, status: str) -> None:
-    with contextlib.suppress(BaseException), tracking.pipeline() as run:
+    with pytest.raises(type(error)) if error else contextlib.nullcontext(), tracking.pipeline() as run:
         if error:
             raise error
     assert tracking.client.get_run(run.run_id).info.status == status
