@@ -170,6 +170,9 @@ class PromoteParams(Section):
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.0
     min_pass_rate: Fraction = 0.3
     min_finish_rate: Fraction = 0.7
+    looks: Positive = 1
+    """How many candidates are to be judged on the same tasks. Each is asked for a confidence of
+    1 - (1 - evaluate.confidence) / looks, so that the chance that any is promoted by luck stays 1 - confidence."""
     approval: Literal["none", "human"] = "none"
     """human: what passes the gate waits for `steptool approve`."""
     approval_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(hours=24)

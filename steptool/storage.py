@@ -29,6 +29,7 @@ SCHEMA_VERSION = 1
 
 MANIFEST = "manifest.json"
 Record = TypeVar("Record", bound=BaseModel)
+WRITTEN_OTHERWISE = "run `dvc repro`: another version of StepTool may have written it"
 
 
 @contextmanager
@@ -83,6 +84,26 @@ def read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         raise DataError(
             f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", fix=f"delete {path} and run `dvc repro` again"
+        ) from error
+
+
+def read_record(path: Path, model: type[Record]) -> Record:
+    """Read one record that `write_json` wrote. Raises DataError for what is missing, broken or of another schema."""
+    return parse_record(read_json(path), model, where=str(path), fix=WRITTEN_OTHERWISE)
+
+
+def parse_record(value: Any, model: type[Record], *, where: str, fix: str) -> Record:
+    """`value` as a record. Raises DataError that names the first field which breaks an invariant of `model`."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        name = value.get("id") if isinstance(value, dict) else None
+        raise DataError(
+            f"{model.__name__}{f' {name}' if name else ''}: {f'{place}: ' if place else ''}{first['msg']}",
+            where=where,
+            fix=fix,
         ) from error
 
 
@@ -157,17 +178,7 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
     records = []
     for number, line in enumerate(lines[1:], start=2):
         value = _parse_line(path, number, line, again)
-        try:
-            records.append(model.model_validate(value))
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            name = value.get("id") if isinstance(value, dict) else None
-            raise DataError(
-                f"{model.__name__}{f' {name}' if name else ''}: {f'{place}: ' if place else ''}{first['msg']}",
-                where=f"{path}:{number}",
-                fix=again,
-            ) from error
+        records.append(parse_record(value, model, where=f"{path}:{number}", fix=again))
     return records
 
 

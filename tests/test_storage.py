@@ -29,6 +29,7 @@ from steptool.storage import (
     output_folder,
     read_json,
     read_jsonl,
+    read_record,
     write_bytes,
     write_json,
     write_jsonl,
@@ -201,6 +202,16 @@ def test_broken_json_document_names_its_line(tmp_path: Path) -> None:
 
 
 # Hashes and manifests
+
+
+def test_a_document_of_another_schema_names_the_field(tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    write_json(path, {"name": "G1.find", "arguments": 3})
+    with pytest.raises(DataError, match=r"one\.json: ToolCall: arguments: .*\n  fix: run `dvc repro`"):
+        read_record(path, ToolCall)
+    call = ToolCall(name="G1.find", arguments={"city": "Oslo"})
+    write_json(path, call.model_dump(mode="json"))
+    assert read_record(path, ToolCall) == call
 
 
 def test_folder_hash_sees_names_and_contents_and_not_the_place(tmp_path: Path) -> None:

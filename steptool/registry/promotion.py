@@ -61,6 +61,10 @@ class Receipt(Frozen):
     """Candidate minus champion, paired over tasks; None without a comparable champion."""
     bars: PromoteParams | None = None
     """What was asked for."""
+    task_ids_hash: str = ""
+    """Of the tasks that it was judged on."""
+    look: int = 1
+    """Which version of the model this was to be judged on these tasks: every look is a chance to win by luck."""
     approval: Approval | None = None
     """None where no person was asked."""
     model: str = ""
@@ -89,7 +93,9 @@ def decide(
 
     It must reach `min_pass_rate` and `min_finish_rate`, and, where there is a champion, be measured
     under the same conditions and have the whole bootstrap interval of its paired difference above `margin`.
+    `confidence` is that of all `params.looks` verdicts together.
     """
+    confidence = 1 - (1 - confidence) / params.looks
     against = [
         f"{what} {found:.1%} is below the bar of {bar:.1%}"
         for what, found, bar in (
@@ -108,7 +114,7 @@ def decide(
             against.append(f"cannot be compared with the champion: {error.found}")
         else:
             evidence = (
-                f"{comparison.difference:+.1%} against the champion, {confidence:.0%} interval "
+                f"{comparison.difference:+.1%} against the champion, {100 * confidence:.4g}% interval "
                 f"[{comparison.low:+.1%}, {comparison.high:+.1%}] over {comparison.tasks} tasks"
             )
             if comparison.low <= params.margin:
@@ -125,6 +131,7 @@ def decide(
         champion_pass_rate=champion.pass_rate if champion else None,
         comparison=comparison,
         bars=params,
+        task_ids_hash=candidate.budget.task_ids_hash,
     )
 
 
@@ -200,7 +207,23 @@ def _judge(
         confidence=gate.confidence,
         seed=gate.seed,
     )
+    look = 1 + _judged_before(tracking, version, receipt.task_ids_hash)
+    if champion is not None and look > gate.bars.looks:
+        told = f"this is version {look} to be judged on these tasks, and promote.looks is {gate.bars.looks}"
+        receipt = receipt.model_copy(update={"reasons": (*receipt.reasons, told)})
+    receipt = receipt.model_copy(update={"look": look})
     return _signed(receipt, version, champion, by), version, champion
+
+
+def _judged_before(tracking: Tracking, version: ModelVersion, task_ids_hash: str) -> int:
+    """How many other versions of the model hold a verdict from the same tasks."""
+    with told_plainly(tracking.uri, f"list the versions of {version.name}"):
+        others = [
+            other
+            for other in tracking.client.search_model_versions(f"name = '{version.name}'")
+            if other.version != version.version and RECEIPT in other.tags
+        ]
+    return sum(json.loads(other.tags[RECEIPT]).get("task_ids_hash") == task_ids_hash for other in others)
 
 
 def _check_not_champion(version: ModelVersion, champion: ModelVersion | None) -> None:

@@ -9,7 +9,7 @@ from steptool.params import load_params
 from steptool.registry.models import register
 from steptool.registry.tracking import Tracking
 from steptool.stages.common import EVALUATION, MERGED, MODELS, PARAMS, last_round, stage
-from steptool.storage import read_json, write_json
+from steptool.storage import read_record, write_json
 from steptool.training.policy_folder import plain_weights
 
 REGISTRATION = Path("metrics/registration")
@@ -22,7 +22,7 @@ def main() -> None:
     uses = {"tracking": params.tracking, "policy": last, "dtype": params.model.dtype}
     inputs = {"policy": policy, "evaluation": evaluated}
     with stage("register", REGISTRATION, params, uses=uses, inputs=inputs, tracks_itself=True) as running:
-        evaluation = Evaluation.model_validate(read_json(evaluated))
+        evaluation = read_record(evaluated, Evaluation)
         lineage = {
             "seed": str(params.seed),
             "policy": f"{evaluation.policy.name} {evaluation.policy.revision}",

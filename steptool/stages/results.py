@@ -9,7 +9,7 @@ from steptool.evaluation.metrics import Evaluation
 from steptool.evaluation.wording import text_table
 from steptool.params import Params, load_params
 from steptool.stages.common import EVALUATION, MODELS, PARAMS, RFT, SFT
-from steptool.storage import read_json
+from steptool.storage import WRITTEN_OTHERWISE, parse_record, read_json, read_record
 
 COMPARISONS = "comparisons.json"
 
@@ -20,8 +20,13 @@ def policies_of(params: Params) -> dict[str, Path]:
 
 
 def read_results(params: Params) -> tuple[list[Evaluation], list[Comparison]]:
-    evaluations = [Evaluation.model_validate(read_json(EVALUATION / f"{name}.json")) for name in policies_of(params)]
-    comparisons = [Comparison.model_validate(row) for row in read_json(EVALUATION / COMPARISONS)]
+    """Raises DataError where a file is missing or was written by another version of the schema."""
+    evaluations = [read_record(EVALUATION / f"{name}.json", Evaluation) for name in policies_of(params)]
+    path = EVALUATION / COMPARISONS
+    comparisons = [
+        parse_record(row, Comparison, where=f"{path}: comparison {number}", fix=WRITTEN_OTHERWISE)
+        for number, row in enumerate(read_json(path), start=1)
+    ]
     return evaluations, comparisons
 
 

@@ -33,15 +33,23 @@ from steptool.training.model import PolicyWithValue, ValueHead
 
 
 def compared(episodes: Sequence[Episode], rewards: Sequence[Sequence[float]], params: TrainParams) -> list[list[float]]:
-    """Token advantages of the attempts at one task against each other."""
+    """Token advantages of the attempts at one task against each other, from their lambda-returns
+
+        G_k = sum_l (gamma lambda)^l r_{k+l}
+
+    which is GAE with V = 0. Where the rewards are shaped by a potential (`form: potential`) it is GAE with that
+    potential as the critic of the plain rewards: below lambda = 1 what a call earned counts by itself, and at
+    lambda = 1 only how the attempt ended (arXiv cs/1106.5267).
+    """
+    decay = params.gamma_step * params.lambda_step
     if params.baseline == "branches":
-        returns = [returns_to_go(attempt, params.gamma_step) for attempt in rewards]
+        returns = [returns_to_go(attempt, decay) for attempt in rewards]
         return where_attempts_part(
             [item.histories for item in episodes],
             [item.targets for item in episodes],
             [[own[step] for step in item.step_ids] for item, own in zip(episodes, returns, strict=True)],
         )
-    by_step = leave_one_out(rewards, params.gamma_step)
+    by_step = leave_one_out(rewards, decay)
     return [[own[step] for step in item.step_ids] for item, own in zip(episodes, by_step, strict=True)]
 
 

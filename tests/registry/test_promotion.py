@@ -96,6 +96,17 @@ def test_what_the_exact_test_calls_chance_is_refused_though_the_interval_lies_ab
     assert "of 4 won and 0 lost the exact test says p = 0.125" in receipt.reasons[0]
 
 
+def test_more_looks_at_the_same_tasks_ask_for_more_evidence(evaluation_of: Build) -> None:
+    """9 won, 1 lost of 40: two-sided p = 2 (1 + 10) / 2^10 = .021, enough for one look and not for ten (.005)."""
+    candidate, champion = evaluation_of("1" * 29 + "0" * 11), evaluation_of("1" * 20 + "0" * 19 + "1")
+    assert decide(candidate, champion, BARS, **STATISTICS).promoted
+    receipt = decide(candidate, champion, BARS.model_copy(update={"looks": 10}), **STATISTICS)
+    assert receipt.comparison is not None
+    assert receipt.comparison.confidence == pytest.approx(0.995)
+    assert receipt.verdict == "refused"
+    assert "99.5% interval" in receipt.reasons[0]
+
+
 def test_equal_models_are_refused_at_margin_zero(evaluation_of: Build) -> None:
     assert not decide(evaluation_of("1111"), evaluation_of("1111"), BARS, **STATISTICS).promoted
 
@@ -123,6 +134,19 @@ def test_nothing_is_promoted_without_more_wins_than_losses(evaluation_of: Build,
         assert receipt.comparison.won > receipt.comparison.lost
         assert receipt.pass_rate is not None
         assert receipt.pass_rate >= BARS.min_pass_rate
+
+
+def test_a_receipt_counts_the_looks_at_the_same_tasks(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    receipts = []
+    for name, verdicts in (("a", "1110000000"), ("b", "1110000000"), ("c", "1110000000"), ("d", "11100000000")):
+        register_as(name, evaluation_of(verdicts))
+        receipts.append(promoted(tracking, looks=2))
+    assert [receipt.look for receipt in receipts] == [1, 2, 3, 1]  # the last on other tasks
+    assert [receipt.promoted for receipt in receipts] == [True, False, False, False]
+    assert receipts[2].reasons[-1] == "this is version 3 to be judged on these tasks, and promote.looks is 2"
+    assert len(receipts[1].reasons) == 1
 
 
 def test_promotion_moves_the_alias_and_leaves_a_receipt(

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from steptool.errors import DataError, StepToolError
-from steptool.params import TrainParams
+from steptool.params import RewardParams, TrainParams
+from steptool.rewards.shaping import step_rewards
 from steptool.training.batch import episode, pack
 from steptool.training.checkpoint import FILE
 from steptool.training.loop import LowerCache, accumulate, minibatches
@@ -212,9 +213,29 @@ def test_only_the_token_where_attempts_part_is_credited_where_branches_are_the_b
     failed = make_scored([([1], [10, 11]), ([4], [32, 31]), ([5], [30])], attempt=1, solved=0)
     made = [episode(item, rewards) for item, rewards in ((solved, [0.0, 1.0]), (failed, [0.0, 0.0, 0.0]))]
     episodes = [item for item in made if item is not None]
-    params = train_params.model_copy(update={"baseline": "branches", "gamma_step": 1.0})
+    params = train_params.model_copy(update={"baseline": "branches", "gamma_step": 1.0, "lambda_step": 1.0})
     advantages = against_siblings(pack(episodes, 64), torch.zeros(9), params)
     assert advantages.tolist() == [0, 0, 1, 0, 0, 0, -1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("lambda_step", "credit"),
+    [
+        (1.0, 0.0),  # .2 - .2: what the call earned is taken back when the attempt ends
+        (0.5, 0.1),  # .2 - .5 * .2: half of it counts by itself
+        (0.0, 0.2),
+    ],
+)
+def test_below_lambda_1_a_call_that_succeeds_is_worth_more_than_none_though_both_attempts_end_wrong(
+    make_scored: MakeScored, lambda_step: float, credit: float
+) -> None:
+    called = make_scored([([1], [10]), ([4], [30])], attempt=0, solved=0)
+    answered = make_scored([([1], [30])], attempt=1, solved=0)
+    reward = RewardParams(form="potential", alpha=0.2, step_cost=0.0, budget_cost=0.0)
+    made = [episode(item, step_rewards(item, reward, 1.0)) for item in (called, answered)]
+    params = TrainParams(baseline="branches", gamma_step=1.0, lambda_step=lambda_step)
+    advantages = against_siblings(pack([item for item in made if item], 64), torch.zeros(3), params)
+    assert advantages.tolist() == pytest.approx([credit, 0, -credit])
 
 
 def test_greedy_rollouts_are_refused(
