@@ -3,7 +3,7 @@
     python -m benchmarks.variants ppo ppo:baseline=attempts ppo:kl_coef=0.5,learning_rate=5e-4 rft
 
 Samples the first round's tasks once, trains a policy for each variant, and prints each one's pass rate on the
-dev tasks beside the policy that all started from, with the paired difference. What decides on settings should
+dev tasks, with the paired difference to the policy that all started from and to the first variant. What decides on settings should
 be seen here: the test tasks are looked at once, by the pipeline. Needs models/sft and data/tasks (`dvc repro sft`).
 """
 
@@ -44,6 +44,7 @@ def main(
 ) -> None:
     """Train each variant from one sample and compare on dev."""
     from steptool.evaluation.compare import compare
+    from steptool.evaluation.metrics import Evaluation
     from steptool.evaluation.wording import comparison_text
     from steptool.rewards.shaping import step_rewards
     from steptool.stages.annotate import judge
@@ -66,6 +67,7 @@ def main(
         scored = judge(
             params, sampler.attempts(tasks, sampling_of(params), params.sample.attempts, what="sample"), tasks
         )
+        first: Evaluation | None = None
         for variant, arm, settings in wanted:
             started = time.monotonic()
             model = PolicyWithValue.load(policy, settings.train, dtype=settings.model.dtype, seed=settings.seed)
@@ -81,10 +83,13 @@ def main(
             del model
             sampler.load(folder)
             after = evaluate_policy(params, folder.name, sampler, dev, OUT)
-            difference = compare(
-                after, before, resamples=params.evaluate.resamples, confidence=params.evaluate.confidence, seed=0
-            )
-            print(f"{after.pass_rate:.1%}  {comparison_text(difference)}  ({seconds:.0f} s of training)", flush=True)
+            print(f"{variant}: {after.pass_rate:.1%}, after {seconds:.0f} s of training")
+            for other in filter(None, (before, first)):
+                found = compare(
+                    after, other, resamples=params.evaluate.resamples, confidence=params.evaluate.confidence, seed=0
+                )
+                print(f"  {comparison_text(found)}", flush=True)
+            first = first or after
 
 
 if __name__ == "__main__":

@@ -183,25 +183,54 @@ def test_secrets_are_private_and_kept(tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "secrets").iterdir()} == {0o644}
 
 
-def test_entrypoint_reads_secrets_and_clones_once(tmp_path: Path) -> None:
+def start_container(tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [INFRA / "entrypoint", "sh", "-c", 'echo "$MY_PASSWORD, ${OTHER:-unset}"; exit 7'],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "STEPTOOL_SECRETS": str(tmp_path),
+            "MY_PASSWORD_FILE": str(tmp_path / "secret"),
+            "OTHER_FILE": "/etc/hostname",
+            "STEPTOOL_REPOSITORY": str(tmp_path / "source"),
+            "STEPTOOL_CLONE": str(tmp_path / "clone"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def commit(repository: Path, text: str) -> None:
+    (repository / "file").write_text(text)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "-C", str(repository), "add", "file"], check=True)
+    subprocess.run(["git", "-C", str(repository), *identity, "commit", "-qm", text], check=True)
+
+
+def test_entrypoint_reads_secrets_and_keeps_a_clone_up_to_date(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("s3cr3t word")
-    source = tmp_path / "source"
+    source, clone = tmp_path / "source", tmp_path / "clone"
     subprocess.run(["git", "init", "-q", str(source)], check=True)
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "STEPTOOL_SECRETS": str(tmp_path),
-        "MY_PASSWORD_FILE": str(tmp_path / "secret"),
-        "OTHER_FILE": "/etc/hostname",
-        "STEPTOOL_REPOSITORY": str(source),
-        "STEPTOOL_CLONE": str(tmp_path / "clone"),
-    }
-    for _ in range(2):
-        done = subprocess.run(
-            [INFRA / "entrypoint", "sh", "-c", 'echo "$MY_PASSWORD, ${OTHER:-unset}"; exit 7'],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.stdout, done.returncode) == ("s3cr3t word, unset\n", 7)
-    assert (tmp_path / "clone" / ".git").is_dir()
+    for text in ("first", "second"):
+        commit(source, text)
+        done = start_container(tmp_path)
+        assert (done.stdout, done.stderr, done.returncode) == ("s3cr3t word, unset\n", "", 7)
+        assert (clone / "file").read_text() == text
+
+
+def test_entrypoint_leaves_a_clone_with_work_in_it_and_one_at_a_commit(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s3cr3t word")
+    source, clone = tmp_path / "source", tmp_path / "clone"
+    subprocess.run(["git", "init", "-q", str(source)], check=True)
+    commit(source, "first")
+    start_container(tmp_path)
+    commit(source, "second")
+    (clone / "file").write_text("changed here")
+    done = start_container(tmp_path)
+    assert done.returncode == 7
+    assert "the clone stays as it is" in done.stderr
+    assert (clone / "file").read_text() == "changed here"
+    subprocess.run(["git", "-C", str(clone), "checkout", "-qf", "--detach"], check=True)
+    done = start_container(tmp_path)
+    assert (done.stderr, done.returncode) == ("", 7)
+    assert (clone / "file").read_text() == "first"
