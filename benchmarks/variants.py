@@ -3,8 +3,9 @@
     python -m benchmarks.variants ppo ppo:baseline=attempts ppo:kl_coef=0.5,learning_rate=5e-4 rft
 
 Samples the first round's tasks once, trains a policy for each variant, and prints each one's pass rate on the
-dev tasks, with the paired difference to the policy that all started from and to the first variant. What decides on settings should
-be seen here: the test tasks are looked at once, by the pipeline. Needs models/sft and data/tasks (`dvc repro sft`).
+dev tasks, with the paired difference to the policy that all started from and to the first variant. What decides on
+settings should be seen here: the test tasks are looked at once, by the pipeline. Needs models/sft and data/tasks
+(`dvc repro sft`).
 """
 
 from __future__ import annotations
