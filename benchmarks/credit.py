@@ -1,18 +1,19 @@
-"""Do the rewards of single steps foretell how attempts end? Measured on sampled trajectories, without training.
+"""What are the rewards of single steps worth? Measured on sampled trajectories, without training.
 
-    python -m benchmarks.credit data/scored/r1 reward.alpha=0 train.lambda_step=0.8 reward.form=paper
+    python -m benchmarks.credit data/scored/r1 train.lambda_step=0.8 reward.form=paper,reward.alpha=0.5
 
-Where attempts at a task part, each half of them says what the ways are worth: by a setting's rewards in one half, by
-the bare outcome and its costs (alpha 0, lambda 1) in the other. A setting whose advantages agree better with what other
-attempts came to teaches more from the same samples. Printed for each setting: the correlation of the two over all ways
-to halve the attempts, a 95 % bootstrap interval over tasks, and the paired difference to the first setting. It says
-nothing of tasks where no two attempts part, and needs four attempts at a task or more.
+Where attempts at a task part, half of them say what each way is worth by a setting's rewards, the other half by the
+bare outcome and its costs (alpha 0, lambda 1). The better the two agree, the more the setting teaches from the same
+samples. Printed for the outcome alone and for each setting: the correlation over ways to halve the attempts, the
+difference, and what the setting is worth in attempts: how many times as many the outcome alone would need to say as
+much (Spearman-Brown: n times the attempts raise a reliability r to n r / (1 + (n - 1) r)). Intervals are 95 % by a
+bootstrap over tasks. It says nothing of tasks where no two attempts part, and needs four attempts at a task or more.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -39,12 +40,13 @@ def advantages(attempts: Sequence[Episode], decay: float) -> dict[tuple[Hashable
     returns = [returns_to_go(item.rewards, decay) for item in attempts]
     histories, tokens = [item.histories for item in attempts], [item.targets for item in attempts]
     by_token = [[own[step] for step in item.step_ids] for item, own in zip(attempts, returns, strict=True)]
-    return {
+    found = {
         (history, token): value
         for attempt in zip(histories, tokens, where_attempts_part(histories, tokens, by_token), strict=True)
         for history, token, value in zip(*attempt, strict=True)
-        if value
     }
+    ways = Counter(history for history, _ in found)
+    return {way: value for way, value in found.items() if ways[way[0]] > 1}
 
 
 def halves(count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
@@ -75,8 +77,19 @@ def correlation(sums: Array) -> Array:
     return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > 0)
 
 
+def worth(correlations: Array, alone: Array) -> Array:
+    """Times the attempts that the outcome alone would need to correlate as well: 1 where both are equal.
+
+    `alone` is the reliability r of the outcome, as both halves are measured alike; a setting's own is R with
+    correlation = sqrt(r R). Infinite where R reaches 1.
+    """
+    own = np.sign(correlations) * correlations**2 / alone
+    times = np.full_like(own, np.inf)
+    return np.divide(own * (1 - alone), alone * (1 - own), out=times, where=own < 1)
+
+
 def episodes(scored: Sequence[ScoredTrajectory], params: Params) -> dict[str, list[Episode]]:
-    """Task -> its attempts that ended by themselves."""
+    """Task -> its attempts that ended by themselves, where these are four or more."""
     by_task: dict[str, list[Episode]] = defaultdict(list)
     for item in scored:
         found = episode(item, step_rewards(item, params.reward, params.train.gamma_step))
@@ -98,21 +111,30 @@ def main(
     if not outcome:
         raise DataError("no task has four attempts", where=str(folder), fix="raise sample.attempts and sample again")
     draws = np.random.default_rng(0).integers(len(outcome), size=(params.evaluate.resamples, len(outcome)))
-    print(f"{len(scored)} trajectories of {len(outcome)} tasks")
-    first: Array | None = None
-    for setting, chosen in wanted:
+
+    def measured(chosen: Params) -> tuple[float, Array]:
+        """Of all tasks, and of each draw of tasks."""
         own = episodes(scored, chosen)
         decay, plain = (p.train.gamma_step * p.train.lambda_step for p in (chosen, bare))
         sums = np.array([moments(own[task], outcome[task], decay, plain, seed) for seed, task in enumerate(outcome)])
-        value, spread = float(correlation(sums.sum(axis=0))), correlation(sums[draws].sum(axis=1))
-        low, high = np.percentile(spread, [2.5, 97.5])
-        line = f"{value:.3f} [{low:.3f}, {high:.3f}]"
-        if first is None:
-            first = np.append(spread, value)
-        else:
-            low, high = np.percentile(spread - first[:-1], [2.5, 97.5])
-            line += f"  {value - first[-1]:+.3f} [{low:+.3f}, {high:+.3f}]"
-        print(f"{setting:44} {line}", flush=True)
+        return float(correlation(sums.sum(axis=0))), correlation(sums[draws].sum(axis=1))
+
+    def interval(values: Array) -> str:
+        low, high = np.percentile(values, [2.5, 97.5])
+        return f"[{low:.3f}, {high:.3f}]"
+
+    print(f"{len(scored)} trajectories of {len(outcome)} tasks\n")
+    print(f"{'setting':44} {'correlation':21} {'difference':24} worth in attempts")
+    alone, spread_alone = measured(bare)
+    print(f"{'the outcome alone':44} {alone:.3f} {interval(spread_alone)}", flush=True)
+    for setting, chosen in wanted:
+        value, spread = measured(chosen)
+        times = float(worth(np.array(value), np.array(alone)))
+        print(
+            f"{setting:44} {value:.3f} {interval(spread)}  {value - alone:+.3f} {interval(spread - spread_alone):17}"
+            f" {times:.2f} {interval(worth(spread, spread_alone))}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
