@@ -112,8 +112,8 @@ class TrainParams(Section):
     baseline: Literal["branches", "attempts", "critic"] = "branches"
     gamma_step: Fraction = 0.99
     lambda_step: Fraction = 0.9
-    """Of GAE, and of the lambda-returns that attempts are compared by. At 1, what `form: potential` pays for calls cancels
-    where attempts are compared. 0.9 was chosen by `benchmarks/credit.py` on training tasks."""
+    """Of GAE, and of the lambda-returns that attempts are compared by. At 1 what `form: potential` pays for calls
+    cancels where attempts are compared. 0.9 was chosen by `benchmarks/credit.py` on training tasks."""
     gamma_token: Fraction = 1.0
     lambda_token: Fraction = 1.0
     whiten: bool = True
