@@ -3,11 +3,13 @@
     python -m benchmarks.credit data/scored/r1 train.lambda_step=0.8 reward.form=paper,reward.alpha=0.5
 
 Where attempts at a task part, half of them say what each way is worth by a setting's rewards, the other half by the
-bare outcome and its costs (alpha 0, lambda 1). The better the two agree, the more the setting teaches from the same
-samples. Printed for the outcome alone and for each setting: the correlation over ways to halve the attempts, the
-difference, and what the setting is worth in attempts: how many times as many the outcome alone would need to say as
-much (Spearman-Brown: n times the attempts raise a reliability r to n r / (1 + (n - 1) r)). Intervals are 95 % by a
-bootstrap over tasks. It says nothing of tasks where no two attempts part, and needs four attempts at a task or more.
+bare outcome and its costs (alpha 0, lambda 1). The better the two agree, the more the setting teaches from these
+samples. Agreement is the sum of products over the root of the sums of squares, over ways to halve the attempts and all
+ways that the other half found; one that a setting's half did not find, or holds equal, is a 0 of it.
+
+Printed first, as a yardstick: the outcome alone, of 2, 3, … attempts up to half. Then each setting, of half of the
+attempts, and its difference to the outcome alone. Intervals are 95 % by a bootstrap over tasks. It sees the signal, not
+what an optimiser makes of it: a setting that does well here is still to be trained with (`benchmarks.variants`).
 """
 
 from __future__ import annotations
@@ -23,69 +25,61 @@ import numpy as np
 import typer
 
 from benchmarks.variants import with_settings
-from steptool.errors import DataError, StepToolError
+from steptool.errors import DataError, InputError, StepToolError
 from steptool.params import Params, load_params
 from steptool.rewards.shaping import step_rewards
 from steptool.storage import read_jsonl
-from steptool.training.advantages import returns_to_go, where_attempts_part
 from steptool.training.batch import Episode, episode
+from steptool.training.measure import compared
 from steptool.types import ScoredTrajectory
 
 MOST_HALVES = 20
+KNOWN = ("reward.", "train.gamma_step=", "train.lambda_step=")
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-def advantages(attempts: Sequence[Episode], decay: float) -> dict[tuple[Hashable, int], float]:
-    """History and token, where these attempts part: the advantage of that token."""
-    returns = [returns_to_go(item.rewards, decay) for item in attempts]
-    histories, tokens = [item.histories for item in attempts], [item.targets for item in attempts]
-    by_token = [[own[step] for step in item.step_ids] for item, own in zip(attempts, returns, strict=True)]
+def advantages(attempts: Sequence[Episode], params: Params) -> dict[tuple[Hashable, int], float]:
+    """History and token, where these attempts part: the advantage of that token, as training has it."""
+    by_branch = params.train.model_copy(update={"baseline": "branches"})
+    values = compared(attempts, [item.rewards for item in attempts], by_branch)
     found = {
         (history, token): value
-        for attempt in zip(histories, tokens, where_attempts_part(histories, tokens, by_token), strict=True)
-        for history, token, value in zip(*attempt, strict=True)
+        for item, own in zip(attempts, values, strict=True)
+        for history, token, value in zip(item.histories, item.targets, own, strict=True)
     }
     ways = Counter(history for history, _ in found)
     return {way: value for way, value in found.items() if ways[way[0]] > 1}
 
 
-def halves(count: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
-    """Ways to take half of `count` attempts; all of them, or MOST_HALVES drawn."""
+def halves(count: int, rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:
+    """Two halves of `count` attempts, in every way or in MOST_HALVES drawn ones; of an odd count one is left out."""
+    half = count // 2
     if count <= 6:
-        return list(combinations(range(count), count // 2))
-    return [tuple(rng.permutation(count)[: count // 2]) for _ in range(MOST_HALVES)]
+        taken = [list(chosen) for chosen in combinations(range(count), half)]
+        return [(chosen, [index for index in range(count) if index not in chosen][:half]) for chosen in taken]
+    drawn = [rng.permutation(count).tolist() for _ in range(MOST_HALVES)]
+    return [(order[:half], order[half : 2 * half]) for order in drawn]
 
 
-def moments(own: Sequence[Episode], outcome: Sequence[Episode], decay: float, plain: float, seed: int) -> Array:
-    """Sums of xy, xx, yy: x by the setting in one half, y by the outcome in the other. One task; a way weighs the
-    same in every halving, so that tasks count and not the number of halvings."""
+def moments(
+    own: Sequence[Episode], outcome: Sequence[Episode], params: Params, bare: Params, *, most: int, seed: int
+) -> Array:
+    """Sums of xy, xx, yy for one task: x by the setting in at most `most` attempts of one half, y by the outcome in
+    the other half. Averaged over the halvings, so that tasks count alike however many attempts they have."""
     total = np.zeros(3)
     ways = halves(len(own), np.random.default_rng(seed))
-    for half in ways:
-        rest = [index for index in range(len(own)) if index not in half]
-        x = advantages([own[index] for index in half], decay)
-        y = advantages([outcome[index] for index in rest], plain)
-        pairs = np.array([(x[way], y[way]) for way in x.keys() & y.keys()])
-        if len(pairs):
-            total += [pairs[:, 0] @ pairs[:, 1], pairs[:, 0] @ pairs[:, 0], pairs[:, 1] @ pairs[:, 1]]
+    for half, rest in ways:
+        x = advantages([own[index] for index in half[:most]], params)
+        y = advantages([outcome[index] for index in rest], bare)
+        pairs = np.array([(x.get(way, 0.0), value) for way, value in y.items()]).reshape(-1, 2)
+        total += [pairs[:, 0] @ pairs[:, 1], pairs[:, 0] @ pairs[:, 0], pairs[:, 1] @ pairs[:, 1]]
     return total / len(ways)
 
 
-def correlation(sums: Array) -> Array:
-    """[..., 3] -> [...]; 0 where nothing varies."""
+def agreement(sums: Array) -> Array:
+    """[..., 3] -> [...], in [-1, 1]; 0 where nothing varies."""
     scale = np.sqrt(sums[..., 1] * sums[..., 2])
     return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > 0)
-
-
-def worth(correlations: Array, alone: Array) -> Array:
-    """Times the attempts that the outcome alone would need to correlate as well: 1 where both are equal.
-
-    `alone` is the reliability r of the outcome, as both halves are measured alike; a setting's own is R with
-    correlation = sqrt(r R). Infinite where R reaches 1.
-    """
-    own = np.sign(correlations) * correlations**2 / alone
-    times = np.full_like(own, np.inf)
-    return np.divide(own * (1 - alone), alone * (1 - own), out=times, where=own < 1)
 
 
 def episodes(scored: Sequence[ScoredTrajectory], params: Params) -> dict[str, list[Episode]]:
@@ -98,43 +92,53 @@ def episodes(scored: Sequence[ScoredTrajectory], params: Params) -> dict[str, li
     return {task: attempts for task, attempts in by_task.items() if len(attempts) >= 4}
 
 
+def chosen(params: Params, setting: str) -> Params:
+    """`params` with a setting such as reward.alpha=0.1,train.lambda_step=0.8 laid over them."""
+    if strange := [pair for pair in setting.split(",") if not pair.startswith(KNOWN)]:
+        known = ", ".join(name.rstrip(".=") for name in KNOWN)
+        raise InputError(f"{strange[0]} is not measured here", where=setting, fix=f"settings are those of {known}")
+    return with_settings(params, f"ppo:{setting}")[1]
+
+
 def main(
     folder: Annotated[Path, typer.Argument(help="Scored trajectories, such as data/scored/r1.")],
     settings: Annotated[list[str], typer.Argument(help="Such as reward.alpha=0.1,train.lambda_step=0.8")],
 ) -> None:
     """Print how well each setting's advantages foretell the outcome of other attempts."""
     params = load_params()
-    wanted = [(setting, with_settings(params, f"ppo:{setting}")[1]) for setting in settings]
-    bare = with_settings(params, "ppo:reward.alpha=0,train.lambda_step=1")[1]
+    wanted = [(setting, chosen(params, setting)) for setting in settings]
+    bare = chosen(params, "reward.alpha=0,train.lambda_step=1")
     scored = read_jsonl(folder / "scored.jsonl.gz", ScoredTrajectory)
     outcome = episodes(scored, bare)
     if not outcome:
         raise DataError("no task has four attempts", where=str(folder), fix="raise sample.attempts and sample again")
+    attempts = [len(each) for each in outcome.values()]
     draws = np.random.default_rng(0).integers(len(outcome), size=(params.evaluate.resamples, len(outcome)))
 
-    def measured(chosen: Params) -> tuple[float, Array]:
+    def measured(setting: Params, most: int) -> tuple[float, Array]:
         """Of all tasks, and of each draw of tasks."""
-        own = episodes(scored, chosen)
-        decay, plain = (p.train.gamma_step * p.train.lambda_step for p in (chosen, bare))
-        sums = np.array([moments(own[task], outcome[task], decay, plain, seed) for seed, task in enumerate(outcome)])
-        return float(correlation(sums.sum(axis=0))), correlation(sums[draws].sum(axis=1))
-
-    def interval(values: Array) -> str:
-        low, high = np.percentile(values, [2.5, 97.5])
-        return f"[{low:.3f}, {high:.3f}]"
-
-    print(f"{len(scored)} trajectories of {len(outcome)} tasks\n")
-    print(f"{'setting':44} {'correlation':21} {'difference':24} worth in attempts")
-    alone, spread_alone = measured(bare)
-    print(f"{'the outcome alone':44} {alone:.3f} {interval(spread_alone)}", flush=True)
-    for setting, chosen in wanted:
-        value, spread = measured(chosen)
-        times = float(worth(np.array(value), np.array(alone)))
-        print(
-            f"{setting:44} {value:.3f} {interval(spread)}  {value - alone:+.3f} {interval(spread - spread_alone):17}"
-            f" {times:.2f} {interval(worth(spread, spread_alone))}",
-            flush=True,
+        own = episodes(scored, setting)
+        sums = np.array(
+            [moments(own[task], outcome[task], setting, bare, most=most, seed=n) for n, task in enumerate(outcome)]
         )
+        if not sums[:, 2].any():
+            fix = "sample more attempts, or at a higher temperature"
+            raise DataError("attempts at a task part nowhere with different ends", where=str(folder), fix=fix)
+        return float(agreement(sums.sum(axis=0))), agreement(sums[draws].sum(axis=1))
+
+    def interval(values: Array, sign: str = "") -> str:
+        low, high = np.percentile(values, [2.5, 97.5])
+        return f"[{low:{sign}.3f}, {high:{sign}.3f}]"
+
+    print(f"{sum(attempts)} attempts at {len(attempts)} tasks\n")
+    half = max(attempts) // 2
+    for most in range(2, half + 1):
+        alone, spread_alone = measured(bare, most)
+        print(f"{f'the outcome alone, {most} attempts':61} {alone:.3f} {interval(spread_alone)}", flush=True)
+    for name, setting in wanted:
+        value, spread = measured(setting, half)
+        difference = f"{value - alone:+.3f} {interval(spread - spread_alone, '+')}"
+        print(f"{name:61} {value:.3f} {interval(spread)}  {difference}", flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from steptool.errors import InputError, StepToolError
 from steptool.params import Params, load_params, parse_params
@@ -35,7 +36,10 @@ def with_settings(params: Params, variant: str) -> tuple[str, Params]:
     for pair in filter(None, rest.split(",")):
         key, _, value = pair.partition("=")
         section, _, name = key.rpartition(".")
-        data.setdefault(section or SECTIONS[arm], {})[name] = YAML(typ="safe").load(value)
+        try:
+            data.setdefault(section or SECTIONS[arm], {})[name] = YAML(typ="safe").load(value)
+        except (TypeError, YAMLError) as error:
+            raise InputError(f"no setting {pair!r}", where=variant, fix="write section.key=value") from error
     return arm, parse_params(Path(variant), data)
 
 

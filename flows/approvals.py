@@ -113,7 +113,6 @@ def numbers(receipt: Receipt) -> list[tuple[str, str]]:
                 f"margin {receipt.bars.margin:+.1%}",
             )
         )
-        rows.append(("judged on these tasks", f"version {receipt.look}, promote.looks {receipt.bars.looks}"))
     return [*rows, ("verdict of the gate", "; ".join(receipt.reasons))]
 
 

@@ -113,7 +113,7 @@ class TrainParams(Section):
     gamma_step: Fraction = 0.99
     lambda_step: Fraction = 0.9
     """Of GAE, and of the lambda-returns that attempts are compared by. At 1 what `form: potential` pays for calls
-    cancels where attempts are compared. 0.9 was chosen by `benchmarks/credit.py` on training tasks."""
+    cancels where `branches` are compared. 0.9 was chosen by `benchmarks/credit.py` on training tasks."""
     gamma_token: Fraction = 1.0
     lambda_token: Fraction = 1.0
     whiten: bool = True
@@ -173,8 +173,9 @@ class PromoteParams(Section):
     min_pass_rate: Fraction = 0.3
     min_finish_rate: Fraction = 0.7
     looks: Positive = 1
-    """How many candidates are to be judged on the same tasks. Each is asked for a confidence of
-    1 - (1 - evaluate.confidence) / looks, so that the chance that any is promoted by luck stays 1 - confidence."""
+    """How many candidates are going to be compared with a champion on the same tasks. Each is asked for a confidence of
+    1 - (1 - evaluate.confidence) / looks (Bonferroni), so that the chance that any of them is promoted by luck is at
+    most 1 - evaluate.confidence."""
     approval: Literal["none", "human"] = "none"
     """human: what passes the gate waits for `steptool approve`."""
     approval_timeout: Annotated[Duration, Field(gt=timedelta(0))] = timedelta(hours=24)
@@ -213,6 +214,16 @@ class Params(Section):
     def _shaping_is_of_steps(self) -> Params:
         if self.reward.form == "potential" and self.reward.alpha > 0 and self.train.gamma_token < 1:
             raise ValueError("reward.form: potential is one of steps, not of tokens: it needs train.gamma_token: 1")
+        return self
+
+    @model_validator(mode="after")
+    def _resamples_reach_the_tails(self) -> Params:
+        beyond = self.evaluate.resamples * (1 - self.evaluate.confidence) / self.promote.looks / 2
+        if self.promote.looks > 1 and beyond < 5:
+            raise ValueError(
+                f"promote.looks: {self.promote.looks} puts {beyond:.1f} of evaluate.resamples beyond each end of the "
+                "interval, which is then a guess: raise evaluate.resamples until there are 5"
+            )
         return self
 
 

@@ -17,7 +17,9 @@ def test_a_variant_sets_its_arms_section_or_the_one_that_it_names() -> None:
     assert with_settings(before, "ppo")[1] == before
 
 
-@pytest.mark.parametrize("variant", ["dpo", "ppo:nonsense=1", "ppo:epochs=many", "ppo:elsewhere.x=1"])
+@pytest.mark.parametrize(
+    "variant", ["dpo", "ppo:nonsense=1", "ppo:epochs=many", "ppo:elsewhere.x=1", "ppo:seed.x=1", "ppo:epochs=["]
+)
 def test_a_variant_that_means_nothing_is_refused(variant: str) -> None:
     with pytest.raises((InputError, ParamsError)):
         with_settings(load_params(), variant)

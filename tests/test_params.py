@@ -220,6 +220,13 @@ def test_a_potential_of_steps_refuses_a_discount_within_them() -> None:
     assert parse_params(Path("params.yaml"), {"train": {"gamma_token": 0.99}, "reward": {"form": "paper"}})
 
 
+def test_an_interval_that_the_resamples_cannot_reach_is_refused() -> None:
+    """10 000 resamples at 95 %: 250 beyond each end; 5 for each of 50 looks."""
+    assert parse_params(Path("params.yaml"), {"promote": {"looks": 50}}).promote.looks == 50
+    with pytest.raises(ParamsError, match=r"looks: 51 puts 4\.9 of evaluate\.resamples"):
+        parse_params(Path("params.yaml"), {"promote": {"looks": 51}})
+
+
 def test_a_round_is_called_r_and_its_number() -> None:
     with pytest.raises(ParamsError, match="one"):
         parse_params(Path("params.yaml"), {"rounds": {"one": {"policy": "models/sft", "previous": "models/sft"}}})

@@ -61,10 +61,6 @@ class Receipt(Frozen):
     """Candidate minus champion, paired over tasks; None without a comparable champion."""
     bars: PromoteParams | None = None
     """What was asked for."""
-    task_ids_hash: str = ""
-    """Of the tasks that it was judged on."""
-    look: int = 1
-    """Which version of the model this was to be judged on these tasks: every look is a chance to win by luck."""
     approval: Approval | None = None
     """None where no person was asked."""
     model: str = ""
@@ -122,7 +118,7 @@ def decide(
             elif params.margin >= 0 and comparison.p_value >= 1 - confidence:
                 # Of a handful of tasks that differ, a bootstrap makes too narrow an interval: 4 won, 0 lost is chance.
                 tasks = f"{comparison.won} won and {comparison.lost} lost"
-                against.append(f"{evidence}, but of {tasks} the exact test says p = {comparison.p_value:.3f}")
+                against.append(f"{evidence}, but of {tasks} the exact test says p = {comparison.p_value:.3g}")
     return Receipt(
         verdict="refused" if against else "promoted",
         reasons=tuple(against) if against else (evidence,),
@@ -131,7 +127,6 @@ def decide(
         champion_pass_rate=champion.pass_rate if champion else None,
         comparison=comparison,
         bars=params,
-        task_ids_hash=candidate.budget.task_ids_hash,
     )
 
 
@@ -207,23 +202,7 @@ def _judge(
         confidence=gate.confidence,
         seed=gate.seed,
     )
-    look = 1 + _judged_before(tracking, version, receipt.task_ids_hash)
-    if champion is not None and look > gate.bars.looks:
-        told = f"this is version {look} to be judged on these tasks, and promote.looks is {gate.bars.looks}"
-        receipt = receipt.model_copy(update={"reasons": (*receipt.reasons, told)})
-    receipt = receipt.model_copy(update={"look": look})
     return _signed(receipt, version, champion, by), version, champion
-
-
-def _judged_before(tracking: Tracking, version: ModelVersion, task_ids_hash: str) -> int:
-    """How many other versions of the model hold a verdict from the same tasks."""
-    with told_plainly(tracking.uri, f"list the versions of {version.name}"):
-        others = [
-            other
-            for other in tracking.client.search_model_versions(f"name = '{version.name}'")
-            if other.version != version.version and RECEIPT in other.tags
-        ]
-    return sum(json.loads(other.tags[RECEIPT]).get("task_ids_hash") == task_ids_hash for other in others)
 
 
 def _check_not_champion(version: ModelVersion, champion: ModelVersion | None) -> None:

@@ -9,7 +9,8 @@ potential  r_t = γ Φ(t+1) − Φ(t) − cost        r_T = solved + γ Φ(n) �
            Φ(t) = α Σ_{i<t} (s_i + u_i(t))     u_i(t) = max of s_j over the steps j, i < j < t, that use i
 
            with Φ = 0 once the trajectory terminated. Shaping of this form cannot change which policy is
-           optimal (Ng, Harada & Russell 1999): its discounted sum is −Φ(0) = 0, whatever was done.
+           optimal (Ng, Harada & Russell 1999): its discounted sum is −Φ(0) = 0, whatever was done. So for the
+           return; a lambda-return below 1 uses Φ as a critic, and has a critic's bias.
 
 u_i(t) is the contribution of step i *as far as step t can see it*: a successful call before t took a value
 from its reply. The judged contribution c_i must not stand there. It is hindsight: whether step i

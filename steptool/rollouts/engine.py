@@ -9,6 +9,7 @@ computed are reused by the next, and a cache that holds the turns of all traject
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import warnings
 from collections.abc import Coroutine, Sequence
@@ -222,8 +223,9 @@ def _configure_process() -> None:
     for name, value in {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",  # its warnings are about what is chosen here on purpose
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": str(cores),  # vLLM falls back to a single thread where this is not set
     }.items():
         os.environ.setdefault(name, value)
+    # Some are given before vLLM has set its own logging up.
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())

@@ -37,9 +37,10 @@ def compared(episodes: Sequence[Episode], rewards: Sequence[Sequence[float]], pa
 
         G_k = sum_l (gamma lambda)^l r_{k+l}
 
-    which is GAE with V = 0. Where the rewards are shaped by a potential (`form: potential`) it is GAE with that
-    potential as the critic of the plain rewards: below lambda = 1 what a call earned counts by itself, and at
-    lambda = 1 only how the attempt ended (arXiv cs/1106.5267).
+    which is GAE with V = 0, and for rewards shaped by a potential (`form: potential`) GAE of the plain rewards with
+    that potential as the critic (arXiv cs/1106.5267). At lambda = 1 the potential cancels where histories are equal
+    (`branches`): how attempts ended counts, and the costs. Below, what a call earned counts by itself, with less
+    variance and the bias of a critic that takes every useful call for progress.
     """
     decay = params.gamma_step * params.lambda_step
     if params.baseline == "branches":

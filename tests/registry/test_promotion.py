@@ -136,19 +136,6 @@ def test_nothing_is_promoted_without_more_wins_than_losses(evaluation_of: Build,
         assert receipt.pass_rate >= BARS.min_pass_rate
 
 
-def test_a_receipt_counts_the_looks_at_the_same_tasks(
-    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
-) -> None:
-    receipts = []
-    for name, verdicts in (("a", "1110000000"), ("b", "1110000000"), ("c", "1110000000"), ("d", "11100000000")):
-        register_as(name, evaluation_of(verdicts))
-        receipts.append(promoted(tracking, looks=2))
-    assert [receipt.look for receipt in receipts] == [1, 2, 3, 1]  # the last on other tasks
-    assert [receipt.promoted for receipt in receipts] == [True, False, False, False]
-    assert receipts[2].reasons[-1] == "this is version 3 to be judged on these tasks, and promote.looks is 2"
-    assert len(receipts[1].reasons) == 1
-
-
 def test_promotion_moves_the_alias_and_leaves_a_receipt(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:

@@ -1,9 +1,11 @@
 """benchmarks/credit.py: half of the attempts at a task against the other half.
 
 six attempts    token 10: solved solved solved      token 12: unsolved unsolved unsolved
-a half of 3     2 of the one kind, 1 of the other (3 and 0 part nowhere)
-                A = n / (n - 1) (mean of the way - mean of all): (.5, -1) against (1, -.5)
-                correlation (.5 + .5) / 1.25 = .8
+a half of 3     2 of the one kind, 1 of the other: A = n / (n - 1) (mean of the way - mean of all)
+                (.5, -1) against (1, -.5): products 1, squares 1.25 each
+                3 and 0, in 2 of 20 halvings: they part nowhere
+agreement       1 / 1.25 = .8
+2 of the half   x = (1, -1), where the two part; against (1, -.5) or (.5, -1): products 1.5
 """
 
 from __future__ import annotations
@@ -15,80 +17,95 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.credit import correlation, episodes, main, moments, worth
-from steptool.errors import DataError
-from steptool.params import Params, RewardParams, load_params
+from benchmarks.credit import agreement, chosen, episodes, halves, main, moments
+from steptool.errors import DataError, InputError
+from steptool.params import Params, load_params
 from steptool.storage import write_jsonl
 from steptool.types import ScoredTrajectory
 
 MakeScored = Callable[..., ScoredTrajectory]
-BARE = RewardParams(alpha=0, step_cost=0, budget_cost=0)
 
 
 @pytest.fixture
 def params() -> Params:
-    return load_params().model_copy(update={"reward": BARE})
+    return chosen(load_params(), "reward.alpha=0,reward.step_cost=0,reward.budget_cost=0,train.lambda_step=1")
 
 
-@pytest.fixture
-def six(make_scored: MakeScored) -> list[ScoredTrajectory]:
-    ways = [(10, 1), (10, 1), (10, 1), (12, 0), (12, 0), (12, 0)]
-    return [make_scored([([1], [way])], attempt=n, solved=solved) for n, (way, solved) in enumerate(ways)]
+def attempts(make_scored: MakeScored, ways: str, task: str = "task") -> list[ScoredTrajectory]:
+    """One attempt for each letter: s takes token 10 and solves the task, f takes 12 and fails."""
+    return [
+        make_scored([([1], [10 if way == "s" else 12])], task=task, attempt=n, solved=way == "s")
+        for n, way in enumerate(ways)
+    ]
 
 
-def test_ways_that_decide_the_outcome_agree_between_halves(six: list[ScoredTrajectory], params: Params) -> None:
-    (attempts,) = episodes(six, params).values()
-    assert correlation(moments(attempts, attempts, 1.0, 1.0, 0)) == pytest.approx(0.8)
+def test_ways_that_decide_the_outcome_agree_between_halves(make_scored: MakeScored, params: Params) -> None:
+    (six,) = episodes(attempts(make_scored, "sssfff"), params).values()
+    assert agreement(moments(six, six, params, params, most=3, seed=0)) == pytest.approx(0.8)
 
 
-def test_rewards_that_foretell_the_opposite_are_negative(six: list[ScoredTrajectory], params: Params) -> None:
-    (outcome,) = episodes(six, params).values()
-    turned = [replace(item, rewards=tuple(-r for r in item.rewards)) for item in outcome]
-    assert correlation(moments(turned, outcome, 1.0, 1.0, 0)) == pytest.approx(-0.8)
+def test_fewer_attempts_find_fewer_of_the_ways(make_scored: MakeScored, params: Params) -> None:
+    """The first two of a half part in 12 of the 18 halvings: sxy 12 * 1.5, sxx 12 * 2, syy 18 * 1.25."""
+    (six,) = episodes(attempts(make_scored, "sfsfsf"), params).values()
+    halvings = [half[:2] for half, rest in halves(6, np.random.default_rng(0)) if len({i % 2 for i in rest}) == 2]
+    part = sum(len({index % 2 for index in pair}) == 2 for pair in halvings)
+    expected = part * 1.5 / np.sqrt(part * 2 * 18 * 1.25)
+    assert 0 < part < 18
+    assert agreement(moments(six, six, params, params, most=2, seed=0)) == pytest.approx(expected)
+
+
+def test_rewards_that_foretell_the_opposite_are_negative(make_scored: MakeScored, params: Params) -> None:
+    (six,) = episodes(attempts(make_scored, "sssfff"), params).values()
+    turned = [replace(item, rewards=tuple(-r for r in item.rewards)) for item in six]
+    assert agreement(moments(turned, six, params, params, most=3, seed=0)) == pytest.approx(-0.8)
 
 
 def test_a_way_that_a_setting_holds_equal_counts_against_it(params: Params, make_scored: MakeScored) -> None:
     """Two tasks of two ways each; the setting is blind to the second: y = (1, -1, 1, -1), x = (1, -1, 0, 0)."""
-    blind = []
-    outcome = []
-    for task in ("a", "b"):
-        made = [make_scored([([1], [10 + n % 2])], task=task, attempt=n, solved=n % 2) for n in range(4)]
-        outcome.append(episodes(made, params)[task])
-        blind.append([replace(item, rewards=(0.0,)) for item in outcome[-1]] if task == "b" else outcome[-1])
-    sums = [moments(own, y, 1.0, 1.0, 0) for own, y in zip(blind, outcome, strict=True)]
-    assert correlation(sums[0]) == pytest.approx(1)
-    assert correlation(sums[0] + sums[1]) == pytest.approx(np.sqrt(0.5))
+    (seen,) = episodes(attempts(make_scored, "sfsf", "a"), params).values()
+    (unseen,) = episodes(attempts(make_scored, "sfsf", "b"), params).values()
+    blind = [replace(item, rewards=(0.0,)) for item in unseen]
+    first = moments(seen, seen, params, params, most=2, seed=0)
+    second = moments(blind, unseen, params, params, most=2, seed=0)
+    assert agreement(first) == pytest.approx(1)
+    assert agreement(first + second) == pytest.approx(np.sqrt(0.5))
 
 
-def test_where_nothing_varies_there_is_no_correlation() -> None:
-    assert correlation(np.zeros(3)) == 0
+@pytest.mark.parametrize(("count", "ways"), [(4, 6), (5, 10), (6, 20), (7, 20), (12, 20)])
+def test_halves_are_equal_and_share_nothing(count: int, ways: int) -> None:
+    found = halves(count, np.random.default_rng(1))
+    assert len(found) == ways
+    assert all(len(one) == len(other) == count // 2 and not set(one) & set(other) for one, other in found)
 
 
-def test_too_few_attempts_are_refused(six: list[ScoredTrajectory], tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "scored.jsonl.gz", six[:3])
-    with pytest.raises(DataError, match="no task has four attempts"):
+def test_where_nothing_varies_there_is_no_agreement() -> None:
+    assert agreement(np.zeros(3)) == 0
+
+
+@pytest.mark.parametrize(("ways", "said"), [("sff", "no task has four attempts"), ("ssss", "part nowhere")])
+def test_samples_that_say_nothing_are_refused(make_scored: MakeScored, tmp_path: Path, ways: str, said: str) -> None:
+    write_jsonl(tmp_path / "scored.jsonl.gz", attempts(make_scored, ways))
+    with pytest.raises(DataError, match=said):
         main(tmp_path, ["reward.alpha=0"])
 
 
-def test_worth_is_how_many_times_the_attempts_would_say_as_much() -> None:
-    """Reliability .5 alone; a setting's .75 gives the correlation sqrt(.5 * .75), and .75 = 3 * .5 / (1 + 2 * .5).
-
-    One of .25 is worth a third: .25 = (1/3) .5 / (1 - (2/3) .5).
-    """
-    found = worth(np.sqrt([0.5 * 0.5, 0.5 * 0.75, 0.5 * 0.25]), np.full(3, 0.5))
-    assert found.tolist() == pytest.approx([1, 3, 1 / 3])
-    assert worth(np.array([1.0, -0.5]), np.array([0.9, 0.5])).tolist() == [np.inf, pytest.approx(-1 / 3)]
+@pytest.mark.parametrize("setting", ["train.baseline=attempts", "alpha=0", "reward.nonsense=1", "reward.alpha=["])
+def test_settings_that_it_does_not_measure_are_refused(setting: str) -> None:
+    with pytest.raises(InputError):
+        chosen(load_params(), setting)
 
 
-def test_each_setting_gets_a_line_with_the_difference_to_the_outcome_alone(
-    six: list[ScoredTrajectory], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_outcome_is_the_yardstick_and_each_setting_gets_a_line(
+    make_scored: MakeScored, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_jsonl(tmp_path / "scored.jsonl.gz", six)
-    main(tmp_path, ["reward.step_cost=0.5"])
+    both = attempts(make_scored, "sssfff", "a") + attempts(make_scored, "sfsfsf", "b")
+    write_jsonl(tmp_path / "scored.jsonl.gz", both)
+    main(tmp_path, ["reward.step_cost=0.5,train.lambda_step=1"])
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "6 trajectories of 1 tasks"
-    assert said[3].startswith("the outcome alone")
-    assert said[3].split()[3] == "0.800"
-    assert said[4].split()[0] == "reward.step_cost=0.5"
-    assert said[4].split()[4] == "+0.000"
-    assert said[4].split()[7:] == ["1.00", "[1.000,", "1.000]"]
+    assert said[0] == "12 attempts at 2 tasks"
+    assert [line.split(",")[0] for line in said[2:4]] == ["the outcome alone"] * 2
+    assert said[3].split() == ["the", "outcome", "alone,", "3", "attempts", "0.800", "[0.800,", "0.800]"]
+    assert said[4].split() == [
+        *("reward.step_cost=0.5,train.lambda_step=1", "0.800", "[0.800,", "0.800]"),
+        *("+0.000", "[+0.000,", "+0.000]"),
+    ]

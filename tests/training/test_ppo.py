@@ -17,10 +17,10 @@ from steptool.rewards.shaping import step_rewards
 from steptool.training.batch import episode, pack
 from steptool.training.checkpoint import FILE
 from steptool.training.loop import LowerCache, accumulate, minibatches
-from steptool.training.measure import against_siblings, prepare
+from steptool.training.measure import against_siblings, compared, prepare
 from steptool.training.model import PolicyWithValue
 from steptool.training.ppo import PpoObjective, train_ppo
-from steptool.types import ScoredTrajectory, StopReason
+from steptool.types import Judgement, ScoredTrajectory, StopReason
 
 MakePolicy = Callable[..., PolicyWithValue]
 MakeScored = Callable[..., ScoredTrajectory]
@@ -236,6 +236,41 @@ def test_below_lambda_1_a_call_that_succeeds_is_worth_more_than_none_though_both
     params = TrainParams(baseline="branches", gamma_step=1.0, lambda_step=lambda_step)
     advantages = against_siblings(pack([item for item in made if item], 64), torch.zeros(3), params)
     assert advantages.tolist() == pytest.approx([credit, 0, -credit])
+
+
+@pytest.mark.parametrize(("lambda_step", "sign"), [(1.0, -1), (0.9, 1)])
+def test_below_lambda_1_a_potential_puts_off_its_repayment(
+    make_scored: MakeScored, lambda_step: float, sign: int
+) -> None:
+    """The bias. After two calls that succeeded, both attempts end wrong, one of them after a third call that fails:
+    -.4 - .02 = -.42 against -.004 - .02 + .891 (-.42) = -.398; at lambda 1 it is -.02 - .02 * .99 - .4 = -.44.
+    """
+    prefix = [([1], [10]), ([4], [11])]
+    short = make_scored([*prefix, ([5], [30])], attempt=0)
+    long = make_scored([*prefix, ([5], [12]), ([6], [30])], attempt=1)
+    failed = (*long.judgements[:2], Judgement(success=0, contribution=0), long.judgements[3])
+    long = long.model_copy(update={"judgements": failed})
+    reward = RewardParams(form="potential", alpha=0.2, step_cost=0.02, budget_cost=0.2)
+    params = TrainParams(baseline="branches", gamma_step=0.99, lambda_step=lambda_step)
+    made = [episode(item, step_rewards(item, reward, params.gamma_step)) for item in (short, long)]
+    advantages = compared([item for item in made if item], [item.rewards for item in made if item], params)
+    assert [math.copysign(1, advantages[1][2]), math.copysign(1, advantages[0][2])] == [sign, -sign]
+    if lambda_step == 0.9:
+        assert advantages[1][2] == pytest.approx((-0.004 - 0.02 + 0.891 * -0.42) + 0.42)
+
+
+def test_attempts_compared_by_step_use_lambda_returns_too(make_scored: MakeScored) -> None:
+    """Rewards (.2, 0) and (0, 0), lambda .5: .2 and 0 at the first step; against the other attempt +-.2, then 0."""
+    made = [
+        episode(make_scored([([1], [first]), ([4], [30])], attempt=n), [reward, 1.0])
+        for n, (first, reward) in enumerate([(10, 0.2), (12, 0.0)])
+    ]
+    items = [item for item in made if item]
+    params = TrainParams(baseline="attempts", gamma_step=1.0, lambda_step=0.5)
+    found = compared(items, [item.rewards for item in items], params)
+    assert found == [pytest.approx([0.2, 0]), pytest.approx([-0.2, 0])]
+    longer = compared(items, [(0.2, 1.0), (0.0, 0.0)], params)  # .2 + .5 against 0
+    assert longer[0][0] == pytest.approx(0.7)
 
 
 def test_greedy_rollouts_are_refused(
