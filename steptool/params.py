@@ -100,7 +100,7 @@ class ValidateParams(Section):
     max_solve_rate: Fraction = 0.99
     min_return_spread: Annotated[float, Field(ge=0)] = 1e-6
     """Least standard deviation of the discounted returns."""
-    max_drift: Fraction = 0.25
+    max_drift: Fraction = 0.4
     max_broken: Fraction = 0.1
     """Share of the trajectories that an engine or world fault may cut short."""
     min_per_subset: Annotated[int, Field(ge=0)] = 1
