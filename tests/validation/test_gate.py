@@ -151,7 +151,8 @@ def test_a_mixed_and_drifting_batch_without_a_subset(batch: MakeBatch, previous:
     records[2] = edit(records[2], policy=Revision(name="sft", revision="2"))
     records[3] = edit(records[3], world=Revision(name="mini", revision="2"))
     records[4] = records[4].model_copy(update={"annotator": Revision(name="rules", revision="2")})
-    report = judge(records, previous_solve_rate=previous, subsets=(*SUBSETS, "G3_instruction"))
+    params = ValidateParams(max_drift=0.25)
+    report = judge(records, params=params, previous_solve_rate=previous, subsets=(*SUBSETS, "G3_instruction"))
     assert failed(report) == [
         "One annotator judged everything.",
         f"The solve rate moved by at most 0.25 since the previous round ({previous:.3f}).",
