@@ -35,11 +35,13 @@ from steptool.types import ScoredTrajectory
 
 MOST_HALVES = 20
 KNOWN = ("reward.", "train.gamma_step=", "train.lambda_step=")
+Way = tuple[Hashable, int]
+"""A history, and the token that was taken there."""
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-def advantages(attempts: Sequence[Episode], params: Params) -> dict[tuple[Hashable, int], float]:
-    """History and token, where these attempts part: the advantage of that token, as training has it."""
+def advantages(attempts: Sequence[Episode], params: Params) -> dict[Way, float]:
+    """Where these attempts part: the advantage of each way, as training has it."""
     by_branch = params.train.model_copy(update={"baseline": "branches"})
     values = compared(attempts, [item.rewards for item in attempts], by_branch)
     found = {
@@ -61,19 +63,23 @@ def halves(count: int, rng: np.random.Generator) -> list[tuple[list[int], list[i
     return [(order[:half], order[half : 2 * half]) for order in drawn]
 
 
+def outcomes(attempts: Sequence[Episode], bare: Params, seed: int) -> list[tuple[list[int], dict[Way, float]]]:
+    """Of each halving of the attempts at one task: one half, and what the other half's outcome says of the ways."""
+    ways = halves(len(attempts), np.random.default_rng(seed))
+    return [(half, advantages([attempts[index] for index in rest], bare)) for half, rest in ways]
+
+
 def moments(
-    own: Sequence[Episode], outcome: Sequence[Episode], params: Params, bare: Params, *, most: int, seed: int
+    own: Sequence[Episode], halved: Sequence[tuple[list[int], dict[Way, float]]], params: Params, *, most: int
 ) -> Array:
-    """Sums of xy, xx, yy for one task: x by the setting in at most `most` attempts of one half, y by the outcome in
-    the other half. Averaged over the halvings, so that tasks count alike however many attempts they have."""
+    """Sums of xy, xx, yy for one task: x by the setting in at most `most` attempts of a half, y of `outcomes` in the
+    other. Averaged over the halvings, so that tasks count alike however many attempts they have."""
     total = np.zeros(3)
-    ways = halves(len(own), np.random.default_rng(seed))
-    for half, rest in ways:
+    for half, y in halved:
         x = advantages([own[index] for index in half[:most]], params)
-        y = advantages([outcome[index] for index in rest], bare)
         pairs = np.array([(x.get(way, 0.0), value) for way, value in y.items()]).reshape(-1, 2)
         total += [pairs[:, 0] @ pairs[:, 1], pairs[:, 0] @ pairs[:, 0], pairs[:, 1] @ pairs[:, 1]]
-    return total / len(ways)
+    return total / len(halved)
 
 
 def agreement(sums: Array) -> Array:
@@ -113,17 +119,16 @@ def main(
     if not outcome:
         raise DataError("no task has four attempts", where=str(folder), fix="raise sample.attempts and sample again")
     attempts = [len(each) for each in outcome.values()]
+    halved = {task: outcomes(each, bare, seed) for seed, (task, each) in enumerate(outcome.items())}
+    if not any(y for ways in halved.values() for _, each in ways for y in each.values()):
+        fix = "sample more attempts, or at a higher temperature"
+        raise DataError("attempts at a task part nowhere with different ends", where=str(folder), fix=fix)
     draws = np.random.default_rng(0).integers(len(outcome), size=(params.evaluate.resamples, len(outcome)))
 
     def measured(setting: Params, most: int) -> tuple[float, Array]:
         """Of all tasks, and of each draw of tasks."""
         own = episodes(scored, setting)
-        sums = np.array(
-            [moments(own[task], outcome[task], setting, bare, most=most, seed=n) for n, task in enumerate(outcome)]
-        )
-        if not sums[:, 2].any():
-            fix = "sample more attempts, or at a higher temperature"
-            raise DataError("attempts at a task part nowhere with different ends", where=str(folder), fix=fix)
+        sums = np.array([moments(own[task], halved[task], setting, most=most) for task in halved])
         return float(agreement(sums.sum(axis=0))), agreement(sums[draws].sum(axis=1))
 
     def interval(values: Array, sign: str = "") -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.credit import agreement, chosen, episodes, halves, main, moments
+from benchmarks.credit import agreement, chosen, episodes, halves, main, moments, outcomes
 from steptool.errors import DataError, InputError
 from steptool.params import Params, load_params
 from steptool.storage import write_jsonl
@@ -41,7 +41,7 @@ def attempts(make_scored: MakeScored, ways: str, task: str = "task") -> list[Sco
 
 def test_ways_that_decide_the_outcome_agree_between_halves(make_scored: MakeScored, params: Params) -> None:
     (six,) = episodes(attempts(make_scored, "sssfff"), params).values()
-    assert agreement(moments(six, six, params, params, most=3, seed=0)) == pytest.approx(0.8)
+    assert agreement(moments(six, outcomes(six, params, 0), params, most=3)) == pytest.approx(0.8)
 
 
 def test_fewer_attempts_find_fewer_of_the_ways(make_scored: MakeScored, params: Params) -> None:
@@ -51,13 +51,13 @@ def test_fewer_attempts_find_fewer_of_the_ways(make_scored: MakeScored, params: 
     part = sum(len({index % 2 for index in pair}) == 2 for pair in halvings)
     expected = part * 1.5 / np.sqrt(part * 2 * 18 * 1.25)
     assert 0 < part < 18
-    assert agreement(moments(six, six, params, params, most=2, seed=0)) == pytest.approx(expected)
+    assert agreement(moments(six, outcomes(six, params, 0), params, most=2)) == pytest.approx(expected)
 
 
 def test_rewards_that_foretell_the_opposite_are_negative(make_scored: MakeScored, params: Params) -> None:
     (six,) = episodes(attempts(make_scored, "sssfff"), params).values()
     turned = [replace(item, rewards=tuple(-r for r in item.rewards)) for item in six]
-    assert agreement(moments(turned, six, params, params, most=3, seed=0)) == pytest.approx(-0.8)
+    assert agreement(moments(turned, outcomes(six, params, 0), params, most=3)) == pytest.approx(-0.8)
 
 
 def test_a_way_that_a_setting_holds_equal_counts_against_it(params: Params, make_scored: MakeScored) -> None:
@@ -65,8 +65,8 @@ def test_a_way_that_a_setting_holds_equal_counts_against_it(params: Params, make
     (seen,) = episodes(attempts(make_scored, "sfsf", "a"), params).values()
     (unseen,) = episodes(attempts(make_scored, "sfsf", "b"), params).values()
     blind = [replace(item, rewards=(0.0,)) for item in unseen]
-    first = moments(seen, seen, params, params, most=2, seed=0)
-    second = moments(blind, unseen, params, params, most=2, seed=0)
+    first = moments(seen, outcomes(seen, params, 0), params, most=2)
+    second = moments(blind, outcomes(unseen, params, 0), params, most=2)
     assert agreement(first) == pytest.approx(1)
     assert agreement(first + second) == pytest.approx(np.sqrt(0.5))
 
