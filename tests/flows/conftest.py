@@ -21,6 +21,11 @@ def sh(root: Path, *command: str) -> str:
     return done.stdout
 
 
+def commit_all(root: Path) -> None:
+    sh(root, "git", "add", "-A")
+    sh(root, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all")
+
+
 def dvc(root: Path, *arguments: str) -> str:
     return sh(root, sys.executable, "-m", "dvc", *arguments)
 

@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from flows.node import remote_stage
 from flows.pipeline import pipeline
 from flows.services import PORTS, Services
-from tests.flows.conftest import dvc, sh
+from tests.flows.conftest import commit_all, dvc, sh
 from tests.flows.network import Proxy
 from tests.flows.test_process import wait_for
 
@@ -65,8 +65,7 @@ class Site:
             (root / "params.yaml").write_text("seed: 17\n")
         dvc(root, "remote", "add", "-d", "shared", f"s3://dvc/{base.name}")
         dvc(root, "remote", "modify", "shared", "endpointurl", services.environment()["AWS_ENDPOINT_URL"])
-        sh(root, "git", "add", "-A")
-        sh(root, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all")
+        commit_all(root)
 
     def start_node(self, name: str) -> tuple[Path, Popen]:
         """Its clone, and its worker, which is online."""

@@ -17,6 +17,8 @@ from prefect.utilities.templating import apply_values
 from prefect.workers.process import ProcessJobConfiguration
 from ruamel.yaml import YAML
 
+from tests.flows.conftest import commit_all
+
 INFRA = Path(__file__).parents[2] / "infra"
 TEMPLATES = sorted(path.stem for path in (INFRA / "work-pools").glob("*.json"))
 SAMPLES: dict[str, dict[str, Any]] = {
@@ -202,9 +204,7 @@ def start_container(tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 def commit(repository: Path, text: str) -> None:
     (repository / "file").write_text(text)
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-    subprocess.run(["git", "-C", str(repository), "add", "file"], check=True)
-    subprocess.run(["git", "-C", str(repository), *identity, "commit", "-qm", text], check=True)
+    commit_all(repository)
 
 
 def test_entrypoint_reads_secrets_and_keeps_a_clone_up_to_date(tmp_path: Path) -> None:

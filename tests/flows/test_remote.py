@@ -15,7 +15,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.pipeline import pipeline
-from tests.flows.conftest import dvc, sh
+from tests.flows.conftest import commit_all, dvc, sh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STAGES: dict[str, object] = {
@@ -45,8 +45,7 @@ def node(
     (root / "params.yaml").write_text("seed: 17\n")
     (root / ".gitignore").write_text("/rounds/\n/*.txt\n")  # else DVC puts one into the folder that is read
     dvc(root, "remote", "add", "-d", "shared", str(remote))
-    sh(root, "git", "add", "-A")
-    sh(root, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all")
+    commit_all(root)
     sh(tmp_path, "git", "clone", "-q", str(root), str(clone))
     with prefect_test_harness(server_startup_timeout=300):
         with get_client(sync_client=True) as client:

@@ -17,7 +17,7 @@ from flows.transfer import transfer
 from flows.workspace import Workspace
 from steptool.errors import StepToolError
 from steptool.pipeline import stage_environment
-from tests.flows.conftest import sh
+from tests.flows.conftest import commit_all, sh
 
 Make = Callable[[dict[str, object]], Path]
 
@@ -63,8 +63,7 @@ def rounds(workspace: Make) -> Path:
     (root / "code").mkdir()
     (root / "code" / "a.py").touch()
     (root / "rounds" / "r1").mkdir(parents=True)
-    sh(root, "git", "add", "-A")
-    sh(root, "git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "all")
+    commit_all(root)
     return root
 
 
