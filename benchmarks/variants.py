@@ -58,6 +58,7 @@ def main(
     from steptool.stages.generate import generate
     from steptool.training.model import PolicyWithValue
     from steptool.training.ppo import train_ppo
+    from steptool.training.precision import compute_dtype
     from steptool.training.rft import train_rft
 
     params = load_params()
@@ -75,7 +76,7 @@ def main(
         first: Evaluation | None = None
         for variant, arm, settings in wanted:
             started = time.monotonic()
-            model = PolicyWithValue.load(policy, settings.train, dtype=settings.model.dtype, seed=settings.seed)
+            model = PolicyWithValue.load(policy, settings.train, dtype=compute_dtype(settings.model), seed=settings.seed)
             if arm == "ppo":
                 rewards = [step_rewards(item, settings.reward, settings.train.gamma_step) for item in scored]
                 train_ppo(model, scored, rewards, settings.train, seed=settings.seed)

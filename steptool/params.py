@@ -60,8 +60,8 @@ class DemonstrationParams(Section):
 
 class ModelParams(Section):
     base: str = "smollm2"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation; weights are stored as bfloat16."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the computation; weights are stored as bfloat16. auto: what this machine is faster with."""
 
 
 class SftParams(Section):

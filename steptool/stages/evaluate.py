@@ -15,6 +15,7 @@ from steptool.stages.common import EVALUATION, PARAMS, SFT, TASKS, last_round, r
 from steptool.stages.generate import Sampler, generate
 from steptool.stages.results import COMPARISONS, policies_of
 from steptool.storage import write_json, write_jsonl
+from steptool.training.precision import compute_dtype
 from steptool.types import Task
 
 SUMMARY = "summary.json"
@@ -25,7 +26,8 @@ def main() -> None:
     last = last_round(params)
     policies = policies_of(params)
     split = params.evaluate.split
-    uses = {"evaluate": params.evaluate, "sample": params.sample, "world": params.world, "dtype": params.model.dtype}
+    dtype = compute_dtype(params.model)
+    uses = {"evaluate": params.evaluate, "sample": params.sample, "world": params.world, "dtype": dtype}
     inputs: dict[str, Path] = {"tasks": TASKS / f"{split}.jsonl", **policies}
     with stage("evaluate", EVALUATION, params, uses=uses, inputs=inputs) as running:
         tasks = read_tasks(split)
@@ -56,7 +58,7 @@ def evaluate_policy(params: Params, name: str, sampler: Sampler, tasks: list[Tas
         world=world,
         annotator=ANNOTATOR,
         split=wanted.split,
-        dtype=params.model.dtype,
+        dtype=sampler.dtype,
     )
     evaluation = evaluate(
         name,

@@ -17,6 +17,7 @@ from steptool.stages.common import MERGED
 from steptool.storage import file_hash
 from steptool.training.base_model import load_tokenizer
 from steptool.training.policy_folder import plain_weights
+from steptool.training.precision import Dtype, compute_dtype
 from steptool.types import Revision, Sampling, Task, Trajectory
 from steptool.worlds import World, open_world
 
@@ -30,10 +31,11 @@ class Sampler:
     policy: Revision
     world: World
     params: Params
+    dtype: Dtype
 
     def load(self, policy: Path) -> None:
         """Swap in the weights of another policy of the same architecture."""
-        with plain_weights(policy, self.params.model.dtype, MERGED) as weights:
+        with plain_weights(policy, self.dtype, MERGED) as weights:
             self.engine.reload(weights)
         self.policy = _revision(policy)
 
@@ -63,17 +65,18 @@ class Sampler:
 @contextmanager
 def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
     """A sampler for the policy of folder `policy`, plain or adapter."""
-    with plain_weights(policy, params.model.dtype, MERGED) as weights:
+    dtype = compute_dtype(params.model)
+    with plain_weights(policy, dtype, MERGED) as weights:
         engine = Engine(
             weights,
-            dtype=params.model.dtype,
+            dtype=dtype,
             max_model_len=params.sample.max_tokens,
             concurrency=params.sample.concurrency,
             seed=seed,
         )
         chat = ChatFormat(load_tokenizer(weights))
     try:
-        yield Sampler(engine, chat, _revision(policy), open_world(params.world, params.seed), params)
+        yield Sampler(engine, chat, _revision(policy), open_world(params.world, params.seed), params, dtype)
     finally:
         engine.close()
 

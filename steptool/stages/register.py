@@ -19,7 +19,7 @@ def main() -> None:
     params = load_params(PARAMS)
     last = last_round(params)
     policy, evaluated = MODELS / last, EVALUATION / f"{last}.json"
-    uses = {"tracking": params.tracking, "policy": last, "dtype": params.model.dtype}
+    uses = {"tracking": params.tracking, "policy": last}
     inputs = {"policy": policy, "evaluation": evaluated}
     with stage("register", REGISTRATION, params, uses=uses, inputs=inputs, tracks_itself=True) as running:
         evaluation = read_record(evaluated, Evaluation)
@@ -30,7 +30,7 @@ def main() -> None:
             "annotator": f"{evaluation.budget.annotator.name} {evaluation.budget.annotator.revision}",
             **{f"input.{name}": digest for name, digest in running.determines["inputs"].items()},
         }
-        with plain_weights(policy, params.model.dtype, MERGED) as weights:
+        with plain_weights(policy, evaluation.budget.dtype, MERGED) as weights:
             version = register(
                 Tracking(None, params.tracking.experiment),
                 running.run,

@@ -7,17 +7,19 @@ from steptool.stages.common import PARAMS, RFT, SFT, VALIDATED, stage
 from steptool.stages.fitting import Fitting
 from steptool.storage import read_jsonl
 from steptool.training.model import PolicyWithValue
+from steptool.training.precision import compute_dtype
 from steptool.training.rft import train_rft
 from steptool.types import ScoredTrajectory
 
 
 def main() -> None:
     params = load_params(PARAMS)
-    uses = {"rft": params.rft, "train": params.train, "dtype": params.model.dtype, "rounds": list(params.rounds)}
+    dtype = compute_dtype(params.model)
+    uses = {"rft": params.rft, "train": params.train, "dtype": dtype, "rounds": list(params.rounds)}
     sources = {f"validated {key}": VALIDATED / key / "scored.jsonl.gz" for key in params.rounds}
     with stage("rft", RFT, params, uses=uses, inputs={**sources, "policy": SFT}) as running:
         scored = [s for source in sources.values() for s in read_jsonl(source, ScoredTrajectory)]
-        model = PolicyWithValue.load(SFT, params.train, dtype=params.model.dtype, seed=params.seed)
+        model = PolicyWithValue.load(SFT, params.train, dtype=dtype, seed=params.seed)
         fitting = Fitting(running, "rft")
         summary: dict[str, float] = {"solved": 0}
         if any(item.solved == 1 for item in scored):  # else the arm is what it started from: SFT

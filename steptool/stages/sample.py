@@ -17,13 +17,14 @@ from steptool.stages.common import (
 )
 from steptool.stages.generate import generate
 from steptool.storage import write_jsonl
+from steptool.training.precision import compute_dtype
 
 
 def main(round: str) -> None:
     params = load_params(PARAMS)
     index, settings = round_of(params, round)
     policy = Path(settings.policy)
-    uses = {"sample": params.sample, "world": params.world, "dtype": params.model.dtype}
+    uses = {"sample": params.sample, "world": params.world, "dtype": compute_dtype(params.model)}
     inputs = {"tasks": TASKS, "policy": policy}
     with stage("sample", TRAJECTORIES / round, params, uses=uses, inputs=inputs, round=round) as running:
         tasks = tasks_of_round(params, index)

@@ -8,13 +8,15 @@ from steptool.rollouts.chat_format import ChatFormat
 from steptool.stages.common import BASE, DEMONSTRATIONS, PARAMS, SFT, TASKS, read_tasks, stage
 from steptool.storage import read_jsonl
 from steptool.training.base_model import load_tokenizer
+from steptool.training.precision import compute_dtype
 from steptool.training.sft import train_sft
 from steptool.types import Trajectory
 
 
 def main() -> None:
     params = load_params(PARAMS)
-    uses = {"sft": params.sft, "dtype": params.model.dtype}
+    dtype = compute_dtype(params.model)
+    uses = {"sft": params.sft, "dtype": dtype}
     inputs = {"demonstrations": DEMONSTRATIONS, "tasks": TASKS / "train.jsonl", "base": BASE}
     with stage("sft", SFT, params, uses=uses, inputs=inputs) as running:
         tasks = {task.id: task for task in read_tasks("train")}
@@ -29,7 +31,7 @@ def main() -> None:
             running.out,
             examples,
             params.sft,
-            dtype=params.model.dtype,
+            dtype=dtype,
             seed=params.seed,
             on_metrics=running.run.metrics,
         )

@@ -11,6 +11,7 @@ from steptool.stages.fitting import Fitting
 from steptool.storage import read_jsonl
 from steptool.training.model import PolicyWithValue
 from steptool.training.ppo import train_ppo
+from steptool.training.precision import compute_dtype
 from steptool.types import ScoredTrajectory
 
 
@@ -18,12 +19,13 @@ def main(round: str) -> None:
     params = load_params(PARAMS)
     index, settings = round_of(params, round)
     policy, source = Path(settings.policy), VALIDATED / round / "scored.jsonl.gz"
-    uses = {"train": params.train, "reward": params.reward, "dtype": params.model.dtype}
+    dtype = compute_dtype(params.model)
+    uses = {"train": params.train, "reward": params.reward, "dtype": dtype}
     inputs = {"validated": source, "policy": policy, "reference": SFT}
     with stage("train", MODELS / round, params, uses=uses, inputs=inputs, round=round) as running:
         scored = read_jsonl(source, ScoredTrajectory)
         rewards = [step_rewards(s, params.reward, params.train.gamma_step) for s in scored]
-        model = PolicyWithValue.load(policy, params.train, dtype=params.model.dtype, seed=params.seed)
+        model = PolicyWithValue.load(policy, params.train, dtype=dtype, seed=params.seed)
         fitting = Fitting(running, f"train-{round}")
         summary = train_ppo(
             model,

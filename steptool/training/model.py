@@ -33,6 +33,7 @@ from steptool.training.attention import SPAN_ATTENTION
 from steptool.training.base_model import check_model_folder
 from steptool.training.batch import Row
 from steptool.training.policy_folder import load_tensors, merge_adapter, resolve_policy, save_policy
+from steptool.training.precision import Dtype, autocast
 
 __all__ = ["PolicyWithValue", "adapter_groups", "check_model_folder", "merge_adapter", "resolve_policy"]
 
@@ -74,17 +75,18 @@ class ValueHead(nn.Module):
 class PolicyWithValue(nn.Module):
     """See the module. Stays in eval mode: dropout would make the ratio of equal policies differ from 1."""
 
-    def __init__(self, model: PeftModel, value_head: ValueHead, first_layer: int, base: Path) -> None:
+    def __init__(self, model: PeftModel, value_head: ValueHead, first_layer: int, base: Path, dtype: Dtype) -> None:
         super().__init__()
         self.peft = model
         self.value_head = value_head
         self.first_layer = first_layer
         self.base = base
+        self.dtype: Dtype = dtype
         self.eval()
 
     @classmethod
     def load(
-        cls, folder: Path, params: TrainParams, *, dtype: str = "float32", seed: int = 0, device: str | None = None
+        cls, folder: Path, params: TrainParams, *, dtype: Dtype = "float32", seed: int = 0, device: str | None = None
     ) -> PolicyWithValue:
         """Load a policy folder for training; a plain model gets a fresh adapter drawn from `seed`.
 
@@ -94,13 +96,15 @@ class PolicyWithValue(nn.Module):
         model = AutoModelForCausalLM.from_pretrained(
             resolved.base, dtype=getattr(torch, dtype), attn_implementation=SPAN_ATTENTION, local_files_only=True
         )
-        policy = cls.wrap(model, params, base=resolved.base, seed=seed)
+        policy = cls.wrap(model, params, base=resolved.base, dtype=dtype, seed=seed)
         if resolved.adapter is not None:
             load_tensors(policy.peft, policy.value_head, resolved.adapter)
         return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @classmethod
-    def wrap(cls, model: PreTrainedModel, params: TrainParams, *, base: Path, seed: int = 0) -> PolicyWithValue:
+    def wrap(
+        cls, model: PreTrainedModel, params: TrainParams, *, base: Path, dtype: Dtype = "float32", seed: int = 0
+    ) -> PolicyWithValue:
         """Put a fresh adapter and value head on a model in memory."""
         decoder = model.get_decoder()
         config: Any = model.config
@@ -129,7 +133,7 @@ class PolicyWithValue(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             peft = get_peft_model(model, lora)
-        return cls(peft, ValueHead(config.hidden_size), first, base)
+        return cls(peft, ValueHead(config.hidden_size), first, base, dtype)
 
     @property
     def device(self) -> torch.device:
@@ -150,7 +154,7 @@ class PolicyWithValue(nn.Module):
     def lower(self, row: Row) -> Tensor:
         """[1, L, hidden] entering the first layer that trains."""
         ids = row.input_ids.to(self.device)[None]
-        with self._only(slice(0, self.first_layer), normalise=False) as decoder:
+        with self._only(slice(0, self.first_layer), normalise=False) as decoder, autocast(self.device, self.dtype):
             return self._run(decoder, row, input_ids=ids)
 
     def upper(
@@ -163,14 +167,17 @@ class PolicyWithValue(nn.Module):
         The logits are divided by the temperature that each token was sampled at, so the policy is the
         distribution that was sampled from.
         """
-        adapter = self.peft.disable_adapter() if reference else nullcontext()
-        with adapter, self._only(slice(self.first_layer, None), normalise=True) as decoder:
-            hidden = self._run(decoder, row, inputs_embeds=lower.to(self.device))[0]
-        states, state = (index.to(self.device) for index in _states(row))
-        picked = hidden[row.predict.to(self.device)[states]]
-        against = None if reference_features is None else reference_features[states.cpu()].to(picked)
-        temperature = row.temperature.to(self.device)[states]
-        logprobs, entropy, divergence = self._score(picked, temperature, against, row.targets.to(self.device), state)
+        with autocast(self.device, self.dtype):
+            adapter = self.peft.disable_adapter() if reference else nullcontext()
+            with adapter, self._only(slice(self.first_layer, None), normalise=True) as decoder:
+                hidden = self._run(decoder, row, inputs_embeds=lower.to(self.device))[0]
+            states, state = (index.to(self.device) for index in _states(row))
+            picked = hidden[row.predict.to(self.device)[states]]
+            against = None if reference_features is None else reference_features[states.cpu()].to(picked)
+            temperature = row.temperature.to(self.device)[states]
+            logprobs, entropy, divergence = self._score(
+                picked, temperature, against, row.targets.to(self.device), state
+            )
         return Output(
             logprobs,
             entropy[state],

@@ -17,6 +17,7 @@ from steptool.errors import ModelError
 from steptool.params import SftParams
 from steptool.progress import progress
 from steptool.training.base_model import check_model_folder, load_tokenizer, save
+from steptool.training.precision import Dtype, autocast
 
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
@@ -27,7 +28,7 @@ def train_sft(
     examples: Sequence[tuple[Sequence[int], Sequence[bool]]],
     params: SftParams,
     *,
-    dtype: str,
+    dtype: Dtype,
     seed: int,
     on_metrics: Callable[[int, dict[str, float]], None],
 ) -> dict[str, float]:
@@ -39,9 +40,9 @@ def train_sft(
     """
     check_model_folder(base)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype))
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = load_tokenizer(base)
-    _freeze(model, params.frozen_layers, base)
+    _freeze(model, params.frozen_layers, getattr(torch, dtype), base)
     rows = [
         {"input_ids": list(ids), "labels": [t if own else IGNORED for t, own in zip(ids, mask, strict=True)]}
         for ids, mask in examples
@@ -71,6 +72,7 @@ def train_sft(
     with progress("sft", steps_per_epoch * params.epochs, "updates") as advance:
         follower = _Follower(on_metrics, advance)
         trainer = ActionLossTrainer(
+            dtype=dtype,
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),
@@ -90,6 +92,10 @@ class ActionLossTrainer(SFTTrainer):
     of the time of a small model with a large vocabulary.
     """
 
+    def __init__(self, *, dtype: Dtype, **options: Any) -> None:
+        super().__init__(**options)
+        self._dtype: Dtype = dtype
+
     def compute_loss(
         self,
         model: Any,
@@ -100,14 +106,16 @@ class ActionLossTrainer(SFTTrainer):
         labels = inputs["labels"][:, 1:]
         own = labels != IGNORED
         others = {name: value for name, value in inputs.items() if name != "labels"}
-        hidden = model.get_decoder()(**others, use_cache=False).last_hidden_state[:, :-1][own]
-        logits = model.get_output_embeddings()(hidden).float()
+        with autocast(labels.device, self._dtype):
+            hidden = model.get_decoder()(**others, use_cache=False).last_hidden_state[:, :-1][own]
+            logits = model.get_output_embeddings()(hidden).float()
         self._metrics["train"]["mean_token_accuracy"].append((logits.argmax(-1) == labels[own]).float().mean().item())
         loss = F.cross_entropy(logits, labels[own], reduction="sum")
         return loss / (own.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def _freeze(model: Any, layers: int, base: Path) -> None:
+def _freeze(model: Any, layers: int, dtype: torch.dtype, base: Path) -> None:
+    """What does not train is kept in the type that it computes in."""
     count = len(model.model.layers)
     if layers >= count:
         raise ModelError(
@@ -115,9 +123,8 @@ def _freeze(model: Any, layers: int, base: Path) -> None:
             where=str(base),
             fix=f"set sft.frozen_layers below {count}",
         )
-    model.get_input_embeddings().weight.requires_grad_(False)  # tied to the output embeddings in small models
-    for layer in model.model.layers[:layers]:
-        layer.requires_grad_(False)
+    for part in (model.get_input_embeddings(), model.get_output_embeddings(), *model.model.layers[:layers]):
+        part.requires_grad_(False).to(dtype)
 
 
 class _Follower(TrainerCallback):
