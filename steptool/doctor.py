@@ -151,11 +151,11 @@ def memory(meminfo: str) -> Check:
 
 
 def processor(cpuinfo: str, cores: int) -> Check:
-    """Cores that this process may use, and whether bfloat16 is fast on them."""
+    """Cores that this process may use, and whether they have instructions for bfloat16."""
     flags = set(re.findall(r"\b(amx_bf16|avx512_bf16|avx512f|avx2)\b", cpuinfo))
     best = next((flag for flag in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if flag in flags), "no AVX2")
-    advice = "bfloat16 is fast (model.dtype)" if best == "amx_bf16" else "keep model.dtype float32"
-    return Check(name="processor", ok=True, found=f"{cores} cores, {best}: without a GPU, {advice}")
+    timed = "; float32 or bfloat16, what is faster is timed (model.dtype: auto)" if best.endswith("bf16") else ""
+    return Check(name="processor", ok=True, found=f"{cores} cores, {best}{timed}")
 
 
 def gpu(names: str | None) -> Check:
