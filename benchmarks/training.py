@@ -14,6 +14,7 @@ import resource
 import statistics
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
@@ -114,7 +115,7 @@ def measure(shape: str, dtype: Dtype, params: Params, made: list[ScoredTrajector
     summary = train_ppo(
         policy, made, rewards, params.train, seed=0, on_metrics=lambda step, metrics: ends.append(time.perf_counter())
     )
-    steps = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    steps = [after - before for before, after in pairwise(ends)]
     rows = sum(len(item.trajectory.steps) for item in made) / STEPS
     if device.type == "cuda":
         where, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
@@ -122,8 +123,8 @@ def measure(shape: str, dtype: Dtype, params: Params, made: list[ScoredTrajector
         where, peak = f"{torch.get_num_threads()} threads", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     step = statistics.median(steps)
     print(
-        f"{shape} {dtype} on {where}: {rows:.0f} trajectories in {summary['rows']:.0f} rows, {ends[-1] - started:.1f} s "
-        f"in all; an optimiser step {step:.2f} s [{min(steps):.2f}, {max(steps):.2f}], "
+        f"{shape} {dtype} on {where}: {rows:.0f} trajectories in {summary['rows']:.0f} rows, "
+        f"{ends[-1] - started:.1f} s in all; an optimiser step {step:.2f} s [{min(steps):.2f}, {max(steps):.2f}], "
         f"{summary['tokens'] * params.train.epochs / (ends[-1] - ends[0]):.0f} sampled tokens a second; "
         f"peak memory {peak / 2**30:.1f} GiB",
         flush=True,

@@ -76,7 +76,9 @@ def main(
         first: Evaluation | None = None
         for variant, arm, settings in wanted:
             started = time.monotonic()
-            model = PolicyWithValue.load(policy, settings.train, dtype=compute_dtype(settings.model), seed=settings.seed)
+            model = PolicyWithValue.load(
+                policy, settings.train, dtype=compute_dtype(settings.model), seed=settings.seed
+            )
             if arm == "ppo":
                 rewards = [step_rewards(item, settings.reward, settings.train.gamma_step) for item in scored]
                 train_ppo(model, scored, rewards, settings.train, seed=settings.seed)

@@ -21,12 +21,12 @@ ROOT = Path(__file__).parents[1]
 SOURCES = sorted(file for top in ("steptool", "flows", "benchmarks") for file in (ROOT / top).rglob("*.py"))
 
 OWNERS = {
-    "torch": ("steptool/training/", "steptool/rollouts/engine.py"),
+    "torch": ("steptool/training/", "steptool/rollouts/engine.py", "steptool/rollouts/cpu_kernels.py"),
     "transformers": ("steptool/training/",),
     "peft": ("steptool/training/",),
     "trl": ("steptool/training/",),
     "accelerate": ("steptool/training/",),
-    "vllm": ("steptool/rollouts/engine.py",),
+    "vllm": ("steptool/rollouts/engine.py", "steptool/rollouts/cpu_kernels.py"),
     "great_expectations": ("steptool/validation/",),
     "mlflow": ("steptool/registry/",),
     "prefect": ("flows/",),

@@ -208,7 +208,9 @@ def test_doctor_measures_disk_and_memory() -> None:
 
 
 def test_doctor_says_what_the_processor_has_for_bfloat16() -> None:
-    assert "amx_bf16; float32 or bfloat16, what is faster is timed" in doctor.processor("flags : avx2 amx_bf16", 2).found
+    assert (
+        "amx_bf16; float32 or bfloat16, what is faster is timed" in doctor.processor("flags : avx2 amx_bf16", 2).found
+    )
     assert doctor.processor("flags : avx2 avx512f", 2).found == "2 cores, avx512f"
 
 

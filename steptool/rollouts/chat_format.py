@@ -26,10 +26,9 @@ from steptool.errors import ModelError
 from steptool.types import FINISH, Step, Task, Tool, ToolCall
 
 INSTRUCTIONS = (
-    'Call one tool a turn: name {"arg": value}\n'
-    f'End with {FINISH} {{"answer": "..."}} or {FINISH} {{"give_up": true}}\n'
-    "Tools:"
+    f'Call one tool a turn: name {{"arg": value}}\nEnd with {FINISH} {{"answer": "..."}} or {{"give_up": true}}'
 )
+"""What every prompt begins with. A small model pays for each of its tokens in every task."""
 MAX_OBSERVATION_CHARACTERS = 1024
 """As ToolBench: what is longer is cut and ends in `...`."""
 MAX_ARGUMENT_DEPTH = 16
@@ -214,11 +213,12 @@ def _valid(text: str) -> str:
 
 
 def describe_tool(tool: Tool) -> str:
-    """One line: `name(required: type, optional?: type) - description`."""
+    """One line: `name(required: type, optional?: type) - description`. Text is the type where none is named."""
     properties: dict[str, Any] = tool.parameters.get("properties", {})
     required = tool.parameters.get("required", ())
     arguments = ", ".join(
-        f"{name}{'' if name in required else '?'}: {_describe_type(schema)}" for name, schema in properties.items()
+        name + ("" if name in required else "?") + ("" if kind == "string" else f": {kind}")
+        for name, kind in ((name, _describe_type(schema)) for name, schema in properties.items())
     )
     description = " ".join(tool.description.split())
     return f"{tool.name}({arguments}) - {description}" if description else f"{tool.name}({arguments})"

@@ -122,7 +122,11 @@ class _Vllm:
             # The one function that vLLM compiles all the same ranks log-probabilities: 4 s for nothing.
             torch.compiler.set_stance("force_eager")
             memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            from steptool.rollouts import cpu_kernels
+
+            cpu_kernels.register()
             on_cpu = {
+                "ir_op_priority": cpu_kernels.PRIORITY,
                 "block_size": CPU_BLOCK_TOKENS,
                 "kv_cache_memory_bytes": min(CPU_CACHE_BYTES, memory // 4),
                 "enforce_eager": True,  # compiling takes minutes and gains little on a small model

@@ -14,6 +14,8 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +82,27 @@ def dequantised(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     folder, name = str(gguf.parent), gguf.name
     # Without `dequantize` the weights stay packed in four bits, and such a model cannot be saved.
     packed = GgufConfig(gguf_file=name, dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=name, dtype=torch.bfloat16, quantization_config=packed, local_files_only=True
-    )
-    return model, AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+    with _parsed_once():
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=name, dtype=torch.bfloat16, quantization_config=packed, local_files_only=True
+        )
+        return model, AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Transformers parses a GGUF file three times, and builds the table of its names once for every module of the
+    model: of SmolLM2's 16 s that is 10. The same arguments give the same results, so they are remembered meanwhile."""
+    import gguf  # half a second that other stages need not wait
+
+    kept = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+    try:
+        for name, function in kept.items():
+            setattr(gguf, name, cache(function))
+        yield
+    finally:
+        for name, function in kept.items():
+            setattr(gguf, name, function)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

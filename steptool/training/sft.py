@@ -40,7 +40,11 @@ def train_sft(
     """
     check_model_folder(base)
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    on_gpu = torch.cuda.is_available()
+    # On a CPU the fused attention's backward pass takes longer than plain products (steptool.training.attention).
+    model = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, attn_implementation="sdpa" if on_gpu else "eager"
+    )
     tokenizer = load_tokenizer(base)
     _freeze(model, params.frozen_layers, getattr(torch, dtype), base)
     rows = [
@@ -60,7 +64,7 @@ def train_sft(
         max_length=None,
         gradient_checkpointing=False,
         bf16=False,
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=not on_gpu,
         logging_steps=1,
         save_strategy="no",
         report_to="none",

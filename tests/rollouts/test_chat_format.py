@@ -58,7 +58,7 @@ def test_a_tool_takes_one_line() -> None:
         "required": ["city"],
     }
     tool = Tool(name="weather", description=" Tells\n the  weather. ", parameters=schema)
-    arguments = "city: string, days?: integer, unit?: c|f, tags?: string[], any?: any"
+    arguments = "city, days?: integer, unit?: c|f, tags?: string[], any?: any"
     assert describe_tool(tool) == f"weather({arguments}) - Tells the weather."
     assert describe_tool(Tool(name="ping", description="", parameters={"type": "object"})) == "ping()"
 
@@ -66,7 +66,7 @@ def test_a_tool_takes_one_line() -> None:
 def test_the_prompt_holds_tools_and_query_and_waits_for_the_assistant(task: Task, tokenizer: Any) -> None:
     assert tokenizer.decode(CHAT.prompt_ids(task)) == (
         f"<|im_start|>system\n{INSTRUCTIONS}\n"
-        "find_order(id: string, deep?: boolean) - Finds an order.\nping()<|im_end|>\n"
+        "find_order(id, deep?: boolean) - Finds an order.\nping()<|im_end|>\n"
         "<|im_start|>user\nWhere is order a-1?<|im_end|>\n<|im_start|>assistant\n"
     )
 

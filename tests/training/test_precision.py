@@ -1,12 +1,12 @@
 """The type of the computation: what is asked for, or what the machine is faster with; masters stay exact.
 
-    model.dtype   GPU      bfloat16 against float32     computes in
-    float32       any      any                          float32
-    bfloat16      any      any                          bfloat16
-    auto          knows    -                            bfloat16
-    auto          not      -                            float32
-    auto          none     2.2 times as fast            bfloat16
-    auto          none     half as fast                 float32
+model.dtype   GPU      bfloat16 against float32     computes in
+float32       any      any                          float32
+bfloat16      any      any                          bfloat16
+auto          knows    -                            bfloat16
+auto          not      -                            float32
+auto          none     2.2 times as fast            bfloat16
+auto          none     half as fast                 float32
 """
 
 from __future__ import annotations
