@@ -1,11 +1,12 @@
-"""How fast step-grained PPO trains, and in how much memory: a model's shape with random weights, made-up trajectories.
+"""How fast step-grained PPO and SFT train, and in how much memory: a model's shape, random weights, made-up tokens.
 
     python -m benchmarks.training smollm2 float32 bfloat16               # two cores
     python -m benchmarks.training qwen2.5-7b bfloat16 --profile profiles/qwen2.5-7b-gpu.yaml
+    python -m benchmarks.training qwen2.5-7b bfloat16 --profile profiles/qwen2.5-7b-gpu.yaml --trainer sft
 
-Speed does not depend on what weights and tokens are, so no download is needed. `train_ppo` itself runs, with the
-settings of params.yaml and those of a profile over them. Types are compared in one run, each against the first, the
-last of them measured once more at the end to show how much the machine changed meanwhile.
+Speed does not depend on what weights and tokens are, so no download is needed. `train_ppo` and `train_sft` themselves
+run, with the settings of params.yaml and those of a profile over them. Types are compared in one run, each with the
+first, which is measured once more at the end to show how much the machine changed meanwhile.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -22,15 +24,19 @@ from typing import Annotated, Any
 import torch
 import typer
 from ruamel.yaml import YAML
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from steptool.allocator import keep_freed_memory
 from steptool.errors import InputError, StepToolError
 from steptool.params import Params, apply_profile, parse_params
 from steptool.quiet import be_quiet
+from steptool.training import tiny_model
+from steptool.training.base_model import save
+from steptool.training.loop import OnMetrics
 from steptool.training.model import PolicyWithValue
 from steptool.training.ppo import train_ppo
 from steptool.training.precision import Dtype
+from steptool.training.sft import train_sft
 from steptool.types import Judgement, Observation, Revision, Sampling, ScoredTrajectory, Step, StopReason, Trajectory
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -60,6 +66,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 PROMPT, ACTION, REPLY, STEPS = 135, 13, 25, 4
 """Tokens of a trajectory of the bundled world, and its actions."""
 MADE_UP = Revision(name="made-up", revision="0")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def trajectories(tasks: int, attempts: int, vocabulary: int) -> list[ScoredTrajectory]:
@@ -99,34 +106,63 @@ def trajectories(tasks: int, attempts: int, vocabulary: int) -> list[ScoredTraje
     return made
 
 
-def measure(shape: str, dtype: Dtype, params: Params, made: list[ScoredTrajectory]) -> float:
-    """Print what one training takes; returns its seconds an optimiser step."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def model_of(shape: str, dtype: Dtype, device: torch.device) -> PreTrainedModel:
     settings = dict(SHAPES[shape])
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     with device:
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    policy = PolicyWithValue.wrap(model, params.train, base=Path("models/base"), dtype=dtype).to(device)
-    if device.type == "cuda":
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    return model
+
+
+def run_ppo(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetrics) -> tuple[str, float]:
+    """What was trained on, and how many sampled tokens an optimiser step has."""
+    made = trajectories(tasks, params.sample.attempts, SHAPES[shape]["vocab_size"])
+    model = model_of(shape, dtype, DEVICE)
+    policy = PolicyWithValue.wrap(model, params.train, base=Path("models/base"), dtype=dtype).to(DEVICE)
+    rewards = [[0.0] * (STEPS - 1) + [float(item.solved)] for item in made]
+    summary = train_ppo(policy, made, rewards, params.train, seed=0, on_metrics=tick)
+    steps = min(params.train.minibatches, int(summary["rows"]))
+    return f"{len(made)} trajectories in {summary['rows']:.0f} rows", summary["tokens"] / steps
+
+
+def run_sft(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetrics) -> tuple[str, float]:
+    """As `run_ppo`: one demonstration a task."""
+    made = [item.trajectory for item in trajectories(tasks, 1, SHAPES[shape]["vocab_size"])]
+    examples = [
+        (
+            [token for step in item.steps for token in (*step.context_ids, *step.action_ids)],
+            [own for step in item.steps for own in (*(False,) * len(step.context_ids), *(True,) * ACTION)],
+        )
+        for item in made
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        base, out = Path(scratch) / "base", Path(scratch) / "out"
+        save(model_of(shape, "bfloat16", DEVICE), tiny_model.tokenizer(), base)
+        out.mkdir()
+        train_sft(base, out, examples, params.sft, dtype=dtype, seed=0, on_metrics=tick)
+    return f"{len(made)} demonstrations of {len(examples[0][0])} tokens", STEPS * ACTION * params.sft.batch_size
+
+
+TRAINERS = {"ppo": run_ppo, "sft": run_sft}
+
+
+def measure(trainer: str, shape: str, dtype: Dtype, params: Params, tasks: int) -> float:
+    """Print what one training takes; returns its seconds an optimiser step."""
+    if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     ends: list[float] = []
-    started = time.perf_counter()
-    rewards = [[0.0] * (STEPS - 1) + [float(item.solved)] for item in made]
-    summary = train_ppo(
-        policy, made, rewards, params.train, seed=0, on_metrics=lambda step, metrics: ends.append(time.perf_counter())
+    what, tokens = TRAINERS[trainer](
+        shape, dtype, params, tasks, lambda step, metrics: ends.append(time.perf_counter())
     )
     steps = [after - before for before, after in pairwise(ends)]
-    rows = sum(len(item.trajectory.steps) for item in made) / STEPS
-    if device.type == "cuda":
+    if DEVICE.type == "cuda":
         where, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
     else:
         where, peak = f"{torch.get_num_threads()} threads", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     step = statistics.median(steps)
     print(
-        f"{shape} {dtype} on {where}: {rows:.0f} trajectories in {summary['rows']:.0f} rows, "
-        f"{ends[-1] - started:.1f} s in all; an optimiser step {step:.2f} s [{min(steps):.2f}, {max(steps):.2f}], "
-        f"{summary['tokens'] * params.train.epochs / (ends[-1] - ends[0]):.0f} sampled tokens a second; "
-        f"peak memory {peak / 2**30:.1f} GiB",
+        f"{trainer} {shape} {dtype} on {where}: {what}; an optimiser step {step:.2f} s [{min(steps):.2f}, "
+        f"{max(steps):.2f}], {tokens / step:.0f} action tokens a second; peak memory {peak / 2**30:.1f} GiB",
         flush=True,
     )
     return step
@@ -136,18 +172,21 @@ def main(
     shape: Annotated[str, typer.Argument(help=f"One of {', '.join(SHAPES)}.")],
     dtypes: Annotated[list[str], typer.Argument(help="float32, bfloat16: one after the other.")],
     profile: Annotated[Path | None, typer.Option(help="Settings over those of params.yaml.")] = None,
-    tasks: Annotated[int, typer.Option(help="Tasks that were attempted.")] = 16,
+    trainer: Annotated[str, typer.Option(help=f"One of {', '.join(TRAINERS)}.")] = "ppo",
+    tasks: Annotated[int, typer.Option(help="Tasks that were attempted, or demonstrated.")] = 16,
 ) -> None:
-    """Time PPO's optimiser steps."""
+    """Time a trainer's optimiser steps."""
+    if trainer not in TRAINERS:
+        fix = f"name one of {', '.join(TRAINERS)}"
+        raise InputError(f"no trainer {trainer!r}", where="benchmarks.training", fix=fix)
     if shape not in SHAPES:
         raise InputError(f"no shape {shape!r}", where="benchmarks.training", fix=f"name one of {', '.join(SHAPES)}")
     text = apply_profile(Path("params.yaml"), profile) if profile else Path("params.yaml").read_text(encoding="utf-8")
     params = parse_params(Path("params.yaml"), YAML(typ="safe").load(text))
-    made = trajectories(tasks, params.sample.attempts, SHAPES[shape]["vocab_size"])
     wanted: list[Dtype] = [params.model.model_copy(update={"dtype": name}).dtype for name in dtypes]  # type: ignore[misc]
-    seconds = {name: measure(shape, name, params, made) for name in wanted}
+    seconds = {name: measure(trainer, shape, name, params, tasks) for name in wanted}
     if len(wanted) > 1:
-        again = measure(shape, wanted[0], params, made)
+        again = measure(trainer, shape, wanted[0], params, tasks)
         for name in wanted[1:]:
             faster = [seconds[wanted[0]] / seconds[name], again / seconds[name]]
             print(f"{name} is {min(faster):.2f} to {max(faster):.2f} times as fast as {wanted[0]}")
