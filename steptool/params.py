@@ -73,7 +73,7 @@ class SftParams(Section):
 
 
 class SampleParams(Section):
-    tasks: Positive = 48
+    tasks: Positive = 40
     attempts: Positive = 6
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -143,7 +143,7 @@ class TrainParams(Section):
     lora_alpha: Positive = 32
     lora_plus: Annotated[float, Field(ge=1)] = 16.0
     """How much faster the adapter's B learns than its A (arXiv 2402.12354)."""
-    lora_first_layer: Annotated[int, Field(ge=0)] = 12
+    lora_first_layer: Annotated[int, Field(ge=0)] = 16
     """LoRA adapts this layer and all above; gradients stop below it."""
 
     @model_validator(mode="after")

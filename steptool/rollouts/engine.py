@@ -1,8 +1,8 @@
 """vLLM inside this process, on a CPU or a GPU: the generator that rollouts sample from.
 
-Its settings for a CPU, measured on SmolLM2-135M with two cores and without AMX: float32 takes a quarter
-less time than bfloat16; nearly all of it goes into matrix products that run at the processor's peak, so
-what counts is how few tokens are computed. Hence small cache blocks, as only whole blocks of what one turn
+Its settings for a CPU, measured on SmolLM2-135M with two cores and without AMX: two thirds of the time
+go into matrix products that run at the processor's peak, a sixth into attention, so what counts is how
+few tokens are computed, and in which type (steptool.training.precision). Hence small cache blocks, as only whole blocks of what one turn
 computed are reused by the next, and a cache that holds the turns of all trajectories in flight.
 """
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 CPU_CACHE_BYTES = 2 << 30
 """Most memory for keys and values on a CPU, and never over a quarter of the machine's. SmolLM2-135M takes
-45 KiB a token in float32."""
+45 KiB a token in float32, half of it in bfloat16."""
 CPU_BLOCK_TOKENS = 32
 """Tokens of one cache block: the fewest that vLLM's CPU attention has; its own choice is 128."""
 MAX_BATCH_TOKENS = 4096
