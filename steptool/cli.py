@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from steptool.allocator import keep_freed_memory
+from steptool.allocator import keep_freed_memory, nothing_is_garbage
 from steptool.errors import StepToolError
 from steptool.quiet import be_quiet
 
@@ -27,7 +27,9 @@ Reason = Annotated[str, typer.Option(help="Why; goes on the receipt.")]
 
 def _stage(name: str, *arguments: str) -> None:
     keep_freed_memory()
-    importlib.import_module(f"steptool.stages.{name}").main(*arguments)
+    with nothing_is_garbage():
+        module = importlib.import_module(f"steptool.stages.{name}")
+    module.main(*arguments)
 
 
 @app.command()

@@ -53,7 +53,7 @@ class WorldParams(Section):
 
 
 class DemonstrationParams(Section):
-    count: Positive = 400
+    count: Positive = 320
     flawed: Fraction = 0.22
     """Share of the demonstrations that end unsolved."""
 
@@ -73,7 +73,7 @@ class SftParams(Section):
 
 
 class SampleParams(Section):
-    tasks: Positive = 40
+    tasks: Positive = 36
     attempts: Positive = 6
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

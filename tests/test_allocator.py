@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from steptool.allocator import nothing_is_garbage
 
 CHURN = """
 import resource, sys
@@ -61,3 +64,20 @@ def test_large_blocks_are_used_again_without_page_faults() -> None:
 def test_what_one_thread_has_freed_the_next_uses() -> None:
     """Eight threads, one after the other, free 40 MiB each between small blocks that stay."""
     assert run(THREADS, "kept") < run(THREADS, "default") - 200  # MiB resident
+
+
+def test_what_a_block_leaves_behind_is_never_looked_through_again() -> None:
+    before = gc.get_freeze_count()
+    with nothing_is_garbage():
+        assert not gc.isenabled()
+        kept = [[i] for i in range(1000)]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() >= before + len(kept)
+    gc.unfreeze()
+
+
+def test_collection_goes_on_after_a_failure() -> None:
+    with pytest.raises(ImportError), nothing_is_garbage():
+        raise ImportError("no such package")
+    assert gc.isenabled()
+    gc.unfreeze()

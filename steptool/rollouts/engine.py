@@ -2,8 +2,9 @@
 
 Its settings for a CPU, measured on SmolLM2-135M with two cores and without AMX: two thirds of the time
 go into matrix products that run at the processor's peak, a sixth into attention, so what counts is how
-few tokens are computed, and in which type (steptool.training.precision). Hence small cache blocks, as only whole blocks of what one turn
-computed are reused by the next, and a cache that holds the turns of all trajectories in flight.
+few tokens are computed, and in which type (steptool.training.precision). Hence small cache blocks, as
+only whole blocks of what one turn computed are reused by the next, and a cache that holds the turns of
+all trajectories in flight.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from steptool.allocator import nothing_is_garbage
 from steptool.errors import ModelError
 from steptool.rollouts.pump import Pump, Request
 from steptool.rollouts.rollout import Generation
@@ -61,7 +63,7 @@ class Engine:
             "seed": seed,
         }
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), nothing_is_garbage():
                 warnings.simplefilter("ignore", FutureWarning)  # about PyTorch, from inside vLLM
                 self._pump = Pump(lambda: _Vllm(model_dir, options))
         except Exception as fault:
