@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from steptool.params import ModelParams, SftParams, TrainParams
 from steptool.training import precision
 from steptool.training.base_model import fetch_base
-from steptool.training.batch import episode, pack
+from steptool.training.batch import Row, episode, pack
 from steptool.training.model import PolicyWithValue
 from steptool.training.precision import compute_dtype
 from steptool.training.sft import train_sft
@@ -68,12 +68,18 @@ def test_updates_too_small_for_bfloat16_add_up(tmp_path: Path) -> None:
     assert moved > 0.5
 
 
-def test_a_policy_in_bfloat16_trains_an_adapter_in_float32(train_params: TrainParams, make_scored: MakeScored) -> None:
+@pytest.fixture
+def rounded(train_params: TrainParams, make_scored: MakeScored) -> tuple[PolicyWithValue, Row]:
+    """A policy that computes in bfloat16, and a row with one trajectory."""
     model = tiny_llama().to(torch.bfloat16)
     policy = PolicyWithValue.wrap(model, train_params, base=Path("models/sft"), dtype="bfloat16")
     item = episode(make_scored([((1, 2, 3), (4, 5)), ((6,), (7, 8))], solved=1), [0.0, 1.0])
     assert item is not None
-    row = pack([item], 64).rows[0]
+    return policy, pack([item], 64).rows[0]
+
+
+def test_a_policy_in_bfloat16_trains_an_adapter_in_float32(rounded: tuple[PolicyWithValue, Row]) -> None:
+    policy, row = rounded
     output = policy(row)
     output.logprobs.sum().backward()
     assert {p.dtype for p in policy.policy_parameters().values()} == {torch.float32}
@@ -81,13 +87,9 @@ def test_a_policy_in_bfloat16_trains_an_adapter_in_float32(train_params: TrainPa
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.policy_parameters().values())
 
 
-def test_a_policy_in_bfloat16_is_at_distance_0_from_itself(train_params: TrainParams, make_scored: MakeScored) -> None:
+def test_a_policy_in_bfloat16_is_at_distance_0_from_itself(rounded: tuple[PolicyWithValue, Row]) -> None:
     """Twice the same rounding: the ratio of a policy to itself is 1, its divergence 0, exactly."""
-    model = tiny_llama().to(torch.bfloat16)
-    policy = PolicyWithValue.wrap(model, train_params, base=Path("models/sft"), dtype="bfloat16")
-    item = episode(make_scored([((1, 2, 3), (4, 5)), ((6,), (7, 8))], solved=1), [0.0, 1.0])
-    assert item is not None
-    row = pack([item], 64).rows[0]
+    policy, row = rounded
     lower = policy.lower(row)
     first = policy.upper(row, lower)
     again = policy.upper(row, lower, reference_features=first.features)
