@@ -14,7 +14,6 @@ what an optimiser makes of it: a setting that does well here is still to be trai
 
 from __future__ import annotations
 
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 from itertools import combinations
@@ -24,8 +23,9 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from benchmarks import run
 from benchmarks.variants import with_settings
-from steptool.errors import DataError, InputError, StepToolError
+from steptool.errors import DataError, InputError
 from steptool.params import Params, load_params
 from steptool.rewards.shaping import step_rewards
 from steptool.storage import read_jsonl
@@ -147,8 +147,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except StepToolError as error:
-        print(f"steptool: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run(main)

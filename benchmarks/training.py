@@ -6,28 +6,29 @@
 
 Speed does not depend on what weights and tokens are, so no download is needed. `train_ppo` and `train_sft` themselves
 run, with the settings of params.yaml and those of a profile over them. Types are compared in one run, each with the
-first, which is measured once more at the end to show how much the machine changed meanwhile.
+first, which is measured once more at the end to show how much the machine changed meanwhile. Without a GPU the peak
+memory is that of the process so far, so a type's own is seen by running it alone.
 """
 
 from __future__ import annotations
 
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 import typer
 from ruamel.yaml import YAML
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from benchmarks import run
 from steptool.allocator import keep_freed_memory
-from steptool.errors import InputError, StepToolError
+from steptool.errors import InputError
 from steptool.params import Params, apply_profile, parse_params
 from steptool.quiet import be_quiet
 from steptool.training import tiny_model
@@ -118,7 +119,7 @@ def run_ppo(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetric
     """What was trained on, and how many sampled tokens an optimiser step has."""
     made = trajectories(tasks, params.sample.attempts, SHAPES[shape]["vocab_size"])
     model = model_of(shape, dtype, DEVICE)
-    policy = PolicyWithValue.wrap(model, params.train, base=Path("models/base"), dtype=dtype).to(DEVICE)
+    policy = PolicyWithValue.wrap(model, params.train, base=Path("models/base")).to(DEVICE)
     rewards = [[0.0] * (STEPS - 1) + [float(item.solved)] for item in made]
     summary = train_ppo(policy, made, rewards, params.train, seed=0, on_metrics=tick)
     steps = min(params.train.minibatches, int(summary["rows"]))
@@ -181,22 +182,22 @@ def main(
         raise InputError(f"no trainer {trainer!r}", where="benchmarks.training", fix=fix)
     if shape not in SHAPES:
         raise InputError(f"no shape {shape!r}", where="benchmarks.training", fix=f"name one of {', '.join(SHAPES)}")
+    wanted = [name for name in get_args(Dtype) if name in dtypes]
+    if unknown := set(dtypes) - set(wanted):
+        found = f"no type {', '.join(sorted(unknown))}"
+        raise InputError(found, where="benchmarks.training", fix=f"name some of {', '.join(get_args(Dtype))}")
     text = apply_profile(Path("params.yaml"), profile) if profile else Path("params.yaml").read_text(encoding="utf-8")
     params = parse_params(Path("params.yaml"), YAML(typ="safe").load(text))
-    wanted: list[Dtype] = [params.model.model_copy(update={"dtype": name}).dtype for name in dtypes]  # type: ignore[misc]
     seconds = {name: measure(trainer, shape, name, params, tasks) for name in wanted}
-    if len(wanted) > 1:
-        again = measure(trainer, shape, wanted[0], params, tasks)
-        for name in wanted[1:]:
-            faster = [seconds[wanted[0]] / seconds[name], again / seconds[name]]
-            print(f"{name} is {min(faster):.2f} to {max(faster):.2f} times as fast as {wanted[0]}")
+    first, *others = wanted
+    if others:
+        again = measure(trainer, shape, first, params, tasks)
+        for name in others:
+            faster = [seconds[first] / seconds[name], again / seconds[name]]
+            print(f"{name} is {min(faster):.2f} to {max(faster):.2f} times as fast as {first}")
 
 
 if __name__ == "__main__":
     be_quiet()
     keep_freed_memory()
-    try:
-        typer.run(main)
-    except StepToolError as error:
-        print(f"steptool: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run(main)

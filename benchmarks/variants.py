@@ -10,7 +10,6 @@ settings should be seen here: the test tasks are looked at once, by the pipeline
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +18,8 @@ import typer
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from steptool.errors import InputError, StepToolError
+from benchmarks import run
+from steptool.errors import InputError
 from steptool.params import Params, load_params, parse_params
 from steptool.quiet import be_quiet
 
@@ -102,8 +102,4 @@ def main(
 
 if __name__ == "__main__":
     be_quiet()
-    try:
-        typer.run(main)
-    except StepToolError as error:
-        print(f"steptool: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run(main)

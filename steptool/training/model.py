@@ -75,13 +75,12 @@ class ValueHead(nn.Module):
 class PolicyWithValue(nn.Module):
     """See the module. Stays in eval mode: dropout would make the ratio of equal policies differ from 1."""
 
-    def __init__(self, model: PeftModel, value_head: ValueHead, first_layer: int, base: Path, dtype: Dtype) -> None:
+    def __init__(self, model: PeftModel, value_head: ValueHead, first_layer: int, base: Path) -> None:
         super().__init__()
         self.peft = model
         self.value_head = value_head
         self.first_layer = first_layer
         self.base = base
-        self.dtype: Dtype = dtype
         self.eval()
 
     @classmethod
@@ -96,16 +95,14 @@ class PolicyWithValue(nn.Module):
         model = AutoModelForCausalLM.from_pretrained(
             resolved.base, dtype=getattr(torch, dtype), attn_implementation=SPAN_ATTENTION, local_files_only=True
         )
-        policy = cls.wrap(model, params, base=resolved.base, dtype=dtype, seed=seed)
+        policy = cls.wrap(model, params, base=resolved.base, seed=seed)
         if resolved.adapter is not None:
             load_tensors(policy.peft, policy.value_head, resolved.adapter)
         return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
     @classmethod
-    def wrap(
-        cls, model: PreTrainedModel, params: TrainParams, *, base: Path, dtype: Dtype = "float32", seed: int = 0
-    ) -> PolicyWithValue:
-        """Put a fresh adapter and value head on a model in memory."""
+    def wrap(cls, model: PreTrainedModel, params: TrainParams, *, base: Path, seed: int = 0) -> PolicyWithValue:
+        """Put a fresh adapter and value head on a model in memory; it computes in the type that its weights have."""
         decoder = model.get_decoder()
         config: Any = model.config
         layers, first = len(decoder.layers), params.lora_first_layer
@@ -133,11 +130,15 @@ class PolicyWithValue(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             peft = get_peft_model(model, lora)
-        return cls(peft, ValueHead(config.hidden_size), first, base, dtype)
+        return cls(peft, ValueHead(config.hidden_size), first, base)
 
     @property
     def device(self) -> torch.device:
         return self.value_head.linear.weight.device
+
+    @property
+    def _model(self) -> Any:
+        return self.peft.get_base_model()
 
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """The adapter's weights by name."""
@@ -154,7 +155,7 @@ class PolicyWithValue(nn.Module):
     def lower(self, row: Row) -> Tensor:
         """[1, L, hidden] entering the first layer that trains."""
         ids = row.input_ids.to(self.device)[None]
-        with self._only(slice(0, self.first_layer), normalise=False) as decoder, autocast(self.device, self.dtype):
+        with self._only(slice(0, self.first_layer), normalise=False) as decoder, autocast(self._model):
             return self._run(decoder, row, input_ids=ids)
 
     def upper(
@@ -167,7 +168,7 @@ class PolicyWithValue(nn.Module):
         The logits are divided by the temperature that each token was sampled at, so the policy is the
         distribution that was sampled from.
         """
-        with autocast(self.device, self.dtype):
+        with autocast(self._model):
             adapter = self.peft.disable_adapter() if reference else nullcontext()
             with adapter, self._only(slice(self.first_layer, None), normalise=True) as decoder:
                 hidden = self._run(decoder, row, inputs_embeds=lower.to(self.device))[0]
@@ -196,7 +197,7 @@ class PolicyWithValue(nn.Module):
     @contextmanager
     def _only(self, part: slice, *, normalise: bool) -> Iterator[nn.Module]:
         """The decoder reduced to some of its layers, its final norm switched on or off."""
-        decoder: Any = self.peft.get_base_model().get_decoder()
+        decoder: Any = self._model.get_decoder()
         layers, norm = decoder.layers, decoder.norm
         decoder.layers = layers[part]
         decoder.norm = norm if normalise else nn.Identity()
@@ -246,7 +247,7 @@ class PolicyWithValue(nn.Module):
         return picked, entropy, (scores.exp() * (scores - theirs)).sum(-1)
 
     def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        head: Any = self.peft.get_base_model().get_output_embeddings()
+        head: Any = self._model.get_output_embeddings()
         return F.log_softmax(head(hidden).float().div_(temperature[:, None]), dim=-1)
 
 

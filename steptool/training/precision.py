@@ -1,19 +1,20 @@
 """In which type a model computes: bfloat16 where the hardware is fast at it, float32 elsewhere.
 
 Weights that train stay in float32 and are rounded for each product (autocast): an update is often smaller than
-what bfloat16 can tell apart. Whether a processor is fast at bfloat16 is timed, not read from its flags: of two
-with `avx512_bf16`, one multiplied 2.2 times faster than in float32 (Zen 4), the other took twice as long.
+what bfloat16 can tell apart. Whether a processor is fast at bfloat16 is timed: of two without AMX, one
+multiplied 2.2 times faster than in float32 (Zen 4, which has `avx512_bf16`), the other took twice as long.
 """
 
 from __future__ import annotations
 
 import time
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from steptool.params import ModelParams
 
@@ -36,13 +37,15 @@ def compute_dtype(wanted: ModelParams) -> Dtype:
 
 @cache
 def bfloat16_speedup() -> float:
-    """How many times faster this processor's linear layers are in bfloat16; a tenth of a second."""
+    """How many times faster this processor's linear layers are in bfloat16; takes some tenths of a second."""
     return _fastest(torch.float32) / _fastest(torch.bfloat16)
 
 
-def autocast(device: torch.device, dtype: Dtype) -> torch.autocast:
-    """Matrix products in `dtype`; nothing changes for float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+def autocast(model: PreTrainedModel) -> torch.autocast:
+    """Matrix products in the type of the model's embeddings, which never train; nothing changes for float32."""
+    kept: Any = model.get_input_embeddings()
+    enabled = kept.weight.dtype == torch.bfloat16
+    return torch.autocast(kept.weight.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 @torch.no_grad()

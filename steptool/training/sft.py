@@ -76,7 +76,6 @@ def train_sft(
     with progress("sft", steps_per_epoch * params.epochs, "updates") as advance:
         follower = _Follower(on_metrics, advance)
         trainer = ActionLossTrainer(
-            dtype=dtype,
             model=model,
             args=config,
             train_dataset=Dataset.from_list(rows),
@@ -96,10 +95,6 @@ class ActionLossTrainer(SFTTrainer):
     of the time of a small model with a large vocabulary.
     """
 
-    def __init__(self, *, dtype: Dtype, **options: Any) -> None:
-        super().__init__(**options)
-        self._dtype: Dtype = dtype
-
     def compute_loss(
         self,
         model: Any,
@@ -110,7 +105,7 @@ class ActionLossTrainer(SFTTrainer):
         labels = inputs["labels"][:, 1:]
         own = labels != IGNORED
         others = {name: value for name, value in inputs.items() if name != "labels"}
-        with autocast(labels.device, self._dtype):
+        with autocast(model):
             hidden = model.get_decoder()(**others, use_cache=False).last_hidden_state[:, :-1][own]
             logits = model.get_output_embeddings()(hidden).float()
         self._metrics["train"]["mean_token_accuracy"].append((logits.argmax(-1) == labels[own]).float().mean().item())

@@ -72,7 +72,7 @@ def test_updates_too_small_for_bfloat16_add_up(tmp_path: Path) -> None:
 def rounded(train_params: TrainParams, make_scored: MakeScored) -> tuple[PolicyWithValue, Row]:
     """A policy that computes in bfloat16, and a row with one trajectory."""
     model = tiny_llama().to(torch.bfloat16)
-    policy = PolicyWithValue.wrap(model, train_params, base=Path("models/sft"), dtype="bfloat16")
+    policy = PolicyWithValue.wrap(model, train_params, base=Path("models/sft"))
     item = episode(make_scored([((1, 2, 3), (4, 5)), ((6,), (7, 8))], solved=1), [0.0, 1.0])
     assert item is not None
     return policy, pack([item], 64).rows[0]
