@@ -5,6 +5,7 @@ Heavy imports happen inside the verbs: `steptool --help` answers at once.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -30,6 +31,7 @@ def _stage(name: str, *arguments: str) -> None:
     with nothing_is_garbage():
         module = importlib.import_module(f"steptool.stages.{name}")
     module.main(*arguments)
+    gc.freeze()  # what is left is the system's to free; Python would look through it for up to 3 s as it ends
 
 
 @app.command()
