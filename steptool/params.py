@@ -73,7 +73,7 @@ class SftParams(Section):
 
 
 class SampleParams(Section):
-    tasks: Positive = 36
+    tasks: Positive = 60
     attempts: Positive = 6
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -128,8 +128,8 @@ class TrainParams(Section):
     kl_clamp: Annotated[float, Field(gt=0)] = 5.0
     """Bound on the log-ratio to the reference in the reward, in nats."""
     importance_cap: Annotated[float, Field(gt=0)] = 2.0
-    epochs: Positive = 2
-    minibatches: Positive = 8
+    epochs: Positive = 1
+    minibatches: Positive = 16
     """Optimiser steps an epoch."""
     learning_rate: Rate = 1e-3
     """At first; it falls linearly over the optimiser steps of a round."""
