@@ -133,6 +133,8 @@ class TrainParams(Section):
     """Optimiser steps an epoch."""
     learning_rate: Rate = 1e-3
     """At first; it falls linearly over the optimiser steps of a round."""
+    round_decay: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Learning rate of a round over that of the round before. Later rounds find less to gain, and as much to break."""
     value_learning_rate: Rate = 1e-3
     value_warmup: Annotated[int, Field(ge=0)] = 20
     value_coef: Annotated[float, Field(ge=0)] = 0.5
