@@ -182,7 +182,7 @@ def main(
         raise InputError(f"no trainer {trainer!r}", where="benchmarks.training", fix=fix)
     if shape not in SHAPES:
         raise InputError(f"no shape {shape!r}", where="benchmarks.training", fix=f"name one of {', '.join(SHAPES)}")
-    wanted = [name for name in get_args(Dtype) if name in dtypes]
+    wanted = sorted((name for name in get_args(Dtype) if name in dtypes), key=dtypes.index)
     if unknown := set(dtypes) - set(wanted):
         found = f"no type {', '.join(sorted(unknown))}"
         raise InputError(found, where="benchmarks.training", fix=f"name some of {', '.join(get_args(Dtype))}")
