@@ -7,7 +7,6 @@ paper      r_t = α (s_t + c_t) − cost          r_T = solved − cost − budg
 
 potential  r_t = γ Φ(t+1) − Φ(t) − cost        r_T = solved + γ Φ(n) − Φ(T) − cost − budget
            Φ(t) = α Σ_{i<t} (s_i + u_i(t))     u_i(t) = max of s_j over the steps j, i < j < t, that use i
-           over the steps i < t that are not an earlier successful call over again
 
            with Φ = 0 once the trajectory terminated. Shaping of this form cannot change which policy is
            optimal (Ng, Harada & Russell 1999): its discounted sum is −Φ(0) = 0, whatever was done. So for the
@@ -18,16 +17,13 @@ from its reply. The judged contribution c_i must not stand there. It is hindsigh
 contributed depends on later actions, so −Φ(t), which the return from t holds, would depend on the action
 at t, and answering would cost α for each result used. (Two lookups, α = 0.25: giving up would beat every
 answer that is right less than half the time.) Ng's theorem needs a function of the state, and this is one.
-
-A call that succeeded once and is made again is worth nothing: paid each time, repeating what worked was
-the dearest habit that a policy could learn (seed 19: 57 of 300 test attempts ran out of calls that way).
 """
 
 from __future__ import annotations
 
 from steptool.params import RewardParams
 from steptool.rewards.usage import argument_links, fresh_values
-from steptool.types import ScoredTrajectory, StopReason, ToolCall
+from steptool.types import ScoredTrajectory, StopReason
 
 _OUT_OF_BUDGET = (StopReason.call_budget, StopReason.token_budget)
 
@@ -55,7 +51,7 @@ def potentials(scored: ScoredTrajectory, alpha: float) -> list[float]:
     of the state behind it is bootstrapped, and its last step carries no success that could be added.
     """
     trajectory = scored.trajectory
-    success = _first_successes(scored)
+    success = [judgement.success or 0.0 for judgement in scored.judgements]
     links = argument_links(trajectory, fresh_values(trajectory))
     known = [0.0] * len(success)
     phi = [0.0]
@@ -66,18 +62,6 @@ def potentials(scored: ScoredTrajectory, alpha: float) -> list[float]:
     if success:
         phi.append(0.0 if trajectory.stop_reason.terminated else phi[-1])
     return phi
-
-
-def _first_successes(scored: ScoredTrajectory) -> list[float]:
-    """Success of every step, 0 where the same call has succeeded before."""
-    done: list[ToolCall] = []
-    success = []
-    for step, judgement in zip(scored.trajectory.steps, scored.judgements, strict=True):
-        score = 0.0 if step.call in done else judgement.success or 0.0
-        success.append(score)
-        if step.call is not None and score:
-            done.append(step.call)
-    return success
 
 
 def expected_return(scored: ScoredTrajectory, params: RewardParams, gamma: float) -> float:

@@ -60,20 +60,6 @@ def test_a_failed_call_earns_no_potential(trajectory: Make) -> None:
     assert potentials(scored, alpha=1.0) == [0.0, 1.0, 1.0, 0.0]
 
 
-def test_a_call_made_again_earns_its_success_once(trajectory: Make) -> None:
-    """find, get, get and find over again, another find: 1, 1, 0, 0, 1, and 1 for the id that get uses."""
-    other = ("find", {"name": "Emma"}, {"id": "bk418"})
-    calls = (FIND, GET, GET, FIND, other)
-    scored = judged(trajectory(*calls, answer="12.5"), *[(1, 0)] * len(calls))
-    assert potentials(scored, alpha=1.0) == [0.0, 1.0, 3.0, 3.0, 3.0, 4.0, 0.0]
-
-
-def test_a_call_that_failed_and_is_tried_again_earns_its_success(trajectory: Make) -> None:
-    busy = ("find", {"name": "Dune"}, "!unavailable")
-    scored = judged(trajectory(busy, FIND, answer="x"), (0, 0), (1, 0))
-    assert potentials(scored, alpha=1.0) == [0.0, 0.0, 1.0, 0.0]
-
-
 def test_answering_is_never_punished_for_having_used_results(trajectory: Make, task: Make) -> None:
     """The same two lookups, then an answer or giving up.
 
