@@ -15,18 +15,15 @@ import math
 import os
 import warnings
 from collections.abc import Coroutine, Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from steptool.allocator import nothing_is_garbage
 from steptool.errors import ModelError
 from steptool.rollouts.pump import Pump, Request
 from steptool.rollouts.rollout import Generation
+from steptool.rollouts.sessions import Sessions
 from steptool.types import content_hash
-
-if TYPE_CHECKING:
-    from vllm import SamplingParams
 
 Result = TypeVar("Result")
 
@@ -122,33 +119,8 @@ class Engine:
         self._pump.close()
 
 
-@dataclass
-class _Session:
-    """A request of vLLM's that pauses where a turn ends, and keeps what it computed for the next.
-
-    Its last token was sampled and never computed, so the next turn begins with it.
-    """
-
-    first: str
-    """The pump's id of its first turn, by which vLLM reports all of them."""
-    vllm_id: str
-    turn: str
-    """The pump's id of the turn that is running, or was the last."""
-    stream: tuple[int, ...]
-    """All tokens so far: prompts, and what was sampled after them."""
-    sampled: int = 0
-    """Tokens sampled before the turn that is running: vLLM reports all that a request ever sampled."""
-
-
 class _Vllm:
-    """vLLM's engine as a pump's backend.
-
-    Greedy turns of one conversation are one request to vLLM on a CPU: the next turn computes what is new,
-    where a new request would compute the last partial block of the cache again and everything sampled in
-    it (a sixth of an evaluation's time). A paused request holds its share of the cache, so there are never
-    more than fit it at full length; further conversations make a request a turn. So do those that draw at
-    random: a request has one random generator, and which of them got a session would change what they draw.
-    """
+    """vLLM's engine as a pump's backend."""
 
     def __init__(self, model_dir: Path, options: dict[str, Any]) -> None:
         import torch
@@ -186,13 +158,11 @@ class _Vllm:
             **on_cpu,
         )
         self._llm = LLMEngine.from_engine_args(arguments)
-        self._max_model_len: int = options["max_model_len"]
-        self._most_sessions = 0
-        if current_platform.is_cpu():
+        room = 0
+        if current_platform.is_cpu():  # where it was measured
             blocks = self._llm.vllm_config.cache_config.num_gpu_blocks - 1  # one is vLLM's own
-            fit = blocks // math.ceil(self._max_model_len / CPU_BLOCK_TOKENS)
-            self._most_sessions = min(fit, options["max_num_seqs"])
-        self._sessions: dict[Hashable, _Session] = {}
+            room = min(options["max_num_seqs"], blocks // math.ceil(options["max_model_len"] / CPU_BLOCK_TOKENS))
+        self._sessions = Sessions(self._llm, room, options["max_model_len"])
 
     def add(self, id: str, request: Request) -> None:
         from vllm import SamplingParams
@@ -209,72 +179,28 @@ class _Vllm:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        if self._has_session(request):
-            self._take_turn(id, request, params)
-        else:
+        if not self._sessions.take_turn(id, request, params):
             self._llm.add_request(id, tokens_input(list(request.prompt_ids)), params)
-
-    def _has_session(self, request: Request) -> bool:
-        """Whether a turn goes on, or begins, a session. One that says something else than before ends it."""
-        if request.conversation is None or request.temperature > 0 or len(request.prompt_ids) >= self._max_model_len:
-            return False
-        session = self._sessions.get(request.conversation)
-        if session is None:
-            return len(self._sessions) < self._most_sessions
-        known = len(session.stream)
-        if tuple(request.prompt_ids[:known]) == session.stream:
-            return True
-        self.end(request.conversation)
-        return False
-
-    def _take_turn(self, id: str, request: Request, params: SamplingParams) -> None:
-        """What `LLMEngine.add_request` does, for a request that will be resumed."""
-        import msgspec
-        from vllm.inputs.engine import tokens_input
-
-        llm, prompt = self._llm, tuple(request.prompt_ids)
-        session = self._sessions.get(request.conversation)
-        new = prompt if session is None else prompt[len(session.stream) - 1 :]
-        turn = llm.input_processor.process_inputs(
-            id, tokens_input(list(new)), params, supported_tasks=llm.get_supported_tasks(), resumable=True
-        )
-        if session is None:
-            llm.input_processor.assign_request_id(turn)
-            self._sessions[request.conversation] = _Session(id, turn.request_id, id, prompt)
-        else:
-            turn.external_req_id, turn.request_id = session.first, session.vllm_id
-            session.turn, session.stream = id, prompt
-        # In one process both halves would lengthen the same list.
-        llm.output_processor.add_request(msgspec.structs.replace(turn, prompt_token_ids=list(new)), None)
-        llm.engine_core.add_request(turn)
 
     def step(self) -> list[tuple[str, Generation]]:
         """All that vLLM reports has ended: it is asked for final outputs alone, and a turn has one each."""
-        outputs = self._llm.step()
-        sessions = {session.first: session for session in self._sessions.values()}
-        return [self._ended(output, sessions.get(output.request_id)) for output in outputs]
+        return [self._ended(output.request_id, output.outputs[0]) for output in self._llm.step()]
 
-    def _ended(self, output: Any, session: _Session | None) -> tuple[str, Generation]:
-        if session is None:
-            return output.request_id, _read(output.outputs[0])
-        made = _read(output.outputs[0], after=session.sampled)
-        session.stream += made.ids
-        session.sampled += len(made.ids)
-        return session.turn, made
+    def _ended(self, id: str, completion: Any) -> tuple[str, Generation]:
+        ids = tuple(completion.token_ids)
+        logprobs = tuple(at[token].logprob for token, at in zip(ids, completion.logprobs, strict=True))
+        made = Generation(ids, logprobs, stopped=completion.finish_reason == "stop")
+        return self._sessions.turn_ended(id, made) or (id, made)
 
     def abort(self, ids: list[str]) -> None:
-        cut = [conversation for conversation, session in self._sessions.items() if session.turn in ids]
-        for conversation in cut:
-            self.end(conversation)
+        self._sessions.abort(ids)
         self._llm.abort_request(ids)
 
     def end(self, conversation: Hashable) -> None:
-        if session := self._sessions.pop(conversation, None):
-            self._llm.abort_request([session.vllm_id], internal=True)
+        self._sessions.end(conversation)
 
     def reload(self, model_dir: Path) -> None:
-        for conversation in list(self._sessions):
-            self.end(conversation)
+        self._sessions.end_all()
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(model_dir)})
         self._llm.apply_model(_repack_head)
         self._llm.reset_prefix_cache()  # keys and values of the old weights
@@ -296,13 +222,6 @@ def _repack_head(model: Any) -> None:
     head = getattr(model, "lm_head", None)
     if head is not None:
         head.quant_method.process_weights_after_loading(head)
-
-
-def _read(completion: Any, *, after: int = 0) -> Generation:
-    """What was sampled `after` the first so many tokens."""
-    ids = tuple(completion.token_ids[after:])
-    logprobs = tuple(at[token].logprob for token, at in zip(ids, completion.logprobs[after:], strict=True))
-    return Generation(ids, logprobs, stopped=completion.finish_reason == "stop")
 
 
 def check_model_dir(folder: Path) -> None:
