@@ -124,7 +124,7 @@ class TrainParams(Section):
     kl_to: Literal["start", "reference"] = "start"
     """The policy that the round starts from, as PPO's penalty form has it (arXiv 1707.06347, 4), or the one before
     all rounds. In the loss, the divergence from it is exact, over the whole vocabulary."""
-    kl_coef: Annotated[float, Field(ge=0)] = 2.0
+    kl_coef: Annotated[float, Field(ge=0)] = 1.0
     kl_clamp: Annotated[float, Field(gt=0)] = 5.0
     """Bound on the log-ratio to the reference in the reward, in nats."""
     importance_cap: Annotated[float, Field(gt=0)] = 2.0

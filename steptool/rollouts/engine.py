@@ -27,9 +27,9 @@ from steptool.types import content_hash
 
 Result = TypeVar("Result")
 
-CPU_CACHE_BYTES = 3 << 30
+CPU_CACHE_BYTES = 2 << 30
 """Most memory for keys and values on a CPU, and never over a quarter of the machine's. SmolLM2-135M takes
-45 KiB a token in float32, half of it in bfloat16: enough for 128 conversations of 1024 tokens."""
+45 KiB a token in float32, half of it in bfloat16: enough for 91 conversations of 1024 tokens."""
 CPU_BLOCK_TOKENS = 32
 """Tokens of one cache block: the fewest that vLLM's CPU attention has; its own choice is 128."""
 MAX_BATCH_TOKENS = 4096
