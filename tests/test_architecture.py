@@ -26,7 +26,7 @@ OWNERS = {
     "peft": ("steptool/training/",),
     "trl": ("steptool/training/",),
     "accelerate": ("steptool/training/",),
-    "vllm": ("steptool/rollouts/engine.py", "steptool/rollouts/cpu_kernels.py", "steptool/rollouts/sessions.py"),
+    "vllm": ("steptool/rollouts/engine.py", "steptool/rollouts/cpu_kernels.py"),
     "great_expectations": ("steptool/validation/",),
     "mlflow": ("steptool/registry/",),
     "prefect": ("flows/",),

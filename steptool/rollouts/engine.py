@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import warnings
-from collections.abc import Coroutine, Hashable, Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,14 +21,13 @@ from steptool.allocator import nothing_is_garbage
 from steptool.errors import ModelError
 from steptool.rollouts.pump import Pump, Request
 from steptool.rollouts.rollout import Generation
-from steptool.rollouts.sessions import Sessions
 from steptool.types import content_hash
 
 Result = TypeVar("Result")
 
 CPU_CACHE_BYTES = 2 << 30
 """Most memory for keys and values on a CPU, and never over a quarter of the machine's. SmolLM2-135M takes
-45 KiB a token in float32, half of it in bfloat16: enough for 91 conversations of 1024 tokens."""
+45 KiB a token in float32, half of it in bfloat16."""
 CPU_BLOCK_TOKENS = 32
 """Tokens of one cache block: the fewest that vLLM's CPU attention has; its own choice is 128."""
 MAX_BATCH_TOKENS = 4096
@@ -90,7 +88,6 @@ class Engine:
         top_p: float,
         seed: int,
         stop_ids: Sequence[int],
-        conversation: Hashable | None = None,
     ) -> Generation:
         """Log-probabilities are those of the distribution sampled from, after temperature and top-p.
 
@@ -98,13 +95,7 @@ class Engine:
         to this caller alone for a prompt that does not fit, to all that are running where a step fails.
         """
         own_seed = int(content_hash([self._seed, seed], 8), 16)
-        return await self._pump.generate(
-            Request(prompt_ids, max_tokens, temperature, top_p, own_seed, stop_ids, conversation)
-        )
-
-    def end(self, conversation: Hashable) -> None:
-        """Free what is kept for a conversation, if anything is."""
-        self._pump.end(conversation)
+        return await self._pump.generate(Request(prompt_ids, max_tokens, temperature, top_p, own_seed, stop_ids))
 
     def reload(self, model_dir: Path) -> None:
         """Swap in the weights of another model of the same architecture, once nothing is generating."""
@@ -158,11 +149,6 @@ class _Vllm:
             **on_cpu,
         )
         self._llm = LLMEngine.from_engine_args(arguments)
-        room = 0
-        if current_platform.is_cpu():  # where it was measured
-            blocks = self._llm.vllm_config.cache_config.num_gpu_blocks - 1  # one is vLLM's own
-            room = min(options["max_num_seqs"], blocks // math.ceil(options["max_model_len"] / CPU_BLOCK_TOKENS))
-        self._sessions = Sessions(self._llm, room, options["max_model_len"])
 
     def add(self, id: str, request: Request) -> None:
         from vllm import SamplingParams
@@ -179,28 +165,15 @@ class _Vllm:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        if not self._sessions.take_turn(id, request, params):
-            self._llm.add_request(id, tokens_input(list(request.prompt_ids)), params)
+        self._llm.add_request(id, tokens_input(list(request.prompt_ids)), params)
 
     def step(self) -> list[tuple[str, Generation]]:
-        """All that vLLM reports has ended: it is asked for final outputs alone, and a turn has one each."""
-        return [self._ended(output.request_id, output.outputs[0]) for output in self._llm.step()]
-
-    def _ended(self, id: str, completion: Any) -> tuple[str, Generation]:
-        ids = tuple(completion.token_ids)
-        logprobs = tuple(at[token].logprob for token, at in zip(ids, completion.logprobs, strict=True))
-        made = Generation(ids, logprobs, stopped=completion.finish_reason == "stop")
-        return self._sessions.turn_ended(id, made) or (id, made)
+        return [(output.request_id, _read(output.outputs[0])) for output in self._llm.step() if output.finished]
 
     def abort(self, ids: list[str]) -> None:
-        self._sessions.abort(ids)
         self._llm.abort_request(ids)
 
-    def end(self, conversation: Hashable) -> None:
-        self._sessions.end(conversation)
-
     def reload(self, model_dir: Path) -> None:
-        self._sessions.end_all()
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(model_dir)})
         self._llm.apply_model(_repack_head)
         self._llm.reset_prefix_cache()  # keys and values of the old weights
@@ -222,6 +195,12 @@ def _repack_head(model: Any) -> None:
     head = getattr(model, "lm_head", None)
     if head is not None:
         head.quant_method.process_weights_after_loading(head)
+
+
+def _read(completion: Any) -> Generation:
+    ids = tuple(completion.token_ids)
+    logprobs = tuple(at[token].logprob for token, at in zip(ids, completion.logprobs, strict=True))
+    return Generation(ids, logprobs, stopped=completion.finish_reason == "stop")
 
 
 def check_model_dir(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,12 @@ class ScriptedGenerator:
     """Gives the actions of a script in turn, whoever asks; each is token ids, a Generation or an exception to raise.
 
     An action longer than `max_tokens` is cut there, as an engine does. Asked for more than the script holds,
-    it raises IndexError. `prompts` and `asked` keep what it was asked for, `ended` the
-    conversations that were.
+    it raises IndexError. `prompts` and `asked` keep what it was asked for.
     """
 
     script: Iterable[Sequence[int] | Generation | Exception]
     prompts: list[tuple[int, ...]] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
-    ended: list[Hashable] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._script = list(self.script)
@@ -42,9 +40,6 @@ class ScriptedGenerator:
             raise action
         return action if isinstance(action, Generation) else spoken(action, **options)
 
-    def end(self, conversation: Hashable) -> None:
-        self.ended.append(conversation)
-
 
 @dataclass
 class AnsweringGenerator:
@@ -55,9 +50,6 @@ class AnsweringGenerator:
     async def generate(self, prompt_ids: Sequence[int], **options: Any) -> Generation:
         await asyncio.sleep(0)
         return spoken(self.act(tuple(prompt_ids)), **options)
-
-    def end(self, conversation: Hashable) -> None:
-        """Nothing is kept for it."""
 
 
 def spoken(ids: Sequence[int], *, max_tokens: int, stop_ids: Sequence[int], **_: Any) -> Generation:

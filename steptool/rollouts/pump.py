@@ -20,7 +20,7 @@ import contextlib
 import itertools
 import logging
 import queue
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -45,8 +45,6 @@ class Request:
     top_p: float
     seed: int
     stop_ids: Sequence[int]
-    conversation: Hashable | None = None
-    """Names the stream of tokens that this prompt continues; `end` says that nothing more will."""
 
 
 class Backend(Protocol):
@@ -61,10 +59,6 @@ class Backend(Protocol):
         ...
 
     def abort(self, ids: list[str]) -> None: ...
-
-    def end(self, conversation: Hashable) -> None:
-        """Free what is kept for a conversation, if anything is."""
-        ...
 
     def close(self) -> None: ...
 
@@ -85,11 +79,6 @@ class _Cancel:
 
 
 @dataclass(frozen=True)
-class _End:
-    conversation: Hashable
-
-
-@dataclass(frozen=True)
 class _Work(Generic[B]):
     """Something to do with the backend once nothing is running."""
 
@@ -101,7 +90,7 @@ class Pump(Generic[B]):
     """Builds the backend on its own thread and drives it until `close`. Raises what `build` raises."""
 
     def __init__(self, build: Callable[[], B]) -> None:
-        self._inbox: queue.SimpleQueue[_Submission | _Cancel | _End | _Work[B] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Submission | _Cancel | _Work[B] | None] = queue.SimpleQueue()
         self._running: dict[str, _Submission] = {}
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -134,10 +123,6 @@ class Pump(Generic[B]):
         except asyncio.CancelledError:
             self._inbox.put(_Cancel(submission.id))
             raise
-
-    def end(self, conversation: Hashable) -> None:
-        """Free what is kept for a conversation, once the backend has a moment; a closed one keeps nothing."""
-        self._inbox.put(_End(conversation))
 
     def between(self, act: Callable[[B], None]) -> None:
         """Run `act` on the worker thread after what is running has ended; raises what it raises."""
@@ -198,8 +183,6 @@ class Pump(Generic[B]):
             elif isinstance(item, _Cancel):
                 if self._running.pop(item.id, None):
                     backend.abort([item.id])
-            elif isinstance(item, _End):
-                backend.end(item.conversation)
             else:
                 while self._running:
                     self._step(backend)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,16 +52,9 @@ class Generator(Protocol):
         top_p: float,
         seed: int,
         stop_ids: Sequence[int],
-        conversation: Hashable,
     ) -> Generation:
-        """Sample until a stop token or `max_tokens` tokens. Any exception ends this one rollout.
-
-        Prompts of one `conversation` continue each other: an engine may keep what it computed for the last
-        one until `end`.
-        """
+        """Sample until a stop token or `max_tokens` tokens. Any exception ends this one rollout."""
         ...
-
-    def end(self, conversation: Hashable) -> None: ...
 
 
 Job = Callable[[], Awaitable[Trajectory]]
@@ -91,46 +83,44 @@ async def rollout(
     context = chat.prompt_ids(task)
     answer: str | None = None
     error: str | None = None
-    with _conversation(generator) as conversation:
-        while True:
-            room = sampling.max_tokens - len(stream) - len(context)
-            if room < 1:
-                reason = StopReason.token_budget
-                break
-            stream += context
-            try:
-                generation = await generator.generate(
-                    tuple(stream),
-                    max_tokens=min(room, sampling.max_step_tokens),
-                    temperature=sampling.temperature,
-                    top_p=sampling.top_p,
-                    seed=_step_seed(task, seed, attempt, len(steps)),
-                    stop_ids=chat.stop_ids,
-                    conversation=conversation,
-                )
-                _check(generation)
-            except Exception as fault:  # noqa: BLE001 - whatever the engine raises ends this trajectory alone
-                reason, error = StopReason.engine_error, _describe(fault)
-                del stream[len(stream) - len(context) :]
-                break
-            stream += generation.ids
-            step = _read(chat, context, generation)
-            if step.call is not None and step.is_finish:
-                steps.append(step)
-                answer = finish_answer(step.call.arguments)
-                reason = StopReason.gave_up if answer is None else StopReason.finished
-                break
-            try:
-                observation = await _observe(step, session, tool_timeout_s)
-            except Exception as fault:  # noqa: BLE001 - a tool's failure is an observation; this is the world's
-                steps.append(step)
-                reason, error = StopReason.world_error, _describe(fault)
-                break
-            steps.append(step.model_copy(update={"observation": observation}))
-            if len(steps) == sampling.max_calls:
-                reason = StopReason.call_budget
-                break
-            context = chat.observation_ids(observation.text, previous_ended=chat.ended(generation.ids))
+    while True:
+        room = sampling.max_tokens - len(stream) - len(context)
+        if room < 1:
+            reason = StopReason.token_budget
+            break
+        stream += context
+        try:
+            generation = await generator.generate(
+                tuple(stream),
+                max_tokens=min(room, sampling.max_step_tokens),
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                seed=_step_seed(task, seed, attempt, len(steps)),
+                stop_ids=chat.stop_ids,
+            )
+            _check(generation)
+        except Exception as fault:  # noqa: BLE001 - whatever the engine raises ends this trajectory alone
+            reason, error = StopReason.engine_error, _describe(fault)
+            del stream[len(stream) - len(context) :]
+            break
+        stream += generation.ids
+        step = _read(chat, context, generation)
+        if step.call is not None and step.is_finish:
+            steps.append(step)
+            answer = finish_answer(step.call.arguments)
+            reason = StopReason.gave_up if answer is None else StopReason.finished
+            break
+        try:
+            observation = await _observe(step, session, tool_timeout_s)
+        except Exception as fault:  # noqa: BLE001 - a tool's failure is an observation; this is the world's
+            steps.append(step)
+            reason, error = StopReason.world_error, _describe(fault)
+            break
+        steps.append(step.model_copy(update={"observation": observation}))
+        if len(steps) == sampling.max_calls:
+            reason = StopReason.call_budget
+            break
+        context = chat.observation_ids(observation.text, previous_ended=chat.ended(generation.ids))
 
     trajectory = Trajectory.create(
         task_id=task.id,
@@ -177,15 +167,6 @@ def finish_answer(arguments: dict[str, Any]) -> str | None:
     """The answer of a `Finish` call as text; None where it gave up. What is not a string becomes JSON: 12, ["a"]."""
     answer = arguments.get("answer")
     return answer if answer is None or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-
-
-@contextmanager
-def _conversation(generator: Generator) -> Iterator[object]:
-    conversation = object()
-    try:
-        yield conversation
-    finally:
-        generator.end(conversation)
 
 
 def _read(chat: ChatFormat, context: tuple[int, ...], generation: Generation) -> Step:

@@ -47,35 +47,6 @@ async def sample_all(engine: Engine, prompts: list[tuple[int, ...]], **changed: 
     return await asyncio.gather(*(sample(engine, prompt, **changed) for prompt in prompts))
 
 
-async def gather(*coroutines: Any) -> list[Any]:
-    return list(await asyncio.gather(*coroutines))
-
-
-def counting(engine: Engine) -> list[int]:
-    """Tokens that vLLM computes from now on, a number a step."""
-    computed: list[int] = []
-
-    def watch(vllm: Any) -> None:
-        scheduler = vllm._llm.engine_core.engine_core.scheduler
-        schedule = scheduler.schedule
-
-        def counted(*arguments: Any) -> Any:
-            output = schedule(*arguments)
-            computed.append(output.total_num_scheduled_tokens)
-            return output
-
-        scheduler.schedule = counted
-
-    engine._pump.between(watch)
-    return computed
-
-
-def sessions(engine: Engine) -> int:
-    found: list[int] = []
-    engine._pump.between(lambda vllm: found.append(len(vllm._sessions)))
-    return found[0]
-
-
 @pytest.mark.parametrize(
     ("left_out", "found"),
     [
@@ -159,89 +130,6 @@ def test_more_requests_than_fit_a_batch_wait_their_turn(engine: Engine) -> None:
     made = engine.run(sample_all(engine, PROMPTS * 7))
     assert len(made) == 42
     assert all(math.isfinite(logprob) for one in made for logprob in one.logprobs)
-
-
-async def turns(engine: Engine, prompt: tuple[int, ...], conversation: object, count: int = 3) -> list[Generation]:
-    """Greedy turns of 12 tokens with 7 to read between them, each prompt all that came before."""
-    made, stream = [], prompt
-    for turn in range(count):
-        made.append(await sample(engine, stream, temperature=0.0, stop_ids=[], conversation=conversation))
-        stream += made[-1].ids + tuple(range(300 + turn, 307 + turn))
-        await asyncio.sleep(0)
-    if conversation is not None:
-        engine.end(conversation)
-    return made
-
-
-@pytest.mark.slow
-def test_a_conversation_says_what_its_turns_would_say_alone(engine: Engine) -> None:
-    """40 + 12, 7 + 12, 7 + 12 tokens: in one request, and in three."""
-    alone = [engine.run(turns(engine, prompt, None)) for prompt in PROMPTS]
-    together = engine.run(gather(*(turns(engine, prompt, object()) for prompt in PROMPTS)))
-    for one, other in zip(alone, together, strict=True):
-        assert [made.ids for made in one] == [made.ids for made in other]
-        for made, again in zip(one, other, strict=True):
-            assert made.logprobs == pytest.approx(again.logprobs, abs=1e-4)
-
-
-@pytest.mark.slow
-def test_a_turn_of_a_conversation_computes_what_is_new_and_no_more(engine: Engine) -> None:
-    """Tokens that vLLM schedules: 40 and 11 for the first turn; the 12th, 7 new and 11 for each of the others."""
-    computed = counting(engine)
-    engine.run(turns(engine, tuple(range(200, 240)), object()))
-    assert sum(computed) == 40 + 11 + 2 * (1 + 7 + 11)
-
-
-@pytest.mark.slow
-def test_a_later_turn_stops_where_it_should(engine: Engine) -> None:
-    async def main() -> tuple[Generation, Generation]:
-        said = (await turns(engine, PROMPTS[0], None, count=2))[1].ids
-        first = await sample(engine, PROMPTS[0], temperature=0.0, stop_ids=[], conversation="one")
-        stream = PROMPTS[0] + first.ids + tuple(range(300, 307))
-        second = await sample(engine, stream, temperature=0.0, stop_ids=[said[3]], conversation="one")
-        stream += (*second.ids, 5)
-        third = await sample(engine, stream, temperature=0.0, stop_ids=[], max_tokens=2, conversation="one")
-        engine.end("one")
-        assert second.ids == said[: said.index(said[3]) + 1]
-        return second, third
-
-    second, third = engine.run(main())
-    assert second.stopped
-    assert (len(third.ids), third.stopped) == (2, False)
-
-
-@pytest.mark.slow
-def test_more_conversations_than_the_engine_holds_all_get_on(engine: Engine) -> None:
-    """Eight sessions fit: 40 conversations at once end all the same, and leave none behind."""
-    prompts = [tuple(range(i, i + 40)) for i in range(40)]
-    made = engine.run(gather(*(turns(engine, prompt, object()) for prompt in prompts)))
-    assert all(len(turn.ids) == 12 for one in made for turn in one)
-    assert sessions(engine) == 0
-
-
-@pytest.mark.slow
-def test_a_conversation_that_is_cancelled_leaves_nothing_behind(engine: Engine) -> None:
-    async def main() -> None:
-        talk = asyncio.create_task(turns(engine, PROMPTS[0], "cut", count=5))
-        await sample(engine, PROMPTS[1], max_tokens=3)
-        talk.cancel()
-        await asyncio.gather(talk, return_exceptions=True)
-        engine.end("cut")
-        await sample(engine, PROMPTS[1], max_tokens=1)
-
-    engine.run(main())
-    assert sessions(engine) == 0
-
-
-@pytest.mark.slow
-def test_a_conversation_that_says_something_else_starts_over(engine: Engine) -> None:
-    async def main() -> list[Generation]:
-        first = await sample(engine, PROMPTS[0], temperature=0.0, conversation="two")
-        other = await sample(engine, PROMPTS[1], temperature=0.0, conversation="two")
-        engine.end("two")
-        return [first, other]
-
-    assert engine.run(main()) == [engine.run(sample(engine, prompt, temperature=0.0)) for prompt in PROMPTS[:2]]
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ step      1     2     3     4
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,7 +23,6 @@ class Countdown:
         self.running: dict[str, list[int]] = {}
         self.batches: list[int] = []
         self.aborted: list[str] = []
-        self.ended: list[Hashable] = []
         self.closed = False
         self.before_step: Callable[[], None] = lambda: None
 
@@ -45,10 +44,6 @@ class Countdown:
         self.aborted += ids
         for id in ids:
             self.running.pop(id, None)
-
-    def end(self, conversation: Hashable) -> None:
-        assert threading.current_thread() is self.thread
-        self.ended.append(conversation)
 
     def close(self) -> None:
         assert threading.current_thread() is self.thread
@@ -82,22 +77,6 @@ async def all_of(pump: Pump[Countdown], *requests: Request) -> list[Any]:
 def test_everyone_gets_their_own(pump: Pump[Countdown]) -> None:
     made = asyncio.run(all_of(pump, *(request(token, 1 + token % 5) for token in range(100))))
     assert [one.ids for one in made] == [(token,) for token in range(100)]
-
-
-def test_a_conversation_ends_on_the_thread_of_the_engine_and_after_its_last_turn(
-    pump: Pump[Countdown], backend: Countdown
-) -> None:
-    async def main() -> None:
-        await pump.generate(request(1, 2))
-        assert backend.ended == []
-        pump.end("first")
-        await pump.generate(request(2, 1))
-
-    asyncio.run(main())
-    assert backend.ended == ["first"]
-    pump.close()
-    pump.end("second")
-    assert backend.ended == ["first"]
 
 
 def test_a_request_joins_and_leaves_while_another_is_running(pump: Pump[Countdown], backend: Countdown) -> None:
