@@ -32,6 +32,14 @@ def keep_freed_memory() -> bool:
     return all(mallopt(option, value) == 1 for option, value in options.items())
 
 
+def return_freed_memory() -> bool:
+    """To be called between jobs: gives the free pages of the heap back. False where nothing was, or no glibc.
+
+    What one policy's evaluation freed is too fragmented for the next: after four 3.9 of 6.9 GiB lay free.
+    """
+    return platform.libc_ver()[0] == "glibc" and ctypes.CDLL(None).malloc_trim(0) == 1
+
+
 @contextmanager
 def nothing_is_garbage() -> Iterator[None]:
     """No collection in the block, and none ever of what it leaves behind."""

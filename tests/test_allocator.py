@@ -47,12 +47,31 @@ print(int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20)
 """
 
 
+HOLES = """
+import sys
+from steptool.allocator import keep_freed_memory, return_freed_memory
+assert keep_freed_memory()
+blocks = [bytearray(b"x") * (1 << 20) for _ in range(400)]
+blocks = blocks[::8]  # what stays keeps the heap from shrinking
+if sys.argv[1] == "returned":
+    assert return_freed_memory()
+print(int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20)
+"""
+
+
 def run(program: str, setting: str) -> int:
     done = subprocess.run([sys.executable, "-c", program, setting], capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the settings are glibc's")
+
+
+@needs_glibc
+def test_free_pages_between_blocks_in_use_are_given_back() -> None:
+    """400 MiB, of which every eighth stays."""
+    assert run(HOLES, "kept") > 400
+    assert run(HOLES, "returned") < 130
 
 
 @needs_glibc

@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from steptool.allocator import nothing_is_garbage
+from steptool.allocator import nothing_is_garbage, return_freed_memory
 from steptool.errors import ModelError
 from steptool.rollouts.pump import Pump, Request
 from steptool.rollouts.rollout import Generation
@@ -177,6 +177,7 @@ class _Vllm:
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(model_dir)})
         self._llm.apply_model(_repack_head)
         self._llm.reset_prefix_cache()  # keys and values of the old weights
+        return_freed_memory()
 
     def close(self) -> None:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
