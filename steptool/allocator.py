@@ -17,19 +17,24 @@ import gc
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8  # of malloc.h
 _LARGE = (1 << 31) - 1
 _MIB = 1 << 20
 
 
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is the one whose settings these are. Asking reads the interpreter's file."""
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+
+
 def keep_freed_memory() -> bool:
-    """To be called before threads start. False where the C library is not glibc, whose settings these are."""
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
+    """To be called before threads start. False where the C library is not glibc."""
     options = {_TRIM_THRESHOLD: _LARGE, _TOP_PAD: 64 * _MIB, _MMAP_THRESHOLD: _LARGE, _ARENA_MAX: 1}
-    return all(mallopt(option, value) == 1 for option, value in options.items())
+    glibc = _glibc()
+    return glibc is not None and all(glibc.mallopt(option, value) == 1 for option, value in options.items())
 
 
 def return_freed_memory() -> bool:
@@ -37,7 +42,8 @@ def return_freed_memory() -> bool:
 
     What one policy's evaluation freed is too fragmented for the next: after four 3.9 of 6.9 GiB lay free.
     """
-    return platform.libc_ver()[0] == "glibc" and ctypes.CDLL(None).malloc_trim(0) == 1
+    glibc = _glibc()
+    return glibc is not None and glibc.malloc_trim(0) == 1
 
 
 @contextmanager
