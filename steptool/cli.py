@@ -5,7 +5,7 @@ Heavy imports happen inside the verbs: `steptool --help` answers at once.
 
 from __future__ import annotations
 
-import gc
+import atexit
 import importlib
 import os
 import sys
@@ -31,7 +31,6 @@ def _stage(name: str, *arguments: str) -> None:
     with nothing_is_garbage():
         module = importlib.import_module(f"steptool.stages.{name}")
     module.main(*arguments)
-    gc.freeze()  # what is left is the system's to free; Python would look through it for up to 3 s as it ends
 
 
 @app.command()
@@ -219,6 +218,7 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: one clear message for every error that was foreseen."""
+    atexit.register(_leave)  # the first to be registered is the last to be called
     be_quiet()
     try:
         app()
@@ -226,9 +226,25 @@ def main() -> None:
         _fail(error, error.exit_code)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to go on", 130)
+    except BaseException as error:
+        if not isinstance(error, SystemExit) or error.code:
+            atexit.unregister(_leave)
+        raise
+
+
+def _leave() -> None:
+    """End the process, which has done its work, and leave its memory to the system.
+
+    Python would look through all that was loaded for up to 3 s with vLLM, and triton's bindings print what they
+    take for leaks.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _fail(message: object, code: int) -> None:
+    atexit.unregister(_leave)
     print(f"steptool: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
 
