@@ -1,0 +1,49 @@
+"""How a command's process ends: at once when it succeeded, and never with another's exit status.
+
+registered at exit   main's own, first     what a package registers meanwhile
+called at exit       last                  before it, so a package still sends what it holds
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = r"""
+import atexit, os, sys
+from steptool import cli
+
+class Held:
+    def __del__(self, write=os.write): write(1, b"looked through\n")
+
+@cli.app.command()
+def work(fail: str = ""):
+    sys.held = Held()
+    atexit.register(lambda: print("sent"))
+    print("worked", end="")
+    if fail: raise failures[fail]
+
+failures = {"defect": RuntimeError("a defect"), "stop": KeyboardInterrupt()}
+sys.argv = ["steptool", "work", *sys.argv[1:]]
+cli.main()
+"""
+
+
+def ended(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def test_a_command_that_succeeded_sends_what_it_holds_and_leaves_its_memory_as_it_is(tmp_path: Path) -> None:
+    done = ended(tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "workedsent\n", "")
+
+
+def test_a_command_that_failed_ends_with_its_own_status(tmp_path: Path) -> None:
+    defect, stopped, mistyped = (
+        ended(tmp_path, *a) for a in (("--fail", "defect"), ("--fail", "stop"), ("--fali", "x"))
+    )
+    assert (defect.returncode, "RuntimeError: a defect" in defect.stderr) == (1, True)
+    assert (stopped.returncode, mistyped.returncode) == (130, 2)
+    assert "sent" in defect.stdout and "sent" in stopped.stdout
