@@ -20,6 +20,9 @@ from steptool.quiet import be_quiet
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
 Round = Annotated[str, typer.Argument(help="Key of the round in params.yaml, such as r1.")]
 WaitingRun = Annotated[str, typer.Argument(help="Name or id of the flow run; `steptool approvals` lists them.")]
 Decider = Annotated[str, typer.Option(help="Who decides; goes on the receipt.")]
@@ -218,35 +221,37 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: one clear message for every error that was foreseen."""
-    atexit.register(_leave)  # the first to be registered is the last to be called
+    status = [1]  # of an error that was not, which Python prints before it calls `_leave`
+    atexit.register(_leave, status)  # the first to be registered is the last to be called
     be_quiet()
+    status[0] = _run()
+
+
+def _run() -> int:
+    """The exit status."""
     try:
         app()
+    except SystemExit as ended:  # how Typer returns
+        if ended.code == INTERRUPTED:
+            print("steptool: interrupted; run the same command again to go on", file=sys.stderr)
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except StepToolError as error:
-        _fail(error, error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to go on", 130)
-    except BaseException as error:
-        if not isinstance(error, SystemExit) or error.code:
-            atexit.unregister(_leave)
-        raise
+        print(f"steptool: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
-def _leave() -> None:
-    """End the process, which has done its work, and leave its memory to the system.
+def _leave(status: list[int]) -> None:
+    """End the process and leave its memory to the system.
 
     Python would look through all that was loaded for up to 3 s with vLLM, and triton's bindings print what they
     take for leaks.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
-
-
-def _fail(message: object, code: int) -> None:
-    atexit.unregister(_leave)
-    print(f"steptool: {message}", file=sys.stderr, flush=True)
-    sys.exit(code)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status[0])
 
 
 if __name__ == "__main__":
