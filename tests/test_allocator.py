@@ -96,20 +96,6 @@ def test_what_a_block_leaves_behind_is_never_looked_through_again() -> None:
     gc.unfreeze()
 
 
-def test_a_stage_that_has_ended_leaves_nothing_to_look_through() -> None:
-    ending = """
-import gc, sys, types
-from steptool import cli
-made = []
-idle = types.ModuleType("steptool.stages.idle")
-idle.main = lambda: made.append([1])
-sys.modules[idle.__name__] = idle
-cli._stage("idle")
-print(sum(x is made[0] for x in gc.get_objects()))
-"""
-    assert run(ending, "kept") == 0
-
-
 def test_collection_goes_on_after_a_failure() -> None:
     with pytest.raises(ImportError), nothing_is_garbage():
         raise ImportError("no such package")
