@@ -30,6 +30,8 @@ CPU_CACHE_BYTES = 2 << 30
 45 KiB a token in float32, half of it in bfloat16."""
 CPU_BLOCK_TOKENS = 32
 """Tokens of one cache block: the fewest that vLLM's CPU attention has; its own choice is 128."""
+STEPS_BETWEEN_RETURNS = 100
+"""Steps after which free memory is given back: in fragments, it grows by some MiB a second."""
 MAX_BATCH_TOKENS = 4096
 """Prompt tokens of one step: more delay the requests that are already generating."""
 
@@ -149,6 +151,7 @@ class _Vllm:
             **on_cpu,
         )
         self._llm = LLMEngine.from_engine_args(arguments)
+        self._steps = 0
 
     def add(self, id: str, request: Request) -> None:
         from vllm import SamplingParams
@@ -168,6 +171,9 @@ class _Vllm:
         self._llm.add_request(id, tokens_input(list(request.prompt_ids)), params)
 
     def step(self) -> list[tuple[str, Generation]]:
+        self._steps += 1
+        if self._steps % STEPS_BETWEEN_RETURNS == 0:
+            return_freed_memory()
         return [(output.request_id, _read(output.outputs[0])) for output in self._llm.step() if output.finished]
 
     def abort(self, ids: list[str]) -> None:

@@ -7,12 +7,14 @@ import asyncio
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from steptool.errors import ModelError
+from steptool.rollouts import engine as engine_module
 from steptool.rollouts.engine import Engine
 from steptool.rollouts.rollout import Generation
 from steptool.training import tiny_model
@@ -161,6 +163,17 @@ def test_weights_that_are_not_whole_are_a_model_error(
 
 
 @pytest.mark.slow
+def test_free_memory_is_given_back_every_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(engine_module, "return_freed_memory", lambda: given.append(vllm._steps))
+    vllm: Any = object.__new__(engine_module._Vllm)
+    vllm._steps, vllm._llm = 0, SimpleNamespace(step=list)
+    every = engine_module.STEPS_BETWEEN_RETURNS
+    for _ in range(2 * every + 1):
+        assert vllm.step() == []
+    assert given == [every, 2 * every]
+
+
 def test_a_closed_engine_says_so(engine: Engine) -> None:
     engine.close()
     engine.close()
