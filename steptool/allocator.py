@@ -38,9 +38,9 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """To be called between jobs: gives the free pages of the heap back. False where nothing was, or no glibc.
+    """To be called now and then: gives the free pages of the heap back. False where nothing was, or no glibc.
 
-    What one policy's evaluation freed is too fragmented for the next: after four 3.9 of 6.9 GiB lay free.
+    What an engine frees is too fragmented to be used again: after evaluating four policies 3.9 of 6.9 GiB lay free.
     """
     glibc = _glibc()
     return glibc is not None and glibc.malloc_trim(0) == 1

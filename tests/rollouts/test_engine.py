@@ -162,7 +162,6 @@ def test_weights_that_are_not_whole_are_a_model_error(
     engine.reload(models[0])
 
 
-@pytest.mark.slow
 def test_free_memory_is_given_back_every_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
     monkeypatch.setattr(engine_module, "return_freed_memory", lambda: given.append(vllm._steps))
@@ -174,6 +173,7 @@ def test_free_memory_is_given_back_every_so_many_steps(monkeypatch: pytest.Monke
     assert given == [every, 2 * every]
 
 
+@pytest.mark.slow
 def test_a_closed_engine_says_so(engine: Engine) -> None:
     engine.close()
     engine.close()
