@@ -122,7 +122,7 @@ def run_ppo(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetric
     policy = PolicyWithValue.wrap(model, params.train, base=Path("models/base")).to(DEVICE)
     rewards = [[0.0] * (STEPS - 1) + [float(item.solved)] for item in made]
     summary = train_ppo(policy, made, rewards, params.train, seed=0, on_metrics=tick)
-    steps = min(params.train.minibatches, int(summary["rows"]))
+    steps = min(params.train.minibatches, int(summary["tasks"]))
     return f"{len(made)} trajectories in {summary['rows']:.0f} rows", summary["tokens"] / steps
 
 

@@ -8,10 +8,11 @@ what attempts begin with alike once, as a prefix tree; `abc` are tokens after th
     position     0 … 3     2          0 …
     sees         itself    A a, d     itself
 
-What each token attends to is given by `Span`s, so packing is exact and costs no attention between
-trajectories. Sampled tokens are numbered through the whole batch, trajectory by trajectory; a row
-knows which of them it holds (`tokens`), so everything else is a flat tensor [N] indifferent to packing:
-of a stored token that several attempts sampled, each has its own number, advantage and share of the loss.
+What each token attends to is given by `Span`s, so packing is exact and costs no attention between trajectories. Rows
+follow memory (`row_tokens`), minibatches follow trajectories (`Batch.groups`): the length of a row does not change what
+an optimiser step learns. Sampled tokens are numbered through the whole batch, trajectory by trajectory; a row knows
+which of them it holds (`tokens`), so everything else is a flat tensor [N] that does not depend on packing. Where
+several attempts sampled a stored token, each has its own number, advantage and share of the loss.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate, pairwise
 
 import torch
@@ -140,6 +142,8 @@ class Row:
     """[E] position of the last token of each trajectory."""
     episodes: tuple[int, ...]
     """[E] which trajectories, as indices into the batch."""
+    trees: tuple[tuple[tuple[int, ...], slice], ...]
+    """The prefix trees in the row: the trajectories of each, and its tokens. No token sees another tree."""
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -147,12 +151,41 @@ class Row:
 
 @dataclass(frozen=True)
 class Batch:
-    """E trajectories with N sampled tokens, and the rows that hold them."""
+    """E trajectories with N sampled tokens, and how to put them into rows of at most `row_tokens` tokens."""
 
     episodes: tuple[Episode, ...]
-    rows: tuple[Row, ...]
     starts: tuple[int, ...]
     """[E + 1] number of the first token of each trajectory, then N."""
+    row_tokens: int
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Indices of the trajectories with one task and prompt: what stays together in a minibatch."""
+        found: dict[tuple[str, tuple[int, ...]], list[int]] = {}
+        for index, item in enumerate(self.episodes):
+            found.setdefault((item.task_id, item.prompt), []).append(index)
+        return tuple(map(tuple, found.values()))
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Rows that hold all trajectories."""
+        return self.rows_of(self.groups)
+
+    def rows_of(self, groups: Iterable[Sequence[int]]) -> tuple[Row, ...]:
+        """Rows that hold these groups, longest tree first, each in the first row with room.
+
+        A group whose tree is longer than a row is split, and what its parts share is repeated; a trajectory that is
+        longer gets a row of its own. What a tree holds does not depend on which other groups there are.
+        """
+        bins: list[list[_Tree]] = []
+        trees = [tree for group in groups for tree in _trees(self.episodes, group, self.row_tokens)]
+        for tree in sorted(trees, key=lambda t: (-t.length, t.members[0])):
+            room = next((b for b in bins if sum(t.length for t in b) + tree.length <= self.row_tokens), None)
+            if room is None:
+                bins.append([tree])
+            else:
+                room.append(tree)
+        return tuple(_row(b, self.episodes, self.starts) for b in bins)
 
     @property
     def tokens(self) -> int:
@@ -185,48 +218,30 @@ class Batch:
 
 
 def pack(episodes: Iterable[Episode], row_tokens: int) -> Batch:
-    """Put trajectories into rows of at most `row_tokens`; one that is longer gets a row of its own.
-
-    Attempts at one task with the same prompt form a group; one that does not fit is split, and what its
-    parts share repeated. Groups are then placed longest first into the first row with room.
-    """
+    """Number the sampled tokens of trajectories, to be put into rows of at most `row_tokens`."""
     items = tuple(episodes)
-    starts = [0]
-    for item in items:
-        starts.append(starts[-1] + len(item.predict))
-    bins: list[list[_Group]] = []
-    for group in sorted(_groups(items, row_tokens), key=lambda g: (-g.length, g.members[0])):
-        room = next((b for b in bins if sum(g.length for g in b) + group.length <= row_tokens), None)
-        if room is None:
-            bins.append([group])
-        else:
-            room.append(group)
-    rows = tuple(_row(b, items, starts) for b in bins)
-    return Batch(items, rows, tuple(starts))
+    return Batch(items, tuple(accumulate((len(item.predict) for item in items), initial=0)), row_tokens)
 
 
 @dataclass
-class _Group:
+class _Tree:
     """Attempts that share a prompt and a row; `length` counts the tokens of their prefix tree."""
 
     length: int = 0
     members: list[int] = field(default_factory=list)
 
 
-def _groups(items: Sequence[Episode], row_tokens: int) -> list[_Group]:
-    groups: list[_Group] = []
-    current: dict[tuple[str, tuple[int, ...]], _Group] = {}
-    for index, item in enumerate(items):
-        key = (item.task_id, item.prompt)
-        group = current.get(key)
-        shared = max((_shared(items[member].ids, item.ids) for member in group.members), default=0) if group else 0
-        if group is None or group.length + len(item.ids) - shared > row_tokens:
-            group, shared = _Group(), 0
-            current[key] = group
-            groups.append(group)
-        group.members.append(index)
-        group.length += len(item.ids) - shared
-    return groups
+def _trees(items: Sequence[Episode], group: Sequence[int], row_tokens: int) -> list[_Tree]:
+    trees: list[_Tree] = []
+    for index in group:
+        item = items[index]
+        shared = max((_shared(items[member].ids, item.ids) for member in trees[-1].members), default=0) if trees else 0
+        if not trees or trees[-1].length + len(item.ids) - shared > row_tokens:
+            trees.append(_Tree())
+            shared = 0
+        trees[-1].members.append(index)
+        trees[-1].length += len(item.ids) - shared
+    return trees
 
 
 def _shared(one: Sequence[int], two: Sequence[int]) -> int:
@@ -234,7 +249,7 @@ def _shared(one: Sequence[int], two: Sequence[int]) -> int:
     return next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
 
 
-def _row(groups: Sequence[_Group], items: Sequence[Episode], starts: Sequence[int]) -> Row:
+def _row(trees: Sequence[_Tree], items: Sequence[Episode], starts: Sequence[int]) -> Row:
     ids: list[int] = []
     positions: list[int] = []
     spans: list[Span] = []
@@ -244,11 +259,13 @@ def _row(groups: Sequence[_Group], items: Sequence[Episode], starts: Sequence[in
     temperature: list[float] = []
     ends: list[int] = []
     members: list[int] = []
-    for group in groups:
+    places: list[tuple[tuple[int, ...], slice]] = []
+    for tree in trees:
+        begin = len(ids)
         before: tuple[int, ...] = ()
         where: list[int] = []  # the row's index of each token of the attempt
         # In the order of their tokens, what an attempt shares with any earlier one it shares with the last.
-        for index in sorted(group.members, key=lambda i: items[i].ids):
+        for index in sorted(tree.members, key=lambda i: items[i].ids):
             item = items[index]
             shared = _shared(before, item.ids)
             start, stop = len(ids), len(ids) + len(item.ids) - shared
@@ -264,6 +281,7 @@ def _row(groups: Sequence[_Group], items: Sequence[Episode], starts: Sequence[in
             ends.append(where[-1])
             members.append(index)
             before = item.ids
+        places.append((tuple(tree.members), slice(begin, len(ids))))
     return Row(
         input_ids=torch.tensor(ids),
         position_ids=torch.tensor(positions),
@@ -274,6 +292,7 @@ def _row(groups: Sequence[_Group], items: Sequence[Episode], starts: Sequence[in
         temperature=torch.tensor(temperature),
         ends=torch.tensor(ends),
         episodes=tuple(members),
+        trees=tuple(places),
     )
 
 

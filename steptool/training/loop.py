@@ -1,7 +1,7 @@
 """The optimisation loop that PPO and rejection-sampling fine-tuning share.
 
-    for each epoch: shuffle the rows, deal them into minibatches
-        for each minibatch: gradients of all its rows add up, then one optimiser step
+    for each epoch: shuffle the tasks, deal their attempts into minibatches
+        for each minibatch: pack it into rows, add up the gradients of all its rows, then one optimiser step
 
 The learning rate falls linearly from its setting towards 0 over these steps: a round is a few dozen noisy
 ones, and where it ends should not hang on the last.
@@ -55,15 +55,21 @@ class Objective(Protocol):
 
 @dataclass
 class LowerCache:
-    """Output of the frozen lower layers, computed once a row and kept in main memory."""
+    """Output of the frozen lower layers, computed once a prefix tree and kept in main memory.
+
+    A tree is the same in whatever row it stands, so an epoch that deals them anew finds them here.
+    """
 
     policy: PolicyWithValue
-    kept: dict[Row, Tensor] = field(default_factory=dict)
+    kept: dict[tuple[int, ...], Tensor] = field(default_factory=dict)
 
     def __call__(self, row: Row) -> Tensor:
-        if row not in self.kept:
-            self.kept[row] = self.policy.lower(row).cpu()
-        return self.kept[row]
+        """[1, L, hidden] entering the first layer that trains."""
+        if not all(members in self.kept for members, _ in row.trees):
+            whole = self.policy.lower(row).cpu()
+            for members, place in row.trees:
+                self.kept[members] = whole[:, place].clone() if len(row.trees) > 1 else whole
+        return torch.cat([self.kept[members] for members, _ in row.trees], dim=1)
 
 
 @dataclass
@@ -82,12 +88,12 @@ class Run:
         return load_snapshot(self.checkpoint_dir, self.fingerprint) if self.checkpoint_dir else None
 
 
-def minibatches(rows: Sequence[Row], count: int, seed: int, epoch: int) -> list[list[Row]]:
-    """The rows of an epoch, shuffled by (seed, epoch), dealt into at most `count` parts of near-equal number."""
+def minibatches(batch: Batch, count: int, seed: int, epoch: int) -> list[tuple[Row, ...]]:
+    """The rows of at most `count` minibatches of near-equal numbers of tasks, which (seed, epoch) shuffle."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = torch.randperm(len(rows), generator=generator).tolist()
-    count = min(count, len(rows))
-    return [[rows[i] for i in order[part::count]] for part in range(count)]
+    order = torch.randperm(len(batch.groups), generator=generator).tolist()
+    count = min(count, len(batch.groups))
+    return [batch.rows_of([batch.groups[i] for i in order[part::count]]) for part in range(count)]
 
 
 def optimise(
@@ -113,7 +119,7 @@ def optimise(
         for metrics in snapshot.metrics:
             history.append(metrics)
             run.on_metrics(len(history), metrics)
-    parts = [part for epoch in range(run.epochs) for part in minibatches(batch.rows, run.minibatches, run.seed, epoch)]
+    parts = [part for epoch in range(run.epochs) for part in minibatches(batch, run.minibatches, run.seed, epoch)]
     rates = [group["lr"] for group in optimizer.param_groups]
     with progress("train", sum(map(len, parts)), "rows") as advance:
         advance(sum(map(len, parts[: len(history)])))

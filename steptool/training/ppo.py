@@ -76,7 +76,7 @@ def train_ppo(
     measured = snapshot.part("measured") if snapshot else prepare(policy, batch, params, lower)
     objective = PpoObjective.create(policy.value_head, batch, params, measured)
     optimise(policy, batch, objective, optimizer(policy, params), run, lower, measured=measured, snapshot=snapshot)
-    return {**counts, "rows": len(batch.rows), **summary(batch, measured)}
+    return {**counts, "tasks": len(batch.groups), "rows": len(batch.rows), **summary(batch, measured)}
 
 
 def optimizer(policy: PolicyWithValue, params: TrainParams) -> torch.optim.Optimizer:

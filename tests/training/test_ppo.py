@@ -158,17 +158,55 @@ def test_checkpoint_of_another_run_or_a_broken_one_is_not_used(
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
-def test_rows_are_dealt_once_an_epoch_and_differently_in_each(
-    group: list[ScoredTrajectory], train_params: TrainParams
-) -> None:
-    made = [episode(item, reward) for item, reward in zip(group, final_rewards(group), strict=True)]
-    rows = pack([item for item in made if item is not None], 1).rows
-    orders = [minibatches(rows, 2, seed=3, epoch=epoch) for epoch in range(4)]
+def test_tasks_are_dealt_once_an_epoch_and_differently_in_each(make_scored: MakeScored) -> None:
+    """Five tasks with two attempts each, in two minibatches: three tasks and two, in another order every epoch."""
+    made = [
+        episode(make_scored([([task, 9], [attempt, 3])], task=str(task), attempt=attempt), [0.0])
+        for attempt in range(2)
+        for task in range(5)
+    ]
+    batch = pack([item for item in made if item is not None], 4)
+    orders = [
+        [[index for row in part for index in row.episodes] for part in minibatches(batch, 2, seed=3, epoch=epoch)]
+        for epoch in range(4)
+    ]
     for parts in orders:
-        assert [len(part) for part in parts] == [3, 2]
-        assert {id(row) for part in parts for row in part} == {id(row) for row in rows}
-    assert len({tuple(id(row) for part in parts for row in part) for parts in orders}) > 1
-    assert minibatches(rows, 9, seed=3, epoch=0)[4:] != []
+        assert [len(part) for part in parts] == [6, 4]
+        assert sorted(index for part in parts for index in part) == list(range(10))
+        assert all({index % 5 for index in part} == {index for index in part if index < 5} for part in parts)
+    assert len({tuple(sorted(parts[0])) for parts in orders}) > 1
+    assert len(minibatches(batch, 9, seed=3, epoch=0)) == 5
+
+
+@pytest.mark.parametrize("baseline", ["critic", "branches"])
+def test_the_length_of_rows_does_not_change_what_is_learned(
+    make_policy: MakePolicy, make_scored: MakeScored, train_params: TrainParams, baseline: str
+) -> None:
+    """row_tokens    1: a row a trajectory    16: groups are split    512: a row a minibatch
+
+    Another deal of the tasks does change it, so that the comparison can fail.
+    """
+    generator = torch.Generator().manual_seed(5)
+    scored = []
+    for task in range(4):
+        prompt = torch.randint(0, 40, (5,), generator=generator).tolist()
+        for attempt in range(3):
+            action = torch.randint(0, 40, (4,), generator=generator).tolist()
+            scored.append(make_scored([(prompt, action)], task=str(task), attempt=attempt, solved=attempt % 2))
+
+    def trained(row_tokens: int, seed: int = 4) -> dict[str, Tensor]:
+        settings = {"row_tokens": row_tokens, "minibatches": 2, "epochs": 2, "baseline": baseline}
+        params = train_params.model_copy(update=settings)
+        policy = make_policy(params)
+        train_ppo(policy, scored, final_rewards(scored), params, seed=seed)
+        return weights(policy)
+
+    expected, shuffled = trained(512), trained(512, seed=5)
+    for row_tokens in (1, 16):
+        found = trained(row_tokens)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-5, msg=f"{row_tokens}, {name}")
+    assert any(not torch.allclose(shuffled[name], tensor, rtol=1e-3, atol=1e-5) for name, tensor in expected.items())
 
 
 def test_failed_rollouts_are_skipped_and_counted(
