@@ -30,7 +30,10 @@ Reason = Annotated[str, typer.Option(help="Why; goes on the receipt.")]
 
 
 def _stage(name: str, *arguments: str) -> None:
+    from steptool.lineage import code_at_start
+
     keep_freed_memory()
+    code_at_start()
     with nothing_is_garbage():
         module = importlib.import_module(f"steptool.stages.{name}")
     module.main(*arguments)
@@ -44,6 +47,12 @@ def run(
     from steptool.pipeline import run_pipeline
 
     run_pipeline(targets or [])
+
+
+@app.command()
+def external() -> None:
+    """Stage: note what is read from outside of the repository, which DVC cannot see by itself."""
+    _stage("external")
 
 
 @app.command()

@@ -81,11 +81,13 @@ def test_what_the_projects_own_stages_read_on_a_node() -> None:
     nodes = {node.address: node for node in read_graph(ROOT)}
     assert nodes["rft"].inputs == ("data/validated/r1", "data/validated/r2", "models/sft")
     assert nodes["evaluate"].inputs == (
+        "data/external/world.json",
         "data/tasks",
         *(f"models/{name}" for name in ("base", "r1", "r2", "rft", "sft")),
     )
     assert nodes["evaluate"].folders == ("models",)
-    assert nodes["sample@r2"].inputs == ("data/tasks", "models/r1", "models/sft"), "r1 is an adapter of it"
+    world = "data/external/world.json"
+    assert nodes["sample@r2"].inputs == (world, "data/tasks", "models/r1", "models/sft"), "r1 is an adapter of it"
     assert nodes["evaluate"].metrics == ("metrics/evaluation/summary.json",)
     assert {"steptool/worlds", "steptool/types.py"} <= set(nodes["evaluate"].sources)
 
