@@ -89,7 +89,7 @@ class Processes:
         with self._lock:
             self.check()
             child = subprocess.Popen(
-                [sys.executable, "-m", "flows.supervisor", *command],
+                [sys.executable, "-m", "steptool.supervisor", *command],
                 cwd=cwd,
                 env=dict(environment),
                 stdin=subprocess.PIPE,

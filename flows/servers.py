@@ -56,7 +56,7 @@ class Servers:
         with self.log(name).open("ab") as log:
             # The supervisor ends it, and all that it started, when this process is gone and its pipe with it.
             child = subprocess.Popen(
-                [sys.executable, "-m", "flows.supervisor", *server.command],
+                [sys.executable, "-m", "steptool.supervisor", *server.command],
                 env=QUIET | os.environ | server.environment,
                 stdin=subprocess.PIPE,
                 stdout=log,

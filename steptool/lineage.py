@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -25,6 +26,7 @@ from steptool.errors import DataError, InputError, ParamsError, StepToolError
 from steptool.storage import MANIFEST, file_hash, read_json
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
+RESTORE = "restore it: git checkout {}"
 AGAIN = "run the same command again"
 PACKAGE = Path(steptool.__file__).parent
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -37,6 +39,21 @@ def code_at_start() -> dict[str, str]:
     The command line calls it before it imports a stage, so that this is the code that runs.
     """
     return {str(PACKAGE.name / file.relative_to(PACKAGE)): _digest(file) for file in _files(PACKAGE)}
+
+
+class _Out(BaseModel):
+    path: str
+
+
+class Entry(BaseModel):
+    """Of a stage's entry in dvc.lock, what is read here."""
+
+    params: dict[str, dict[str, Any]] = {}
+    outs: list[_Out] = []
+
+
+class LockFile(BaseModel):
+    stages: dict[str, Entry] = {}
 
 
 class Reading:
@@ -77,11 +94,8 @@ class Reading:
         changed = [f"{PARAMS}: {key}" for key in self._keys if self.settings.get(key) != now.get(key)]
         changed += self._other_code()
         changed += [str(path) for path, digest in self._inputs.items() if self._is_other(path, digest)]
-        changed += [
-            f"what {path} describes"
-            for path, find in self._find.items()
-            if find() not in (None, self.external[path.stem])
-        ]
+        contents = {path: find() for path, find in self._find.items()}
+        changed += [f"what {path} describes" for path, content in contents.items() if self._is_new(path, content)]
         if changed:
             raise StepToolError(
                 f"changed while the stage ran: {', '.join(changed)}; its output does not count",
@@ -97,33 +111,33 @@ class Reading:
             return []  # not a checkout: nothing here that DVC could record
         return sorted(file for file in known | here.keys() if here.get(file) != ours.get(file))
 
+    def _is_new(self, path: Path, content: str | None) -> bool:
+        return content is not None and content != self.external[path.stem]
+
     def _is_other(self, path: Path, digest: str) -> bool:
         if _signature(path) == self._signatures[path]:
             return False
         return not path.exists() or file_hash(path) != digest
 
 
-def disagreements(root: Path = Path()) -> dict[str, list[str]]:
-    """Settings that dvc.lock and the manifest of the output do not agree about, by the stage's address.
-
-    Raises ParamsError where dvc.lock cannot be read.
-    """
+def disagreements(entries: Mapping[str, Entry], root: Path = Path()) -> dict[str, list[str]]:
+    """Settings that `entries`, of dvc.lock, and the manifests of the outputs do not agree about, by the stage."""
     found = {}
-    for address, entry in _stages(root / LOCK).items():
-        recorded = (entry.get("params") or {}).get(str(PARAMS)) or {}
-        for out in entry.get("outs") or []:
-            made_with = _made_with(root / out["path"] / MANIFEST)
+    for address, entry in entries.items():
+        recorded = entry.params.get(str(PARAMS), {})
+        for out in entry.outs:
+            made_with = _made_with(root / out.path / MANIFEST)
             if made_with is not None and made_with != recorded:
                 keys = sorted(made_with.keys() | recorded.keys())
                 found[address] = [key for key in keys if made_with.get(key) != recorded.get(key)]
     return found
 
 
-def refuse_false_lineage(root: Path = Path()) -> None:
+def refuse_false_lineage(entries: Mapping[str, Entry], root: Path = Path()) -> None:
     """Raise StepToolError where dvc.lock says that an output was made with settings that it was not made with."""
-    for address, keys in disagreements(root).items():
+    for address, keys in disagreements(entries, root).items():
         raise StepToolError(
-            f"dvc.lock and the output disagree about {', '.join(keys)}, which changed while the stage ended",
+            f"dvc.lock and the output disagree about {', '.join(keys)}, which changed as the stage ended",
             where=f"stage {address}",
             fix=f"dvc repro --force --single-item {address}",
         )
@@ -152,17 +166,24 @@ def _made_with(manifest: Path) -> dict[str, Any] | None:
 
 def _declared(name: str) -> tuple[list[str], list[Path]]:
     """The settings and the code that dvc.yaml names for the stage; nothing where there is no such stage."""
-    stage = _stages(PIPELINE).get(name, {})
+    document = read_yaml(PIPELINE) or {}
+    stage = document.get("stages", {}).get(name, {})
     stage = stage.get("do", stage)
-    deps = [Path(dep) for dep in stage.get("deps") or [] if isinstance(dep, str)]
-    keys = [key for key in stage.get("params") or [] if isinstance(key, str)]
+    deps = [Path(dep) for dep in stage.get("deps", []) if isinstance(dep, str)]
+    keys = [key for key in stage.get("params", []) if isinstance(key, str)]
     return keys, [dep for dep in deps if dep.parts[0] == PACKAGE.name]
 
 
-def _stages(path: Path) -> dict[str, Any]:
+def read_lock(root: Path = Path()) -> LockFile:
+    """Raises ParamsError where dvc.lock is not what DVC writes."""
+    path = root / LOCK
     document = read_yaml(path)
-    stages = document.get("stages") if isinstance(document, dict) else None
-    return stages if isinstance(stages, dict) else {}
+    try:
+        return LockFile() if document is None else LockFile.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ParamsError(f"not what DVC writes: {found}", where=str(path), fix=RESTORE.format(path)) from error
 
 
 def read_yaml(path: Path) -> Any:
@@ -179,9 +200,8 @@ def read_yaml(path: Path) -> Any:
             )
         return YAML(typ="safe").load(text)
     except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(
-            f"not YAML: {str(error).splitlines()[0]}", where=str(path), fix=f"restore it: git checkout {path}"
-        ) from error
+        found = f"not YAML: {str(error).splitlines()[0]}"
+        raise ParamsError(found, where=str(path), fix=RESTORE.format(path)) from error
 
 
 def _settings(keys: list[str]) -> dict[str, Any]:

@@ -2,39 +2,74 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from steptool.errors import StepToolError
+from steptool.errors import InputError, ParamsError, StepToolError
+from steptool.lineage import read_lock, refuse_false_lineage
 from steptool.params import load_params
 from steptool.registry.relay import Relay
 from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
 from steptool.stages.common import PARAMS, REPORT
 
+REWRITTEN_S = 0.2
+"""DVC rewrites its files in place, so one that is broken may be whole a moment later."""
+
 
 def run_pipeline(targets: list[str]) -> None:
     """Run `dvc repro` with a parent run around it; raises StepToolError when a stage fails.
 
-    The stages run in a process group of their own: when this process ends, by Ctrl-C too, so do they.
+    When this process ends, by a signal or kill -9 too, so do DVC and the stages.
     """
     started = time.monotonic()
     params = load_params(PARAMS)
+    check_state()
     tracking = Tracking(None, params.tracking.experiment)
-    with tracking.pipeline() as run, Relay(Path()):
+    with _ended_by_signals(), tracking.pipeline() as run, Relay(Path()):
         code = _repro(targets, stage_environment(run.run_id, Path()))
         if code != 0:
             raise StepToolError(
                 f"`dvc repro` ended with {code}; what was finished is kept",
                 fix="mend what the lines above say, then run the same command again: it goes on from there",
             )
+        refuse_false_lineage(read_lock().stages)
     if not targets:
         from steptool.stages.results import results_table
 
         print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def check_state(root: Path = Path()) -> None:
+    """Raise InputError where this is no repository, or where a file of DVC's own keeps it from working."""
+    if not (root / ".dvc").is_dir():
+        raise InputError(
+            "no DVC repository", where=str(root.absolute()), fix="change to the folder that holds .dvc and dvc.yaml"
+        )
+    rwlock = root / ".dvc" / "tmp" / "rwlock"
+    for last in (False, False, False, True):
+        try:
+            read_lock(root)
+            if rwlock.exists():
+                json.loads(rwlock.read_text(encoding="utf-8"))
+            return
+        except ParamsError:
+            if last:
+                raise
+        except ValueError as error:
+            if last:
+                raise InputError(
+                    "not JSON, as a machine that went down leaves it; DVC notes there who reads and writes what",
+                    where=str(rwlock),
+                    fix=f"rm {rwlock}",
+                ) from error
+        time.sleep(REWRITTEN_S)
 
 
 def stage_environment(parent: str, root: Path) -> dict[str, str]:
@@ -58,10 +93,29 @@ def stage_environment(parent: str, root: Path) -> dict[str, str]:
 def _repro(targets: list[str], environment: dict[str, str]) -> int:
     # --wait-for-lock: DVC's own patience is 3 s, and a stage that loses that race is not recorded.
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *targets]
-    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    supervisor = [sys.executable, "-m", "steptool.supervisor", *command]
+    child = subprocess.Popen(supervisor, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+    assert child.stdin is not None
     try:
         return child.wait()
-    except BaseException:
-        os.killpg(child.pid, signal.SIGTERM)
+    finally:
+        child.stdin.close()  # which ends what still runs
         child.wait()
-        raise
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as an exception does, so that nothing is left running or unsaid."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in former.items():
+        if handler != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

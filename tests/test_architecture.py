@@ -361,11 +361,8 @@ def test_a_stage_that_opens_a_world_depends_on_what_the_world_reads() -> None:
     for name, stage in stages().items():
         for verb in verbs(stage):
             code = ast.unparse(TREES[f"steptool.stages.{verb}"])
-            for found, path in (
-                ("EXTERNAL_WORLD", "data/external/world.json"),
-                ("EXTERNAL_BASE", "data/external/base.json"),
-            ):
-                reads = found in code and name != "external"
-                assert (path in dep_paths(stage)) == reads, f"{name}: {path}"
+            for what in ("world", "base"):
+                reads = f"EXTERNAL_{what.upper()}" in code and name != "external"
+                assert (f"data/external/{what}.json" in dep_paths(stage)) == reads, f"{name}: {what}"
             if re.search(r"\b(open_world|generate|judge)\(", code):
                 assert "EXTERNAL_WORLD" in code, f"{name} opens a world and does not say so"

@@ -14,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -206,9 +205,8 @@ def test_recordings_that_change_under_the_same_path_make_prepare_run_again(
 @pytest.mark.timeout(300)
 def test_without_the_command_on_the_path_nothing_is_lost(project: Path) -> None:
     repro(project, "base", "prepare")
-    kept = {
-        file: file.read_bytes() for top in ("models", "data") for file in (project / top).rglob("*") if file.is_file()
-    }
+    files = [file for top in ("models", "data") for file in (project / top).rglob("*") if file.is_file()]
+    kept = {file: file.read_bytes() for file in files}
     settings(project, model={"base": "tiny-random"}, demonstrations={"count": 3})
     git = str(Path(str(shutil.which("git"))).parent)
     said = repro(project, code=255, PATH=f"{git}:/usr/bin:/bin")

@@ -9,8 +9,6 @@ the command `steptool` cannot be found, it ends `dvc repro` before DVC has remov
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from steptool.errors import DataError
 from steptool.params import load_params
 from steptool.stages.common import EXTERNAL_BASE, EXTERNAL_WORLD, PARAMS

@@ -1,6 +1,6 @@
 """Runs a command, and ends it with all that it started when whoever asked for it is gone.
 
-    python -m flows.supervisor dvc repro …        holds its standard input, a pipe that the owner keeps open
+    python -m steptool.supervisor dvc repro …        holds its standard input, a pipe that the owner keeps open
 
 A worker that is killed -9 can clean nothing up, and a signal to `dvc` leaves the stage behind it running. The
 end of the pipe is seen in every case: the kernel closes it. The command's whole process group then gets SIGTERM,
