@@ -20,8 +20,8 @@ from steptool.quiet import be_quiet
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+INTERRUPTED = (130, 143, 129)
+"""Exit statuses after Ctrl-C, SIGTERM and SIGHUP, as shells have them."""
 
 Round = Annotated[str, typer.Argument(help="Key of the round in params.yaml, such as r1.")]
 WaitingRun = Annotated[str, typer.Argument(help="Name or id of the flow run; `steptool approvals` lists them.")]
@@ -241,7 +241,7 @@ def _run() -> int:
     try:
         app()
     except SystemExit as ended:  # how Typer returns
-        if ended.code == INTERRUPTED:
+        if ended.code in INTERRUPTED:
             print("steptool: interrupted; run the same command again to go on", file=sys.stderr)
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except StepToolError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from steptool.errors import DataError, InputError, ParamsError, StepToolError
-from steptool.lineage import code_at_start, disagreements, read_lock, read_yaml, refuse_false_lineage
+from steptool.lineage import code_at_start, disagreements, read_lock, refuse_false_lineage
 from steptool.params import load_params
 from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE
 from steptool.stages.common import EXTERNAL_WORLD, TRAJECTORIES, stage
