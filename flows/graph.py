@@ -20,9 +20,8 @@ from dvc.utils.serialize import dumps_yaml, load_yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from steptool.errors import ParamsError
-from steptool.lineage import read_yaml
+from steptool.lineage import check_state, read_yaml
 from steptool.params import Duration
-from steptool.pipeline import check_state
 from steptool.storage import write_bytes
 from steptool.types import Frozen
 

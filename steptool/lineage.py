@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,8 @@ from steptool.storage import MANIFEST, file_hash, read_json
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
 RESTORE = "restore it: git checkout {}"
+REWRITTEN_S = 0.2
+"""DVC rewrites its files in place, so one that is broken may be whole a moment later."""
 AGAIN = "run the same command again"
 PACKAGE = Path(steptool.__file__).parent
 Signature = tuple[tuple[str, int, int, int], ...]
@@ -141,6 +144,32 @@ def refuse_false_lineage(entries: Mapping[str, Entry], root: Path = Path()) -> N
             where=f"stage {address}",
             fix=f"dvc repro --force --single-item {address}",
         )
+
+
+def check_state(root: Path = Path()) -> None:
+    """Raise InputError where this is no repository, or where a file of DVC's own keeps it from working."""
+    if not (root / ".dvc").is_dir():
+        raise InputError(
+            "no DVC repository", where=str(root.absolute()), fix="change to the folder that holds .dvc and dvc.yaml"
+        )
+    rwlock = root / ".dvc" / "tmp" / "rwlock"
+    for last in (False, False, False, True):
+        try:
+            read_lock(root)
+            if rwlock.exists():
+                json.loads(rwlock.read_text(encoding="utf-8"))
+            return
+        except ParamsError:
+            if last:
+                raise
+        except ValueError as error:
+            if last:
+                raise InputError(
+                    "not JSON, as a machine that went down leaves it; DVC notes there who reads and writes what",
+                    where=str(rwlock),
+                    fix=f"rm {rwlock}",
+                ) from error
+        time.sleep(REWRITTEN_S)
 
 
 def _as_noted(path: Path, content: str | None) -> str:

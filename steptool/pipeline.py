@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,15 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from steptool.errors import InputError, ParamsError, StepToolError
-from steptool.lineage import read_lock, refuse_false_lineage
+from steptool.errors import StepToolError
+from steptool.lineage import check_state, read_lock, refuse_false_lineage
 from steptool.params import load_params
 from steptool.registry.relay import Relay
 from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
 from steptool.stages.common import PARAMS, REPORT
-
-REWRITTEN_S = 0.2
-"""DVC rewrites its files in place, so one that is broken may be whole a moment later."""
 
 
 def run_pipeline(targets: list[str]) -> None:
@@ -44,32 +40,6 @@ def run_pipeline(targets: list[str]) -> None:
         from steptool.stages.results import results_table
 
         print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
-
-
-def check_state(root: Path = Path()) -> None:
-    """Raise InputError where this is no repository, or where a file of DVC's own keeps it from working."""
-    if not (root / ".dvc").is_dir():
-        raise InputError(
-            "no DVC repository", where=str(root.absolute()), fix="change to the folder that holds .dvc and dvc.yaml"
-        )
-    rwlock = root / ".dvc" / "tmp" / "rwlock"
-    for last in (False, False, False, True):
-        try:
-            read_lock(root)
-            if rwlock.exists():
-                json.loads(rwlock.read_text(encoding="utf-8"))
-            return
-        except ParamsError:
-            if last:
-                raise
-        except ValueError as error:
-            if last:
-                raise InputError(
-                    "not JSON, as a machine that went down leaves it; DVC notes there who reads and writes what",
-                    where=str(rwlock),
-                    fix=f"rm {rwlock}",
-                ) from error
-        time.sleep(REWRITTEN_S)
 
 
 def stage_environment(parent: str, root: Path) -> dict[str, str]:

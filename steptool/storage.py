@@ -129,7 +129,9 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path), fix="run `dvc repro`, or `dvc pull` it") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path), fix="restore it with `dvc checkout`") from error
+        raise DataError(
+            f"cannot be read: {error}", where=str(path), fix=f"restore it: dvc checkout --force {path}"
+        ) from error
 
 
 def dumps(record: BaseModel) -> str:
@@ -166,7 +168,7 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
     Raises DataError naming file and line for a missing file, another schema version, a truncated
     file, a line that is not JSON, and a record that breaks an invariant of `model`.
     """
-    again = f"restore it with `dvc checkout {path}`, or delete it and run `dvc repro`"
+    again = f"restore it: dvc checkout --force {path}"
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()

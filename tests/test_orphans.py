@@ -1,6 +1,6 @@
 """However `steptool run` ends, DVC and the stages end with it, and the next run has DVC's lock.
 
-    steptool run ── supervisor ── dvc ── shell ── stage ── what the stage started
+steptool run ── supervisor ── dvc ── shell ── stage ── what the stage started
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ REPORT = Path("reports")
 WORK = Path(".steptool")
 """State of this checkout: checkpoints, merged weights, what could not be logged yet. Never an output."""
 MERGED = WORK / "merged"
+ROUNDS_WANTED = "add one: rounds: {r1: {policy: models/sft, previous: models/sft}}"
 ROUNDS_OF_A_DRAW = 97
 """More than anyone asks for; a prime, so that draws do not come back to the same tasks soon."""
 
@@ -93,21 +94,23 @@ def stage(
 
 
 def round_of(params: Params, key: str) -> tuple[int, RoundParams]:
-    """Position (from 0) and settings of a round."""
+    """Number (from 0) and settings of a round.
+
+    The number is the one in its name, so that rounds which come or go leave the others as they are.
+    """
     if key not in params.rounds:
         raise ParamsError(
             f"no round {key!r}; there are {', '.join(params.rounds) or 'none'}",
             where=str(PARAMS),
-            fix=f"add it under `rounds`, or name one of them: steptool sample {next(iter(params.rounds), 'r1')}",
+            fix="name one of these, or add it under `rounds`" if params.rounds else ROUNDS_WANTED,
         )
-    return list(params.rounds).index(key), params.rounds[key]
+    return int(key.removeprefix("r")) - 1, params.rounds[key]
 
 
 def last_round(params: Params) -> str:
     """Key of the round whose policy is evaluated against the others and registered."""
     if not params.rounds:
-        fix = "add one: `git checkout params.yaml` has two"
-        raise ParamsError("holds no `rounds`", where=str(PARAMS), fix=fix)
+        raise ParamsError("holds no `rounds`", where=str(PARAMS), fix=ROUNDS_WANTED)
     return list(params.rounds)[-1]
 
 
