@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.graph import Schedule, lock_entry, merge_lock_entry, read_graph
-from steptool.errors import ParamsError
+from steptool.errors import InputError, ParamsError
 from tests.flows.conftest import dvc
 from tests.project import ROOT
 
@@ -182,3 +182,20 @@ def test_threads_that_read_at_once_find_the_same(workspace: Workspace) -> None:
             assert [answer.result() for answer in [pool.submit(read) for _ in range(count)]] == [20] * count
     finally:
         sys.setswitchinterval(before)
+
+
+CONFLICT = "stages:\n<<<<<<< HEAD\n  a: {cmd: x}\n=======\n  a: {cmd: y}\n>>>>>>> theirs\n"
+
+
+@pytest.mark.parametrize("text", [CONFLICT, "stages: [", "3"])
+def test_a_lock_that_cannot_be_read_is_one_plain_error(workspace: Workspace, text: str) -> None:
+    root = workspace(STAGES)
+    (root / "dvc.lock").write_text(text)
+    with pytest.raises(ParamsError, match=r"/dvc\.lock: ") as caught:
+        read_graph(root)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_folder_without_dvc_is_one_plain_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no DVC repository"):
+        read_graph(tmp_path)
