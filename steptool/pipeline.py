@@ -17,6 +17,7 @@ from steptool.params import load_params
 from steptool.registry.relay import Relay
 from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
 from steptool.stages.common import PARAMS, REPORT
+from steptool.supervisor import supervised
 
 
 def run_pipeline(targets: list[str]) -> None:
@@ -63,8 +64,7 @@ def stage_environment(parent: str, root: Path) -> dict[str, str]:
 def _repro(targets: list[str], environment: dict[str, str]) -> int:
     # --wait-for-lock: DVC's own patience is 3 s, and a stage that loses that race is not recorded.
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *targets]
-    supervisor = [sys.executable, "-m", "steptool.supervisor", *command]
-    child = subprocess.Popen(supervisor, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+    child = subprocess.Popen(supervised(command), env=environment, stdin=subprocess.PIPE, start_new_session=True)
     assert child.stdin is not None
     try:
         return child.wait()
