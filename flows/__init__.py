@@ -2,7 +2,6 @@
 
     graph       the stages of dvc.yaml, in order, and their entries in dvc.lock; the only module that imports DVC
     process     one command in a process group of its own, its lines passed on, gone when its owner is gone
-    supervisor  the small parent that keeps the last promise
     workspace   the checkout that stages run in
     stage       one stage as a Prefect task: retries, timeout, progress, artifacts
     node        a stage on another machine, and `remote`, the side that asks for it

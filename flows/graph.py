@@ -16,10 +16,11 @@ from typing import Annotated, Any, Literal
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
-from dvc.utils.serialize import dumps_yaml, load_yaml, parse_yaml
+from dvc.utils.serialize import dumps_yaml, load_yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from steptool.errors import ParamsError
+from steptool.lineage import check_state, read_yaml
 from steptool.params import Duration
 from steptool.storage import write_bytes
 from steptool.types import Frozen
@@ -68,6 +69,7 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[Node]:
     Raises ParamsError where dvc.yaml cannot be read, a `meta` is not a schedule, or a target does not exist.
     """
     where = str(root / PIPELINE)
+    check_state(root)
     try:
         with _READING, Repo(str(root)) as repo:
             graph = repo.index.graph
@@ -149,7 +151,9 @@ def lock_text(root: Path) -> str:
 
 def lock_entry(root: Path, address: str) -> dict[str, Any] | None:
     """What dvc.lock says of a stage: its command, and the hashes of dependencies, params and outputs."""
-    document = parse_yaml(lock_text(root), LOCK) or {}
+    repo = Repo(str(root), _wait_for_lock=True)
+    with repo, repo.lock:
+        document = read_yaml(root / LOCK) or {}
     entry: dict[str, Any] | None = document.get("stages", {}).get(address)
     return entry
 
@@ -168,7 +172,7 @@ def merge_lock_entry(root: Path, address: str, entry: dict[str, Any]) -> None:
     path = root / LOCK
     repo = Repo(str(root), _wait_for_lock=True)
     with repo, repo.lock:
-        document = load_yaml(str(path)) if path.exists() else {}
+        document = read_yaml(path) or {}
         document.setdefault("schema", "2.0")
         document.setdefault("stages", {})[address] = entry
         write_bytes(path, dumps_yaml(document).encode())

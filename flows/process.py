@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from steptool.supervisor import supervised
 
 STOP_S = 8.0
 """Longest that stopping takes: the supervisor's grace, and a little."""
@@ -89,7 +90,7 @@ class Processes:
         with self._lock:
             self.check()
             child = subprocess.Popen(
-                [sys.executable, "-m", "flows.supervisor", *command],
+                supervised(command),
                 cwd=cwd,
                 env=dict(environment),
                 stdin=subprocess.PIPE,

@@ -19,6 +19,7 @@ from urllib.request import urlopen
 
 from steptool.errors import StepToolError
 from steptool.quiet import QUIET
+from steptool.supervisor import supervised
 
 HOST = "127.0.0.1"
 READY_S = 600.0
@@ -56,7 +57,7 @@ class Servers:
         with self.log(name).open("ab") as log:
             # The supervisor ends it, and all that it started, when this process is gone and its pipe with it.
             child = subprocess.Popen(
-                [sys.executable, "-m", "flows.supervisor", *server.command],
+                supervised(server.command),
                 env=QUIET | os.environ | server.environment,
                 stdin=subprocess.PIPE,
                 stdout=log,

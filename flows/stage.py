@@ -28,6 +28,7 @@ from flows.events import announce_output
 from flows.graph import Node, lock_entry
 from flows.workspace import Workspace, dvc_command
 from steptool.errors import InputError, StepToolError, ValidationFailed
+from steptool.lineage import Entry, refuse_false_lineage
 
 RETRY_DELAYS_S = [10.0, 60.0, 300.0]
 PERMANENT = (InputError.exit_code, ValidationFailed.exit_code)
@@ -120,6 +121,8 @@ def repro(node: Node, workspace: Workspace) -> str | None:
     code = workspace.attempt(*command, on_line=on_line, timeout_s=timeout)
     if code != 0:
         raise _failure(node, code, last)
+    if entry := lock_entry(workspace.root, node.address):
+        refuse_false_lineage({node.address: Entry.model_validate(entry)}, workspace.root)
     if not ran:
         return None
     progress.finish()

@@ -15,13 +15,13 @@ from typing import Annotated
 import typer
 
 from steptool.allocator import keep_freed_memory, nothing_is_garbage
-from steptool.errors import StepToolError
+from steptool.errors import ParamsError, StepToolError, printable
 from steptool.quiet import be_quiet
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+INTERRUPTED = (130, 143, 129)
+"""Exit statuses after Ctrl-C, SIGTERM and SIGHUP, as shells have them."""
 
 Round = Annotated[str, typer.Argument(help="Key of the round in params.yaml, such as r1.")]
 WaitingRun = Annotated[str, typer.Argument(help="Name or id of the flow run; `steptool approvals` lists them.")]
@@ -30,7 +30,10 @@ Reason = Annotated[str, typer.Option(help="Why; goes on the receipt.")]
 
 
 def _stage(name: str, *arguments: str) -> None:
+    from steptool.lineage import code_at_start
+
     keep_freed_memory()
+    code_at_start()
     with nothing_is_garbage():
         module = importlib.import_module(f"steptool.stages.{name}")
     module.main(*arguments)
@@ -44,6 +47,12 @@ def run(
     from steptool.pipeline import run_pipeline
 
     run_pipeline(targets or [])
+
+
+@app.command()
+def external() -> None:
+    """Stage: note what is read from outside of the repository, which DVC cannot see by itself."""
+    _stage("external")
 
 
 @app.command()
@@ -196,6 +205,15 @@ def params(
     path = Path("params.yaml")
     if profile:
         file = Path(profile) if profile.endswith(".yaml") else Path("profiles") / f"{profile}.yaml"
+        if not file.exists():
+            known = sorted(place.stem for place in Path("profiles").glob("*.yaml"))
+            raise ParamsError(
+                f"no profile {profile!r}",
+                where=str(file),
+                fix=f"name one of these, or a file: {', '.join(known)}"
+                if known
+                else "run it from the repository's root",
+            )
         write_bytes(path, apply_profile(path, file).encode())
     settings = load_params(path)
     typer.echo(
@@ -232,11 +250,11 @@ def _run() -> int:
     try:
         app()
     except SystemExit as ended:  # how Typer returns
-        if ended.code == INTERRUPTED:
+        if ended.code in INTERRUPTED:
             print("steptool: interrupted; run the same command again to go on", file=sys.stderr)
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except StepToolError as error:
-        print(f"steptool: {error}", file=sys.stderr)
+        print(f"steptool: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     return 0
 

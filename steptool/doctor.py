@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from steptool.errors import ParamsError
+from steptool.errors import ParamsError, StepToolError, printable
+from steptool.lineage import check_state, read_lock, refuse_false_lineage
 from steptool.params import load_params
 
 GIB = 1 << 30
@@ -59,9 +60,9 @@ def report() -> int:
     """Print every check; the exit code is 0 where nothing is wrong."""
     found = checks()
     for check in found:
-        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<12} {check.found}")
+        print(f"{'ok  ' if check.ok else 'FAIL'}  {check.name:<12} {printable(check.found)}")
         if check.fix:
-            print(f"{'':<19}fix: {check.fix}")
+            print(f"{'':<19}fix: {printable(check.fix)}")
     return 0 if all(check.ok for check in found) else 1
 
 
@@ -110,10 +111,17 @@ def git(root: Path) -> Check:
 
 
 def dvc(root: Path) -> Check:
+    """Whether DVC's files are here and whole, and dvc.lock says of every output what it was made with."""
     missing = [name for name in (".dvc/config", "dvc.yaml", "params.yaml") if not (root / name).exists()]
     if missing:
-        fix = "run it from the repository's root, or `git checkout` them"
+        fix = f"run it from the repository's root, or restore them: git checkout {' '.join(missing)}"
         return Check(name="dvc", ok=False, found=f"not here: {', '.join(missing)}", fix=fix)
+    try:
+        check_state(root)
+        refuse_false_lineage(read_lock(root).stages, root)
+    except StepToolError as error:
+        found = f"{error.where}: {error.found}"
+        return Check(name="dvc", ok=False, found=found, fix=error.fix or "")
     return Check(name="dvc", ok=True, found="graph and settings are here")
 
 

@@ -74,3 +74,8 @@ class TrackingError(StepToolError):
 
 class StorageError(StepToolError, OSError):
     """An output could not be written whole; the previous one is still in place."""
+
+
+def printable(text: str) -> str:
+    """`text`, which may quote a file, without what a terminal obeys: its control characters as Python writes them."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -7,30 +7,36 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from steptool.errors import StepToolError
+from steptool.lineage import check_state, read_lock, refuse_false_lineage
 from steptool.params import load_params
 from steptool.registry.relay import Relay
 from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
 from steptool.stages.common import PARAMS, REPORT
+from steptool.supervisor import supervised
 
 
 def run_pipeline(targets: list[str]) -> None:
     """Run `dvc repro` with a parent run around it; raises StepToolError when a stage fails.
 
-    The stages run in a process group of their own: when this process ends, by Ctrl-C too, so do they.
+    When this process ends, by a signal or kill -9 too, so do DVC and the stages.
     """
     started = time.monotonic()
     params = load_params(PARAMS)
+    check_state()
     tracking = Tracking(None, params.tracking.experiment)
-    with tracking.pipeline() as run, Relay(Path()):
+    with _ended_by_signals(), tracking.pipeline() as run, Relay(Path()):
         code = _repro(targets, stage_environment(run.run_id, Path()))
         if code != 0:
             raise StepToolError(
                 f"`dvc repro` ended with {code}; what was finished is kept",
                 fix="mend what the lines above say, then run the same command again: it goes on from there",
             )
+        refuse_false_lineage(read_lock().stages)
     if not targets:
         from steptool.stages.results import results_table
 
@@ -58,10 +64,28 @@ def stage_environment(parent: str, root: Path) -> dict[str, str]:
 def _repro(targets: list[str], environment: dict[str, str]) -> int:
     # --wait-for-lock: DVC's own patience is 3 s, and a stage that loses that race is not recorded.
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *targets]
-    child = subprocess.Popen(command, env=environment, start_new_session=True)
+    child = subprocess.Popen(supervised(command), env=environment, stdin=subprocess.PIPE, start_new_session=True)
+    assert child.stdin is not None
     try:
         return child.wait()
-    except BaseException:
-        os.killpg(child.pid, signal.SIGTERM)
+    finally:
+        child.stdin.close()  # which ends what still runs
         child.wait()
-        raise
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as an exception does, so that nothing is left running or unsaid."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in former.items():
+        if handler != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -7,6 +7,7 @@ Nothing half-written ever has the final name, and the same input gives the same 
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -43,8 +44,23 @@ def _saying_where(path: Path) -> Iterator[None]:
         raise StorageError(
             f"cannot write: {error.strerror or error}",
             where=str(path),
-            fix="free some space or mend the permissions, then run the same command again; no old output is lost",
+            fix=f"{_way_out(error, path)}, then run the same command again; no old output is lost",
         ) from error
+
+
+def _way_out(error: OSError, path: Path) -> str:
+    """What to do about an OSError while `path` was written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return "free some space"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"make {path.parent} writable, and {path} where it exists"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY, errno.ELOOP):
+        blocked = (place for place in (*reversed(path.parents), path) if os.path.lexists(place))
+        wrong = next((place for place in blocked if not place.is_dir()), path)
+        if wrong.is_symlink():
+            return f"make the folder that the link {wrong} points to, or remove the link"
+        return f"move {wrong} away, which is in the way"
+    return "free some space or mend the permissions"
 
 
 def _fsync(path: Path) -> None:
@@ -113,7 +129,9 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path), fix="run `dvc repro`, or `dvc pull` it") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path), fix="restore it with `dvc checkout`") from error
+        raise DataError(
+            f"cannot be read: {error}", where=str(path), fix=f"restore it: dvc checkout --force {path}"
+        ) from error
 
 
 def dumps(record: BaseModel) -> str:
@@ -150,7 +168,7 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
     Raises DataError naming file and line for a missing file, another schema version, a truncated
     file, a line that is not JSON, and a record that breaks an invariant of `model`.
     """
-    again = f"restore it with `dvc checkout {path}`, or delete it and run `dvc repro`"
+    again = f"restore it: dvc checkout --force {path}"
     try:
         raw = path.read_bytes()
         text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
@@ -220,26 +238,53 @@ def manifest(stage: str, params: Any, inputs: dict[str, Path], seed: int) -> dic
 def output_folder(path: Path, determines: dict[str, Any]) -> Iterator[Path]:
     """A temporary folder that becomes `path` when the block ends well, and vanishes when it does not.
 
-    A folder of the same name that is already there is replaced as the last act.
+    Whatever has the name `path` already is replaced as the last act: a folder, a file, or a link, whose target stays
+    as it is. A link among the parents is followed.
+    Raises DataError before the block where `determines` cannot be stored.
     """
+    text = _manifest_text(path, determines)
     temporary = path.with_name(f".{path.name}.tmp")
     retired = path.with_name(f".{path.name}.old")
     with _saying_where(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in (temporary, retired):
-            shutil.rmtree(leftover, ignore_errors=True)
+        if os.path.lexists(retired) and not os.path.lexists(path):  # a writer was killed between its two renames
+            retired.rename(path)
+    for leftover in (temporary, retired):
+        with _saying_where(leftover):
+            _remove(leftover)
+    with _saying_where(path):
         temporary.mkdir()
     try:
         with _saying_where(path):
             yield temporary
-            write_json(temporary / MANIFEST, determines)
+            write_bytes(temporary / MANIFEST, text)
             for file in sorted(temporary.rglob("*")):
                 _fsync(file)
             _fsync(temporary)
-            if path.exists():
+            if os.path.lexists(path):
                 path.rename(retired)
             temporary.rename(path)
             _fsync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(retired, ignore_errors=True)
+    with _saying_where(retired):
+        _remove(retired)
+
+
+def _manifest_text(path: Path, determines: dict[str, Any]) -> bytes:
+    try:
+        return (json.dumps(determines, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    except ValueError as error:
+        raise DataError(
+            f"what determines it cannot be stored as JSON: {error}",
+            where=str(path / MANIFEST),
+            fix="set every number of params.yaml to a finite one; `steptool params` checks them",
+        ) from error
+
+
+def _remove(path: Path) -> None:
+    """Remove whatever has this name, if anything has; of a link the link only."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from flows.graph import read_graph
+
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(file for top in ("steptool", "flows", "benchmarks") for file in (ROOT / top).rglob("*.py"))
 
@@ -344,4 +346,23 @@ def test_every_output_stays_in_the_cache() -> None:
             for out in stage.get(kind, []):
                 options = next(iter(out.values())) if isinstance(out, dict) else {}
                 assert (options or {}).get("cache", True), f"{name}: {out} has `cache: false`"
-                assert not (options or {}).get("persist"), f"{name}: {out} has `persist`, which disables the run cache"
+                if not stage.get("always_changed"):  # which has no use for the run cache
+                    assert not (options or {}).get("persist"), f"{name}: {out} has `persist`, disabling the run cache"
+
+
+def test_every_stage_comes_after_the_one_that_runs_each_time() -> None:
+    """It ends `dvc repro` where `steptool` cannot be found, before DVC has removed the output of any other."""
+    nodes = {node.address: set(node.upstream) for node in read_graph(ROOT)}
+    roots = {address for address, upstream in nodes.items() if not upstream}
+    assert roots == {"external"}
+
+
+def test_a_stage_that_opens_a_world_depends_on_what_the_world_reads() -> None:
+    for name, stage in stages().items():
+        for verb in verbs(stage):
+            code = ast.unparse(TREES[f"steptool.stages.{verb}"])
+            for what in ("world", "base"):
+                reads = f"EXTERNAL_{what.upper()}" in code and name != "external"
+                assert (f"data/external/{what}.json" in dep_paths(stage)) == reads, f"{name}: {what}"
+            if re.search(r"\b(open_world|generate|judge)\(", code):
+                assert "EXTERNAL_WORLD" in code, f"{name} opens a world and does not say so"

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from steptool.errors import DataError, StorageError
 from steptool.storage import (
@@ -295,6 +296,117 @@ def test_a_killed_writer_leaves_no_output_and_the_next_run_succeeds(tmp_path: Pa
         assert (out / "part").read_text() == "new"
         assert [p.name for p in tmp_path.iterdir()] == ["out"]
         (out / "part").write_text("old")
+
+
+GRAPH = YAML(typ="safe").load((Path(__file__).parents[1] / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+OUTPUTS = [
+    (out if isinstance(out, str) else next(iter(out))).replace("${key}", "r1")
+    for stage in GRAPH.values()
+    for out in stage.get("do", stage)["outs"]
+]
+"""The output of every stage."""
+
+
+def make(path: Path, kind: str) -> None:
+    """Put something at `path`: a file, a folder, or a link."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    elsewhere = path.parent.parent / f"elsewhere{path.name}"
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "folder":
+        path.mkdir()
+        (path / "weights").write_text("mine")
+    elif kind == "link to a folder":
+        make(elsewhere, "folder")
+        path.symlink_to(elsewhere)
+    elif kind == "link to a file":
+        make(elsewhere, "file")
+        path.symlink_to(elsewhere)
+    else:
+        path.symlink_to(elsewhere)
+
+
+KINDS = ["file", "folder", "link to a folder", "link to a file", "link to nothing"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", ["r1", ".r1.tmp", ".r1.old"])
+@pytest.mark.parametrize("output", [out for out in OUTPUTS if Path(out).suffix == ""])
+def test_whatever_is_in_the_place_of_an_output_is_replaced(tmp_path: Path, output: str, place: str, kind: str) -> None:
+    """before   models/r1, its .tmp or its .old is a file, a folder, or a link to one or to nothing
+    after    models/r1 is the folder that was written, nothing lies beside it, and what a link pointed to is whole
+    """
+    out = tmp_path / "checkout" / output
+    make(out.with_name(place.replace("r1", out.name)), kind)
+    with output_folder(out, {}) as folder:
+        (folder / "x").write_text("new")
+    assert not out.is_symlink()
+    assert sorted(file.name for file in out.iterdir()) == [MANIFEST, "x"]
+    assert [file.name for file in out.parent.iterdir() if not file.name.startswith("elsewhere")] == [out.name]
+    for kept in out.parent.parent.glob("elsewhere*"):
+        assert (kept / "weights" if kept.is_dir() else kept).read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_in_the_place_of_an_output_stays_when_the_stage_fails(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "checkout" / "models" / "r1"
+    make(out, kind)
+    with pytest.raises(RuntimeError), output_folder(out, {}):
+        raise RuntimeError
+    assert [file.name for file in out.parent.iterdir()] == ["r1"]
+    assert (out.is_symlink(), out.is_file(), out.is_dir()) == {
+        "file": (False, True, False),
+        "folder": (False, False, True),
+        "link to a folder": (True, False, True),
+        "link to a file": (True, True, False),
+        "link to nothing": (True, False, False),
+    }[kind]
+
+
+def test_an_output_below_a_link_to_another_disk_is_written_there(tmp_path: Path) -> None:
+    disk, checkout = tmp_path / "disk", tmp_path / "checkout"
+    disk.mkdir()
+    checkout.mkdir()
+    (checkout / "data").symlink_to(disk)
+    with output_folder(checkout / "data" / "trajectories" / "r1", {}):
+        pass
+    assert (checkout / "data").is_symlink()
+    assert [file.name for file in (disk / "trajectories" / "r1").iterdir()] == [MANIFEST]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fix"),
+    [
+        ("file", "move .*/checkout/data away"),
+        ("link to a file", "the folder that the link .*/checkout/data points to"),
+        ("link to nothing", "the folder that the link .*/checkout/data points to"),
+    ],
+)
+def test_what_is_in_the_way_among_the_parents_is_named(tmp_path: Path, kind: str, fix: str) -> None:
+    make(tmp_path / "checkout" / "data", kind)
+    with (
+        pytest.raises(StorageError, match=fix) as caught,
+        output_folder(tmp_path / "checkout/data/trajectories/r1", {}),
+    ):
+        pass
+    assert "space" not in str(caught.value)
+
+
+def test_an_output_that_a_killed_writer_had_moved_aside_comes_back_first(tmp_path: Path) -> None:
+    make(tmp_path / ".r1.old", "folder")
+    with pytest.raises(RuntimeError), output_folder(tmp_path / "r1", {}):
+        raise RuntimeError
+    assert (tmp_path / "r1" / "weights").read_text() == "mine"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_manifest_that_cannot_be_written_is_noticed_before_the_work(tmp_path: Path, value: float) -> None:
+    make(tmp_path / "r1", "folder")
+    worked = False
+    with pytest.raises(DataError, match="manifest"), output_folder(tmp_path / "r1", {"params": {"kl": value}}):
+        worked = True
+    assert not worked
+    assert (tmp_path / "r1" / "weights").read_text() == "mine"
 
 
 LARGE = textwrap.dedent("""

@@ -95,7 +95,7 @@ def refuse_unless_comparable(candidate: Evaluation, baseline: Evaluation) -> Non
     if found:
         raise NotComparable(
             f"{candidate.name} and {baseline.name} were measured under different conditions:\n  " + "\n  ".join(found),
-            fix="evaluate both again at one budget: `dvc repro --force evaluate`",
+            fix="evaluate both again at one budget: `dvc repro --force --single-item evaluate`",
         )
 
 

@@ -217,7 +217,7 @@ def check_model_dir(folder: Path) -> None:
     needs = {"config": "config.json", "tokenizer": "tokenizer.json", "weights": "*.safetensors"}
     missing = [f"{what} ({pattern})" for what, pattern in needs.items() if not any(folder.glob(pattern))]
     if missing:
-        fix = f"restore it with `dvc checkout {folder}`"
+        fix = f"restore it: dvc checkout --force {folder}"
         raise ModelError(f"no {', no '.join(missing)}", where=str(folder), fix=fix)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from steptool.params import Params, load_params
 from steptool.rewards.rules import ANNOTATOR, annotate
-from steptool.stages.common import PARAMS, SCORED, TASKS, TRAJECTORIES, read_tasks, round_of, stage
+from steptool.stages.common import EXTERNAL_WORLD, PARAMS, SCORED, TASKS, TRAJECTORIES, read_tasks, round_of, stage
 from steptool.storage import read_jsonl, write_jsonl
 from steptool.types import ScoredTrajectory, Task, Trajectory
-from steptool.worlds import open_world
+from steptool.worlds import open_world, world_content
 
 
 def main(round: str) -> None:
@@ -16,7 +16,9 @@ def main(round: str) -> None:
     source = TRAJECTORIES / round / "trajectories.jsonl.gz"
     uses = {"world": params.world, "annotator": ANNOTATOR.revision}
     inputs = {"trajectories": source, "tasks": TASKS}
-    with stage("annotate", SCORED / round, params, uses=uses, inputs=inputs, round=round) as running:
+    external = {EXTERNAL_WORLD: lambda: world_content(params.world)}
+    out = SCORED / round
+    with stage("annotate", out, params, uses=uses, inputs=inputs, external=external, round=round) as running:
         scored = judge(params, read_jsonl(source, Trajectory), read_tasks("train"))
         write_jsonl(running.out / "scored.jsonl.gz", scored)
         solve_rate = sum(s.solved for s in scored) / max(len(scored), 1)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from steptool.params import load_params
-from steptool.stages.common import BASE, PARAMS, stage
+from steptool.stages.common import BASE, EXTERNAL_BASE, PARAMS, stage
+from steptool.training.base_content import base_content
 from steptool.training.base_model import fetch_base
 
 
 def main() -> None:
     params = load_params(PARAMS)
-    with stage("base", BASE, params, uses={"base": params.model.base}, inputs={}) as running:
-        fetch_base(params.model.base, running.out)
-        running.says(f"model {params.model.base}")
+    base = params.model.base
+    external = {EXTERNAL_BASE: lambda: base_content(base)}
+    with stage("base", BASE, params, uses={"base": base}, inputs={}, external=external) as running:
+        fetch_base(base, running.out)
+        running.says(f"model {base}")

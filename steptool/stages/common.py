@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from steptool.errors import ParamsError
-from steptool.params import Params, RoundParams
+from steptool.errors import ParamsError, StepToolError
+from steptool.lineage import AGAIN, Reading
+from steptool.params import Params, RoundParams, load_params
 from steptool.registry.tracking import StageRun, Tracking
 from steptool.storage import file_hash, manifest, output_folder, read_jsonl
 from steptool.types import Sampling, Task, Trajectory
@@ -26,10 +27,13 @@ VALIDATED = Path("data/validated")
 MODELS = Path("models")
 BASE, SFT, RFT = MODELS / "base", MODELS / "sft", MODELS / "rft"
 EVALUATION = Path("metrics/evaluation")
+EXTERNAL_BASE, EXTERNAL_WORLD = Path("data/external/base.json"), Path("data/external/world.json")
+"""What stage `external` found outside of the repository."""
 REPORT = Path("reports")
 WORK = Path(".steptool")
 """State of this checkout: checkpoints, merged weights, what could not be logged yet. Never an output."""
 MERGED = WORK / "merged"
+ROUNDS_WANTED = "add one: rounds: {r1: {policy: models/sft, previous: models/sft}}"
 ROUNDS_OF_A_DRAW = 97
 """More than anyone asks for; a prime, so that draws do not come back to the same tasks soon."""
 
@@ -56,45 +60,57 @@ def stage(
     *,
     uses: dict[str, Any],
     inputs: dict[str, Path],
+    external: Mapping[Path, Callable[[], str | None]] | None = None,
     round: str | None = None,
     tracks_itself: bool = False,
 ) -> Iterator[Stage]:
     """Run one stage: tracked, its output folder `out` written atomically.
 
-    `uses` are the params that determine the output, `inputs` the files and folders that it reads.
+    `uses` are the params that determine the output, `inputs` the files and folders that it reads. `external` says
+    what it reads from outside of the repository; see `Reading`.
     `tracks_itself`: see `Tracking.stage`.
+    Raises StepToolError, with nothing written, where something of this changed while the block ran.
     """
     started = time.monotonic()
     used = {key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in uses.items()}
     label = f"{name} {round}" if round else name
     determines = manifest(label, used, inputs, params.seed)
+    digests = {path: determines["inputs"][key] for key, path in inputs.items()}
+    reading = Reading(name, round, digests, external or {})
+    if PARAMS.exists() and load_params(PARAMS) != params:
+        raise StepToolError(f"{PARAMS} changed while the stage began", where=f"stage {label}", fix=AGAIN)
+    determines |= {"external": reading.external, "settings": reading.settings}
     tracking = Tracking(None, params.tracking.experiment)
     with tracking.stage(name, round=round, params={"seed": params.seed, **used}, tracks_itself=tracks_itself) as run:
         with output_folder(out, determines) as folder:
             running = Stage(folder, run, determines)
             yield running
+            reading.check()
         for input_name, path in inputs.items():
             run.dataset(path, input_name, determines["inputs"][input_name])
         run.dataset(out, f"{label} output", file_hash(out))
+    reading.check()
     print(f"{label}: {running.said} -> {out} ({time.monotonic() - started:.0f} s)", flush=True)
 
 
 def round_of(params: Params, key: str) -> tuple[int, RoundParams]:
-    """Position (from 0) and settings of a round."""
+    """Number (from 0) and settings of a round.
+
+    The number is the one in its name, so that rounds which come or go leave the others as they are.
+    """
     if key not in params.rounds:
         raise ParamsError(
             f"no round {key!r}; there are {', '.join(params.rounds) or 'none'}",
             where=str(PARAMS),
-            fix=f"add it under `rounds`, or name one of them: steptool sample {next(iter(params.rounds), 'r1')}",
+            fix="name one of these, or add it under `rounds`" if params.rounds else ROUNDS_WANTED,
         )
-    return list(params.rounds).index(key), params.rounds[key]
+    return int(key.removeprefix("r")) - 1, params.rounds[key]
 
 
 def last_round(params: Params) -> str:
     """Key of the round whose policy is evaluated against the others and registered."""
     if not params.rounds:
-        fix = "add one: `git checkout params.yaml` has two"
-        raise ParamsError("holds no `rounds`", where=str(PARAMS), fix=fix)
+        raise ParamsError("holds no `rounds`", where=str(PARAMS), fix=ROUNDS_WANTED)
     return list(params.rounds)[-1]
 
 

@@ -11,12 +11,23 @@ from steptool.evaluation.metrics import Budget, Evaluation, evaluate
 from steptool.params import Params, load_params
 from steptool.rewards.rules import ANNOTATOR
 from steptool.stages.annotate import judge
-from steptool.stages.common import EVALUATION, PARAMS, SFT, TASKS, last_round, read_tasks, sampling_of, stage
+from steptool.stages.common import (
+    EVALUATION,
+    EXTERNAL_WORLD,
+    PARAMS,
+    SFT,
+    TASKS,
+    last_round,
+    read_tasks,
+    sampling_of,
+    stage,
+)
 from steptool.stages.generate import Sampler, generate
 from steptool.stages.results import COMPARISONS, policies_of
 from steptool.storage import write_json, write_jsonl
 from steptool.training.precision import compute_dtype
 from steptool.types import Task
+from steptool.worlds import world_content
 
 SUMMARY = "summary.json"
 
@@ -29,7 +40,8 @@ def main() -> None:
     dtype = compute_dtype(params.model)
     uses = {"evaluate": params.evaluate, "sample": params.sample, "world": params.world, "dtype": dtype}
     inputs: dict[str, Path] = {"tasks": TASKS / f"{split}.jsonl", **policies}
-    with stage("evaluate", EVALUATION, params, uses=uses, inputs=inputs) as running:
+    external = {EXTERNAL_WORLD: lambda: world_content(params.world)}
+    with stage("evaluate", EVALUATION, params, uses=uses, inputs=inputs, external=external) as running:
         tasks = read_tasks(split)
         evaluations = []
         with generate(params, SFT, seed=params.seed) as sampler:

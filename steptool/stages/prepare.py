@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from steptool.params import load_params
-from steptool.stages.common import DEMONSTRATIONS, PARAMS, TASKS, stage
+from steptool.stages.common import DEMONSTRATIONS, EXTERNAL_WORLD, PARAMS, TASKS, stage
 from steptool.storage import write_jsonl
-from steptool.worlds import open_world
+from steptool.worlds import open_world, world_content
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 
 
 def main() -> None:
     params = load_params(PARAMS)
     uses = {"world": params.world, "demonstrations": params.demonstrations}
-    with stage("prepare", TASKS, params, uses=uses, inputs={}) as running:
+    external = {EXTERNAL_WORLD: lambda: world_content(params.world)}
+    with stage("prepare", TASKS, params, uses=uses, inputs={}, external=external) as running:
         world = open_world(params.world, params.seed)
         counts = {
             split: write_jsonl(running.out / f"{split}.jsonl", world.all_tasks(split))

@@ -14,7 +14,7 @@ from steptool.types import ScoredTrajectory
 def main() -> None:
     params = load_params(PARAMS)
     uses = {"reward": params.reward, "gamma": params.train.gamma_step}
-    inputs = {"evaluation": EVALUATION, "tasks": TASKS}
+    inputs = {"evaluation": EVALUATION, "tasks": TASKS, "settings": PARAMS}
     inputs |= {f"trained {key}": MODELS / key / "training.json" for key in params.rounds}
     inputs |= {f"validated {key}": VALIDATED / key for key in params.rounds}
     with stage("report", REPORT, params, uses=uses, inputs=inputs) as running:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from steptool.params import load_params
 from steptool.stages.common import (
+    EXTERNAL_WORLD,
     PARAMS,
     TASKS,
     TRAJECTORIES,
@@ -18,6 +19,7 @@ from steptool.stages.common import (
 from steptool.stages.generate import generate
 from steptool.storage import write_jsonl
 from steptool.training.precision import compute_dtype
+from steptool.worlds import world_content
 
 
 def main(round: str) -> None:
@@ -26,7 +28,9 @@ def main(round: str) -> None:
     policy = Path(settings.policy)
     uses = {"sample": params.sample, "world": params.world, "dtype": compute_dtype(params.model)}
     inputs = {"tasks": TASKS, "policy": policy}
-    with stage("sample", TRAJECTORIES / round, params, uses=uses, inputs=inputs, round=round) as running:
+    external = {EXTERNAL_WORLD: lambda: world_content(params.world)}
+    out = TRAJECTORIES / round
+    with stage("sample", out, params, uses=uses, inputs=inputs, external=external, round=round) as running:
         tasks = tasks_of_round(params, index)
         with generate(params, policy, seed=params.seed + draw_of_round(params, index) + 1) as sampler:
             trajectories = sampler.attempts(tasks, sampling_of(params), params.sample.attempts, what=f"sample {round}")

@@ -23,7 +23,7 @@ def main() -> None:
         chat = ChatFormat(load_tokenizer(BASE))
         demonstrations = read_jsonl(DEMONSTRATIONS, Trajectory)
         if not demonstrations:
-            fix = "write some there, one trajectory a line, or take a world that has experts: world.name: mini"
+            fix = f"take a world that has experts, as `world.name: mini` has: {params.world.name} has none"
             raise DataError("no demonstrations to learn from", where=str(DEMONSTRATIONS), fix=fix)
         examples = [chat.encode(tasks[demo.task_id], demo.steps) for demo in demonstrations]
         latest = train_sft(

@@ -43,21 +43,26 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
         raise ModelError("no such model folder", where=str(folder), fix="run `dvc repro`, or `dvc pull` it")
     if not (folder / POLICY).exists():
         if (folder / ADAPTER_CONFIG).exists():
-            fix = f'write {{"base": "folder of the base model"}} into {folder / POLICY}'
+            fix = _restore(folder)
             raise ModelError(f"is an adapter without {POLICY}", where=str(folder), fix=fix)
         check_model_folder(folder)
         return ResolvedPolicy(folder, None)
     described = read_json(folder / POLICY)
     if not isinstance(described, dict) or not isinstance(described.get("base"), str):
-        raise ModelError("names no base", where=str(folder / POLICY), fix='write {"base": "models/sft"} into it')
+        raise ModelError("names no base", where=str(folder / POLICY), fix=_restore(folder))
     for name in (ADAPTER_CONFIG, ADAPTER, VALUE_HEAD):
         if not (folder / name).exists():
-            raise ModelError(f"no {name}", where=str(folder), fix=f"restore it with `dvc checkout {folder}`")
+            raise ModelError(f"no {name}", where=str(folder), fix=f"restore it: dvc checkout --force {folder}")
     base = Path(described["base"])
     if not base.is_dir():
         raise ModelError(f"its base {base} does not exist", where=str(folder), fix="run from the repository's root")
     check_model_folder(base)
     return ResolvedPolicy(base, folder)
+
+
+def _restore(folder: Path) -> str:
+    own = f'{{"base": "folder of the base model"}} in its {POLICY}'
+    return f"restore it with `dvc checkout --force {folder}`; a folder that no stage writes needs {own}"
 
 
 def save_policy(model: PeftModel, value_head: nn.Module, base: Path, folder: Path) -> None:
@@ -107,7 +112,7 @@ def load_tensors(model: PeftModel, value_head: nn.Module, folder: Path) -> None:
         raise ModelError(
             f"the adapter does not fit its base: {str(error).splitlines()[0]}",
             where=str(folder),
-            fix=f"check the base in {folder / POLICY}, or restore the folder with `dvc checkout {folder}`",
+            fix=f"check the base in {folder / POLICY}, or restore the folder: dvc checkout --force {folder}",
         ) from error
 
 

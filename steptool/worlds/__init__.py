@@ -8,7 +8,7 @@ from steptool.params import WorldParams
 from steptool.worlds.base import Session, World
 from steptool.worlds.mini import MiniWorld
 
-__all__ = ["MiniWorld", "Session", "World", "open_world"]
+__all__ = ["MiniWorld", "Session", "World", "open_world", "world_content"]
 
 
 def open_world(params: WorldParams, seed: int) -> World:
@@ -23,3 +23,15 @@ def open_world(params: WorldParams, seed: int) -> World:
             test_tasks=params.test_tasks,
         )
     return MiniWorld(seed, params.train_tasks, params.dev_tasks, params.test_tasks)
+
+
+def world_content(params: WorldParams) -> str:
+    """What the files that the world reads from outside of the repository consist of now, in one short text.
+
+    Raises DataError or WorldError where they cannot be found.
+    """
+    if params.name == "recorded":
+        from steptool.worlds.recorded import recordings_content
+
+        return recordings_content(Path(params.path) if params.path else None)
+    return params.name

@@ -217,3 +217,15 @@ def _read(path: Path, row: type[Row]) -> Iterator[Row]:
     except (OSError, EOFError, UnicodeDecodeError) as error:
         found = f"not a whole gzip file: {error}"
         raise DataError(found, where=f"{path}:{whole + 1}", fix="restore the file from where it came") from error
+
+
+def recordings_content(path: Path | None) -> str:
+    """What the recordings consist of. Raises DataError where a file is missing, WorldError where no folder is named."""
+    folder = path or _folder_from_environment()
+    if missing := [name for name in (QUERIES, REPLIES) if not (folder / name).is_file()]:
+        raise DataError(
+            f"no {' and no '.join(missing)} on this machine",
+            where=str(folder),
+            fix=f"point world.path or {VARIABLE} at the recordings; a node needs them too, in its own {VARIABLE}",
+        )
+    return f"files {content_hash([file_hash(folder / QUERIES), file_hash(folder / REPLIES)])}"

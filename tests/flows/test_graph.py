@@ -17,7 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.graph import Schedule, lock_entry, merge_lock_entry, read_graph
-from steptool.errors import ParamsError
+from steptool.errors import InputError, ParamsError
 from tests.flows.conftest import dvc
 from tests.project import ROOT
 
@@ -81,11 +81,13 @@ def test_what_the_projects_own_stages_read_on_a_node() -> None:
     nodes = {node.address: node for node in read_graph(ROOT)}
     assert nodes["rft"].inputs == ("data/validated/r1", "data/validated/r2", "models/sft")
     assert nodes["evaluate"].inputs == (
+        "data/external/world.json",
         "data/tasks",
         *(f"models/{name}" for name in ("base", "r1", "r2", "rft", "sft")),
     )
     assert nodes["evaluate"].folders == ("models",)
-    assert nodes["sample@r2"].inputs == ("data/tasks", "models/r1", "models/sft"), "r1 is an adapter of it"
+    world = "data/external/world.json"
+    assert nodes["sample@r2"].inputs == (world, "data/tasks", "models/r1", "models/sft"), "r1 is an adapter of it"
     assert nodes["evaluate"].metrics == ("metrics/evaluation/summary.json",)
     assert {"steptool/worlds", "steptool/types.py"} <= set(nodes["evaluate"].sources)
 
@@ -180,3 +182,20 @@ def test_threads_that_read_at_once_find_the_same(workspace: Workspace) -> None:
             assert [answer.result() for answer in [pool.submit(read) for _ in range(count)]] == [20] * count
     finally:
         sys.setswitchinterval(before)
+
+
+CONFLICT = "stages:\n<<<<<<< HEAD\n  a: {cmd: x}\n=======\n  a: {cmd: y}\n>>>>>>> theirs\n"
+
+
+@pytest.mark.parametrize("text", [CONFLICT, "stages: [", "3"])
+def test_a_lock_that_cannot_be_read_is_one_plain_error(workspace: Workspace, text: str) -> None:
+    root = workspace(STAGES)
+    (root / "dvc.lock").write_text(text)
+    with pytest.raises(ParamsError, match=r"/dvc\.lock: ") as caught:
+        read_graph(root)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_folder_without_dvc_is_one_plain_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no DVC repository"):
+        read_graph(tmp_path)

@@ -63,7 +63,7 @@ class MiniWorld:
             raise WorldError(
                 f"task {task.id} is not one of this world's",
                 where=f"world mini, revision {self.revision.revision}",
-                fix="make the tasks again from the present params.yaml: steptool prepare",
+                fix="make the tasks again from the present params.yaml: dvc repro prepare",
             )
         return case
 

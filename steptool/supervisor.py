@@ -1,6 +1,6 @@
 """Runs a command, and ends it with all that it started when whoever asked for it is gone.
 
-    python -m flows.supervisor dvc repro …        holds its standard input, a pipe that the owner keeps open
+    python -I …/steptool/supervisor.py dvc repro …    holds its standard input, a pipe that the owner keeps open
 
 A worker that is killed -9 can clean nothing up, and a signal to `dvc` leaves the stage behind it running. The
 end of the pipe is seen in every case: the kernel closes it. The command's whole process group then gets SIGTERM,
@@ -18,6 +18,11 @@ from collections.abc import Sequence
 
 GRACE_S = 5.0
 """Between SIGTERM and SIGKILL."""
+
+
+def supervised(command: Sequence[str]) -> list[str]:
+    """What to run in order to run `command` below a supervisor, which no environment leads to other code."""
+    return [sys.executable, "-I", __file__, *command]
 
 
 def main(command: Sequence[str]) -> int:

