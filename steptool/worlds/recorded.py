@@ -9,7 +9,6 @@ error. Nothing here can tell whether an answer is right: that needs a judge.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from steptool.errors import DataError, InputError, RecordingMiss, WorldError
-from steptool.storage import file_hash
+from steptool.storage import file_hash, parse_json, read_lines
 from steptool.types import AnswerCheck, Observation, Revision, Task, Tool, content_hash
 
 VARIABLE = "STEPTOOL_RECORDED"
@@ -202,18 +201,14 @@ def _folder_from_environment() -> Path:
 
 
 def _read(path: Path, row: type[Row]) -> Iterator[Row]:
-    whole = 0
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                yield row.model_validate_json(line)
-                whole += 1
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=str(path), fix=f"point world.path or {VARIABLE} at the pack") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise DataError(found, where=f"{path}:{whole + 1}", fix="restore the file from where it came") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        found = f"not a whole gzip file: {error}"
-        raise DataError(found, where=f"{path}:{whole + 1}", fix="restore the file from where it came") from error
+    restore = "restore the file from where it came"
+    lines = read_lines(path, missing=f"point world.path or {VARIABLE} at the pack", broken=restore)
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield row.model_validate(parse_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            found = f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg'].removeprefix('Value error, ')[:500]}"
+            raise DataError(found, where=f"{path}:{number}", fix=restore) from error
+        except ValueError as error:
+            raise DataError(f"not JSON: {str(error)[:200]}", where=f"{path}:{number}", fix=restore) from error
