@@ -6,6 +6,7 @@ A field's docstring line gives its unit or range where the name does not.
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from datetime import timedelta
 from io import StringIO
@@ -119,6 +120,14 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _not_an_output(path: str) -> str:
+    if PurePosixPath(os.path.normpath(path)).parts[:1] in {(name,) for name in OUTPUTS}:
+        raise ValueError(
+            f"{path[:80]!r} lies where stages write, and would be lost: keep it outside of {', '.join(OUTPUTS)}"
+        )
+    return path
+
+
 class WorldParams(Section):
     name: Literal["mini", "recorded"] = "mini"
     path: Text = ""
@@ -132,6 +141,8 @@ class DemonstrationParams(Section):
     count: Positive = 320
     flawed: Fraction = 0.22
     """Share of the demonstrations that end unsolved."""
+    path: Annotated[Text, AfterValidator(_not_an_output)] = ""
+    """File with demonstrations of your own, one a line; empty takes `count` of the world's experts, if it has any."""
 
 
 class ModelParams(Section):
@@ -380,10 +391,8 @@ def _load_yaml(path: Path, *, missing: str = "run steptool from the repository's
     try:
         return yaml.load(text)
     except MaxDepthExceededError as error:
-        where = f"{path}:{error.problem_mark.line + 1}"
-        raise ParamsError(
-            f"more than {MAX_DEPTH} levels; settings have 3", where=where, fix="mend that line"
-        ) from error
+        found, line = f"more than {MAX_DEPTH} levels; settings have 3", error.problem_mark.line + 1
+        raise ParamsError(found, where=f"{path}:{line}", fix="mend that line") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         found = str(error.problem).splitlines()[0] if error.problem else "broken"

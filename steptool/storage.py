@@ -89,7 +89,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    return _parse(read_text(path), str(path), None, fix=f"delete {path} and run `dvc repro` again")
+    return parse_text(read_text(path), str(path), fix=f"delete {path} and run `dvc repro` again")
 
 
 def parse_json(text: str) -> Any:
@@ -125,8 +125,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _parse(text: str, where: str, line: int | None, *, fix: str) -> Any:
-    """`line`: the number of this line in a file of JSON lines; None where the text is a whole document."""
+def parse_text(text: str, where: str, *, line: int | None = None, fix: str) -> Any:
+    """`parse_json` that raises DataError. `line`: of a file of JSON lines; None where the text is a whole document."""
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
@@ -258,7 +258,7 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
         number += 1
         if not line.endswith("\n"):
             raise DataError("the last line is cut off", where=f"{path}:{number}", fix=again)
-        value = _parse(line, str(path), number, fix=again)
+        value = parse_text(line, str(path), line=number, fix=again)
         if number == 1:
             header = _header(path, value, model, again)
         else:

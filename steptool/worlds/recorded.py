@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from steptool.errors import DataError, InputError, RecordingMiss, WorldError
 from steptool.storage import file_hash, parse_json, read_lines
@@ -28,9 +28,19 @@ OnMiss = Literal["error", "raise"]
 Row = TypeVar("Row", bound=BaseModel)
 
 
+JSON_TYPES = ("string", "number", "integer", "boolean", "array", "object", "null")
+
+
+def _json_type(value: object) -> object:
+    """ToolBench's own files spell a type STRING or Number."""
+    if isinstance(value, str) and value.strip().lower() not in JSON_TYPES:
+        raise ValueError(f"{value[:80]!r} is no type of JSON; these are: {', '.join(JSON_TYPES)}")
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 class _Parameter(BaseModel):
     name: str
-    type: str
+    type: Annotated[str, BeforeValidator(_json_type)]
     required: bool
     description: str = ""
 
@@ -49,7 +59,7 @@ class _Api(BaseModel):
         schema: dict[str, Any] = {
             "type": "object",
             "properties": {p.name: {"type": p.type, "description": p.description} for p in shown},
-            "required": [p.name for p in shown if p.required],
+            "required": list(dict.fromkeys(p.name for p in shown if p.required)),
         }
         return Tool(name=self.name, description=self.description, parameters=schema, category=self.category)
 
@@ -99,8 +109,8 @@ class RecordedWorld:
     next `dev_tasks` for tuning, the next `test_tasks` (None: all that are left) for testing.
     on_miss: what a call without a recording gets, an observation with error `no_recording` ("error") or
     RecordingMiss ("raise"), which ends the trajectory as `world_error`.
-    Raises WorldError where no folder is named, DataError where a file is missing or broken, InputError where there are
-    fewer requests than asked for.
+    Raises DataError where no folder is named, or a file is missing or broken, InputError where there are fewer requests
+    than asked for.
     """
 
     def __init__(
@@ -194,7 +204,7 @@ def _failure(kind: str, message: str) -> Observation:
 
 def _folder_from_environment() -> Path:
     if not (folder := os.environ.get(VARIABLE)):
-        raise WorldError(
+        raise DataError(
             "its folder is not named", where="world recorded", fix=f"set world.path in params.yaml, or {VARIABLE}"
         )
     return Path(folder)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from steptool.errors import DataError, InputError, RecordingMiss, WorldError
+from steptool.errors import DataError, InputError, RecordingMiss
 from steptool.rollouts.chat_format import ChatFormat
 from steptool.rollouts.fake import ScriptedGenerator
 from steptool.rollouts.rollout import rollout
@@ -121,7 +121,7 @@ def test_the_folder_can_come_from_the_environment(pack: Path, monkeypatch: pytes
     monkeypatch.setenv("STEPTOOL_RECORDED", str(pack))
     assert RecordedWorld().revision == RecordedWorld(pack).revision
     monkeypatch.delenv("STEPTOOL_RECORDED")
-    with pytest.raises(WorldError, match="STEPTOOL_RECORDED"):
+    with pytest.raises(DataError, match="STEPTOOL_RECORDED"):
         RecordedWorld()
 
 
