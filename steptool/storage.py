@@ -273,9 +273,9 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
 
 
 def _header(path: Path, header: Any, model: type[Record], fix: str) -> dict[str, Any]:
-    if not isinstance(header, dict) or header.get("schema_version") != SCHEMA_VERSION:
-        found = header.get("schema_version") if isinstance(header, dict) else None
-        raise DataError(f"schema version {str(found)[:64]}, expected {SCHEMA_VERSION}", where=f"{path}:1", fix=fix)
+    version = header.get("schema_version") if isinstance(header, dict) else None
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise DataError(f"schema version {str(version)[:64]}, expected {SCHEMA_VERSION}", where=f"{path}:1", fix=fix)
     if not (isinstance(header.get("rows"), int) and isinstance(header.get("kind"), str)):
         raise DataError("its first line names no kind and rows", where=f"{path}:1", fix=fix)
     if header["rows"] and header["kind"] != model.__name__:
