@@ -50,6 +50,8 @@ MAX_PROBLEMS = 20
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
+Many = Annotated[int, Field(ge=1, le=10_000)]
+"""Of what is held in memory together, or done again and again."""
 Weight = Annotated[float, Field(ge=0, le=LARGEST)]
 Bound = Annotated[float, Field(gt=0, le=LARGEST)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -153,23 +155,29 @@ class ModelParams(Section):
 
 class SftParams(Section):
     learning_rate: Rate = 1.5e-4
-    epochs: Positive = 1
-    batch_size: Positive = 1
+    epochs: Many = 1
+    batch_size: Many = 1
     frozen_layers: Natural = 14
     """Lowest layers (and, if any, the embeddings) that do not train."""
 
 
+def _steps_fit(sample: SampleParams) -> SampleParams:
+    if sample.max_step_tokens >= sample.max_tokens:
+        raise ValueError("no call fits: max_step_tokens is not below max_tokens, which counts the prompt too")
+    return sample
+
+
 class SampleParams(Section):
     tasks: Positive = 60
-    attempts: Positive = 6
+    attempts: Many = 6
     temperature: Annotated[float, Field(ge=MIN_TEMPERATURE, le=5)] = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_calls: Positive = 8
+    max_calls: Many = 8
     """Actions of one trajectory, Finish included."""
     max_step_tokens: Positive = 48
     max_tokens: Positive = 1024
     """Tokens of one trajectory, context included."""
-    concurrency: Positive = 128
+    concurrency: Many = 128
     draw: Natural = 0
     """Which draw of tasks and random numbers; another begins elsewhere among the tasks, with other numbers."""
     tool_timeout_s: Bound = 10.0
@@ -215,8 +223,8 @@ class TrainParams(Section):
     kl_clamp: Bound = 5.0
     """Bound on the log-ratio to the reference in the reward, in nats."""
     importance_cap: Bound = 2.0
-    epochs: Positive = 1
-    minibatches: Positive = 16
+    epochs: Many = 1
+    minibatches: Many = 16
     """Optimiser steps an epoch."""
     learning_rate: Rate = 1e-3
     """At first; it falls linearly over the optimiser steps of a round."""
@@ -228,7 +236,7 @@ class TrainParams(Section):
     max_grad_norm: Bound = 1.0
     row_tokens: Positive = 1024
     """Most tokens of one packed row."""
-    lora_rank: Positive = 16
+    lora_rank: Many = 16
     lora_alpha: Positive = 32
     lora_plus: Annotated[float, Field(ge=1, le=LARGEST)] = 16.0
     """How much faster the adapter's B learns than its A (arXiv 2402.12354)."""
@@ -246,14 +254,14 @@ class TrainParams(Section):
 
 class RftParams(Section):
     learning_rate: Rate = 3e-4
-    epochs: Positive = 2
+    epochs: Many = 2
 
 
 class EvaluateParams(Section):
     split: Literal["test", "dev"] = "test"
     temperature: Annotated[float, Field(ge=0, le=5), AfterValidator(_sampled_or_greedy)] = 0.0
-    attempts: Positive = 1
-    resamples: Annotated[int, Field(ge=100, le=MOST)] = 10_000
+    attempts: Many = 1
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
@@ -261,7 +269,7 @@ class PromoteParams(Section):
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.0
     min_pass_rate: Fraction = 0.3
     min_finish_rate: Fraction = 0.7
-    looks: Positive = 1
+    looks: Many = 1
     """How many candidates are going to be compared with a champion on the same tasks. Each is asked for a confidence of
     1 - (1 - evaluate.confidence) / looks (Bonferroni), so that the chance that any of them is promoted by luck is at
     most 1 - evaluate.confidence."""
@@ -318,7 +326,7 @@ class Params(Section):
     demonstrations: DemonstrationParams = DemonstrationParams()
     model: ModelParams = ModelParams()
     sft: SftParams = SftParams()
-    sample: SampleParams = SampleParams()
+    sample: Annotated[SampleParams, AfterValidator(_steps_fit)] = SampleParams()
     reward: RewardParams = RewardParams()
     validate_: Annotated[ValidateParams, AfterValidator(_some_rate_passes)] = Field(
         default=ValidateParams(), alias="validate"
@@ -334,6 +342,15 @@ class Params(Section):
     def _shaping_is_of_steps(self) -> Params:
         if self.reward.form == "potential" and self.reward.alpha > 0 and self.train.gamma_token < 1:
             raise ValueError("reward.form: potential is one of steps, not of tokens: it needs train.gamma_token: 1")
+        return self
+
+    @model_validator(mode="after")
+    def _experts_have_tasks_to_show(self) -> Params:
+        count, tasks = self.demonstrations.count, self.world.train_tasks
+        if self.world.name == "mini" and not self.demonstrations.path and count > tasks:
+            raise ValueError(
+                f"demonstrations.count: {count} is above world.train_tasks: {tasks}, and each shows another task"
+            )
         return self
 
     @model_validator(mode="after")

@@ -189,7 +189,7 @@ def test_a_bomb_in_a_pack_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(storage, "MAX_LINE", 1 << 20)
     path = lay(tmp_path, read_pack, b" " * (2 << 20))
     assert "a line of more than 1,048,576 bytes" in refused(read_pack, path)
-    path = lay(tmp_path, read_pack, b"{}")
+    path = lay(tmp_path, read_pack, json.dumps({**QUERY, "query_id": "q2"}).encode())
     (tmp_path / REPLIES).write_bytes(gzip.compress(b" " * (2 << 20)))
     with pytest.raises(DataError, match=rf"{REPLIES}:1: a line of more than"):
         read_pack(path)
@@ -317,13 +317,13 @@ def damaged(whole: bytes, seed: int, count: int) -> Iterator[bytes]:
 
 
 def opens_or_says_why(folder: Path) -> bool:
+    said: list[str] = []
     try:
         RecordedWorld(folder)
     except InputError as error:
-        assert len(str(error).splitlines()) == 2
-        assert str(folder) in str(error)
-        return False
-    return True
+        said = str(error).splitlines()
+    assert not said or (len(said) == 2 and str(folder) in said[0])
+    return not said
 
 
 def test_a_changed_bit_in_a_pack_is_refused_or_changes_nothing(tmp_path: Path) -> None:
@@ -373,14 +373,10 @@ except DataError as error:
 @pytest.mark.slow
 def test_three_megabytes_that_become_three_gigabytes_fit_in_two(tmp_path: Path) -> None:
     lay(tmp_path, read_pack, b"{}")
-    with gzip.open(tmp_path / QUERIES, "wb", compresslevel=9) as file:
-        for _ in range(3000):
-            file.write(bytes(1 << 20))
+    (tmp_path / QUERIES).write_bytes(gzip.compress(bytes(1 << 20)) * 3000)  # a gzip file may have many parts
     assert (tmp_path / QUERIES).stat().st_size < 4_000_000
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "a line of more than" in done.stdout
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 2 << 20
-
-
-"""KiB."""
+    # in KiB
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1 << 20

@@ -101,6 +101,15 @@ def test_data_that_cannot_pass_is_no_setting(write: Any) -> None:
         load_params(write("seed: 1\nvalidate: {min_solve_rate: 0.7, max_solve_rate: 0.6}\n"))
 
 
+def test_settings_that_leave_no_room_for_each_other_are_refused(write: Any) -> None:
+    with pytest.raises(ParamsError, match=r"params\.yaml:2: sample: no call fits: max_step_tokens is not below"):
+        load_params(write("seed: 1\nsample: {max_step_tokens: 64, max_tokens: 64}\n"))
+    with pytest.raises(ParamsError, match=r"demonstrations\.count: 320 is above world\.train_tasks: 319"):
+        load_params(write("world: {train_tasks: 319}\n"))
+    assert load_params(write("world: {train_tasks: 3}\ndemonstrations: {path: ours.jsonl}\n"))
+    assert load_params(write("world: {name: recorded, train_tasks: 3}\n"))
+
+
 def test_a_problem_inside_a_round_is_found(write: Any) -> None:
     with pytest.raises(ParamsError, match=r"params\.yaml:2: rounds\.r1\.previous: Field required"):
         load_params(write("rounds:\n  r1: {policy: models/sft}\n"))

@@ -16,13 +16,15 @@ from steptool.worlds.mini import MiniWorld, expert_demonstrations
 
 def main() -> None:
     params = load_params(PARAMS)
+    world = open_world(params.world, params.seed)
+    splits = {split: world.all_tasks(split) for split in ("train", "dev", "test")}
+    check_tasks(splits, world.revision.name)
+    demonstrations = _demonstrations(world, splits, params)
     uses = {"world": params.world, "demonstrations": params.demonstrations}
-    with stage("prepare", TASKS, params, uses=uses, inputs={}) as running:
-        world = open_world(params.world, params.seed)
-        splits = {split: world.all_tasks(split) for split in ("train", "dev", "test")}
-        check_tasks(splits, world.revision.name)
+    given = params.demonstrations.path
+    inputs = {"given demonstrations": Path(given)} if given else {}
+    with stage("prepare", TASKS, params, uses=uses, inputs=inputs) as running:
         counts = {split: write_jsonl(running.out / f"{split}.jsonl", tasks) for split, tasks in splits.items()}
-        demonstrations = _demonstrations(world, splits, params)
         counts["demonstrations"] = write_jsonl(running.out / DEMONSTRATIONS.name, demonstrations)
         running.run.summary(counts)
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())

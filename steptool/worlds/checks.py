@@ -24,6 +24,11 @@ from steptool.types import FINISH, TOOL_NAME, Task, Tool, ToolCall, Trajectory
 
 MAX_NAME = 200
 """Characters of an id, a subset or a tool's name."""
+MAX_TEXT = 100_000
+"""Characters of a question, or of what describes a tool."""
+MAX_REFERENCES = 24
+"""Of a tool's parameters. What refers to a thing that refers on, and so each of a few times, grows by powers: with this
+many it stays below 10,000 parts."""
 MAX_PROBLEMS = 5
 """How many are listed."""
 PROBES: tuple[Any, ...] = (None, "a", 0, [0], {"a": 0})
@@ -88,6 +93,8 @@ def _problems_of(task: Task) -> Iterator[str]:
             yield f"its {what} '{_short(name)}' is not a printable text of 1 to {MAX_NAME} characters"
     if not task.query.strip():
         yield "asks nothing"
+    if len(task.query) > MAX_TEXT:
+        yield f"its question has {len(task.query):,} characters, more than {MAX_TEXT:,}"
     if not task.tools:
         yield "offers no tools"
     names = [tool.name for tool in task.tools]
@@ -110,7 +117,12 @@ def _tool_problem(tool: Tool) -> str | None:
             "cannot be called: a name begins with a letter or `_`, holds letters, digits, `_`, `.` and `-`, and has at "
             f"most {MAX_NAME} characters"
         )
-    return _schema_problem(json.dumps(tool.parameters, sort_keys=True))
+    parameters = json.dumps(tool.parameters, sort_keys=True)
+    if len(parameters) + len(tool.description) > MAX_TEXT:
+        return f"is described by more than {MAX_TEXT:,} characters"
+    if parameters.count('"$ref"') + parameters.count('"$dynamicRef"') > MAX_REFERENCES:
+        return f"has parameters with more than {MAX_REFERENCES} references"
+    return _schema_problem(parameters)
 
 
 @lru_cache(maxsize=4096)

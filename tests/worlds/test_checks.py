@@ -151,6 +151,7 @@ def test_a_check_that_is_accepted_accepts_its_own_answer_and_never_raises(
         ({"name": "\x1b[2J"}, "is not a printable text"),
         ({"name": "x" * 300}, "is not a printable text"),
         ({"subset": "\x07"}, "its subset"),
+        ({"query": "x" * 100_001}, "its question has 100,001 characters"),
         ({"query": "half \ud800"}, "cannot be stored as JSON"),
         ({"answer_check": AnswerCheck(kind="judge", expected=math.nan)}, "cannot be stored as JSON"),
         ({"answer_check": AnswerCheck(kind="judge", expected={1, 2}), "name": "t9"}, "cannot be stored as JSON"),
@@ -226,6 +227,8 @@ def test_a_name_is_accepted_exactly_if_a_call_of_it_is_read_back(chat: ChatForma
 DEEP: dict[str, Any] = {"type": "string"}
 for _ in range(250):
     DEEP = {"type": "array", "items": DEEP}
+LAUGHS = {str(n): {"allOf": [{"$ref": f"#/$defs/{n + 1}"}] * 9} for n in range(9)} | {"9": {"type": "string"}}
+"""Nine levels of nine references each: 387,420,489 parts."""
 BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"type": "STRING"}, "no JSON schema"),
     ({"type": "object", "properties": {"a": {"type": "STRING"}}}, "no JSON schema"),
@@ -248,6 +251,8 @@ BROKEN: list[tuple[dict[str, Any], str]] = [
     ({"type": "object", "properties": {"a": {"$ref": "#/properties/a"}}}, "refer to themselves"),
     ({"type": "object", "properties": {"a": {"pattern": "("}}}, "is not a 'regex'"),
     ({"type": "object", "patternProperties": {"(": {}}}, "is not a 'regex'"),
+    ({"type": "object", "description": "x" * 100_000}, "described by more than"),
+    ({"type": "object", "properties": {"a": {"$ref": "#/$defs/0"}}, "$defs": LAUGHS}, "more than 24 references"),
     ({"type": "object", "properties": {"a": DEEP}}, "cannot be stored as JSON"),
     ({"type": "object", "properties": {"a": {"maximum": math.inf}}}, "cannot be stored as JSON"),
     ({"type": "object", "properties": {"a": {"default": 10**5000}}}, "cannot be stored as JSON"),
