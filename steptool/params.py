@@ -418,14 +418,16 @@ def _load_yaml(path: Path, *, missing: str = "run steptool from the repository's
         raise ParamsError(f"not YAML: {error}".splitlines()[0], where=str(path), fix="save it as plain text") from error
 
 
-def parse_params(path: Path, data: Any) -> Params:
+def parse_params(path: Path, data: Any, *, written: Any = None) -> Params:
+    """Check settings; `path` and `written` (`data` itself where None) are what errors and their lines refer to."""
     if not isinstance(data, dict):
         raise _no_settings(path)
     try:
         return Params.model_validate(data)
     except ValidationError as error:
         problems = error.errors()
-        lines = [_problem(path, data, item) for item in problems[:MAX_PROBLEMS]]
+        written = data if written is None else written
+        lines = [_problem(path, written, item) for item in problems[:MAX_PROBLEMS]]
         if len(problems) > MAX_PROBLEMS:
             lines.append(f"{path}: and {len(problems) - MAX_PROBLEMS} problems more")
         raise ParamsError("\n".join(lines), fix="every key and range is in steptool/params.py") from error
@@ -435,17 +437,19 @@ def _no_settings(path: Path) -> ParamsError:
     return ParamsError("holds no settings", where=str(path), fix="restore it with `git checkout params.yaml`")
 
 
-def _problem(path: Path, data: Any, error: Any) -> str:
+def _problem(path: Path, written: Any, error: Any) -> str:
     location = error["loc"]
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         near = difflib.get_close_matches(str(location[-1])[:80], known, n=1)
         message = "unknown key" + (f", did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
+    elif error["type"] in ("model_type", "dict_type"):
+        message = f"holds settings, each as `name: value`, got {_shown(error['input'])}"
     elif error["type"] != "value_error":
         message += f", got {_shown(error['input'])}"
     name = ".".join(str(part)[:80] for part in location)
-    return f"{path}:{_line(data, location)}: {name or 'params'}: {message}"
+    return f"{path}:{_line(written, location)}: {name or 'params'}: {message}"
 
 
 def _shown(value: Any) -> str:
@@ -507,7 +511,7 @@ def _changed(path: Path, changes: dict[str, Any], *, told_of: Path) -> str:
                 data[section][key] = value
         else:
             data[section] = values
-    parse_params(told_of, data)
+    parse_params(told_of, data, written=None if told_of == path else changes)
     text = StringIO()
     yaml = YAML(typ="rt")
     yaml.width = 120

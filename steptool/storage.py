@@ -164,7 +164,8 @@ def read_text(path: Path) -> str:
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path), fix="run `dvc repro`, or `dvc pull` it") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", where=str(path), fix="restore it with `dvc checkout`") from error
+        found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise DataError(found, where=str(path), fix="restore it with `dvc checkout`") from error
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -213,7 +214,8 @@ def read_lines(path: Path, *, missing: str, broken: str) -> Iterator[str]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"not a whole gzip file: {error}", where=f"{path}:{number}", fix=broken) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read: {error}", where=f"{path}:{number}", fix=broken) from error
+        found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise DataError(found, where=f"{path}:{number}", fix=broken) from error
 
 
 def dumps(record: BaseModel) -> str:

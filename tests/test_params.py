@@ -533,6 +533,21 @@ def test_a_profile_that_does_not_exist_is_answered_with_those_that_do(monkeypatc
         apply_profile(ROOT / "params.yaml", Path("profiles/tinny.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("profile", "says"),
+    [
+        ("# one\nsample:\n  tasks: .inf\n", r"profile\.yaml:3: sample\.tasks: "),
+        ("# one\nsample: 3\n", r"profile\.yaml:2: sample: holds settings"),
+        ("rounds: {r1: {policy: models/r2, previous: models/sft}}\n", r"profile\.yaml:1: rounds: r1\.policy"),
+        ("seed: 3\nvalidate:\n  min_solve_rate: 1.0\n", r"profile\.yaml:2: validate: no data can pass"),
+    ],
+)
+def test_the_problem_of_a_profile_has_the_line_of_the_profile(profile: str, says: str, write: Any) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    with pytest.raises(ParamsError, match=says):
+        apply_profile(write(text), write(profile, "profile.yaml"))
+
+
 def test_a_profile_over_an_empty_file_is_refused(write: Any) -> None:
     base = write("")
     with pytest.raises(ParamsError, match=r"params\.yaml: holds no settings"):
