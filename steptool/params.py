@@ -401,8 +401,8 @@ def _load_yaml(path: Path, *, missing: str = "run steptool from the repository's
     except OSError as error:
         fix = "put a file of settings there that you may read"
         raise ParamsError(f"cannot be read: {error.strerror or error}", where=str(path), fix=fix) from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if re.match(r"(<<<<<<<|=======|>>>>>>>)( |$)", line):
+    for number, row in enumerate(text.splitlines(), start=1):
+        if re.match(r"(<<<<<<<|=======|>>>>>>>)( |$)", row):
             fix = "keep one of the two sides and delete the marks"
             raise ParamsError("a mark of a merge conflict", where=f"{path}:{number}", fix=fix)
     try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -131,6 +131,9 @@ class Observation(Frozen):
     latency_s: float = Field(default=0.0, ge=0)
 
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class Step(Frozen):
     """One action of the policy and the reply to it.
 
@@ -144,8 +147,8 @@ class Step(Frozen):
     call: ToolCall | None = None
     parse_error: str | None = None
     observation: Observation | None = None
-    context_ids: tuple[int, ...] = ()
-    action_ids: tuple[int, ...] = ()
+    context_ids: tuple[TokenId, ...] = ()
+    action_ids: tuple[TokenId, ...] = ()
     action_logprobs: tuple[float, ...] = ()
 
     @model_validator(mode="after")
