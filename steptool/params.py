@@ -453,7 +453,7 @@ def _problem(path: Path, written: Any, error: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """The value, cut; of an integer of thousands of digits, which Python does not write, how long it is."""
+    """The value, cut; its type where Python cannot write it, such as an integer of thousands of digits."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):
