@@ -19,13 +19,18 @@ To add an error: subclass the nearest one, give it an exit code only if scripts 
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """`text` with its control characters as escapes: what a file holds must not move a terminal's cursor."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class StepToolError(Exception):
     """Base of all errors raised on purpose. `fix` is the next thing to type or change."""
 
     exit_code = 1
 
     def __init__(self, found: str, *, where: str | None = None, fix: str | None = None) -> None:
-        self.found, self.where, self.fix = found, where, fix
+        self.found, self.where, self.fix = printable(found), where and printable(where), fix
         super().__init__(self._text())
 
     def _text(self) -> str:
@@ -74,8 +79,3 @@ class TrackingError(StepToolError):
 
 class StorageError(StepToolError, OSError):
     """An output could not be written whole; the previous one is still in place."""
-
-
-def printable(text: str) -> str:
-    """`text`, which may quote a file, without what a terminal obeys: its control characters as Python writes them."""
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)

@@ -12,15 +12,19 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
+import stat
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from steptool import __version__
 from steptool.errors import DataError, StorageError
@@ -29,6 +33,13 @@ SCHEMA_VERSION = 1
 """Raised when a stored record changes meaning; readers refuse other versions."""
 
 MANIFEST = "manifest.json"
+MAX_DOCUMENT = 64 << 20
+"""Bytes of a text or a JSON document; the largest that a stage writes has some hundred thousand."""
+MAX_LINE = 32 << 20
+"""Bytes of one line; a trajectory of 100,000 tokens has 3 million."""
+MAX_GROWTH, ALWAYS_ALLOWED = 100, 64 << 20
+"""Text is at most this many times as large as the gzip file that holds it, or this many bytes. Trajectories are 5 to
+20 times as large; zeros are 1,000 times as large, which is how 3 MB become 3 GB."""
 Record = TypeVar("Record", bound=BaseModel)
 WRITTEN_OTHERWISE = "run `dvc repro`: another version of StepTool may have written it"
 
@@ -94,13 +105,52 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    text = read_text(path)
+    return parse_text(read_text(path), str(path), fix=f"delete {path} and run `dvc repro` again")
+
+
+def parse_json(text: str) -> Any:
+    """Strict JSON. Raises ValueError, a JSONDecodeError where the place is known.
+
+    Refuses what Python's own reader lets in and what breaks something later: NaN, infinities, numbers that become one,
+    a name given twice in an object, more than 200 levels, half of a surrogate pair.
+    """
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_float=_finite, parse_constant=_no_number, object_pairs_hook=_without_duplicates)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    from_json(text)  # checks the depth and the surrogates
+    return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:32]} is too large for a number")
+    return value
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{name[:32]!r} is given twice")
+    return found
+
+
+def parse_text(text: str, where: str, *, line: int | None = None, fix: str) -> Any:
+    """`parse_json` that raises DataError. `line`: of a file of JSON lines; None where the text is a whole document."""
+    try:
+        return parse_json(text)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", fix=f"delete {path} and run `dvc repro` again"
-        ) from error
+        place = f" at column {error.colno}" if line else ""
+        raise DataError(f"not JSON: {error.msg}{place}", where=f"{where}:{line or error.lineno}", fix=fix) from error
+    except ValueError as error:
+        where = f"{where}:{line}" if line else where
+        raise DataError(f"not JSON: {str(error)[:200]}", where=where, fix=fix) from error
 
 
 def read_record(path: Path, model: type[Record]) -> Record:
@@ -116,8 +166,9 @@ def parse_record(value: Any, model: type[Record], *, where: str, fix: str) -> Re
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         name = value.get("id") if isinstance(value, dict) else None
+        who = f"{model.__name__} {name[:64]}" if name and isinstance(name, str) else model.__name__
         raise DataError(
-            f"{model.__name__}{f' {name}' if name else ''}: {f'{place}: ' if place else ''}{first['msg']}",
+            f"{who}: {f'{place[:200]}: ' if place else ''}{first['msg'][:500]}",
             where=where,
             fix=fix,
         ) from error
@@ -125,13 +176,62 @@ def parse_record(value: Any, model: type[Record], *, where: str, fix: str) -> Re
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bounded(path, MAX_DOCUMENT).decode()
     except FileNotFoundError as error:
         raise DataError("no such file", where=str(path), fix="run `dvc repro`, or `dvc pull` it") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"cannot be read: {error}", where=str(path), fix=f"restore it: dvc checkout --force {path}"
-        ) from error
+        found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise DataError(found, where=str(path), fix=f"restore it: dvc checkout --force {path}") from error
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """A file's content. Raises OSError, also where it is larger than `limit` bytes or no ordinary file."""
+    with _opened(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(f"it is larger than {limit:,} bytes")
+    return content
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """An ordinary file to read. A pipe would wait for a writer, a device may have no end: they raise OSError."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError("it is not an ordinary file")
+    with path.open("rb") as file:
+        yield file
+
+
+def read_lines(path: Path, *, missing: str, broken: str) -> Iterator[str]:
+    """The lines of a text file, each with its end; a file whose name ends in .gz is decompressed on the way.
+
+    Raises DataError for a file that is missing (with the fix `missing`), and for one that is damaged, not UTF-8, has
+    a line over MAX_LINE or unpacks to more than MAX_GROWTH allows (with the fix `broken`).
+    """
+    number = 1
+    try:
+        with _opened(path) as file:
+            packed = path.suffix == ".gz"
+            left = max(ALWAYS_ALLOWED, MAX_GROWTH * path.stat().st_size)
+            lines = gzip.GzipFile(fileobj=file) if packed else file
+            while line := lines.readline(MAX_LINE + 1):
+                left -= len(line) if packed else 0
+                if len(line) > MAX_LINE:
+                    raise DataError(f"a line of more than {MAX_LINE:,} bytes", where=f"{path}:{number}", fix=broken)
+                if left < 0:
+                    found = f"unpacks to more than {MAX_GROWTH} times its size"
+                    raise DataError(found, where=f"{path}:{number}", fix=broken)
+                yield line.decode()
+                number += 1
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError("no such file", where=str(path), fix=missing) from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"not a whole gzip file: {error}", where=f"{path}:{number}", fix=broken) from error
+    except (OSError, UnicodeDecodeError) as error:
+        found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise DataError(found, where=f"{path}:{number}", fix=broken) from error
 
 
 def dumps(record: BaseModel) -> str:
@@ -169,42 +269,37 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
     file, a line that is not JSON, and a record that breaks an invariant of `model`.
     """
     again = f"restore it: dvc checkout --force {path}"
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode()
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=str(path), fix="run `dvc repro`, or `dvc pull` it") from error
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # UnicodeDecodeError is a ValueError
-        raise DataError(f"cannot be read: {error}", where=str(path), fix=again) from error
-    lines = text.split("\n")
-    if lines and lines[-1] == "":
-        lines.pop()
-    elif lines:
-        raise DataError("the last line is cut off", where=f"{path}:{len(lines)}", fix=again)
-    header = _parse_line(path, 1, lines[0] if lines else "", again)
-    if not isinstance(header, dict) or header.get("schema_version") != SCHEMA_VERSION:
-        found = header.get("schema_version") if isinstance(header, dict) else None
-        raise DataError(f"schema version {found!r}, expected {SCHEMA_VERSION}", where=f"{path}:1", fix=again)
-    if not {"kind", "rows"} <= header.keys():
-        raise DataError("its first line names no kind and rows", where=f"{path}:1", fix=again)
-    if header["rows"] != len(lines) - 1:
+    header: Any = None
+    records: list[Record] = []
+    number = 0
+    for line in read_lines(path, missing="run `dvc repro`, or `dvc pull` it", broken=again):
+        number += 1
+        if not line.endswith("\n"):
+            raise DataError("the last line is cut off", where=f"{path}:{number}", fix=again)
+        value = parse_text(line, str(path), line=number, fix=again)
+        if number == 1:
+            header = _header(path, value, model, again)
+        else:
+            records.append(parse_record(value, model, where=f"{path}:{number}", fix=again))
+    if header is None:
+        raise DataError("it is empty", where=f"{path}:1", fix=again)
+    if header["rows"] != len(records):
         raise DataError(
-            f"{len(lines) - 1} rows, but its first line says {header['rows']}", where=f"{path}:{len(lines)}", fix=again
+            f"{len(records)} rows, but its first line says {header['rows']}", where=f"{path}:{number}", fix=again
         )
-    if header["rows"] and header["kind"] != model.__name__:
-        raise DataError(f"holds {header['kind']} records, expected {model.__name__}", where=f"{path}:1", fix=again)
-    records = []
-    for number, line in enumerate(lines[1:], start=2):
-        value = _parse_line(path, number, line, again)
-        records.append(parse_record(value, model, where=f"{path}:{number}", fix=again))
     return records
 
 
-def _parse_line(path: Path, number: int, line: str, fix: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON: {error.msg} at column {error.colno}", where=f"{path}:{number}", fix=fix) from error
+def _header(path: Path, header: Any, model: type[Record], fix: str) -> dict[str, Any]:
+    version = header.get("schema_version") if isinstance(header, dict) else None
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        raise DataError(f"schema version {str(version)[:64]}, expected {SCHEMA_VERSION}", where=f"{path}:1", fix=fix)
+    if not (isinstance(header.get("rows"), int) and isinstance(header.get("kind"), str)):
+        raise DataError("its first line names no kind and rows", where=f"{path}:1", fix=fix)
+    if header["rows"] and header["kind"] != model.__name__:
+        found = f"holds {header['kind'][:64]} records, expected {model.__name__}"
+        raise DataError(found, where=f"{path}:1", fix=fix)
+    return header
 
 
 def file_hash(path: Path) -> str:

@@ -10,12 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FINISH = "Finish"
 """Name of the terminal tool: `Finish {"answer": ...}` answers, `Finish {"give_up": true}` gives up."""
+
+TOOL_NAME = r"[A-Za-z_][\w.\-]*"
+"""What a tool is called by, as an ASCII regular expression; another name cannot stand in a call."""
+
+MAX_NUMBER = 1e300
+"""Largest number that an answer is checked against."""
+MAX_ANSWER = 500
+"""Characters of an answer that is checked; a longer one is wrong."""
 
 SUBSETS = (
     "G1_instruction",
@@ -59,7 +67,36 @@ class AnswerCheck(Frozen):
 
     kind: Literal["text", "number", "set", "judge"]
     expected: Any = None
-    tolerance: float = Field(default=0.0, ge=0)
+    tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse what no answer could equal, and what any answer would."""
+        if self.kind != "number" and self.tolerance:
+            raise ValueError(f"a check of kind {self.kind} has no tolerance")
+        if self.kind == "text" and not _is_answer(self.expected):
+            raise ValueError(f"expects {_cut(self.expected)}, which is not a text of 1 to {MAX_ANSWER} characters")
+        if self.kind == "number" and not _is_number(self.expected):
+            raise ValueError(f"expects {_cut(self.expected)}, which is not a finite number")
+        if self.kind == "set":
+            items = self.expected if isinstance(self.expected, (list, tuple)) else ()
+            if not items or not all(map(_is_answer, items)) or len(json.dumps(items)) > MAX_ANSWER:
+                raise ValueError(f"expects {_cut(self.expected)}, which is not a list of short texts")
+            if len({" ".join(item.casefold().split()) for item in items}) < len(items):
+                raise ValueError(f"expects {_cut(self.expected)}, which names one of its items twice")
+        return self
+
+
+def _is_answer(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_ANSWER and value.strip(" .\"'\t\r\n") != ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_NUMBER
+
+
+def _cut(value: Any) -> str:
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, str) and len(value) > 80 else f"{value!r:.80}"
 
 
 class Task(Frozen):
@@ -70,6 +107,11 @@ class Task(Frozen):
     """Everything offered, distractors included, without `Finish`."""
     relevant_tools: tuple[str, ...] = ()
     answer_check: AnswerCheck | None = None
+
+    @property
+    def can_be_checked(self) -> bool:
+        """Is there something exact to check an answer against? No judge is part of this version."""
+        return self.answer_check is not None and self.answer_check.kind != "judge"
 
     def tool(self, name: str) -> Tool | None:
         return next((tool for tool in self.tools if tool.name == name), None)
@@ -89,6 +131,9 @@ class Observation(Frozen):
     latency_s: float = Field(default=0.0, ge=0)
 
 
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class Step(Frozen):
     """One action of the policy and the reply to it.
 
@@ -102,8 +147,8 @@ class Step(Frozen):
     call: ToolCall | None = None
     parse_error: str | None = None
     observation: Observation | None = None
-    context_ids: tuple[int, ...] = ()
-    action_ids: tuple[int, ...] = ()
+    context_ids: tuple[TokenId, ...] = ()
+    action_ids: tuple[TokenId, ...] = ()
     action_logprobs: tuple[float, ...] = ()
 
     @model_validator(mode="after")

@@ -142,6 +142,14 @@ def test_every_sampled_token_has_its_logprob() -> None:
         Step(parse_error="no call", action_ids=(1, 2), action_logprobs=(-0.5,))
 
 
+@pytest.mark.parametrize("token", [-1, 2**31, 10**400, 1.5, "x"])
+def test_a_token_is_an_index_of_a_vocabulary(token: Any) -> None:
+    with pytest.raises(ValidationError, match="action_ids"):
+        Step(parse_error="no call", action_ids=(token,), action_logprobs=(-0.5,))
+    with pytest.raises(ValidationError, match="context_ids"):
+        Step(parse_error="no call", context_ids=(token,))
+
+
 def test_a_bad_rollout_is_a_record() -> None:
     assert trajectory(steps=(), stop_reason=StopReason.engine_error, answer=None, error="out of memory").error
     assert trajectory(steps=(SEARCH,), stop_reason=StopReason.call_budget, answer=None).answer is None

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steptool.errors import ModelError
-from steptool.types import FINISH, Step, Task, Tool, ToolCall
+from steptool.types import FINISH, TOOL_NAME, Step, Task, Tool, ToolCall
 
 INSTRUCTIONS = (
     f'Call one tool a turn: name {{"arg": value}}\nEnd with {FINISH} {{"answer": "..."}} or {{"give_up": true}}'
@@ -36,7 +36,7 @@ MAX_ARGUMENT_DEPTH = 16
 MAX_DIGITS = 1000
 """Of an integer in the arguments; Python itself refuses to read or write one of more than 4300."""
 
-_CALL = re.compile(r"([A-Za-z_][\w.\-]*)[ \t]*(.*)", re.ASCII)
+_CALL = re.compile(rf"({TOOL_NAME})[ \t]*(.*)", re.ASCII)
 _SENTINELS = {role: f"SENTINEL{role.upper()}LENITNES" for role in ("system", "query", "action", "observation")}
 
 

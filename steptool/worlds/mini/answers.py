@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import re
 
-from steptool.types import AnswerCheck
+from steptool.types import MAX_ANSWER, AnswerCheck
 
 _NUMBER = re.compile(r"[$€£]?\s*(-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?)\s*(?:[$€£%°]|°?[A-Za-z]{1,12})?")
-_LONGEST = 500
 
 
 def is_correct(check: AnswerCheck, answer: str) -> bool:
-    if len(answer) > _LONGEST:
+    if len(answer) > MAX_ANSWER:
         return False
     if check.kind == "number":
         found = _NUMBER.fullmatch(_plain(answer))

@@ -1,0 +1,67 @@
+"""Stage `prepare` refuses what a world returns, in exit status 2, and keeps what was there.
+
+request   tool          id
+q1        find          q1
+q2        find          q1 again, or a name that no call can hold
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steptool.storage import read_jsonl
+from steptool.types import Trajectory
+
+pytestmark = pytest.mark.slow
+
+FIND = {"name": "find", "description": "", "category": "Data", "parameters": []}
+
+
+def request(name: str, **changes: Any) -> dict[str, Any]:
+    asked = {"query_id": name, "subset": "G1_tool", "query": f"Find {name}.", "api_list": [FIND], "relevant_apis": []}
+    return {**asked, **changes}
+
+
+def prepare(folder: Path, requests: list[dict[str, Any]], **more: Any) -> subprocess.CompletedProcess[str]:
+    replies = [{"name": "find", "arguments": "{}", "responses": [{"text": "yes", "error": "none"}]}]
+    for name, rows in (("queries.jsonl.gz", requests), ("tool_responses.jsonl.gz", replies)):
+        (folder / name).write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    world = {"name": "recorded", "path": ".", "train_tasks": 1, "dev_tasks": 1, "test_tasks": 1}
+    (folder / "params.yaml").write_text(json.dumps({"world": world, **more}))
+    command = [str(Path(sys.executable).with_name("steptool")), "prepare"]
+    quiet = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
+    return subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_refused_world_leaves_the_tasks_of_before(tmp_path: Path) -> None:
+    good = [request("q1"), request("q2"), request("q3")]
+    (tmp_path / "ours.jsonl").write_text(
+        json.dumps({"task_id": "q1", "steps": [{"call": {"name": "Finish", "arguments": {"answer": "yes"}}}]})
+    )
+    done = prepare(tmp_path, good, demonstrations={"path": "ours.jsonl"})
+    assert done.returncode == 0, done.stderr
+    assert "3 tasks have no check of their answer" in done.stdout
+    (demonstration,) = read_jsonl(tmp_path / "data/tasks/demonstrations.jsonl", Trajectory)
+    assert (demonstration.task_id, demonstration.answer, demonstration.world.name) == ("q1", "yes", "recorded")
+    before = (tmp_path / "data/tasks/train.jsonl").read_bytes()
+
+    unnamed = request("q3", api_list=[{**FIND, "name": "3d_search"}])
+    for requests, more, says in (
+        ([*good[:2], request("q1", query="Other?")], {}, "test task q1: train has a task of this id too"),
+        ([*good[:2], unnamed], {}, "test task q3: tool '3d_search' cannot be called"),
+        ([good[1], good[0], good[2]], {"demonstrations": {"path": "ours.jsonl"}}, "is of dev task q1"),
+        (good, {"demonstrations": {"path": "gone.jsonl"}}, "gone.jsonl: no such file"),
+    ):
+        done = prepare(tmp_path, requests, **more)
+        assert done.returncode == 2, done.stderr
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+        assert (tmp_path / "data/tasks/train.jsonl").read_bytes() == before
