@@ -128,6 +128,8 @@ class TrainParams(Section):
     kl_clamp: Annotated[float, Field(gt=0)] = 5.0
     """Bound on the log-ratio to the reference in the reward, in nats."""
     importance_cap: Annotated[float, Field(gt=0)] = 2.0
+    max_engine_kl: Annotated[float, Field(ge=0)] = 0.05
+    """Most divergence, in nats a token, between the policy as it is trained and as the engine sampled from it."""
     epochs: Positive = 1
     minibatches: Positive = 16
     """Optimiser steps an epoch."""
