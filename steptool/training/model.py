@@ -172,15 +172,11 @@ class PolicyWithValue(nn.Module):
             ones = torch.ones(len(features), device=self.device)
             scores = torch.empty(len(features), vocabulary)
             scores[row.tokens] = self._log_softmax(features, ones).cpu()
-            model.set_attn_implementation("eager")
-            try:
-                found = max(
-                    decoder.difference(model, ids[:-1].to(self.device), own.to(self.device))
-                    for ids, own in zip(drawn, scores.chunk(len(drawn)), strict=True)
-                )
-            finally:
-                model.set_attn_implementation(SPAN_ATTENTION)
-        decoder.require_close(model, found, where)
+            found = [
+                decoder.difference(model, ids[:-1].to(self.device), own.to(self.device))
+                for ids, own in zip(drawn, scores.chunk(len(drawn)), strict=True)
+            ]
+        decoder.require_close(model, torch.cat(found), where)
 
     @torch.no_grad()
     def lower(self, row: Row) -> Tensor:

@@ -22,6 +22,7 @@ from steptool.training.model_folder import check_model_folder, load_model, load_
 from steptool.training.precision import Dtype, autocast
 
 DIVERGED = "lower sft.learning_rate, then run the same command again"
+_COMPARED = 32  # tokens of the first example that are compared with Transformers' own forward pass
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
 
@@ -137,7 +138,7 @@ def _check_tokens(model: Any, examples: Sequence[tuple[Sequence[int], Sequence[b
 @torch.no_grad()
 def _check_computation(model: Any, ids: Sequence[int], base: Path) -> None:
     """Raise ModelError unless decoder and head give what the whole model gives for a few tokens."""
-    few = torch.tensor(ids[:32])
+    few = torch.tensor(ids[:_COMPARED])
     with decoder.refusing(model, str(base)):
         hidden = model.base_model(input_ids=few[None], use_cache=False).last_hidden_state[0]
         found = decoder.difference(model, few, decoder.logits(model, hidden))
