@@ -65,8 +65,8 @@ def fetch_base(base: str, out: Path, seed: int = 0) -> None:
     else:
         source = Path(base) if Path(base).is_dir() else _download(base)
         check_model_folder(source)
-        load_tokenizer(source)
         load_model(source, dtype="auto")  # for its refusals: a tensor too few, too many, or of another shape
+        load_tokenizer(source)
         kept = list(_kept(source))
         out.mkdir(parents=True, exist_ok=True)
         for file in kept:

@@ -28,6 +28,8 @@ ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 """One of them must be there; the first is what `tokenizers` reads, the second SentencePiece's."""
 
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
+_MOST_LABELS = 10_000
 _MOST_UNSTORED = 4
 """A config may describe this many times as many weights as the files hold; more is not built, for it may not fit
 into memory."""
@@ -49,13 +51,14 @@ def check_model_folder(folder: Path) -> None:
             fix="take a model whose architecture Transformers has",
         )
     tensors = sum(check_finite(file) for file in weight_files(folder))
-    layers = config.get("num_hidden_layers")
-    if isinstance(layers, int) and layers > tensors:  # each has some; to build a billion of them takes for ever
-        raise ModelError(
-            f"describes {layers} layers, the weights hold {tensors} tensors",
-            where=str(folder / CONFIG),
-            fix="take the model's original config",
-        )
+    # Objects are built for each of these before anything is compared: a billion of them fill the memory.
+    for key, most in {**dict.fromkeys(_LAYERS, tensors), "num_labels": _MOST_LABELS}.items():
+        if isinstance(count := config.get(key), int) and count > most:
+            raise ModelError(
+                f"says {key}: {count}, more than a model of {tensors} tensors has",
+                where=str(folder / CONFIG),
+                fix="take the model's original config",
+            )
     if not any((folder / name).exists() for name in TOKENIZERS):
         raise _no_tokenizer(folder)
 
@@ -141,15 +144,15 @@ def load_model(folder: Path, *, dtype: torch.dtype | str, attention: str = "eage
     except Exception as error:
         fix = f"take a model that this version of Transformers knows; if it did load before, {again(folder)}"
         raise ModelError(f"Transformers cannot load it: {one_line(error)}", where=str(folder), fix=fix) from error
-    for problem, keys in {
-        "lacks": found["missing_keys"],
-        "has a place for none of": found["unexpected_keys"],
-        "needs another shape of": {f"{name} ({list(a)}, not {list(b)})" for name, a, b in found["mismatched_keys"]},
+    shapes = {f"{name} ({list(stored)}, not {list(own)})" for name, stored, own in found["mismatched_keys"]}
+    for problem, names in {
+        "the folder lacks": found["missing_keys"],
+        f"{type(model).__name__} has no place for": found["unexpected_keys"],
+        f"{type(model).__name__} needs another shape of": shapes,
     }.items():
-        if keys:
-            some = ", ".join(sorted(keys)[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            subject = "the folder" if problem == "lacks" else type(model).__name__
-            raise ModelError(f"{subject} {problem} the tensors {some}", where=str(folder), fix=again(folder))
+        if names:
+            some = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise ModelError(f"{problem} the tensors {some}", where=str(folder), fix=again(folder))
     return model
 
 

@@ -232,9 +232,9 @@ def merge_adapter(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat1
 def plain_weights(policy: Path, dtype: str, scratch: Path) -> Iterator[Path]:
     """A plain model folder for `policy`: itself, or while the block runs one below `scratch`, its adapter merged."""
     resolved = resolve_policy(policy)
-    load_tokenizer(policy)
     if resolved.adapter is None:
         load_model(policy, dtype="auto")  # for its refusals: whoever reads this folder next may fill what it lacks
+        load_tokenizer(policy)
         yield policy
         return
     merged = scratch / policy.resolve().name  # resolved: the name of `models/..` would lead out of `scratch`
@@ -244,6 +244,7 @@ def plain_weights(policy: Path, dtype: str, scratch: Path) -> Iterator[Path]:
     merged.mkdir(parents=True)
     try:
         merge_adapter(resolved.base, resolved.adapter, merged, dtype=dtype)
+        load_tokenizer(merged)
         yield merged
     finally:
         shutil.rmtree(merged, ignore_errors=True)
