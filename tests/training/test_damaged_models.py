@@ -129,7 +129,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "NaN of 8 bits": (holding(DOWN, float("nan"), torch.float8_e4m3fn), f"{DOWN} holds NaN"),
     "a tensor lacks": (tensors(lambda t: {k: v for k, v in t.items() if k != NORM}), f"lacks the tensors {NORM}"),
     "a tensor is left over": (tensors(lambda t: t | {"extra": torch.ones(2)}), "no place for the tensors extra"),
-    "all names changed": (tensors(lambda t: {f"x.{k}": v for k, v in t.items()}), "lacks the tensors .* and 17 more"),
+    "all names changed": (tensors(lambda t: {f"x.{k}": v for k, v in t.items()}), "lacks the tensors .* and 18 more"),
     "another shape": (tensors(lambda t: t | {DOWN: t[DOWN].T.contiguous()}), rf"another shape of the tensors {DOWN}"),
     "a width that differs": (config(intermediate_size=64), "another shape of the tensors .* and 3 more"),
     "a layer too many": (config(num_hidden_layers=3), r"lacks the tensors model\.layers\.2"),
