@@ -130,7 +130,8 @@ def saved_config(folder: Path) -> LoraConfig:
     """The shape of a saved adapter. What else its config says is checked against what we write, and never obeyed."""
     path = folder / ADAPTER_CONFIG
     saved = read_object(path)
-    rank, alpha, targets, layers = (saved.get(k) for k in ("r", "lora_alpha", "target_modules", "layers_to_transform"))
+    shape: list[Any] = [saved.get(k) for k in ("r", "lora_alpha", "target_modules", "layers_to_transform")]
+    rank, alpha, targets, layers = shape
     if not (
         _whole(rank)
         and _whole(alpha)
