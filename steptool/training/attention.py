@@ -24,6 +24,9 @@ from steptool.training.batch import Span
 SPAN_ATTENTION = "steptool_spans"
 """Name to pass as `attn_implementation`; the model's forward then needs `spans`."""
 
+PLAIN = ("cpu",)
+"""Devices on which plain products are as fast as PyTorch's own attention, or faster."""
+
 
 def span_attention(
     module: nn.Module,
@@ -54,7 +57,7 @@ def span_attention(
         length, window = span.stop - span.start, sliding_window
         if window is not None and window >= k.shape[2]:
             window = None
-        if query.device.type == "cpu" or softcap is not None:
+        if query.device.type in PLAIN or softcap is not None:
             outputs.append(_plain_attention(query[:, :, own], k, v, scaling, window, softcap))
         else:
             masked = span.prefix or window is not None

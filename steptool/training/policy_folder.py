@@ -25,6 +25,7 @@ from steptool.training.model_folder import (
     again,
     check_finite,
     check_model_folder,
+    is_folder,
     load_model,
     load_tokenizer,
     one_line,
@@ -51,7 +52,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
     `base` in policy.json is relative to the working directory, or absolute; `weights` there is the hash of its weights.
     Raises ModelError naming the part that is missing, and where the base is not the one that was trained on.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ModelError("no such model folder", where=str(folder), fix="run `dvc repro`, or `dvc pull` it")
     if not (folder / POLICY).exists():
         if (folder / ADAPTER_CONFIG).exists():
@@ -67,8 +68,10 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
     for name in (ADAPTER, VALUE_HEAD):
         check_finite(folder / name)
     base = Path(described["base"])
-    if not base.is_dir():
-        raise ModelError(f"its base {base} does not exist", where=str(folder), fix="run from the repository's root")
+    if not is_folder(base):
+        raise ModelError(
+            f"its base {str(base)[:200]} does not exist", where=str(folder), fix="run from the repository's root"
+        )
     check_model_folder(base)
     found = weights_hash(base)
     if described.get("weights") != found:
@@ -102,7 +105,7 @@ def save_policy(model: PeftModel, value_head: nn.Module, base: Path, folder: Pat
 
 def copy_tokenizer(source: Path, out: Path) -> None:
     for pattern in TOKENIZER_FILES:
-        for file in sorted(source.glob(pattern)):
+        for file in sorted(path for path in source.glob(pattern) if path.is_file()):
             shutil.copyfile(file, out / file.name)
 
 

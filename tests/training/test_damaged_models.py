@@ -236,6 +236,15 @@ def test_flipped_bits_in_a_tokenizer_are_refused_without_a_traceback(model: Path
         load_tokenizer(model)
 
 
+@pytest.mark.parametrize("name", ["a" * 9000, "a\0b", "/" * 300 + "x", "models/nobody", "two words"])
+def test_base_that_is_no_path_is_refused(model: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError) as caught:
+        fetch_base(name, Path("models/base"))
+    assert caught.value.fix
+    assert not Path("models/base").exists()
+
+
 def test_small_file_that_is_a_link_out_of_the_model_is_not_copied(model: Path) -> None:
     Path("secret").write_text("{}")
     (model / "vocab.json").symlink_to(Path("secret").resolve())
@@ -413,6 +422,9 @@ ADAPTERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "no modules": (settings(target_modules=["nobody"]), "does not fit|the file lacks|no place"),
     "rank of text": (settings(r="2"), "of another type"),
     "base of another type": (file("policy.json", '{"base": 5}'), "names no base"),
+    "base of 9,000 letters": (file("policy.json", json.dumps({"base": "a" * 9000})), "does not exist"),
+    "base with a zero byte": (file("policy.json", json.dumps({"base": "a\0b"})), "does not exist"),
+    "base that is itself": (file("policy.json", '{"base": "models/r1"}'), "no config.json"),
     "policy of another type": (file("policy.json", "[]"), "not a JSON object"),
 }
 

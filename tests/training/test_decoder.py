@@ -141,6 +141,12 @@ def test_policy_computes_what_transformers_does(kind: str) -> None:
     assert largest(policy, ids) < 1e-3
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma2", "cohere2"])
+def test_attention_of_a_gpu_computes_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "PLAIN", ())
+    adapted(build(kind, **AGREE[kind])).check_computation()
+
+
 @pytest.mark.parametrize("kind", AGREE)
 def test_gradients_reach_every_matrix_of_the_adapter(kind: str) -> None:
     policy = adapted(build(kind, **AGREE[kind]), PARAMS.model_copy(update={"lora_first_layer": 0}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from steptool.errors import DataError, StepToolError, ValidationFailed
@@ -141,7 +144,14 @@ def test_killed_after_any_step_and_resumed_it_ends_bit_for_bit_the_same(
             assert torch.equal(found[name], tensor), (step, name)
 
 
-@pytest.mark.parametrize("fault", ["another seed", "truncated"])
+CHECKPOINT_FAULTS: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], object]] = {
+    "NaN in a tensor": lambda tensors, state: next(iter(tensors.values())).view(-1)[0].fill_(float("nan")),
+    "no step": lambda tensors, state: state.pop("step"),
+    "no metrics": lambda tensors, state: state.pop("metrics"),
+}
+
+
+@pytest.mark.parametrize("fault", ["another seed", "truncated", "not an object", *CHECKPOINT_FAULTS])
 def test_checkpoint_of_another_run_or_a_broken_one_is_not_used(
     make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams, tmp_path: Path, fault: str
 ) -> None:
@@ -154,6 +164,14 @@ def test_checkpoint_of_another_run_or_a_broken_one_is_not_used(
     if fault == "truncated":
         path = tmp_path / FILE
         path.write_bytes(path.read_bytes()[:-50])
+    if fault == "not an object":
+        save_file({"x": torch.ones(1)}, tmp_path / FILE, {"state": "[]"})
+    if fault in CHECKPOINT_FAULTS:
+        with safe_open(tmp_path / FILE, framework="pt") as file:
+            state = json.loads(file.metadata()["state"])
+        tensors = load_file(tmp_path / FILE)
+        CHECKPOINT_FAULTS[fault](tensors, state)
+        save_file(tensors, tmp_path / FILE, {"state": json.dumps(state)})
     found, expected = run(2, tmp_path), run(2, None)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
