@@ -149,7 +149,7 @@ def saved_config(folder: Path) -> LoraConfig:
     config = lora_config(rank, alpha, targets, layers)
     ours = _written(config)
     for key in sorted(ours.keys() & saved.keys() - _MAY_DIFFER):
-        if saved[key] != ours[key]:
+        if (saved[key] or None) != (ours[key] or None):  # PEFT writes [] for None where a model has experts
             found = f"{key} is {str(saved[key])[:80]}, StepTool's adapters have {ours[key]}"
             raise ModelError(found, where=str(path), fix=again(folder))
     return config

@@ -18,7 +18,7 @@ from steptool.params import SftParams
 from steptool.progress import progress
 from steptool.training import decoder
 from steptool.training.base_model import save
-from steptool.training.model_folder import check_model_folder, load_model, load_tokenizer, require_finite
+from steptool.training.model_folder import check_model_folder, load_model, load_tokenizer, read_config, require_finite
 from steptool.training.precision import Dtype, autocast
 
 DIVERGED = "lower sft.learning_rate, then run the same command again"
@@ -47,7 +47,8 @@ def train_sft(
     torch.manual_seed(seed)
     on_gpu = torch.cuda.is_available()
     # On a CPU the fused attention's backward pass takes longer than plain products (steptool.training.attention).
-    model: Any = load_model(base, dtype=torch.float32, attention="sdpa" if on_gpu else "eager")
+    capped = read_config(base).get("attn_logit_softcapping")  # which the fused attention leaves out
+    model: Any = load_model(base, dtype=torch.float32, attention="sdpa" if on_gpu and not capped else "eager")
     tokenizer = load_tokenizer(base)
     _check_tokens(model, examples, base)
     _check_computation(model, examples[0][0], base)

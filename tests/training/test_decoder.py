@@ -12,13 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from steptool.errors import ModelError
-from steptool.params import TrainParams
-from steptool.training import attention, decoder
+from steptool.params import SftParams, TrainParams
+from steptool.training import attention, decoder, tiny_model
+from steptool.training.base_model import save
 from steptool.training.batch import pack
 from steptool.training.model import PolicyWithValue, _stream
+from steptool.training.model_folder import check_model_folder, load_model
+from steptool.training.policy_folder import plain_weights
+from steptool.training.sft import train_sft
 
 PARAMS = TrainParams(lora_first_layer=2, lora_rank=2, lora_alpha=4)
 SIZES = {
@@ -193,3 +198,53 @@ def test_scale_of_the_logits_that_is_left_out_is_refused(dtype: torch.dtype, mon
     monkeypatch.setattr(decoder, "logits", lambda model, hidden: model.get_output_embeddings()(hidden))
     with pytest.raises(ModelError, match=r"GraniteForCausalLM cannot be trained here.* nats"):
         policy.check_computation()
+
+
+# Folders
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return Path("models/base")
+
+
+def saved(kind: str, folder: Path) -> Path:
+    save(build(kind, **AGREE[kind], vocab_size=tiny_model.VOCABULARY), tiny_model.tokenizer(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", AGREE)
+def test_model_of_each_architecture_is_read_trained_and_merged(kind: str, folder: Path) -> None:
+    """What was saved lacks nothing, tied heads and experts that are stored one by one included."""
+    check_model_folder(saved(kind, folder))
+    policy = PolicyWithValue.load(folder, PARAMS, device="cpu")
+    with torch.no_grad():
+        for name, parameter in policy.policy_parameters().items():
+            parameter.add_(0.1 * ("lora_B" in name))
+    Path("models/r1").mkdir()
+    policy.save(Path("models/r1"))
+    ids = torch.arange(3, 23)
+    (row,) = pack([_stream(ids.tolist())], 64).rows
+    with plain_weights(Path("models/r1"), "float32", Path("merged")) as weights, torch.no_grad():
+        check_model_folder(weights)
+        scores = load_model(weights, dtype=torch.float32)(input_ids=ids[None, :-1]).logits[0].log_softmax(-1)
+        torch.testing.assert_close(scores.gather(1, ids[1:, None])[:, 0], policy(row).logprobs, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["granite", "cohere", "gemma2", "gpt_neox", "starcoder2", "qwen2_moe"])
+def test_fine_tuning_starts_at_the_loss_of_the_whole_model(kind: str, folder: Path) -> None:
+    ids, losses = list(range(3, 23)), list[float]()
+    with torch.no_grad():
+        scores = load_model(saved(kind, folder), dtype=torch.float32)(input_ids=torch.tensor([ids])).logits[0, :-1]
+    expected = F.cross_entropy(scores[4:], torch.tensor(ids[5:]))
+    train_sft(
+        folder,
+        Path("out"),
+        [(ids, [False] * 5 + [True] * 15)],
+        SftParams(frozen_layers=1),
+        dtype="float32",
+        seed=0,
+        on_metrics=lambda step, metrics: losses.append(metrics["loss"]),
+    )
+    assert losses[0] == pytest.approx(float(expected), rel=1e-3)
