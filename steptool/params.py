@@ -223,6 +223,8 @@ class TrainParams(Section):
     kl_clamp: Bound = 5.0
     """Bound on the log-ratio to the reference in the reward, in nats."""
     importance_cap: Bound = 2.0
+    max_engine_kl: Weight = 0.05
+    """Most divergence, in nats a token, between the policy as it is trained and as the engine sampled from it."""
     epochs: Many = 1
     minibatches: Many = 16
     """Optimiser steps an epoch."""

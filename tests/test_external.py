@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from steptool.errors import DataError, ModelError, WorldError
+from steptool.errors import DataError, ModelError
 from steptool.params import WorldParams
 from steptool.training import base_content as content_of_base
 from steptool.training.base_content import base_content
@@ -37,7 +37,13 @@ def pack(folder: Path, question: str = "Which?") -> Path:
     """Recordings of three requests."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [
-        {"query_id": str(number), "subset": "G1_tool", "query": question, "api_list": [], "relevant_apis": []}
+        {
+            "query_id": str(number),
+            "subset": "G1_tool",
+            "query": f"{question} {number}",
+            "api_list": [{"name": "find", "description": "", "category": "", "parameters": []}],
+            "relevant_apis": [],
+        }
         for number in range(3)
     ]
     with gzip.open(folder / QUERIES, "wt") as file:
@@ -119,7 +125,7 @@ def test_recordings_that_are_not_on_this_machine_are_refused(tmp_path: Path, mon
     monkeypatch.delenv(VARIABLE, raising=False)
     with pytest.raises(DataError, match=rf"(?s)no {QUERIES} and no {REPLIES} on this machine.*{VARIABLE}"):
         world_content(WorldParams(name="recorded", path=str(tmp_path / "gone")))
-    with pytest.raises(WorldError, match=VARIABLE):
+    with pytest.raises(DataError, match=VARIABLE):
         world_content(WorldParams(name="recorded"))
 
 
@@ -185,14 +191,14 @@ def test_recordings_that_change_under_the_same_path_make_prepare_run_again(
         return json.loads((project / "data/tasks/test.jsonl").read_text().splitlines()[1])["query"]
 
     repro(project, "prepare", **variables)
-    assert question() == "Which?"
+    assert question().startswith("Which?")
     assert "Stage 'prepare' didn't change" in repro(project, "prepare", **variables)
     pack(mine, "When?")
     assert "Running stage 'prepare'" in repro(project, "prepare", **variables)
-    assert question() == "When?"
+    assert question().startswith("When?")
     if named == VARIABLE:
         repro(project, "prepare", **{VARIABLE: str(other)})
-        assert question() == "Where?"
+        assert question().startswith("Where?")
     # A stage that is run by itself, as on a node, notices that it has other files than those that were looked at.
     pack(mine, "Why?")
     said = repro(project, "--single-item", "--force", "prepare", code=255, **variables)

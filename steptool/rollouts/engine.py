@@ -138,6 +138,7 @@ class _Vllm:
         arguments = EngineArgs(
             model=str(model_dir),
             skip_tokenizer_init=True,
+            trust_remote_code=False,
             generation_config="vllm",  # that is, none: nothing but the caller's stop_ids stops a request
             distributed_executor_backend="uni",
             enable_prefix_caching=True,
@@ -223,7 +224,7 @@ def check_model_dir(folder: Path) -> None:
 
 def _cannot_load(folder: Path, fault: Exception) -> ModelError:
     return ModelError(
-        f"vLLM cannot load it: {fault}",
+        f"vLLM cannot load it: {str(fault) or type(fault).__name__}",
         where=str(folder),
         fix="check that its weights are whole, its architecture is one of vLLM's, and memory is left for it",
     )

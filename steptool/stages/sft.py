@@ -23,7 +23,10 @@ def main() -> None:
         chat = ChatFormat(load_tokenizer(BASE))
         demonstrations = read_jsonl(DEMONSTRATIONS, Trajectory)
         if not demonstrations:
-            fix = f"take a world that has experts, as `world.name: mini` has: {params.world.name} has none"
+            fix = (
+                "set demonstrations.path in params.yaml to a file of your own "
+                "(steptool/worlds/demonstrations.py shows a line), or world.name to mini"
+            )
             raise DataError("no demonstrations to learn from", where=str(DEMONSTRATIONS), fix=fix)
         examples = [chat.encode(tasks[demo.task_id], demo.steps) for demo in demonstrations]
         latest = train_sft(

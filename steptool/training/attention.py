@@ -24,6 +24,9 @@ from steptool.training.batch import Span
 SPAN_ATTENTION = "steptool_spans"
 """Name to pass as `attn_implementation`; the model's forward then needs `spans`."""
 
+PLAIN = ("cpu",)
+"""Devices on which plain products are as fast as PyTorch's own attention, or faster."""
+
 
 def span_attention(
     module: nn.Module,
@@ -34,11 +37,15 @@ def span_attention(
     *,
     spans: Sequence[Span],
     scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of one packed row: query [1, heads, L, d], key and value [1, kv_heads, L, d] -> [1, L, heads, d].
 
-    `attention_mask` is ignored: the spans say it all. They must cover the row in order.
+    `attention_mask` is ignored: the spans say it all. They must cover the row in order. With a `sliding_window` a
+    token sees itself and those fewer than that many places before it; `softcap` bounds the scores by its tanh.
+    What else an architecture passes is ignored, which `PolicyWithValue.check_computation` notices.
     """
     outputs = []
     for span in spans:
@@ -47,11 +54,14 @@ def span_attention(
         if span.prefix:
             parts = [slice(*part) for part in span.prefix] + [own]
             k, v = (torch.cat([x[:, :, part] for part in parts], 2) for x in (key, value))
-        if query.device.type == "cpu":
-            outputs.append(_plain_attention(query[:, :, own], k, v, scaling))
+        length, window = span.stop - span.start, sliding_window
+        if window is not None and window >= k.shape[2]:
+            window = None
+        if query.device.type in PLAIN or softcap is not None:
+            outputs.append(_plain_attention(query[:, :, own], k, v, scaling, window, softcap))
         else:
-            length = span.stop - span.start
-            mask = _prefix_mask(length, k.shape[2] - length, query) if span.prefix else None
+            masked = span.prefix or window is not None
+            mask = _mask(length, k.shape[2] - length, window, query) if masked else None
             output, _weights = sdpa_attention_forward(
                 module, query[:, :, own], k, v, mask, scaling=scaling, is_causal=mask is None
             )
@@ -59,7 +69,9 @@ def span_attention(
     return torch.cat(outputs, 1), None
 
 
-def _plain_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+def _plain_attention(
+    query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None, softcap: float | None
+) -> Tensor:
     """softmax(q·kᵀ·scaling + mask)·v of a span: query [1, heads, L, d], key and value [1, kv_heads, P + L, d] ->
     [1, L, heads, d].
 
@@ -69,15 +81,21 @@ def _plain_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float |
     groups = key.shape[1]
     stacked = (query * (size**-0.5 if scaling is None else scaling)).reshape(1, groups, -1, size)
     scores = (stacked @ key.transpose(2, 3)).view(1, heads, length, -1)
-    weights = F.softmax(scores + _prefix_mask(length, key.shape[2] - length, scores), -1, dtype=torch.float32)
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
+    weights = F.softmax(scores + _mask(length, key.shape[2] - length, window, scores), -1, dtype=torch.float32)
     output = weights.to(value.dtype).view(1, groups, heads // groups * length, -1) @ value
-    return output.view(1, heads, length, size).transpose(1, 2)
+    return output.view(1, heads, length, value.shape[-1]).transpose(1, 2)
 
 
-def _prefix_mask(length: int, prefix: int, like: Tensor) -> Tensor:
-    """[1, 1, length, prefix + length], 0 where seen. Additive: PyTorch's CPU kernel is twice as slow with booleans."""
-    mask = torch.full((length, prefix + length), float("-inf"), dtype=like.dtype, device=like.device)
-    return mask.triu(prefix + 1)[None, None]
+def _mask(length: int, prefix: int, window: int | None, like: Tensor) -> Tensor:
+    """[1, 1, length, prefix + length], 0 where seen. Additive: PyTorch's CPU kernel is twice as slow with booleans.
+
+    Keys stand in the order of the trajectory, so the query in line i is in place `prefix + i` of it.
+    """
+    unseen = torch.full((length, prefix + length), float("-inf"), dtype=like.dtype, device=like.device)
+    mask = unseen.triu(prefix + 1)
+    return (mask if window is None else mask + unseen.tril(prefix - window))[None, None]
 
 
 AttentionInterface.register(SPAN_ATTENTION, span_attention)

@@ -11,29 +11,33 @@ The same base gives the same bytes each time, so DVC sees no change where there 
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from steptool.errors import ModelError, StorageError
 from steptool.storage import write_json
 from steptool.training import tiny_model
+from steptool.training.model_folder import (
+    CONFIG,
+    check_model_folder,
+    is_folder,
+    load_model,
+    load_tokenizer,
+    read_object,
+)
+
+__all__ = ["check_model_folder", "dequantised", "fetch_base", "load_tokenizer", "save", "smollm2_gguf"]
 
 SMOLLM2 = "smollm2"
 TINY = "tiny-random"
 
-CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-"""One of them must be there; the first is what `tokenizers` reads, the second SentencePiece's."""
 KEPT = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*")
 """What a model folder needs. Pickled weights, other runtimes' formats and example code stay behind."""
 
@@ -60,11 +64,15 @@ def fetch_base(base: str, out: Path, seed: int = 0) -> None:
     elif base == TINY:
         save(tiny_model.model(seed), tiny_model.tokenizer(), out)
     else:
-        source = Path(base) if Path(base).is_dir() else _download(base)
+        source = Path(base) if is_folder(Path(base)) else _download(base)
         check_model_folder(source)
+        load_model(source, dtype="auto")  # for its refusals: a tensor too few, too many, or of another shape
+        load_tokenizer(source)
+        kept = list(_kept(source))
         out.mkdir(parents=True, exist_ok=True)
-        for file in _kept(source):
+        for file in kept:
             shutil.copyfile(file, out / file.name)
+    check_model_folder(out)
 
 
 def smollm2_gguf() -> Path:
@@ -84,9 +92,16 @@ def dequantised(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     packed = GgufConfig(gguf_file=name, dequantize=True)
     with _parsed_once():
         model = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=name, dtype=torch.bfloat16, quantization_config=packed, local_files_only=True
+            folder,
+            gguf_file=name,
+            dtype=torch.bfloat16,
+            quantization_config=packed,
+            local_files_only=True,
+            trust_remote_code=False,
         )
-        return model, AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+        return model, AutoTokenizer.from_pretrained(
+            folder, gguf_file=name, local_files_only=True, trust_remote_code=False
+        )
 
 
 @contextmanager
@@ -105,13 +120,6 @@ def _parsed_once() -> Iterator[None]:
             setattr(gguf, name, function)
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Tokenizer of a model or policy folder; ModelError where it has none."""
-    if not any((folder / name).exists() for name in TOKENIZERS):
-        raise _no_tokenizer(folder)
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save both, without the traces of where and by which version they were made."""
     try:
@@ -122,62 +130,28 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     tokenizer.save_pretrained(folder)
     for name in (CONFIG, "generation_config.json", "tokenizer_config.json"):
         path = folder / name
-        values = _json(path)
-        write_json(path, {key: value for key, value in values.items() if key not in TRACES})
+        write_json(path, {key: value for key, value in read_object(path).items() if key not in TRACES})
+    readable_like(folder / CONFIG)
 
 
-def check_model_folder(folder: Path) -> None:
-    """Raise ModelError, naming the part, unless `folder` holds a config, whole safetensors and a tokenizer."""
-    config = _json(folder / CONFIG)
-    if "architectures" not in config:
-        raise ModelError("names no `architectures`", where=str(folder / CONFIG), fix="take the model's original config")
-    weights = sorted(folder.glob("*.safetensors"))
-    if (folder / INDEX).exists():
-        named = sorted(set(_json(folder / INDEX).get("weight_map", {}).values()))
-        missing = [name for name in named if not (folder / name).exists()]
-        if missing:
-            raise ModelError(
-                f"{len(missing)} of {len(named)} shards are missing, the first is {missing[0]}",
-                where=str(folder),
-                fix="download the model again",
-            )
-    if not weights:
-        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-        found = "weights are pickled (.bin or .pt), which can run code on load" if pickled else "no *.safetensors"
-        raise ModelError(found, where=str(folder), fix="save it with `save_pretrained`, which writes safetensors")
-    for file in weights:
-        _check_whole(file)
-    if not any((folder / name).exists() for name in TOKENIZERS):
-        raise _no_tokenizer(folder)
-
-
-def _no_tokenizer(folder: Path) -> ModelError:
-    fix = "put the model's tokenizer files beside its weights"
-    return ModelError(f"no tokenizer ({' or '.join(TOKENIZERS)})", where=str(folder), fix=fix)
-
-
-def _check_whole(file: Path) -> None:
-    try:
-        with safe_open(file, framework="pt") as tensors:  # reads the header and compares it with the file's length
-            tensors.keys()
-    except (SafetensorError, OSError) as error:
-        fix = "download it again (a Git LFS pointer is not the file: `git lfs pull`)"
-        raise ModelError(f"not a whole safetensors file: {error}", where=str(file), fix=fix) from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(f"no {path.name}", where=str(path.parent), fix="name a model folder or a hub id") from error
-    except json.JSONDecodeError as error:
-        raise ModelError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", fix="take it again") from error
-    return value if isinstance(value, dict) else {}
+def readable_like(config: Path) -> None:
+    """Give the weights beside `config` its permissions: safetensors makes files that only their owner may read."""
+    for file in config.parent.glob("*.safetensors"):
+        file.chmod(config.stat().st_mode)
 
 
 def _kept(folder: Path) -> Iterator[Path]:
+    """The files to copy. Weights may lie elsewhere; a small file that is a link leads out of the folder to what is
+    perhaps no part of a model, and what is copied here is pushed to other machines. The hub's cache is made of links.
+    """
+    ours = (folder.resolve(), folder.resolve().parent.parent / "blobs")
     for pattern in KEPT:
-        yield from sorted(file for file in folder.glob(pattern) if file.is_file())
+        for file in sorted(file for file in folder.glob(pattern) if file.is_file()):
+            target = file.resolve()
+            if file.suffix != ".safetensors" and not any(target.is_relative_to(place) for place in ours):
+                fix = "put the file itself there, or delete the link"
+                raise ModelError(f"is a link to {target}, outside the model's folder", where=str(file), fix=fix)
+            yield file
 
 
 def _download(base: str) -> Path:

@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from steptool.errors import ModelError
 from steptool.storage import write_bytes
+from steptool.training.model_folder import require_finite
 
 FILE = "checkpoint.safetensors"
 
@@ -57,9 +59,10 @@ def load_snapshot(folder: Path, fingerprint: str) -> Snapshot | None:
             if meta.get("fingerprint") != fingerprint:
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, json.JSONDecodeError):
+            require_finite(tensors.items(), str(path), "")
+            return Snapshot(meta["step"], meta["metrics"], tensors)
+    except (SafetensorError, OSError, ModelError, AttributeError, KeyError, ValueError, RecursionError):
         return None
-    return Snapshot(meta["step"], meta["metrics"], tensors)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -45,6 +45,8 @@ class Objective(Protocol):
     """[N] how much each sampled token counts."""
     reference_features: Tensor | None
     """[N, hidden] of the policy that the trained one shall stay close to, if the objective asks how far it is."""
+    diverged: str
+    """What to do about a loss that is not finite."""
 
     def loss(self, row: Row, output: Output, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a row, and statistics, both additive over the rows of a minibatch."""
@@ -130,7 +132,7 @@ def optimise(
             norm = torch.nn.utils.clip_grad_norm_(list(policy.policy_parameters().values()), run.max_grad_norm)
             if not norm.isfinite():
                 where = f"optimiser step {len(history) + 1}"
-                raise StepToolError("the gradient is not finite", where=where, fix=_DIVERGED)
+                raise StepToolError("the gradient is not finite", where=where, fix=objective.diverged)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             history.append({**objective.metrics(sums), "grad_norm": float(norm)})
@@ -159,15 +161,13 @@ def accumulate(
         output = policy.upper(row, lower(row), reference_features=None if reference is None else reference[row.tokens])
         loss, stats = objective.loss(row, output, denominator)
         if not loss.isfinite():
-            raise StepToolError("the loss is not finite", where=_culprits(batch, row, output.logprobs), fix=_DIVERGED)
+            where = _culprits(batch, row, output.logprobs)
+            raise StepToolError("the loss is not finite", where=where, fix=objective.diverged)
         loss.backward()
         for name, value in stats.items():
             sums[name] = sums.get(name, 0.0) + float(value)
         advance(1)
     return sums
-
-
-_DIVERGED = "lower train.learning_rate, then run the same command again; if it stays, look at that trajectory's rewards"
 
 
 def _culprits(batch: Batch, row: Row, logprobs: Tensor) -> str:

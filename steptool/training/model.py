@@ -10,34 +10,43 @@ Since the lower half never changes, its output for a row is kept through all epo
 
 A policy folder is either a plain model, or an adapter:
 
-    adapter_config.json  adapter_model.safetensors  value_head.safetensors  policy.json {"base": folder}
+    adapter_config.json  adapter_model.safetensors  value_head.safetensors
+    policy.json {"base": folder, "weights": hash of the base's weights}
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from steptool.errors import ModelError
 from steptool.params import TrainParams
+from steptool.training import decoder
 from steptool.training.attention import SPAN_ATTENTION
-from steptool.training.base_model import check_model_folder
-from steptool.training.batch import Row
-from steptool.training.policy_folder import load_tensors, merge_adapter, resolve_policy, save_policy
+from steptool.training.batch import Episode, Row, pack
+from steptool.training.model_folder import load_model
+from steptool.training.policy_folder import (
+    fresh_adapter,
+    load_tensors,
+    lora_config,
+    merge_adapter,
+    resolve_policy,
+    save_policy,
+)
 from steptool.training.precision import Dtype, autocast
 
-__all__ = ["PolicyWithValue", "adapter_groups", "check_model_folder", "merge_adapter", "resolve_policy"]
+__all__ = ["PolicyWithValue", "adapter_groups", "merge_adapter", "resolve_policy"]
 
 _HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
+_CHECK_WINDOW = 8  # tokens of half a stream that is compared with Transformers
 
 
 class Output(NamedTuple):
@@ -89,47 +98,42 @@ class PolicyWithValue(nn.Module):
     ) -> PolicyWithValue:
         """Load a policy folder for training; a plain model gets a fresh adapter drawn from `seed`.
 
-        Raises ModelError for a folder that lacks a part, or an adapter that does not fit `params` or its base.
+        Raises ModelError for a folder that lacks a part, an adapter that does not fit `params` or its base, and an
+        architecture that is not computed here as Transformers computes it.
         """
         resolved = resolve_policy(folder)
-        model = AutoModelForCausalLM.from_pretrained(
-            resolved.base, dtype=getattr(torch, dtype), attn_implementation=SPAN_ATTENTION, local_files_only=True
-        )
+        model = load_model(resolved.base, dtype=getattr(torch, dtype))
         policy = cls.wrap(model, params, base=resolved.base, seed=seed)
         if resolved.adapter is not None:
             load_tensors(policy.peft, policy.value_head, resolved.adapter)
-        return policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        policy.check_computation()
+        return policy
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, params: TrainParams, *, base: Path, seed: int = 0) -> PolicyWithValue:
         """Put a fresh adapter and value head on a model in memory; it computes in the type that its weights have."""
-        decoder = model.get_decoder()
         config: Any = model.config
-        layers, first = len(decoder.layers), params.lora_first_layer
+        blocks = decoder.decoder_of(model, str(base)).layers
+        layers, first = len(blocks), params.lora_first_layer
         if first >= layers:
             raise ModelError(
                 f"has {layers} layers, none at or above {first}",
                 where=str(base),
                 fix=f"set train.lora_first_layer below {layers}",
             )
-        if kinds := set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        if kinds := set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}:
             raise ModelError(
-                f"has {', '.join(sorted(kinds))} layers", where=str(base), fix="use one with full attention"
+                f"has {', '.join(sorted(kinds))} layers",
+                where=str(base),
+                fix="set model.base to a model whose layers are all of full or sliding attention",
             )
-        model.set_attn_implementation(SPAN_ATTENTION)
-        modules = decoder.layers.named_modules()
+        modules = blocks.named_modules()
         linears = {name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)}
-        lora = LoraConfig(
-            r=params.lora_rank,
-            lora_alpha=params.lora_alpha,
-            lora_dropout=0.0,
-            target_modules=sorted(linears),
-            layers_to_transform=list(range(first, layers)),
-            task_type="CAUSAL_LM",
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            peft = get_peft_model(model, lora)
+        lora = lora_config(params.lora_rank, params.lora_alpha, sorted(linears), list(range(first, layers)))
+        with decoder.refusing(model, str(base)):
+            model.set_attn_implementation(SPAN_ATTENTION)
+            peft = fresh_adapter(model, lora, seed)
         return cls(peft, ValueHead(config.hidden_size), first, base)
 
     @property
@@ -152,11 +156,33 @@ class PolicyWithValue(nn.Module):
         }
 
     @torch.no_grad()
+    def check_computation(self) -> None:
+        """Raise ModelError unless packed rows give the log-probabilities of Transformers' own forward pass.
+
+        attempts  A a…, A b…, B c…: two that share a beginning and one that does not, in one row, each longer than
+        the sliding window, which is made small meanwhile.
+        """
+        model, where = self._model, str(self.base)
+        vocabulary = int(model.get_input_embeddings().weight.shape[0])
+        drawn = torch.randint(0, vocabulary, (3, 2 * _CHECK_WINDOW), generator=torch.Generator().manual_seed(1))
+        drawn[1, :_CHECK_WINDOW] = drawn[0, :_CHECK_WINDOW]
+        (row,) = pack(map(_stream, drawn.tolist()), drawn.numel()).rows
+        with decoder.refusing(model, where), decoder.small_window(model, _CHECK_WINDOW - 3), autocast(model):
+            features = self(row).features
+            ones = torch.ones(len(features), device=self.device)
+            scores = torch.empty(len(features), vocabulary)
+            scores[row.tokens] = self._log_softmax(features, ones).cpu()
+            found = [
+                decoder.difference(model, ids[:-1].to(self.device), own.to(self.device))
+                for ids, own in zip(drawn, scores.chunk(len(drawn)), strict=True)
+            ]
+        decoder.require_close(model, torch.cat(found), where)
+
+    @torch.no_grad()
     def lower(self, row: Row) -> Tensor:
         """[1, L, hidden] entering the first layer that trains."""
-        ids = row.input_ids.to(self.device)[None]
-        with self._only(slice(0, self.first_layer), normalise=False) as decoder, autocast(self._model):
-            return self._run(decoder, row, input_ids=ids)
+        with autocast(self._model):
+            return decoder.entering(self._model.base_model, self.first_layer, **self._inputs(row))
 
     def upper(
         self, row: Row, lower: Tensor, *, reference: bool = False, reference_features: Tensor | None = None
@@ -170,8 +196,9 @@ class PolicyWithValue(nn.Module):
         """
         with autocast(self._model):
             adapter = self.peft.disable_adapter() if reference else nullcontext()
-            with adapter, self._only(slice(self.first_layer, None), normalise=True) as decoder:
-                hidden = self._run(decoder, row, inputs_embeds=lower.to(self.device))[0]
+            entered = lower.to(self.device)
+            with adapter:
+                hidden = decoder.leaving(self._model.base_model, self.first_layer, entered, **self._inputs(row))[0]
             states, state = (index.to(self.device) for index in _states(row))
             picked = hidden[row.predict.to(self.device)[states]]
             against = None if reference_features is None else reference_features[states.cpu()].to(picked)
@@ -194,22 +221,9 @@ class PolicyWithValue(nn.Module):
         """Write adapter, value head, policy.json and the tokenizer into an existing folder."""
         save_policy(self.peft, self.value_head, self.base, folder)
 
-    @contextmanager
-    def _only(self, part: slice, *, normalise: bool) -> Iterator[nn.Module]:
-        """The decoder reduced to some of its layers, its final norm switched on or off."""
-        decoder: Any = self._model.get_decoder()
-        layers, norm = decoder.layers, decoder.norm
-        decoder.layers = layers[part]
-        decoder.norm = norm if normalise else nn.Identity()
-        try:
-            yield decoder
-        finally:
-            decoder.layers, decoder.norm = layers, norm
-
-    def _run(self, decoder: nn.Module, row: Row, **inputs: Tensor) -> Tensor:
-        positions = row.position_ids.to(self.device)[None]
-        hidden: Tensor = decoder(**inputs, position_ids=positions, use_cache=False, spans=row.spans).last_hidden_state
-        return hidden
+    def _inputs(self, row: Row) -> dict[str, Any]:
+        ids, positions = row.input_ids.to(self.device)[None], row.position_ids.to(self.device)[None]
+        return {"input_ids": ids, "position_ids": positions, "spans": row.spans}
 
     def _score(
         self, hidden: Tensor, temperature: Tensor, reference: Tensor | None, targets: Tensor, state: Tensor
@@ -247,8 +261,13 @@ class PolicyWithValue(nn.Module):
         return picked, entropy, (scores.exp() * (scores - theirs)).sum(-1)
 
     def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        head: Any = self._model.get_output_embeddings()
-        return F.log_softmax(head(hidden).float().div_(temperature[:, None]), dim=-1)
+        return F.log_softmax(decoder.logits(self._model, hidden).float().div_(temperature[:, None]), dim=-1)
+
+
+def _stream(ids: list[int]) -> Episode:
+    """A token stream all of whose tokens but the first count as sampled."""
+    own = range(len(ids) - 1)
+    return Episode("", "", tuple(ids), 1, tuple(own), (0,) * len(own), (0.0,) * len(own), (0.0,), 1.0, truncated=False)
 
 
 def _states(row: Row) -> tuple[Tensor, Tensor]:

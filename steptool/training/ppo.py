@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from steptool.errors import DataError
+from steptool.errors import DataError, ValidationFailed
 from steptool.params import TrainParams
 from steptool.training import losses
 from steptool.training.advantages import whiten
@@ -42,7 +42,8 @@ def train_ppo(
 
     Killed after some optimiser step and called again with the same arguments and the same initial
     policy, it continues and ends with the same weights. Returns a summary of what was trained on.
-    Raises DataError if nothing is left to train on, StepToolError where a loss is not finite.
+    Raises DataError if nothing is left to train on, ValidationFailed where the engine sampled from another
+    distribution than this policy's, StepToolError where a loss is not finite.
     """
     found = [episode(item, reward) for item, reward in zip(scored, rewards, strict=True)]
     episodes = [item for item in found if item is not None]
@@ -74,6 +75,7 @@ def train_ppo(
     )
     snapshot = run.resume()
     measured = snapshot.part("measured") if snapshot else prepare(policy, batch, params, lower)
+    check_engine(batch, measured["old_logprobs"], params)
     objective = PpoObjective.create(policy.value_head, batch, params, measured)
     optimise(policy, batch, objective, optimizer(policy, params), run, lower, measured=measured, snapshot=snapshot)
     return {**counts, "tasks": len(batch.groups), "rows": len(batch.rows), **summary(batch, measured)}
@@ -98,6 +100,9 @@ class PpoObjective:
     states: Tensor | None
     """1 where the value is trained: every token, or the first of each step."""
     reference_features: Tensor | None
+    diverged: str = (
+        "lower train.learning_rate, then run the same command again; if it stays, look at that trajectory's rewards"
+    )
 
     @classmethod
     def create(cls, head: ValueHead, batch: Batch, params: TrainParams, measured: dict[str, Tensor]) -> PpoObjective:
@@ -159,14 +164,30 @@ class PpoObjective:
         return metrics
 
 
+def engine_kl(batch: Batch, old_logprobs: Tensor) -> float:
+    """Divergence of this policy from the distribution that the engine sampled from, estimated from its samples (k3)."""
+    gap = (batch.engine_logprobs() - old_logprobs).clamp(-20, 20)
+    return float((gap.neg().expm1() + gap).mean())
+
+
+def check_engine(batch: Batch, old_logprobs: Tensor, params: TrainParams) -> None:
+    """Raise ValidationFailed where `engine_kl` is above its bar: what was sampled is not this policy's."""
+    found = engine_kl(batch, old_logprobs)
+    if not found <= params.max_engine_kl:
+        raise ValidationFailed(
+            f"engine_kl is {found:.3g}, above train.max_engine_kl = {params.max_engine_kl:g}: the engine sampled from "
+            "another distribution than the policy that is trained, and no step was taken",
+            fix="set sample.top_p: 1.0 and model.dtype: float32, then run `dvc repro`, which samples again; if it "
+            "stays, vLLM and Transformers disagree about this architecture: set model.base to another model",
+        )
+
+
 def summary(batch: Batch, measured: dict[str, Tensor]) -> dict[str, float]:
     """What the batch was like before training."""
-    old, mu = measured["old_logprobs"], batch.engine_logprobs()
-    gap = (mu - old).clamp(-20, 20)
     result = {
         "tokens": float(batch.tokens),
         "entropy": float(measured["entropy"].mean()),
-        "engine_kl": float((gap.neg().expm1() + gap).mean()),
+        "engine_kl": engine_kl(batch, measured["old_logprobs"]),
         "reward_mean": sum(sum(e.rewards) for e in batch.episodes) / len(batch.episodes),
         "advantage_std": float(measured["advantages"].std(correction=0)),
     }

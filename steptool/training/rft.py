@@ -27,6 +27,7 @@ class LikelihoodObjective:
 
     weights: Tensor
     reference_features: Tensor | None = None
+    diverged: str = "lower rft.learning_rate, then run the same command again"
 
     def loss(self, row: Row, output: Output, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         weights = self.weights[row.tokens].to(output.logprobs.device)

@@ -10,15 +10,19 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from steptool.errors import ModelError
+from steptool.errors import ModelError, StepToolError
 from steptool.params import SftParams
 from steptool.progress import progress
-from steptool.training.base_model import check_model_folder, load_tokenizer, save
+from steptool.training import decoder
+from steptool.training.base_model import save
+from steptool.training.model_folder import check_model_folder, load_model, load_tokenizer, read_config, require_finite
 from steptool.training.precision import Dtype, autocast
 
+DIVERGED = "lower sft.learning_rate, then run the same command again"
+_COMPARED = 32  # tokens of the first example that are compared with Transformers' own forward pass
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
 
@@ -36,16 +40,18 @@ def train_sft(
 
     `examples` are token streams with True where the policy acted. Embeddings and the lowest
     `frozen_layers` stay as they are. Minutes long and deterministic, so a run that was killed
-    starts over. Returns the last logged metrics. Raises ModelError where every layer would be frozen.
+    starts over. Returns the last logged metrics. Raises ModelError where every layer would be frozen, and for a base
+    that is not computed here as Transformers computes it; StepToolError where a loss or a weight is not finite.
     """
     check_model_folder(base)
     torch.manual_seed(seed)
     on_gpu = torch.cuda.is_available()
     # On a CPU the fused attention's backward pass takes longer than plain products (steptool.training.attention).
-    model = AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32, attn_implementation="sdpa" if on_gpu else "eager"
-    )
+    capped = read_config(base).get("attn_logit_softcapping")  # which the fused attention leaves out
+    model: Any = load_model(base, dtype=torch.float32, attention="sdpa" if on_gpu and not capped else "eager")
     tokenizer = load_tokenizer(base)
+    _check_tokens(model, examples, base)
+    _check_computation(model, examples[0][0], base)
     _freeze(model, params.frozen_layers, getattr(torch, dtype), base)
     rows = [
         {"input_ids": list(ids), "labels": [t if own else IGNORED for t, own in zip(ids, mask, strict=True)]}
@@ -84,7 +90,9 @@ def train_sft(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-    save(model.to(torch.bfloat16), tokenizer, out)
+    model.to(torch.bfloat16)
+    require_finite(model.state_dict().items(), str(out), DIVERGED, error=StepToolError)
+    save(model, tokenizer, out)
     return follower.latest
 
 
@@ -106,23 +114,49 @@ class ActionLossTrainer(SFTTrainer):
         own = labels != IGNORED
         others = {name: value for name, value in inputs.items() if name != "labels"}
         with autocast(model):
-            hidden = model.get_decoder()(**others, use_cache=False).last_hidden_state[:, :-1][own]
-            logits = model.get_output_embeddings()(hidden).float()
+            hidden = model.base_model(**others, use_cache=False).last_hidden_state[:, :-1][own]
+            logits = decoder.logits(model, hidden).float()
         self._metrics["train"]["mean_token_accuracy"].append((logits.argmax(-1) == labels[own]).float().mean().item())
         loss = F.cross_entropy(logits, labels[own], reduction="sum")
+        if not loss.isfinite():
+            where = f"update {self.state.global_step + 1}"
+            raise StepToolError("the loss is not finite", where=where, fix=DIVERGED)
         return loss / (own.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def _check_tokens(model: Any, examples: Sequence[tuple[Sequence[int], Sequence[bool]]], base: Path) -> None:
+    """Raise ModelError where the tokenizer writes tokens that the model has no embedding for."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    most = max(max(ids) for ids, _ in examples)
+    if most >= rows:
+        raise ModelError(
+            f"its tokenizer writes token {most}, the model embeds {rows} tokens",
+            where=str(base),
+            fix="put the tokenizer that belongs to the model beside its weights",
+        )
+
+
+@torch.no_grad()
+def _check_computation(model: Any, ids: Sequence[int], base: Path) -> None:
+    """Raise ModelError unless decoder and head give what the whole model gives for a few tokens."""
+    few = torch.tensor(ids[:_COMPARED])
+    with decoder.refusing(model, str(base)):
+        hidden = model.base_model(input_ids=few[None], use_cache=False).last_hidden_state[0]
+        found = decoder.difference(model, few, decoder.logits(model, hidden))
+    decoder.require_close(model, found, str(base))
 
 
 def _freeze(model: Any, layers: int, dtype: torch.dtype, base: Path) -> None:
     """What does not train is kept in the type that it computes in."""
-    count = len(model.model.layers)
+    blocks = decoder.decoder_of(model, str(base)).layers
+    count = len(blocks)
     if layers >= count:
         raise ModelError(
             f"has {count} layers, none above {layers} frozen ones",
             where=str(base),
             fix=f"set sft.frozen_layers below {count}",
         )
-    for part in (model.get_input_embeddings(), model.get_output_embeddings(), *model.model.layers[:layers]):
+    for part in (model.get_input_embeddings(), model.get_output_embeddings(), *blocks[:layers]):
         part.requires_grad_(False).to(dtype)
 
 

@@ -28,7 +28,7 @@ def open_world(params: WorldParams, seed: int) -> World:
 def world_content(params: WorldParams) -> str:
     """What the files that the world reads from outside of the repository consist of now, in one short text.
 
-    Raises DataError or WorldError where they cannot be found.
+    Raises DataError where they cannot be found.
     """
     if params.name == "recorded":
         from steptool.worlds.recorded import recordings_content

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from pydantic import BaseModel
 
+from steptool.params import RftParams, SftParams, TrainParams
 from steptool.training.batch import episode, pack
 from steptool.training.loop import LowerCache, Run, optimise
 from steptool.training.model import PolicyWithValue
+from steptool.training.ppo import PpoObjective
 from steptool.training.rft import LikelihoodObjective
+from steptool.training.sft import DIVERGED
 from steptool.types import ScoredTrajectory
+
+
+@pytest.mark.parametrize(
+    ("objective", "section"), [(LikelihoodObjective, RftParams), (PpoObjective, TrainParams), (None, SftParams)]
+)
+def test_advice_about_a_loss_that_is_not_finite_names_a_setting_of_that_trainer(
+    objective: Any, section: type[BaseModel]
+) -> None:
+    advice = DIVERGED if objective is None else objective.diverged
+    named = re.findall(r"\b(sft|rft|train)\.(\w+)", advice)
+    assert named
+    for owner, setting in named:
+        assert section.__name__.lower().startswith(owner)
+        assert setting in section.model_fields
 
 
 class Recorder(torch.optim.SGD):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from steptool.errors import DataError, StepToolError
+from steptool.errors import DataError, StepToolError, ValidationFailed
 from steptool.params import RewardParams, TrainParams
 from steptool.rewards.shaping import step_rewards
 from steptool.training.batch import episode, pack
@@ -141,7 +144,14 @@ def test_killed_after_any_step_and_resumed_it_ends_bit_for_bit_the_same(
             assert torch.equal(found[name], tensor), (step, name)
 
 
-@pytest.mark.parametrize("fault", ["another seed", "truncated"])
+CHECKPOINT_FAULTS: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], object]] = {
+    "NaN in a tensor": lambda tensors, state: next(iter(tensors.values())).view(-1)[0].fill_(float("nan")),
+    "no step": lambda tensors, state: state.pop("step"),
+    "no metrics": lambda tensors, state: state.pop("metrics"),
+}
+
+
+@pytest.mark.parametrize("fault", ["another seed", "truncated", "not an object", *CHECKPOINT_FAULTS])
 def test_checkpoint_of_another_run_or_a_broken_one_is_not_used(
     make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams, tmp_path: Path, fault: str
 ) -> None:
@@ -154,6 +164,14 @@ def test_checkpoint_of_another_run_or_a_broken_one_is_not_used(
     if fault == "truncated":
         path = tmp_path / FILE
         path.write_bytes(path.read_bytes()[:-50])
+    if fault == "not an object":
+        save_file({"x": torch.ones(1)}, tmp_path / FILE, {"state": "[]"})
+    if fault in CHECKPOINT_FAULTS:
+        with safe_open(tmp_path / FILE, framework="pt") as file:
+            state = json.loads(file.metadata()["state"])
+        tensors = load_file(tmp_path / FILE)
+        CHECKPOINT_FAULTS[fault](tensors, state)
+        save_file(tensors, tmp_path / FILE, {"state": json.dumps(state)})
     found, expected = run(2, tmp_path), run(2, None)
     assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
@@ -309,6 +327,57 @@ def test_attempts_compared_by_step_use_lambda_returns_too(make_scored: MakeScore
     assert found == [pytest.approx([0.2, 0]), pytest.approx([-0.2, 0])]
     longer = compared(items, [(0.2, 1.0), (0.0, 0.0)], params)  # .2 + .5 against 0
     assert longer[0][0] == pytest.approx(0.7)
+
+
+def sampled_by(policy: PolicyWithValue, scored: Sequence[ScoredTrajectory], gap: float) -> list[ScoredTrajectory]:
+    """The trajectories with the policy's own log-probabilities, off by `gap` nats a token."""
+    made = [episode(item, [0.0] * len(item.judgements)) for item in scored]
+    batch = pack([item for item in made if item is not None], 512)
+    with torch.no_grad():
+        (row,) = batch.rows
+        own = torch.zeros(batch.tokens)
+        own[row.tokens] = policy(row).logprobs
+    changed = []
+    numbers = iter((own + gap).tolist())
+    for item in scored:
+        steps = [
+            step.model_copy(update={"action_logprobs": tuple(next(numbers) for _ in step.action_ids)})
+            for step in item.trajectory.steps
+        ]
+        changed.append(item.model_copy(update={"trajectory": item.trajectory.model_copy(update={"steps": steps})}))
+    return changed
+
+
+@pytest.mark.parametrize("gap", [-0.4, 0.4, 2.1, float("nan")])
+def test_round_that_the_engine_sampled_from_another_distribution_is_not_trained_on(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams, tmp_path: Path, gap: float
+) -> None:
+    """Of a gap d it is exp(-d) - 1 + d: 0.09 for -0.4, 0.07 for 0.4, 1.22 for 2.1; the bar is 0.05."""
+    policy, params, steps = make_policy(), train_params.model_copy(update={"max_engine_kl": 0.05}), []
+    before = {name: p.detach().clone() for name, p in policy.policy_parameters().items()}
+    with pytest.raises(ValidationFailed, match=r"engine_kl is .* train\.max_engine_kl = 0\.05") as caught:
+        train_ppo(
+            policy,
+            sampled_by(policy, group, gap),
+            final_rewards(group),
+            params,
+            seed=1,
+            on_metrics=lambda step, metrics: steps.append(step),
+            checkpoint_dir=tmp_path,
+        )
+    assert caught.value.exit_code == 3
+    assert not steps
+    assert not list(tmp_path.iterdir())
+    assert all(torch.equal(p, before[name]) for name, p in policy.policy_parameters().items())
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1, -0.1])
+def test_round_that_the_engine_sampled_from_this_policy_is_trained_on(
+    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams, gap: float
+) -> None:
+    policy, params = make_policy(), train_params.model_copy(update={"max_engine_kl": 0.05})
+    found = train_ppo(policy, sampled_by(policy, group, gap), final_rewards(group), params, seed=1)["engine_kl"]
+    assert found == pytest.approx(math.expm1(-gap) + gap, abs=1e-5)
 
 
 def test_greedy_rollouts_are_refused(
