@@ -94,7 +94,7 @@ class Engine:
         """Log-probabilities are those of the distribution sampled from, after temperature and top-p.
 
         Greedy decoding (temperature 0) reports the model's own, at temperature 1. Raises what vLLM raises:
-        to this caller alone for a prompt that does not fit, to all that are running where a step fails.
+        to this caller alone, for a prompt that does not fit, or where steps fail on this request (see `pump`).
         """
         own_seed = int(content_hash([self._seed, seed], 8), 16)
         return await self._pump.generate(Request(prompt_ids, max_tokens, temperature, top_p, own_seed, stop_ids))
@@ -178,6 +178,11 @@ class _Vllm:
 
     def abort(self, ids: list[str]) -> None:
         self._llm.abort_request(ids)
+
+    def recover(self) -> None:
+        """The scheduler calls blocks cached before they are computed: after a failed step they hold anything."""
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM still holds cache blocks of a failed step")
 
     def reload(self, model_dir: Path) -> None:
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(model_dir)})
