@@ -14,6 +14,7 @@ import logging
 import os
 import warnings
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -34,6 +35,11 @@ STEPS_BETWEEN_RETURNS = 100
 """Steps after which free memory is given back: in fragments, it grows by some MiB a second."""
 MAX_BATCH_TOKENS = 4096
 """Prompt tokens of one step: more delay the requests that are already generating."""
+
+GRACE_S = 2.0
+"""How long the calls of tools that timed out may take to end, once all rollouts have."""
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -57,6 +63,7 @@ class Engine:
         check_model_dir(model_dir)
         _configure_process()
         self._seed = seed
+        self._abandoned: list[tuple[asyncio.Runner, set[asyncio.Task[Any]]]] = []
         options = {
             "dtype": dtype,
             "max_model_len": max_model_len,
@@ -78,8 +85,29 @@ class Engine:
         self.close()
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Run rollouts to their end on an event loop of this thread."""
-        return asyncio.run(coroutine)
+        """Run rollouts to their end on an event loop of this thread. Ctrl-C ends them, as in `asyncio.run`.
+
+        Unlike there, what a tool left running is not waited for: neither a task that refuses to be cancelled nor a
+        thread. Such a loop stays as it is, never to run again.
+        """
+        runner, threads = asyncio.Runner(), ThreadPoolExecutor()
+        loop = runner.get_loop()
+        loop.set_default_executor(threads)
+        try:
+            return runner.run(coroutine)
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            loop.set_default_executor(ThreadPoolExecutor(1))  # `close` waits for the threads of the present one
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                _, left = loop.run_until_complete(asyncio.wait(left, timeout=GRACE_S))
+            if left:
+                self._abandoned.append((runner, left))
+                logger.warning("%d calls of tools do not end, though they timed out; they are left alone", len(left))
+            else:
+                runner.close()
 
     async def generate(
         self,
@@ -180,7 +208,9 @@ class _Vllm:
         self._llm.abort_request(ids)
 
     def recover(self) -> None:
-        """The scheduler calls blocks cached before they are computed: after a failed step they hold anything."""
+        """The scheduler counts blocks as cached before they are computed, and the model keeps what it computed for a
+        sampler that failed: both would be taken for results of the next step."""
+        self._llm.collective_rpc(_forget_step)
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("vLLM still holds cache blocks of a failed step")
 
@@ -196,6 +226,10 @@ class _Vllm:
         self._llm.engine_core.shutdown()
         del self._llm
         cleanup_dist_env_and_memory()
+
+
+def _forget_step(worker: Any) -> None:
+    worker.model_runner.execute_model_state = None
 
 
 def _repack_head(model: Any) -> None:
@@ -245,5 +279,7 @@ def _configure_process() -> None:
         "OMP_NUM_THREADS": str(cores),  # vLLM falls back to a single thread where this is not set
     }.items():
         os.environ.setdefault(name, value)
+    # It prints every prompt of a step that failed; what is done about one, `pump` says in a line.
+    logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
     # Some are given before vLLM has set its own logging up.
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())

@@ -174,6 +174,42 @@ def test_free_memory_is_given_back_every_so_many_steps(monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage", ["execute_model", "sample_tokens"])
+@pytest.mark.parametrize("at", [0, 5])
+def test_a_failed_step_changes_nothing_of_what_is_sampled(engine: Engine, stage: str, at: int) -> None:
+    """One step fails in the model or in the sampler, on the first prompt or among later tokens. New prompts each time,
+    so that nothing is cached: a block that the failed step only promised to compute must not be read."""
+    base = 1 + 100 * at + (50 if stage == "execute_model" else 0)
+    prompts = [tuple((base + 7 * i + 3 * k) % 300 + 3 for k in range(70)) for i in range(6)]
+    steps = iter(range(10**6))
+    broken: list[Any] = []
+
+    def break_one(vllm: Any) -> None:
+        executor = vllm._llm.engine_core.engine_core.model_executor
+        real = getattr(executor, stage)
+
+        def failing(*arguments: Any, **options: Any) -> Any:
+            if next(steps) == at:
+                raise RuntimeError("kernel failed")
+            return real(*arguments, **options)
+
+        setattr(executor, stage, failing)
+        broken.append(executor)
+
+    engine._pump.between(break_one)
+    try:
+        made = engine.run(sample_all(engine, prompts))
+    finally:
+        delattr(broken[0], stage)
+    assert next(steps) > at
+    engine._pump.between(lambda vllm: vllm.recover())
+    expected = engine.run(sample_all(engine, prompts))
+    assert [one.ids for one in made] == [one.ids for one in expected]
+    for one, other in zip(made, expected, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+@pytest.mark.slow
 def test_a_closed_engine_says_so(engine: Engine) -> None:
     engine.close()
     engine.close()
