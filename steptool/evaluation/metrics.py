@@ -180,7 +180,7 @@ def evaluate(
     Raises DataError for a trajectory of an unknown task, of another policy, sampled under other conditions
     than `budget` says, or beyond the attempts that the budget allows.
     """
-    by_task = _attempts_by_task(scored, tasks, policy, budget)
+    by_task = attempts_by_task(scored, tasks, policy, budget)
     fractions = np.array([_task_fractions(by_task[task.id], task, budget.attempts) for task in tasks])
     fractions = fractions.reshape(len(tasks), len(METRICS), 2)
     solved = {task.id: float(fractions[row, 0, 0]) for row, task in enumerate(tasks)}
@@ -241,9 +241,10 @@ def refuse_unless_measurable(tasks: Sequence[Task], *, where: str) -> None:
         raise DataError(found, where=where, fix=fix)
 
 
-def _attempts_by_task(
+def attempts_by_task(
     scored: Sequence[ScoredTrajectory], tasks: Sequence[Task], policy: Revision, budget: Budget
 ) -> dict[str, list[ScoredTrajectory]]:
+    """Task id → its attempts, in their order. Raises DataError as `evaluate` does."""
     by_task: dict[str, dict[int, ScoredTrajectory]] = {task.id: {} for task in tasks}
     again = "run `dvc repro evaluate`: its inputs changed since these trajectories were made"
     for record in scored:
