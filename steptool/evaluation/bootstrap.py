@@ -11,7 +11,7 @@ from pydantic import Field
 from steptool.types import Frozen
 
 Floats = NDArray[np.float64]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 CHUNK = 1_000
 """Resamples drawn at once: bounds memory to CHUNK × tasks counts."""

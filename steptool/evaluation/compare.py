@@ -14,7 +14,7 @@ from steptool.evaluation.bootstrap import bootstrap_mean
 from steptool.evaluation.metrics import ALL, Budget, Evaluation, Rate
 from steptool.types import Frozen
 
-Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
 """Of a rate."""
 
 

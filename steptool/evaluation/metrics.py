@@ -29,7 +29,7 @@ from steptool.types import (
     content_hash,
 )
 
-Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 
 METRICS: Mapping[str, str] = {
     "pass_rate": "mean verdict over all tasks",
