@@ -60,12 +60,11 @@ def _verdict(world: World, trajectory: Trajectory, task: Task, where: str) -> fl
         verdict = world.reset(task, trajectory.seed).verify(trajectory.answer)
     except KeyboardInterrupt:
         raise
-    except StepToolError as fault:
-        raise type(fault)(fault.found, where=where, fix=fault.fix) from fault
     except BaseException as fault:  # a world is code of somebody else: SystemExit would end this with exit status 0
-        found = f"world {world.revision.name} cannot check its answer: {describe(fault)}"
+        known = isinstance(fault, StepToolError)
+        found = f"world {world.revision.name} cannot check its answer: {fault.found if known else describe(fault)}"
         fix = "mend the task's answer_check, or the world's `verify`; then run the same command again"
-        raise WorldError(found, where=where, fix=fix) from fault
+        raise WorldError(found, where=where, fix=(fault.fix if known else None) or fix) from fault
     if verdict is not None and not (isinstance(verdict, int | float) and 0 <= verdict <= 1):
         found = f"world {world.revision.name} gave the verdict {verdict!r:.100} on its answer"
         raise WorldError(found, where=where, fix="let the world's `verify` return a number from 0 to 1, or None")

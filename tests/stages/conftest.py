@@ -32,24 +32,31 @@ Act = Callable[[str, str, tuple[int, ...]], Generation | Exception]
 """Policy, request (its prompt as text), and the ids of the prompt."""
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The tiny profile with its tasks, and a folder for every policy; tracking goes to a file."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(PARENT_VARIABLE, "0" * 32)
-    monkeypatch.setenv(RELAYED_VARIABLE, "1")
-    shutil.copyfile(ROOT / "params.yaml", PARAMS)
-    PARAMS.write_text(apply_profile(PARAMS, ROOT / "profiles/tiny.yaml"))
-    params = load_params(PARAMS)
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    shutil.copyfile(ROOT / "params.yaml", folder / PARAMS)
+    (folder / PARAMS).write_text(apply_profile(folder / PARAMS, ROOT / "profiles/tiny.yaml"))
+    params = load_params(folder / PARAMS)
     world = open_world(params.world, params.seed)
     assert isinstance(world, MiniWorld)
     for split in ("train", "dev", "test"):
-        write_jsonl(TASKS / f"{split}.jsonl", world.all_tasks(split))
-    write_jsonl(DEMONSTRATIONS, expert_demonstrations(world, 4, 0.0, params.seed))
-    for name, folder in policies_of(params).items():
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text(f'"{name}"')
-    return params
+        write_jsonl(folder / TASKS / f"{split}.jsonl", world.all_tasks(split))
+    write_jsonl(folder / DEMONSTRATIONS, expert_demonstrations(world, 4, 0.0, params.seed))
+    for name, policy in policies_of(params).items():
+        (folder / policy).mkdir(parents=True)
+        (folder / policy / "config.json").write_text(f'"{name}"')
+    return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The tiny profile with its tasks, and a folder for every policy; tracking goes to a file."""
+    shutil.copytree(template, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv(PARENT_VARIABLE, "0" * 32)
+    monkeypatch.setenv(RELAYED_VARIABLE, "1")
+    return load_params(PARAMS)
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_value_swapped_anywhere_is_read_or_refused_by_name(workspace: Path, data: st.DataObject) -> None:
     """A value that is wrong and possible (another p-value) is read; a traceback never comes of it."""
     file = data.draw(st.sampled_from(FILES))
