@@ -113,9 +113,9 @@ def _validator(schema: str) -> Draft202012Validator:
 def _argument_problem(call: ToolCall, schema: str) -> str | None:
     try:
         problem = best_match(_validator(schema).iter_errors(call.arguments))
-    except (SchemaError, Unresolvable) as error:
-        raise DataError(
-            f"its parameters are not a JSON schema: {str(error).splitlines()[0]}",
+    except (SchemaError, Unresolvable, RecursionError, ArithmeticError, ValueError) as error:
+        raise DataError(  # the last three: a $ref to itself, a divisor too small, a $ref that is no address
+            f"its parameters are not a JSON schema: {(str(error) or type(error).__name__).splitlines()[0]}",
             where=f"tool {call.name}",
             fix="mend the schema in the world that offers the tool",
         ) from error

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from steptool.allocator import nothing_is_garbage, return_freed_memory
-from steptool.errors import ModelError
+from steptool.errors import ModelError, WorldError, describe
 from steptool.rollouts.pump import Pump, Request
 from steptool.rollouts.rollout import Generation
 from steptool.types import content_hash
@@ -95,6 +95,12 @@ class Engine:
         loop.set_default_executor(threads)
         try:
             return runner.run(coroutine)
+        except SystemExit as fault:  # it would end the command, and with the status that it carries
+            raise WorldError(
+                f"a task that a tool had left running raised {describe(fault)}",
+                where="the world's tools",
+                fix="let a tool end the tasks that it starts before it replies",
+            ) from fault
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
             loop.set_default_executor(ThreadPoolExecutor(1))  # `close` waits for the threads of the present one

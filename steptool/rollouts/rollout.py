@@ -85,8 +85,9 @@ async def rollout(
 ) -> Trajectory:
     """Act until `Finish`, a budget or a fault. Raises nothing but cancellation and Ctrl-C.
 
-    `open_session` is called once; where it raises, the trajectory is a `world_error` without steps. The last allowed
-    action is carried out like any other, so that a judge can see what came of it.
+    `open_session` is called once; where it raises, or the task's tools cannot be described, the trajectory is a
+    `world_error` without steps. The last allowed action is carried out like any other, so that a judge can see what
+    came of it.
     """
     steps: list[Step] = []
     stream: list[int] = []
@@ -111,12 +112,11 @@ async def rollout(
         return trajectory
 
     try:
-        session = open_session()
+        session, context = open_session(), chat.prompt_ids(task)
     except KeyboardInterrupt:  # a person's, not the world's
         raise
     except BaseException as fault:  # noqa: BLE001 - whatever it is, it is this attempt's alone
         return ended(StopReason.world_error, error=describe(fault))
-    context = chat.prompt_ids(task)
     while True:
         room = sampling.max_tokens - len(stream) - len(context)
         if room < 1:

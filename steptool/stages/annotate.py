@@ -49,7 +49,11 @@ def judge(
         if trajectory.world != world.revision:
             found = f"it was made in world {_name(trajectory.world)}, params.yaml now gives {_name(world.revision)}"
             raise DataError(found, where=where, fix=again)
-        scored.append(annotate(trajectory, task, _verdict(world, trajectory, task, where)))
+        verdict = _verdict(world, trajectory, task, where)
+        try:
+            scored.append(annotate(trajectory, task, verdict))
+        except DataError as error:
+            raise DataError(f"{error.where}: {error.found}", where=where, fix=error.fix) from error
     return scored
 
 

@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steptool.errors import WorldError
 from steptool.rollouts import engine as engine_module
 from steptool.rollouts.chat_format import ChatFormat
 from steptool.rollouts.engine import Engine
@@ -31,7 +32,7 @@ from steptool.rollouts.pump import SETTLE_TURNS
 from steptool.rollouts.rollout import Generation, rollout, run_rollouts
 from steptool.storage import read_jsonl, write_jsonl
 from steptool.training import tiny_model
-from steptool.types import Observation, Revision, Sampling, StopReason, Task, ToolCall, Trajectory
+from steptool.types import Observation, Revision, Sampling, StopReason, Task, Tool, ToolCall, Trajectory
 
 CHAT = ChatFormat(tiny_model.tokenizer())
 ARGUMENTS = {"id": "a-1", "of": [{"deep": 1}]}
@@ -41,11 +42,11 @@ SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_calls=4, max_step_tokens=64,
 TASK = Task(id="t1", subset="G1_tool", query="Where is order a-1?", tools=())
 REVISION = Revision(name="w", revision="1")
 OK = Observation(text="shipped")
-Tool = Callable[[dict[str, Any]], Awaitable[Any]]
+Body = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
 class World:
-    def __init__(self, tool: Tool) -> None:
+    def __init__(self, tool: Body) -> None:
         self.tool = tool
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
@@ -68,7 +69,7 @@ def jobs(*sessions: Callable[[], Any], timeout_s: float = 5.0) -> list[Callable[
     ]
 
 
-def run(tool: Tool, *, timeout_s: float = 5.0) -> list[Trajectory]:
+def run(tool: Body, *, timeout_s: float = 5.0) -> list[Trajectory]:
     """One bad attempt between two good ones, and what is written of them read back."""
     worlds = [World(fine), World(tool), World(fine)]
     done = in_a_loop(run_rollouts(jobs(*((lambda w=w: w) for w in worlds), timeout_s=timeout_s), 3))
@@ -100,7 +101,7 @@ def unchecked(**fields: Any) -> Observation:
     return Observation.model_construct(**{"text": "shipped", "error": None, "latency_s": 0.0, **fields})
 
 
-def raising(fault: BaseException) -> Tool:
+def raising(fault: BaseException) -> Body:
     async def tool(arguments: dict[str, Any]) -> Any:
         await asyncio.sleep(0)
         raise fault
@@ -108,7 +109,7 @@ def raising(fault: BaseException) -> Tool:
     return tool
 
 
-def returning(value: Any) -> Tool:
+def returning(value: Any) -> Body:
     async def tool(arguments: dict[str, Any]) -> Any:
         return value
 
@@ -146,7 +147,7 @@ async def raises_in_a_group(arguments: dict[str, Any]) -> Any:
         (returning({"text": "shipped"}), "TypeError: look returned dict, not an Observation"),
     ],
 )
-def test_what_a_tool_raises_is_the_record_of_its_own_attempt(tool: Tool, error: str, tmp_path: Path) -> None:
+def test_what_a_tool_raises_is_the_record_of_its_own_attempt(tool: Body, error: str, tmp_path: Path) -> None:
     done = run(tool)
     assert (done[1].stop_reason, done[1].error) == (StopReason.world_error, error)
     write_jsonl(tmp_path / "t.jsonl.gz", done)
@@ -264,6 +265,23 @@ def test_ctrl_c_ends_everything_even_inside_a_tool() -> None:
         run(tool)
 
 
+def test_a_task_that_a_tool_leaves_behind_cannot_end_the_command_as_if_all_were_well() -> None:
+    async def tool(arguments: dict[str, Any]) -> Any:
+        world.left = asyncio.create_task(raising(SystemExit(0))(arguments))  # type: ignore[attr-defined]
+        return OK
+
+    world = World(tool)
+    with pytest.raises(WorldError, match="a task that a tool had left running raised SystemExit: 0"):
+        in_a_loop(run_rollouts(jobs(lambda: world), 1))
+
+
+def test_a_task_whose_tools_cannot_be_described_is_a_record_without_steps() -> None:
+    bad = TASK.model_copy(update={"tools": (Tool.model_construct(name="t", description="", parameters=None),)})
+    (job,) = jobs(partial(World, fine))
+    done = in_a_loop(run_rollouts([partial(rollout, bad, *job.args[1:], **job.keywords)], 1))  # type: ignore[attr-defined]
+    assert (done[0].stop_reason, done[0].steps) == (StopReason.world_error, ())
+
+
 HOSTILE = st.one_of(
     st.sampled_from([raising(f) for f in (SystemExit(1), asyncio.CancelledError(), Unprintable(), Foreign())]),
     st.builds(
@@ -278,7 +296,7 @@ HOSTILE = st.one_of(
 
 @given(tools=st.lists(st.one_of(st.just(fine), HOSTILE), min_size=1, max_size=12))
 @settings(max_examples=60, deadline=None)
-def test_every_attempt_is_one_record_whatever_the_tools_do(tools: list[Tool]) -> None:
+def test_every_attempt_is_one_record_whatever_the_tools_do(tools: list[Body]) -> None:
     done = in_a_loop(run_rollouts(jobs(*((lambda t=t: World(t)) for t in tools)), 4))
     assert [t.attempt for t in done] == list(range(len(tools)))
     for tool, trajectory in zip(tools, done, strict=True):
