@@ -20,7 +20,7 @@ def main(round: str) -> None:
     uses = {"world": params.world, "annotator": ANNOTATOR.revision}
     inputs = {"trajectories": source, "tasks": TASKS}
     with stage("annotate", SCORED / round, params, uses=uses, inputs=inputs, round=round) as running:
-        scored = judge(params, read_jsonl(source, Trajectory), read_tasks("train"), source=source, split="train")
+        scored = judge(params, read_jsonl(source, Trajectory), read_tasks("train"), source=source)
         write_jsonl(running.out / "scored.jsonl.gz", scored)
         solve_rate = sum(s.solved for s in scored) / max(len(scored), 1)
         unknown = len(unjudged(scored))
@@ -29,9 +29,7 @@ def main(round: str) -> None:
         running.says(f"{len(scored)} trajectories, {solve_rate:.1%} solved{apart}")
 
 
-def judge(
-    params: Params, trajectories: list[Trajectory], tasks: list[Task], *, source: Path, split: str
-) -> list[ScoredTrajectory]:
+def judge(params: Params, trajectories: list[Trajectory], tasks: list[Task], *, source: Path) -> list[ScoredTrajectory]:
     """Annotate trajectories of `tasks` by rules and the world's own check of the answer.
 
     `source`: the file that errors name, with a trajectory and its task. Raises DataError where tasks, world and
@@ -45,7 +43,7 @@ def judge(
         again = "run `dvc repro`: it samples again, with the tasks and the world of today"
         task = by_id.get(trajectory.task_id)
         if task is None:
-            raise DataError(f"its task is not in {TASKS / f'{split}.jsonl'}", where=where, fix=again)
+            raise DataError(f"its task is not among the {len(tasks)} of {TASKS}", where=where, fix=again)
         if trajectory.world != world.revision:
             found = f"it was made in world {_name(trajectory.world)}, params.yaml now gives {_name(world.revision)}"
             raise DataError(found, where=where, fix=again)
@@ -65,10 +63,10 @@ def _verdict(world: World, trajectory: Trajectory, task: Task, where: str) -> fl
     except KeyboardInterrupt:
         raise
     except BaseException as fault:  # a world is code of somebody else: SystemExit would end this with exit status 0
-        known = isinstance(fault, StepToolError)
-        found = f"world {world.revision.name} cannot check its answer: {fault.found if known else describe(fault)}"
-        fix = "mend the task's answer_check, or the world's `verify`; then run the same command again"
-        raise WorldError(found, where=where, fix=(fault.fix if known else None) or fix) from fault
+        said, fix = (fault.found, fault.fix) if isinstance(fault, StepToolError) else (describe(fault), None)
+        found = f"world {world.revision.name} cannot check its answer: {said}"
+        fix = fix or "mend the task's answer_check, or the world's `verify`; then run the same command again"
+        raise WorldError(found, where=where, fix=fix) from fault
     if verdict is not None and not (isinstance(verdict, int | float) and 0 <= verdict <= 1):
         found = f"world {world.revision.name} gave the verdict {verdict!r:.100} on its answer"
         raise WorldError(found, where=where, fix="let the world's `verify` return a number from 0 to 1, or None")

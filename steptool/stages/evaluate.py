@@ -53,7 +53,7 @@ def evaluate_policy(params: Params, name: str, sampler: Sampler, tasks: list[Tas
         tasks, sampling, wanted.attempts, what=f"evaluate {name}", max_broken=wanted.max_broken
     )
     judged = out / f"{name}.trajectories.jsonl.gz"
-    scored = judge(params, trajectories, tasks, source=judged, split=wanted.split)
+    scored = judge(params, trajectories, tasks, source=judged)
     if unknown := unjudged(scored):
         raise DataError(
             f"{len(unknown)} of {len(scored)} answers cannot be checked, that to task {unknown[0].trajectory.task_id} "

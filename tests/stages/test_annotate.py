@@ -66,7 +66,7 @@ def test_what_fits_together_is_judged(project: Params) -> None:
 @pytest.mark.parametrize(
     ("changed", "found"),
     [
-        ({"task_id": "gone"}, r"its task is not in data/tasks/train\.jsonl"),
+        ({"task_id": "gone"}, r"its task is not among the 24 of data/tasks"),
         ({"world": Revision(name="mini", revision="old")}, r"made in world mini old, params.yaml now gives mini \w+"),
         ({"world": Revision(name="recorded", revision="1")}, r"made in world recorded 1"),
     ],
