@@ -165,7 +165,15 @@ def text_table(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparis
     ]
     rule = "─" * max(map(len, lines))
     differences = [_wrap(comparison_text(each)) for each in comparisons]
-    return "\n".join([sentence, "", lines[0], rule, *lines[1:], rule, *differences])
+    lost = [
+        _wrap(
+            f"{label(each.name)}: faults of the engine or the world ended {percent(each.broken, 1)} of its attempts, "
+            "which count as unsolved"
+        )
+        for each in evaluations
+        if each.broken > 0
+    ]
+    return "\n".join([sentence, "", lines[0], rule, *lines[1:], rule, *differences, *lost])
 
 
 def _wrap(text: str) -> str:

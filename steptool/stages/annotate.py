@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from pathlib import Path
 
 from steptool.errors import DataError, StepToolError, WorldError, describe
@@ -67,10 +68,12 @@ def _verdict(world: World, trajectory: Trajectory, task: Task, where: str) -> fl
         found = f"world {world.revision.name} cannot check its answer: {said}"
         fix = fix or "mend the task's answer_check, or the world's `verify`; then run the same command again"
         raise WorldError(found, where=where, fix=fix) from fault
-    if verdict is not None and not (isinstance(verdict, int | float) and 0 <= verdict <= 1):
+    if verdict is None:
+        return None
+    if not (isinstance(verdict, Real) and 0 <= verdict <= 1):
         found = f"world {world.revision.name} gave the verdict {verdict!r:.100} on its answer"
         raise WorldError(found, where=where, fix="let the world's `verify` return a number from 0 to 1, or None")
-    return verdict
+    return float(verdict)
 
 
 def _name(revision: Revision) -> str:

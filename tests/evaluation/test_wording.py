@@ -7,7 +7,7 @@ from steptool.evaluation.compare import compare
 from steptool.evaluation.metrics import ROLL_UPS, Evaluation
 from steptool.evaluation.report import ReportData, render_report, text_table
 from steptool.evaluation.wording import THIN, groups_text, headline, label, p_number, points, verdict
-from steptool.types import SUBSETS, Revision
+from steptool.types import SUBSETS, Revision, StopReason
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,13 @@ def test_p_values_keep_the_digits_that_matter() -> None:
 
 def test_names_of_policies() -> None:
     assert [label(name) for name in ("sft", "r2", "rft", "my-model")] == ["SFT", "PPO round 2", "RFT", "my-model"]
+
+
+def test_the_table_says_whose_attempts_were_lost() -> None:
+    tasks = [task(index) for index in range(4)]
+    whole = evaluation("sft", [scored(of, [finish("1")], 1.0) for of in tasks], tasks)
+    lost = [scored(of, [], 0.0, policy="r1", stop=StopReason.engine_error) for of in tasks[:1]]
+    part = evaluation("r1", lost + [scored(of, [finish("1")], 1.0, policy="r1") for of in tasks[1:]], tasks)
+    assert text_table([whole, part], []).endswith(
+        "\nPPO round 1: faults of the engine or the world ended 25.0 % of its attempts, which count as unsolved"
+    )
