@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
-from steptool.evaluation.metrics import attempts_by_task
+from steptool.errors import DataError
+from steptool.evaluation.metrics import Evaluation, attempts_by_task
 from steptool.evaluation.report import ReportData, RoundStats, render_report
 from steptool.params import Params, load_params
 from steptool.rewards.shaping import step_rewards
 from steptool.stages.common import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED, read_tasks, stage
-from steptool.stages.results import TRAINING, Training, policies_of, read_results
+from steptool.stages.results import TRAINING, Training, read_results
 from steptool.storage import read_jsonl, read_record, write_bytes
-from steptool.types import ScoredTrajectory
+from steptool.types import ScoredTrajectory, Task
 
 _ADVANTAGE = re.compile(r"advantage_step_(\d{1,9})", re.ASCII)
 
@@ -31,12 +32,8 @@ def main() -> None:
 
 def _gather(params: Params) -> ReportData:
     evaluations, comparisons = read_results(params)
-    judged = {
-        name: read_jsonl(EVALUATION / f"{name}.trajectories.jsonl.gz", ScoredTrajectory) for name in policies_of(params)
-    }
     tasks = read_tasks(params.evaluate.split)
-    for evaluation in evaluations:
-        attempts_by_task(judged[evaluation.name], tasks, evaluation.policy, evaluation.budget)
+    judged = {evaluation.name: _judged(evaluation, tasks) for evaluation in evaluations}
     training = {key: read_record(MODELS / key / TRAINING, Training) for key in params.rounds}
     budget = evaluations[0].budget
     return ReportData(
@@ -59,6 +56,17 @@ def _gather(params: Params) -> ReportData:
             "params.yaml": PARAMS.read_text(encoding="utf-8"),
         },
     )
+
+
+def _judged(evaluation: Evaluation, tasks: list[Task]) -> list[ScoredTrajectory]:
+    """The attempts that an evaluation was made of."""
+    path = EVALUATION / f"{evaluation.name}.trajectories.jsonl.gz"
+    scored = read_jsonl(path, ScoredTrajectory)
+    try:
+        attempts_by_task(scored, tasks, evaluation.policy, evaluation.budget)
+    except DataError as error:
+        raise DataError(f"{error.where}: {error.found}", where=str(path), fix=error.fix) from error
+    return scored
 
 
 def _round_stats(params: Params, key: str, summary: dict[str, float]) -> RoundStats:

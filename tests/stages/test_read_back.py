@@ -26,9 +26,9 @@ from steptool.evaluation.report import render_report
 from steptool.evaluation.wording import text_table
 from steptool.params import Params
 from steptool.stages import report
-from steptool.stages.common import EVALUATION, MODELS, TASKS, VALIDATED, sampling_of
+from steptool.stages.common import EVALUATION, MODELS, TASKS, VALIDATED, read_tasks, sampling_of
 from steptool.stages.results import policies_of, read_results
-from steptool.storage import write_json, write_jsonl
+from steptool.storage import read_jsonl, write_json, write_jsonl
 from steptool.types import (
     FINISH,
     Judgement,
@@ -151,6 +151,48 @@ def test_a_file_that_is_cut_off_is_named(workspace: Path, file: Path) -> None:
         file.write_bytes(whole[:end])
         with pytest.raises(InputError, match=file.name):
             read_all()
+
+
+@pytest.mark.parametrize("file", ["sft.json", "r1.json"])
+def test_an_evaluation_of_another_policy_is_refused(workspace: Path, file: str) -> None:
+    shutil.copyfile(EVALUATION / "rft.json", EVALUATION / file)
+    with pytest.raises(InputError, match=rf"{file}: is the evaluation of 'rft'"):
+        read_all()
+
+
+def test_an_evaluation_of_another_version_is_refused(workspace: Path) -> None:
+    record = json.loads((EVALUATION / "r1.json").read_text())
+    del record["broken"]
+    write_json(EVALUATION / "r1.json", record)
+    with pytest.raises(InputError, match=r"r1\.json: Evaluation: broken: Field required") as refused:
+        read_all()
+    assert "another version of StepTool may have written it" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("max_calls", 3), ("attempts", 2), ("world", {"name": "mini", "revision": "2"})]
+)
+def test_evaluations_of_different_runs_are_refused(workspace: Path, key: str, value: Any) -> None:
+    record = json.loads((EVALUATION / "r1.json").read_text())
+    record["budget"][key] = value
+    write_json(EVALUATION / "r1.json", record)
+    with pytest.raises(InputError, match=f"r1 and sft were measured under different conditions:\n  {key}"):
+        read_all()
+
+
+@pytest.mark.parametrize("of", ["another policy", "another task", "one attempt twice"])
+def test_attempts_that_the_evaluation_was_not_made_of_are_refused(workspace: Path, of: str) -> None:
+    file = EVALUATION / "r1.trajectories.jsonl.gz"
+    judged = read_jsonl(file, ScoredTrajectory)
+    stranger = Task(id="gone", subset="G1_tool", query="?", tools=())
+    changed = {
+        "another policy": [scored(read_tasks("test")[0], "sft", 1.0)],
+        "another task": [*judged, scored(stranger, "r1", 1.0)],
+        "one attempt twice": [*judged, judged[0]],
+    }
+    write_jsonl(file, changed[of])
+    with pytest.raises(InputError, match=r"r1\.trajectories\.jsonl\.gz: trajectory \w+ of task"):
+        read_all()
 
 
 WRONG: list[Any] = [
