@@ -73,9 +73,9 @@ def test_a_checkout_that_may_not_be_written_to_is_said_so(
 
     monkeypatch.delenv(RELAYED_VARIABLE)
     monkeypatch.setattr(Tracking, "pipeline_run_id", refuse)
-    with pytest.raises(StorageError, match=rf"^\.steptool: {os.strerror(number)}\n  fix: mend the permissions"):
-        with stage("report", REPORT, project, uses={}, inputs={}):
-            raise AssertionError("nothing is begun")
+    said = rf"^\.steptool: {os.strerror(number)}\n  fix: mend the permissions"
+    with pytest.raises(StorageError, match=said), stage("report", REPORT, project, uses={}, inputs={}):
+        raise AssertionError("nothing is begun")
 
 
 def test_demonstrations_of_other_tasks_are_refused_by_name(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
