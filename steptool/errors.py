@@ -81,7 +81,8 @@ LONGEST_FAULT = 1000
 
 
 def describe(fault: BaseException) -> str:
-    """Kind and message of an exception of other people's code: short, valid Unicode, and itself never an exception."""
+    """Kind and message of an exception of other people's code: one short line of printable text, and itself never an
+    exception."""
     try:
         message = str(fault)
     except KeyboardInterrupt:
@@ -89,4 +90,5 @@ def describe(fault: BaseException) -> str:
     except BaseException as another:  # noqa: BLE001 - whatever its `__str__` does
         message = f"(its message raises {type(another).__name__})"
     cut = message if len(message) <= LONGEST_FAULT else message[:LONGEST_FAULT] + "..."
-    return "".join((type(fault).__name__, ": ", cut)).encode("utf-8", "replace").decode()
+    valid = "".join((type(fault).__name__, ": ", cut)).encode("utf-8", "replace").decode()
+    return "".join(character if character.isprintable() else " " for character in valid)

@@ -124,6 +124,8 @@ class Evaluation(Frozen):
         for group, row in self.metrics.items():
             if not {"pass_rate", *(["finish_rate"] if group == ALL else [])} <= row.keys():
                 raise ValueError(f"metrics.{group} lacks pass_rate or finish_rate")
+            if row["pass_rate"].value is None or (group == ALL and row["finish_rate"].value is None):
+                raise ValueError(f"metrics.{group} has a pass_rate or finish_rate without a value")
             for metric, estimate in row.items():
                 if metric not in COUNTS and estimate.largest > 1 + ROUNDING:
                     raise ValueError(f"metrics.{group}.{metric} is a rate of {estimate.largest:g}")

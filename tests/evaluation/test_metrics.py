@@ -232,8 +232,8 @@ def test_a_rate_that_is_none_can_neither_be_built_nor_read(wrong: Any, place: st
         record["solved"][tasks[0].id] = wrong
     elif place == "broken":
         record["broken"] = wrong
-    elif wrong is None:
-        del whole[place if place != "low" else "pass_rate"]
+    elif wrong is None and place == "low":
+        del whole["pass_rate"]
     else:
         whole["pass_rate" if place == "low" else place]["low" if place == "low" else "value"] = wrong
     with pytest.raises(ValueError, match="Evaluation"):

@@ -138,6 +138,7 @@ async def raises_in_a_group(arguments: dict[str, Any]) -> Any:
         (raising(StopIteration()), "RuntimeError: coroutine raised StopIteration"),
         (raising(BaseExceptionGroup("all", [SystemExit(1)])), "BaseExceptionGroup: all (1 sub-exception)"),
         (raising(ValueError("half \ud800 pair")), "ValueError: half ? pair"),
+        (raising(ValueError("two\nlines \x1b[31mred\u202e")), "ValueError: two lines  [31mred "),
         (raising(Unprintable()), "Unprintable: (its message raises RuntimeError)"),
         (raising(Exiting()), "Exiting: (its message raises SystemExit)"),
         (cancels_its_task, "WorldError: look cancelled its own call"),
