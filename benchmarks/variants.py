@@ -56,6 +56,7 @@ def main(
     from steptool.stages.common import read_tasks, sampling_of, tasks_of_round
     from steptool.stages.evaluate import evaluate_policy
     from steptool.stages.generate import generate
+    from steptool.stages.sample import MAX_BROKEN
     from steptool.training.model import PolicyWithValue
     from steptool.training.ppo import train_ppo
     from steptool.training.precision import compute_dtype
@@ -70,9 +71,10 @@ def main(
         before = evaluate_policy(params, "start", sampler, dev, OUT)
         print(f"start: {before.pass_rate:.1%} of {len(dev)} dev tasks", flush=True)
         tasks = tasks_of_round(params, 0)
-        scored = judge(
-            params, sampler.attempts(tasks, sampling_of(params), params.sample.attempts, what="sample"), tasks
+        made = sampler.attempts(
+            tasks, sampling_of(params), params.sample.attempts, what="sample", max_broken=MAX_BROKEN
         )
+        scored = judge(params, made, tasks, source=OUT / "sample")
         first: Evaluation | None = None
         for variant, arm, settings in wanted:
             started = time.monotonic()

@@ -79,3 +79,21 @@ class TrackingError(StepToolError):
 
 class StorageError(StepToolError, OSError):
     """An output could not be written whole; the previous one is still in place."""
+
+
+LONGEST_FAULT = 1000
+"""Characters of a foreign exception's message that are kept."""
+
+
+def describe(fault: BaseException) -> str:
+    """Kind and message of an exception of other people's code: one short line of printable text, and itself never an
+    exception."""
+    try:
+        message = str(fault)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as another:  # noqa: BLE001 - whatever its `__str__` does
+        message = f"(its message raises {type(another).__name__})"
+    cut = message if len(message) <= LONGEST_FAULT else message[:LONGEST_FAULT] + "..."
+    valid = "".join((type(fault).__name__, ": ", cut)).encode("utf-8", "replace").decode()
+    return "".join(character if character.isprintable() else " " for character in valid)

@@ -263,6 +263,9 @@ class EvaluateParams(Section):
     split: Literal["test", "dev"] = "test"
     temperature: Annotated[float, Field(ge=0, le=5), AfterValidator(_sampled_or_greedy)] = 0.0
     attempts: Many = 1
+    max_broken: Fraction = 0.02
+    """Share of the attempts that faults of the engine or the world may end, each tried three times; more and nothing is
+    written: what was not measured counts as unsolved, and the policy that lost more would lose the comparison."""
     resamples: Annotated[int, Field(ge=100, le=1_000_000)] = 10_000
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 

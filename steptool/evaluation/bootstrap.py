@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from steptool.types import Frozen
 
 Floats = NDArray[np.float64]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 CHUNK = 1_000
 """Resamples drawn at once: bounds memory to CHUNK × tasks counts."""
@@ -16,9 +20,13 @@ CHUNK = 1_000
 class Estimate(Frozen):
     """A number with its interval; all three are None where nothing was there to measure."""
 
-    value: float | None
-    low: float | None = None
-    high: float | None = None
+    value: Amount | None
+    low: Amount | None = None
+    high: Amount | None = None
+
+    @property
+    def largest(self) -> float:
+        return max((x for x in (self.value, self.low, self.high) if x is not None), default=0.0)
 
 
 def bootstrap_ratios(

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Self
+
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from scipy.stats import binomtest, permutation_test
 
 from steptool.errors import NotComparable
 from steptool.evaluation.bootstrap import bootstrap_mean
-from steptool.evaluation.metrics import ALL, Budget, Evaluation
+from steptool.evaluation.metrics import ALL, Budget, Evaluation, Rate
 from steptool.types import Frozen
+
+Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
+"""Of a rate."""
 
 
 class Difference(Frozen):
     """Candidate minus baseline over one group of tasks; rates as fractions, not percent."""
 
-    difference: float
-    low: float
-    high: float
-    p_value: float
+    difference: Change
+    low: Change
+    high: Change
+    p_value: Rate
     """Two-sided, of no difference: exact sign test (McNemar) where every task was won, lost or tied whole;
     else a sign-flip permutation test of the mean."""
-    won: int
+    won: int = Field(ge=0)
     """Tasks that the candidate solved better."""
-    lost: int
-    tied: int
+    lost: int = Field(ge=0)
+    tied: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _is_over_tasks(self) -> Self:
+        if self.tasks == 0:
+            raise ValueError("compares no tasks")
+        return self
 
     @property
     def tasks(self) -> int:
@@ -47,8 +59,8 @@ class Comparison(Difference):
 
     candidate: str
     baseline: str
-    confidence: float
-    groups: dict[str, Difference]
+    confidence: float = Field(gt=0, lt=1)
+    groups: dict[str, Difference] = Field(min_length=1)
 
 
 def compare(candidate: Evaluation, baseline: Evaluation, *, resamples: int, confidence: float, seed: int) -> Comparison:

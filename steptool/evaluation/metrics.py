@@ -1,14 +1,16 @@
 """What a policy does with a fixed set of tasks at a fixed budget. Pure.
 
 Every rate has a fixed denominator: the task list. A task without a trajectory, and an attempt that
-is missing, counts as unsolved and unfinished, so that a policy gains nothing by crashing.
+is missing, counts as unsolved and unfinished, so that a policy gains nothing by crashing. What a fault of the engine or
+the world ended counts so too, and apart as well (`Evaluation.broken`): it was not measured.
 Several attempts at a task are averaged first; the bootstrap then draws tasks, the independent unit.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -23,8 +25,11 @@ from steptool.types import (
     ScoredTrajectory,
     StopReason,
     Task,
+    Trajectory,
     content_hash,
 )
+
+Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 
 METRICS: Mapping[str, str] = {
     "pass_rate": "mean verdict over all tasks",
@@ -35,6 +40,10 @@ METRICS: Mapping[str, str] = {
     "tokens_per_task": "tokens sampled in an attempt",
     "call_success": "share of calls (the last step apart) that succeeded",
 }
+ROUNDING = 1e-9
+"""By which a rate may be above 1."""
+COUNTS = frozenset({"calls_per_task", "tokens_per_task"})
+"""The metrics that are no rates, and may be above 1."""
 
 ALL = "all"
 ROLL_UPS: Mapping[str, str] = {"I1": "G1_", "I2": "G2_", "I3": "G3_"}
@@ -44,14 +53,14 @@ ROLL_UPS: Mapping[str, str] = {"I1": "G1_", "I2": "G2_", "I3": "G3_"}
 class Budget(Frozen):
     """The conditions of an evaluation. Two evaluations may be compared only when these are equal."""
 
-    max_calls: int
+    max_calls: int = Field(ge=1)
     """Most actions of one attempt, `Finish` included."""
-    max_tokens: int
+    max_tokens: int = Field(ge=1)
     """Most tokens of one attempt, context included."""
-    max_step_tokens: int
+    max_step_tokens: int = Field(ge=1)
     """Most sampled tokens of one action."""
-    temperature: float
-    top_p: float = 1.0
+    temperature: float = Field(ge=0, allow_inf_nan=False)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     strategy: str
     attempts: int = Field(ge=1)
     """Attempts at every task, averaged."""
@@ -92,9 +101,11 @@ class Evaluation(Frozen):
     """Short name of the policy in tables: sft, r1, …, rft."""
     policy: Revision
     budget: Budget
-    confidence: float
+    confidence: float = Field(gt=0, lt=1)
     """Coverage of the intervals in `metrics`."""
-    solved: dict[str, float]
+    broken: Rate
+    """Share of the attempts that a fault of the engine or the world ended, or that are missing."""
+    solved: dict[str, Rate]
     """Task id → mean verdict of its attempts, in [0, 1]; every task is in it."""
     subsets: dict[str, tuple[str, ...]]
     """Subset → its task ids."""
@@ -108,6 +119,16 @@ class Evaluation(Frozen):
         listed = sorted(task for tasks in self.subsets.values() for task in tasks)
         if listed != sorted(self.solved):
             raise ValueError("subsets and solved list different tasks")
+        if ALL not in self.metrics:
+            raise ValueError(f"metrics has no group {ALL!r}")
+        for group, row in self.metrics.items():
+            if not {"pass_rate", *(["finish_rate"] if group == ALL else [])} <= row.keys():
+                raise ValueError(f"metrics.{group} lacks pass_rate or finish_rate")
+            if row["pass_rate"].value is None or (group == ALL and row["finish_rate"].value is None):
+                raise ValueError(f"metrics.{group} has a pass_rate or finish_rate without a value")
+            for metric, estimate in row.items():
+                if metric not in COUNTS and estimate.largest > 1 + ROUNDING:
+                    raise ValueError(f"metrics.{group}.{metric} is a rate of {estimate.largest:g}")
         return self
 
     @property
@@ -127,7 +148,7 @@ class Evaluation(Frozen):
         """Flat numbers over all tasks, and the pass rate of every group: for tracking and `dvc metrics`."""
         flat = {metric: estimate.value for metric, estimate in self.metrics[ALL].items()}
         flat |= {f"pass_rate_{group}": row["pass_rate"].value for group, row in self.metrics.items() if group != ALL}
-        return {name: value for name, value in flat.items() if value is not None}
+        return {name: value for name, value in flat.items() if value is not None} | {"broken": self.broken}
 
 
 def task_ids_hash(task_ids: Iterable[str]) -> str:
@@ -140,7 +161,7 @@ def group_tasks(subset_of: Mapping[str, str]) -> dict[str, list[str]]:
     order = [subset for subset in SUBSETS if subset in present] + sorted(present - set(SUBSETS))
     groups = {subset: [task for task, own in subset_of.items() if own == subset] for subset in order}
     for name, prefix in ROLL_UPS.items():
-        if members := [task for task, own in subset_of.items() if own.startswith(prefix)]:
+        if members := [task for task, own in subset_of.items() if own in SUBSETS and own.startswith(prefix)]:
             groups[name] = members
     return groups | {ALL: list(subset_of)}
 
@@ -161,7 +182,7 @@ def evaluate(
     Raises DataError for a trajectory of an unknown task, of another policy, sampled under other conditions
     than `budget` says, or beyond the attempts that the budget allows.
     """
-    by_task = _attempts_by_task(scored, tasks, policy, budget)
+    by_task = attempts_by_task(scored, tasks, policy, budget)
     fractions = np.array([_task_fractions(by_task[task.id], task, budget.attempts) for task in tasks])
     fractions = fractions.reshape(len(tasks), len(METRICS), 2)
     solved = {task.id: float(fractions[row, 0, 0]) for row, task in enumerate(tasks)}
@@ -176,13 +197,56 @@ def evaluate(
         metrics[group] = dict(zip(METRICS, estimates, strict=True))
     subsets = {subset: tuple(groups[subset]) for subset in groups if subset not in (*ROLL_UPS, ALL)}
     return Evaluation(
-        name=name, policy=policy, budget=budget, confidence=confidence, solved=solved, subsets=subsets, metrics=metrics
+        name=name,
+        policy=policy,
+        budget=budget,
+        confidence=confidence,
+        broken=broken_share([record.trajectory for record in scored], len(tasks) * budget.attempts),
+        solved=solved,
+        subsets=subsets,
+        metrics=metrics,
     )
 
 
-def _attempts_by_task(
+def broken_share(trajectories: Sequence[Trajectory], expected: int) -> float:
+    """Share of `expected` attempts that did not come to an end of their own."""
+    ended = sum(trajectory.stop_reason.terminated for trajectory in trajectories)
+    return 1 - ended / expected if expected else 0.0
+
+
+def too_broken(evaluation: Evaluation, most: float) -> str | None:
+    """Why an evaluation proves nothing, or None: more than the share `most` of its attempts broke."""
+    if evaluation.broken <= most:
+        return None
+    return (
+        f"{evaluation.broken:.1%} of the attempts of {evaluation.name} ended in faults of the engine or the world, "
+        f"at most {most:.1%} may"
+    )
+
+
+def refuse_unless_measurable(tasks: Sequence[Task], *, where: str) -> None:
+    """Raise DataError for tasks that no policy could be measured on; call it before anything is sampled."""
+    ids = Counter(task.id for task in tasks)
+    taken = {*ROLL_UPS, ALL}
+    found = None
+    if not tasks:
+        found, fix = "holds no tasks", "raise world.test_tasks, or world.dev_tasks, in params.yaml"
+    elif repeated := [id for id, count in ids.items() if count > 1]:
+        found, fix = f"holds task {repeated[0]} {ids[repeated[0]]} times", "give every task an id of its own"
+    elif misnamed := [task for task in tasks if task.subset in taken]:
+        found = f"task {misnamed[0].id} is of the subset {misnamed[0].subset!r}, which is the name of a table's sum"
+        fix = f"name the subset otherwise: {', '.join(sorted(taken))} are taken"
+    elif unchecked := [task for task in tasks if task.answer_check and task.answer_check.kind == "judge"]:
+        found = f"{len(unchecked)} of {len(tasks)} tasks need a judge, task {unchecked[0].id} first, and there is none"
+        fix = "evaluate on tasks with an exact answer_check (text, number or set): world.name: mini has them"
+    if found:
+        raise DataError(found, where=where, fix=fix)
+
+
+def attempts_by_task(
     scored: Sequence[ScoredTrajectory], tasks: Sequence[Task], policy: Revision, budget: Budget
 ) -> dict[str, list[ScoredTrajectory]]:
+    """Task id → its attempts, in their order. Raises DataError as `evaluate` does."""
     by_task: dict[str, dict[int, ScoredTrajectory]] = {task.id: {} for task in tasks}
     again = "run `dvc repro evaluate`: its inputs changed since these trajectories were made"
     for record in scored:

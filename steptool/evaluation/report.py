@@ -101,6 +101,7 @@ def render_report(data: ReportData) -> str:
         interval=wording.interval,
         p_number=wording.p_number,
         label=wording.label,
+        groups_text=wording.groups_text,
     )
     return environment.get_template("report.html.jinja").render(_context(data))
 

@@ -9,13 +9,20 @@ from collections.abc import Sequence
 from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.compare import Comparison, Difference
 from steptool.evaluation.metrics import ALL, Evaluation
+from steptool.types import SUBSETS
 
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
 COLUMNS = 110
 """Widest line of the plain-text table."""
 
-SPLITS = {"test": "unseen", "dev": "held-out"}
+SPLITS = {"test": "held-out", "dev": "held-out"}
+UNSEEN = {("mini", "test"): "unseen"}
+"""World and split whose tasks ask for what training never saw."""
+NEW_BY_NAME = frozenset({"mini"})
+"""Worlds in which the second word of a ToolBench subset says what its tasks have that training never saw. A recorded
+world has subsets of the same names, but deals all its requests out alike."""
+LEVELS = {"G1": "one tool", "G2": "several tools of one category", "G3": "several tools of one collection"}
 
 
 def label(name: str) -> str:
@@ -108,7 +115,20 @@ def verdict(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
 
 
 def _tasks(evaluation: Evaluation) -> str:
-    return f"{len(evaluation.solved)} {SPLITS.get(evaluation.budget.split, evaluation.budget.split)} tasks"
+    split = evaluation.budget.split
+    kind = UNSEEN.get((evaluation.budget.world.name, split)) or SPLITS.get(split, split)
+    return f"{len(evaluation.solved)} {kind} tasks"
+
+
+def groups_text(evaluation: Evaluation) -> str:
+    """What the names of the subsets say, as a sentence; empty where they are not ToolBench's."""
+    found = [subset for subset in SUBSETS if subset in evaluation.subsets]
+    levels = [level for level in LEVELS if any(subset.startswith(level) for subset in found)]
+    if not levels:
+        return ""
+    parts = [f"{level} tasks need {LEVELS[level]}" for level in levels]
+    new = "; the second word says what training never saw" if evaluation.budget.world.name in NEW_BY_NAME else ""
+    return ", ".join(parts) + new + "."
 
 
 def text_table(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:
@@ -145,7 +165,15 @@ def text_table(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparis
     ]
     rule = "─" * max(map(len, lines))
     differences = [_wrap(comparison_text(each)) for each in comparisons]
-    return "\n".join([sentence, "", lines[0], rule, *lines[1:], rule, *differences])
+    lost = [
+        _wrap(
+            f"{label(each.name)}: faults of the engine or the world ended {percent(each.broken, 1)} of its attempts, "
+            "which count as unsolved"
+        )
+        for each in evaluations
+        if each.broken > 0
+    ]
+    return "\n".join([sentence, "", lines[0], rule, *lines[1:], rule, *differences, *lost])
 
 
 def _wrap(text: str) -> str:

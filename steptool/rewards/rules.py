@@ -25,6 +25,7 @@ match) and contribution measures the ratio of two text lengths.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import lru_cache
 
 from jsonschema import Draft202012Validator
@@ -39,6 +40,8 @@ from steptool.types import Judgement, Revision, ScoredTrajectory, Step, StopReas
 
 ANNOTATOR = Revision(name="rules", revision="1")
 CONSULTED = 0.5
+UNJUDGED = "no exact check for this answer: counts as unsolved"
+"""`Judgement.reason` of an answer that nothing here can check."""
 
 
 def annotate(trajectory: Trajectory, task: Task, solved: float | None) -> ScoredTrajectory:
@@ -64,11 +67,16 @@ def annotate(trajectory: Trajectory, task: Task, solved: float | None) -> Scored
     return ScoredTrajectory(trajectory=trajectory, judgements=(*judgements, verdict), annotator=ANNOTATOR)
 
 
+def unjudged(scored: Sequence[ScoredTrajectory]) -> list[ScoredTrajectory]:
+    """Those whose answer the world could not check: that they count as unsolved says nothing of them."""
+    return [s for s in scored if s.judgements and s.judgements[-1].reason == UNJUDGED]
+
+
 def _solved(trajectory: Trajectory, solved: float | None) -> Judgement:
     if trajectory.stop_reason is not StopReason.finished:
         return Judgement(solved=0.0, reason=f"no answer: {trajectory.stop_reason.value}")
     if solved is None:
-        return Judgement(solved=0.0, reason="no exact check for this answer: counts as unsolved")
+        return Judgement(solved=0.0, reason=UNJUDGED)
     return Judgement(solved=solved, reason="right answer" if solved == 1 else "wrong answer" if solved == 0 else "")
 
 
@@ -105,9 +113,9 @@ def _validator(schema: str) -> Draft202012Validator:
 def _argument_problem(call: ToolCall, schema: str) -> str | None:
     try:
         problem = best_match(_validator(schema).iter_errors(call.arguments))
-    except (SchemaError, Unresolvable) as error:
-        raise DataError(
-            f"its parameters are not a JSON schema: {str(error).splitlines()[0]}",
+    except (SchemaError, Unresolvable, RecursionError, ArithmeticError, ValueError) as error:
+        raise DataError(  # the last three: a $ref to itself, a divisor too small, a $ref that is no address
+            f"its parameters are not a JSON schema: {(str(error) or type(error).__name__).splitlines()[0]}",
             where=f"tool {call.name}",
             fix="mend the schema in the world that offers the tool",
         ) from error

@@ -14,11 +14,12 @@ import logging
 import os
 import warnings
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from steptool.allocator import nothing_is_garbage, return_freed_memory
-from steptool.errors import ModelError
+from steptool.errors import ModelError, WorldError, describe
 from steptool.rollouts.pump import Pump, Request
 from steptool.rollouts.rollout import Generation
 from steptool.types import content_hash
@@ -34,6 +35,11 @@ STEPS_BETWEEN_RETURNS = 100
 """Steps after which free memory is given back: in fragments, it grows by some MiB a second."""
 MAX_BATCH_TOKENS = 4096
 """Prompt tokens of one step: more delay the requests that are already generating."""
+
+GRACE_S = 2.0
+"""How long the calls of tools that timed out may take to end, once all rollouts have."""
+
+logger = logging.getLogger(__name__)
 
 
 class Engine:
@@ -57,6 +63,7 @@ class Engine:
         check_model_dir(model_dir)
         _configure_process()
         self._seed = seed
+        self._abandoned: list[tuple[asyncio.Runner, set[asyncio.Task[Any]]]] = []
         options = {
             "dtype": dtype,
             "max_model_len": max_model_len,
@@ -78,8 +85,35 @@ class Engine:
         self.close()
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Run rollouts to their end on an event loop of this thread."""
-        return asyncio.run(coroutine)
+        """Run rollouts to their end on an event loop of this thread. Ctrl-C ends them, as in `asyncio.run`.
+
+        Unlike there, what a tool left running is not waited for: neither a task that refuses to be cancelled nor a
+        thread. Such a loop stays as it is, never to run again.
+        """
+        runner, threads = asyncio.Runner(), ThreadPoolExecutor()
+        loop = runner.get_loop()
+        loop.set_default_executor(threads)
+        try:
+            return runner.run(coroutine)
+        except SystemExit as fault:  # it would end the command, and with the status that it carries
+            raise WorldError(
+                f"a task that a tool had left running raised {describe(fault)}",
+                where="the world's tools",
+                fix="let a tool end the tasks that it starts before it replies",
+            ) from fault
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+            loop.set_default_executor(ThreadPoolExecutor(1))  # `close` waits for the threads of the present one
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            if left:
+                _, left = loop.run_until_complete(asyncio.wait(left, timeout=GRACE_S))
+            if left:
+                self._abandoned.append((runner, left))
+                logger.warning("%d calls of tools do not end, though they timed out; they are left alone", len(left))
+            else:
+                runner.close()
 
     async def generate(
         self,
@@ -94,7 +128,7 @@ class Engine:
         """Log-probabilities are those of the distribution sampled from, after temperature and top-p.
 
         Greedy decoding (temperature 0) reports the model's own, at temperature 1. Raises what vLLM raises:
-        to this caller alone for a prompt that does not fit, to all that are running where a step fails.
+        to this caller alone, for a prompt that does not fit, or where steps fail on this request (see `pump`).
         """
         own_seed = int(content_hash([self._seed, seed], 8), 16)
         return await self._pump.generate(Request(prompt_ids, max_tokens, temperature, top_p, own_seed, stop_ids))
@@ -180,6 +214,13 @@ class _Vllm:
     def abort(self, ids: list[str]) -> None:
         self._llm.abort_request(ids)
 
+    def recover(self) -> None:
+        """The scheduler counts blocks as cached before they are computed, and the model keeps what it computed for a
+        sampler that failed: both would be taken for results of the next step."""
+        self._llm.collective_rpc(_forget_step)
+        if not self._llm.reset_prefix_cache():
+            raise RuntimeError("vLLM still holds cache blocks of a failed step")
+
     def reload(self, model_dir: Path) -> None:
         self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(model_dir)})
         self._llm.apply_model(_repack_head)
@@ -192,6 +233,10 @@ class _Vllm:
         self._llm.engine_core.shutdown()
         del self._llm
         cleanup_dist_env_and_memory()
+
+
+def _forget_step(worker: Any) -> None:
+    worker.model_runner.execute_model_state = None
 
 
 def _repack_head(model: Any) -> None:
@@ -241,5 +286,7 @@ def _configure_process() -> None:
         "OMP_NUM_THREADS": str(cores),  # vLLM falls back to a single thread where this is not set
     }.items():
         os.environ.setdefault(name, value)
+    # It prints every prompt of a step that failed; what is done about one, `pump` says in a line.
+    logging.getLogger("vllm.logging_utils.dump_input").setLevel(logging.CRITICAL)
     # Some are given before vLLM has set its own logging up.
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"].upper())

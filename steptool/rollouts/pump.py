@@ -8,8 +8,11 @@ step the event loop gets a moment to settle: rollouts whose tools answer at once
 and which requests share a batch does not depend on the speed of the two threads. Run again, the batches are
 the same, and so are the tokens and the last bit of their log-probabilities.
 
-The
-backend is built, stepped and closed on the one thread: OpenMP keeps a team of threads for every caller,
+A step that fails says nothing of which request it failed on. All that were running begin again, one half after
+the other, and a half that fails is halved again: one request that no step survives is found in log2(n) steps and is
+the only one lost, and a fault that does not come back costs nobody anything.
+
+The backend is built, stepped and closed on the one thread: OpenMP keeps a team of threads for every caller,
 and CUDA a context.
 """
 
@@ -32,6 +35,11 @@ SETTLE_TURNS = 10
 """Turns of the event loop before a step: enough for a rollout to end and the next to ask for its first tokens."""
 SETTLE_TIMEOUT_S = 0.5
 """How long the engine waits for that at most: a tool that blocks the event loop must not stop everything."""
+TRIES_ALONE = 3
+"""Steps that may fail while a request runs alone, before it is lost."""
+FAILURES_IN_A_ROW = 30
+"""Steps that may fail without one between them that succeeds, before the engine is taken for broken and all that wait
+for it are lost. To find one request among 2^20 takes 20, and TRIES_ALONE more."""
 
 logger = logging.getLogger(__name__)
 Outcome = Generation | Exception
@@ -60,22 +68,26 @@ class Backend(Protocol):
 
     def abort(self, ids: list[str]) -> None: ...
 
+    def recover(self) -> None:
+        """Called after a failed step and after all requests were aborted: let go of what that step left half done."""
+        ...
+
     def close(self) -> None: ...
 
 
 B = TypeVar("B", bound=Backend)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Submission:
-    id: str
     request: Request
     reply: Callable[[Outcome], None]
+    failed_alone: int = 0
 
 
 @dataclass(frozen=True)
 class _Cancel:
-    id: str
+    submission: _Submission
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,10 @@ class Pump(Generic[B]):
     def __init__(self, build: Callable[[], B]) -> None:
         self._inbox: queue.SimpleQueue[_Submission | _Cancel | _Work[B] | None] = queue.SimpleQueue()
         self._running: dict[str, _Submission] = {}
+        self._held: list[list[_Submission]] = []
+        """After a failed step, what has to wait: groups that run one after another, the last first. The first group
+        are the requests that came meanwhile. Empty where nothing failed."""
+        self._failures = 0
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
         built: Future[None] = Future()
@@ -116,12 +132,12 @@ class Pump(Generic[B]):
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is waiting
                 loop.call_soon_threadsafe(resolve, outcome)
 
-        submission = _Submission(str(next(self._numbers)), request, reply)
+        submission = _Submission(request, reply)
         self._put(submission)
         try:
             return await future
         except asyncio.CancelledError:
-            self._inbox.put(_Cancel(submission.id))
+            self._inbox.put(_Cancel(submission))
             raise
 
     def between(self, act: Callable[[B], None]) -> None:
@@ -154,7 +170,7 @@ class Pump(Generic[B]):
             self._serve(backend)
         finally:
             closed = RuntimeError("the engine is closed")
-            self._fail_running(closed)
+            self._fail_all(closed)
             while not self._inbox.empty():
                 left = self._inbox.get()
                 if isinstance(left, _Submission):
@@ -167,6 +183,7 @@ class Pump(Generic[B]):
         """Take what has come in, step while anything is running, sleep while nothing is."""
         settled = False
         while True:
+            self._admit(backend)
             try:
                 item = self._inbox.get(block=not self._running)
             except queue.Empty:
@@ -179,12 +196,15 @@ class Pump(Generic[B]):
             if item is None:
                 return
             if isinstance(item, _Submission):
-                self._add(backend, item)
+                if self._held:
+                    self._held[0].append(item)
+                else:
+                    self._add(backend, item)
             elif isinstance(item, _Cancel):
-                if self._running.pop(item.id, None):
-                    backend.abort([item.id])
+                self._cancel(backend, item.submission)
             else:
-                while self._running:
+                while self._running or self._held:
+                    self._admit(backend)
                     self._step(backend)
                 self._perform(backend, item)
 
@@ -206,24 +226,68 @@ class Pump(Generic[B]):
         done.wait(SETTLE_TIMEOUT_S)
 
     def _add(self, backend: B, submission: _Submission) -> None:
+        id = str(next(self._numbers))
         try:
-            backend.add(submission.id, submission.request)
+            backend.add(id, submission.request)
         except Exception as fault:  # noqa: BLE001 - a request that is refused fails alone
             submission.reply(fault)
         else:
-            self._running[submission.id] = submission
+            self._running[id] = submission
+
+    def _admit(self, backend: B) -> None:
+        """Begin the next group that a failed step left waiting, once the one before it has ended."""
+        while self._held and not self._running:
+            for submission in self._held.pop():
+                self._add(backend, submission)
+
+    def _cancel(self, backend: B, submission: _Submission) -> None:
+        for id, running in self._running.items():
+            if running is submission:
+                del self._running[id]
+                backend.abort([id])
+                return
+        for group in self._held:
+            if submission in group:
+                group.remove(submission)
 
     def _step(self, backend: B) -> None:
         try:
             ended = backend.step()
-        except Exception as fault:  # no telling whose fault: all that are running fail, the next may succeed
-            logger.exception("the engine failed; %d requests are lost", len(self._running))
-            backend.abort(list(self._running))
-            self._fail_running(fault)
+        except Exception as fault:  # noqa: BLE001 - no telling whose fault it is
+            self._begin_again(backend, fault)
             return
+        self._failures = 0
         for id, generation in ended:
             if submission := self._running.pop(id, None):
                 submission.reply(generation)
+
+    def _begin_again(self, backend: B, fault: Exception) -> None:
+        """Put everything that was running back in line, in two halves; lose only what failed alone too often."""
+        self._failures += 1
+        lost = list(self._running.values())
+        logger.warning("a step of the engine failed with %r; %d requests begin again", fault, len(lost))
+        try:
+            backend.abort(list(self._running))
+            backend.recover()
+        except Exception as second:  # noqa: BLE001 - replied to everyone who waits
+            self._fail_all(second)
+            return
+        if self._failures == FAILURES_IN_A_ROW:
+            self._failures = 0
+            self._fail_all(fault)
+            return
+        self._running.clear()
+        self._held = self._held or [[]]
+        if len(lost) > 1:
+            half = len(lost) // 2
+            self._held += [lost[half:], lost[:half]]
+            return
+        for alone in lost:
+            alone.failed_alone += 1
+            if alone.failed_alone == TRIES_ALONE:
+                alone.reply(fault)
+            else:
+                self._held.append([alone])
 
     def _perform(self, backend: B, work: _Work[B]) -> None:
         try:
@@ -233,7 +297,8 @@ class Pump(Generic[B]):
         else:
             work.done.set_result(None)
 
-    def _fail_running(self, fault: Exception) -> None:
-        for submission in self._running.values():
+    def _fail_all(self, fault: Exception) -> None:
+        for submission in itertools.chain(self._running.values(), *self._held):
             submission.reply(fault)
         self._running.clear()
+        self._held.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from steptool.errors import ParamsError, StepToolError
+from steptool.errors import ParamsError, StepToolError, StorageError
 from steptool.lineage import AGAIN, Reading
 from steptool.params import Params, RoundParams, load_params
 from steptool.registry.tracking import StageRun, Tracking
@@ -81,8 +82,8 @@ def stage(
     if PARAMS.exists() and load_params(PARAMS) != params:
         raise StepToolError(f"{PARAMS} changed while the stage began", where=f"stage {label}", fix=AGAIN)
     determines |= {"external": reading.external, "settings": reading.settings}
-    tracking = Tracking(None, params.tracking.experiment)
-    with tracking.stage(name, round=round, params={"seed": params.seed, **used}, tracks_itself=tracks_itself) as run:
+    tracking, set_to = Tracking(None, params.tracking.experiment), {"seed": params.seed, **used}
+    with _permitted(out), tracking.stage(name, round=round, params=set_to, tracks_itself=tracks_itself) as run:
         with output_folder(out, determines) as folder:
             running = Stage(folder, run, determines)
             yield running
@@ -92,6 +93,18 @@ def stage(
         run.dataset(out, f"{label} output", file_hash(out))
     reading.check()
     print(f"{label}: {running.said} -> {out} ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+@contextmanager
+def _permitted(out: Path) -> Iterator[None]:
+    """Turn the refusal of a checkout that may not be written to into a StorageError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StorageError) or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        fix = "mend the permissions, or work in a copy of this folder that you may write to; no output was lost"
+        raise StorageError(error.strerror or "no permission", where=str(error.filename or out), fix=fix) from error
 
 
 def round_of(params: Params, key: str) -> tuple[int, RoundParams]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from steptool.errors import DataError
 from steptool.evaluation.compare import Comparison, compare
-from steptool.evaluation.metrics import Budget, Evaluation, evaluate
+from steptool.evaluation.metrics import Budget, Evaluation, evaluate, refuse_unless_measurable
 from steptool.params import Params, load_params
-from steptool.rewards.rules import ANNOTATOR
+from steptool.rewards.rules import ANNOTATOR, unjudged
 from steptool.stages.annotate import judge
 from steptool.stages.common import (
     EVALUATION,
@@ -43,6 +44,7 @@ def main() -> None:
     external = {EXTERNAL_WORLD: lambda: world_content(params.world)}
     with stage("evaluate", EVALUATION, params, uses=uses, inputs=inputs, external=external) as running:
         tasks = read_tasks(split)
+        refuse_unless_measurable(tasks, where=str(inputs["tasks"]))
         evaluations = []
         with generate(params, SFT, seed=params.seed) as sampler:
             for name, policy in policies.items():
@@ -59,9 +61,19 @@ def main() -> None:
 def evaluate_policy(params: Params, name: str, sampler: Sampler, tasks: list[Task], out: Path) -> Evaluation:
     wanted = params.evaluate
     sampling = sampling_of(params).model_copy(update={"temperature": wanted.temperature, "top_p": 1.0})
-    trajectories = sampler.attempts(tasks, sampling, wanted.attempts, what=f"evaluate {name}")
-    scored = judge(params, trajectories, tasks)
-    write_jsonl(out / f"{name}.trajectories.jsonl.gz", scored)
+    trajectories = sampler.attempts(
+        tasks, sampling, wanted.attempts, what=f"evaluate {name}", max_broken=wanted.max_broken
+    )
+    judged = out / f"{name}.trajectories.jsonl.gz"
+    scored = judge(params, trajectories, tasks, source=judged)
+    if unknown := unjudged(scored):
+        raise DataError(
+            f"{len(unknown)} of {len(scored)} answers cannot be checked, that to task {unknown[0].trajectory.task_id} "
+            "first: they would count as unsolved",
+            where=f"world {sampler.world.revision.name}, split {wanted.split}",
+            fix="give every task of the split an answer_check, or let the world's `verify` return a number",
+        )
+    write_jsonl(judged, scored)
     world = sampler.world.revision
     budget = Budget.of(
         tasks,

@@ -1,25 +1,34 @@
-"""Rollouts of a policy folder in the configured world, shared by `sample` and `evaluate`."""
+"""Rollouts of a policy folder in the configured world, shared by `sample` and `evaluate`.
+
+An attempt that a fault of the engine or the world ended says nothing of the policy: it is made again, with the same
+seed, up to TRIES times, and what is lost then is counted. More lost attempts than the caller allows are an error.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from steptool.errors import ModelError, StepToolError
 from steptool.params import Params
 from steptool.progress import progress
 from steptool.rollouts.chat_format import ChatFormat
 from steptool.rollouts.engine import Engine
-from steptool.rollouts.rollout import rollout, run_rollouts
+from steptool.rollouts.rollout import NOT_FINITE, rollout, run_rollouts
 from steptool.stages.common import MERGED
 from steptool.storage import file_hash
 from steptool.training.base_model import load_tokenizer
 from steptool.training.policy_folder import plain_weights
 from steptool.training.precision import Dtype, compute_dtype
-from steptool.types import Revision, Sampling, Task, Trajectory
+from steptool.types import Revision, Sampling, StopReason, Task, Trajectory
 from steptool.worlds import World, open_world
+
+TRIES = 3
+"""Of an attempt that the engine or the world breaks, the first included."""
 
 
 @dataclass
@@ -39,13 +48,18 @@ class Sampler:
             self.engine.reload(weights)
         self.policy = _revision(policy)
 
-    def attempts(self, tasks: list[Task], sampling: Sampling, attempts: int, *, what: str) -> list[Trajectory]:
-        """`attempts` trajectories of every task, in the order of the tasks."""
+    def attempts(
+        self, tasks: list[Task], sampling: Sampling, attempts: int, *, what: str, max_broken: float
+    ) -> list[Trajectory]:
+        """`attempts` trajectories of every task, in the order of the tasks.
+
+        Raises what `refuse_broken` raises where more than the share `max_broken` of them is lost after TRIES tries.
+        """
         jobs = [
             partial(
                 rollout,
                 task,
-                self.world.reset(task, attempt),
+                partial(self.world.reset, task, attempt),
                 self.engine,
                 self.chat,
                 sampling,
@@ -58,8 +72,43 @@ class Sampler:
             for task in tasks
             for attempt in range(attempts)
         ]
-        with progress(what, len(jobs), "trajectories") as advance:
-            return self.engine.run(run_rollouts(jobs, self.params.sample.concurrency, lambda _: advance(1)))
+        made: dict[int, Trajectory] = {}
+        wanted = list(range(len(jobs)))
+        for tries in range(TRIES):
+            with progress(f"{what}, try {tries + 1}" if tries else what, len(wanted), "trajectories") as advance:
+                again = run_rollouts(
+                    [jobs[index] for index in wanted], self.params.sample.concurrency, lambda _: advance(1)
+                )
+                made |= zip(wanted, self.engine.run(again), strict=True)
+            wanted = [index for index in wanted if not made[index].stop_reason.terminated]
+            if not wanted:
+                break
+        trajectories = [made[index] for index in range(len(jobs))]
+        refuse_broken(trajectories, max_broken)
+        return trajectories
+
+
+def refuse_broken(trajectories: list[Trajectory], most: float) -> None:
+    """Raise ModelError or StepToolError, with the fault that ended most of them, where faults of the engine or the
+    world ended more than the share `most` of the attempts.
+    """
+    broken = [t for t in trajectories if not t.stop_reason.terminated]
+    if len(broken) <= most * len(trajectories):
+        return
+    (reason, fault), count = Counter((t.stop_reason, t.error or "") for t in broken).most_common(1)[0]
+    found = (
+        f"{len(broken)} of {len(trajectories)} attempts ended in a fault of the engine or the world, "
+        f"at most {most:.1%} may; {count} of them in {reason.value}: {fault}"
+    )
+    where = f"policy {broken[0].policy.name}, each attempt tried {TRIES} times"
+    if fault.endswith(NOT_FINITE):
+        fix = f"make {broken[0].policy.name} again, its weights compute NaN; or set model.dtype: float32 in params.yaml"
+        raise ModelError(found, where=where, fix=fix)
+    first = next(t.task_id for t in broken if (t.stop_reason, t.error or "") == (reason, fault))
+    cause = "`steptool doctor` looks at the machine" if reason is StopReason.engine_error else f"first at task {first}"
+    raise StepToolError(
+        found, where=where, fix=f"mend the cause ({cause}), then run the same command again; nothing was written"
+    )
 
 
 @contextmanager

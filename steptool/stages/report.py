@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
+from steptool.errors import DataError
+from steptool.evaluation.metrics import Evaluation, attempts_by_task
 from steptool.evaluation.report import ReportData, RoundStats, render_report
 from steptool.params import Params, load_params
 from steptool.rewards.shaping import step_rewards
 from steptool.stages.common import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED, read_tasks, stage
-from steptool.stages.results import policies_of, read_results
-from steptool.storage import read_json, read_jsonl, write_bytes
-from steptool.types import ScoredTrajectory
+from steptool.stages.results import TRAINING, Training, read_results
+from steptool.storage import read_jsonl, read_record, write_bytes
+from steptool.types import ScoredTrajectory, Task
+
+_ADVANTAGE = re.compile(r"advantage_step_(\d{1,9})", re.ASCII)
 
 
 def main() -> None:
     params = load_params(PARAMS)
     uses = {"reward": params.reward, "gamma": params.train.gamma_step}
     inputs = {"evaluation": EVALUATION, "tasks": TASKS, "settings": PARAMS}
-    inputs |= {f"trained {key}": MODELS / key / "training.json" for key in params.rounds}
+    inputs |= {f"trained {key}": MODELS / key / TRAINING for key in params.rounds}
     inputs |= {f"validated {key}": VALIDATED / key for key in params.rounds}
     with stage("report", REPORT, params, uses=uses, inputs=inputs) as running:
         data = _gather(params)
@@ -26,18 +32,17 @@ def main() -> None:
 
 def _gather(params: Params) -> ReportData:
     evaluations, comparisons = read_results(params)
-    judged = {
-        name: read_jsonl(EVALUATION / f"{name}.trajectories.jsonl.gz", ScoredTrajectory) for name in policies_of(params)
-    }
-    training = {key: read_json(MODELS / key / "training.json") for key in params.rounds}
+    tasks = read_tasks(params.evaluate.split)
+    judged = {evaluation.name: _judged(evaluation, tasks) for evaluation in evaluations}
+    training = {key: read_record(MODELS / key / TRAINING, Training) for key in params.rounds}
     budget = evaluations[0].budget
     return ReportData(
         evaluations=evaluations,
         comparisons=comparisons,
         judged=judged,
-        training={key: trained["steps"] for key, trained in training.items()},
-        round_stats={key: _round_stats(params, key, training[key]["summary"]) for key in params.rounds},
-        tasks=read_tasks(params.evaluate.split),
+        training={key: trained.steps for key, trained in training.items()},
+        round_stats={key: _round_stats(params, key, training[key].summary) for key in params.rounds},
+        tasks=tasks,
         rewards={
             scored.trajectory.id: step_rewards(scored, params.reward, params.train.gamma_step)
             for trajectories in judged.values()
@@ -53,14 +58,24 @@ def _gather(params: Params) -> ReportData:
     )
 
 
+def _judged(evaluation: Evaluation, tasks: list[Task]) -> list[ScoredTrajectory]:
+    """The attempts that an evaluation was made of."""
+    path = EVALUATION / f"{evaluation.name}.trajectories.jsonl.gz"
+    scored = read_jsonl(path, ScoredTrajectory)
+    try:
+        attempts_by_task(scored, tasks, evaluation.policy, evaluation.budget)
+    except DataError as error:
+        raise DataError(f"{error.where}: {error.found}", where=str(path), fix=error.fix) from error
+    return scored
+
+
 def _round_stats(params: Params, key: str, summary: dict[str, float]) -> RoundStats:
     scored = read_jsonl(VALIDATED / key / "scored.jsonl.gz", ScoredTrajectory)
     rewards = [step_rewards(s, params.reward, params.train.gamma_step) for s in scored]
     longest = max((len(r) for r in rewards), default=0)
     by_step = [[r[k] for r in rewards if len(r) > k] for k in range(longest)]
     successes = [j.success for s in scored for j in s.judgements if j.success is not None]
-    prefix = "advantage_step_"
-    advantages = sorted((int(k.removeprefix(prefix)), v) for k, v in summary.items() if k.startswith(prefix))
+    advantages = sorted((int(found[1]), v) for k, v in summary.items() if (found := _ADVANTAGE.fullmatch(k)))
     return RoundStats(
         solve_rate=sum(s.solved for s in scored) / max(len(scored), 1),
         call_success=sum(successes) / len(successes) if successes else None,

@@ -21,6 +21,9 @@ from steptool.storage import write_jsonl
 from steptool.training.precision import compute_dtype
 from steptool.worlds import world_content
 
+MAX_BROKEN = 0.5
+"""Share of the attempts that faults may have ended: with more, nothing is worth writing. `validate` asks for less."""
+
 
 def main(round: str) -> None:
     params = load_params(PARAMS)
@@ -33,9 +36,16 @@ def main(round: str) -> None:
     with stage("sample", out, params, uses=uses, inputs=inputs, external=external, round=round) as running:
         tasks = tasks_of_round(params, index)
         with generate(params, policy, seed=params.seed + draw_of_round(params, index) + 1) as sampler:
-            trajectories = sampler.attempts(tasks, sampling_of(params), params.sample.attempts, what=f"sample {round}")
+            trajectories = sampler.attempts(
+                tasks, sampling_of(params), params.sample.attempts, what=f"sample {round}", max_broken=MAX_BROKEN
+            )
         write_jsonl(running.out / "trajectories.jsonl.gz", trajectories)
         calls = sum(len(t.steps) for t in trajectories)
         tokens = sum(len(s.action_ids) for t in trajectories for s in t.steps)
-        running.run.summary({"trajectories": len(trajectories), "calls": calls, "sampled_tokens": tokens})
-        running.says(f"{len(trajectories)} trajectories of {len(tasks)} tasks, {calls} calls, {tokens} sampled tokens")
+        broken = sum(not t.stop_reason.terminated for t in trajectories)
+        counts = {"trajectories": len(trajectories), "calls": calls, "sampled_tokens": tokens, "broken": broken}
+        running.run.summary(counts)
+        lost = f", {broken} ended by a fault of the engine or the world" if broken else ""
+        running.says(
+            f"{len(trajectories)} trajectories of {len(tasks)} tasks, {calls} calls, {tokens} sampled tokens{lost}"
+        )

@@ -28,6 +28,10 @@ def main() -> None:
                 "(steptool/worlds/demonstrations.py shows a line), or world.name to mini"
             )
             raise DataError("no demonstrations to learn from", where=str(DEMONSTRATIONS), fix=fix)
+        if strangers := [demo for demo in demonstrations if demo.task_id not in tasks]:
+            found = f"{len(strangers)} are of no task in {inputs['tasks']}, first {strangers[0].id} of task "
+            fix = "run `dvc repro`: it makes tasks and demonstrations of one world"
+            raise DataError(found + strangers[0].task_id, where=str(DEMONSTRATIONS), fix=fix)
         examples = [chat.encode(tasks[demo.task_id], demo.steps) for demo in demonstrations]
         latest = train_sft(
             BASE,

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
+
+from steptool.errors import ValidationFailed
 from steptool.params import load_params
+from steptool.rewards.rules import unjudged
 from steptool.rewards.shaping import step_rewards
 from steptool.stages.common import PARAMS, SCORED, TASKS, VALIDATED, WORK, round_of, stage, tasks_of_round
-from steptool.storage import read_json, read_jsonl, write_bytes, write_json, write_jsonl
-from steptool.types import ScoredTrajectory
+from steptool.storage import read_jsonl, read_record, write_bytes, write_json, write_jsonl
+from steptool.types import Frozen, ScoredTrajectory
 from steptool.validation.gate import validate
 from steptool.validation.page import render_page
 
 PAGE = "validation.html"
 SUMMARY = "summary.json"
+
+
+class RoundSummary(Frozen):
+    """What summary.json of a validated round holds."""
+
+    solve_rate: float = Field(ge=0, le=1, allow_inf_nan=False, strict=True)
+    trajectories: int = Field(ge=1, strict=True)
 
 
 def main(round: str) -> None:
@@ -26,7 +37,14 @@ def main(round: str) -> None:
     with stage("validate", VALIDATED / round, params, uses=uses, inputs=inputs, round=round) as running:
         scored = read_jsonl(source, ScoredTrajectory)
         rewards = [step_rewards(s, params.reward, params.train.gamma_step) for s in scored]
-        before = read_json(previous)["solve_rate"] if previous.exists() else None
+        if unknown := unjudged(scored):
+            raise ValidationFailed(
+                f"{len(unknown)} of {len(scored)} answers count as unsolved because nothing here can check them, "
+                f"that to task {unknown[0].trajectory.task_id} first: training would unlearn what may be right",
+                where=str(source),
+                fix="give every training task an exact answer_check (text, number or set), or take a world with them",
+            )
+        before = read_record(previous, RoundSummary).solve_rate if previous.exists() else None
         report = validate(
             scored,
             rewards,
@@ -46,7 +64,7 @@ def main(round: str) -> None:
             report.raise_if_failed(page=str(failed))
         write_jsonl(running.out / "scored.jsonl.gz", scored)
         write_bytes(running.out / PAGE, page.encode())
-        solve_rate = sum(s.solved for s in scored) / len(scored)
-        write_json(running.out / SUMMARY, {"solve_rate": solve_rate, "trajectories": len(scored)})
+        summary = RoundSummary(solve_rate=sum(s.solved for s in scored) / len(scored), trajectories=len(scored))
+        write_json(running.out / SUMMARY, summary.model_dump())
         running.run.artifact(running.out / PAGE)
         running.says(f"{len(report.findings)} expectations hold for {len(scored)} trajectories")

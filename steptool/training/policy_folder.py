@@ -81,7 +81,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
             if "weights" in described
             else f"does not say by a hash which weights of {base} it was trained on",
             where=str(folder / POLICY),
-            fix=f"train it again with `dvc repro`; a folder of your own, which no stage writes, needs {line} in that file",
+            fix=f"train it again with `dvc repro`; a folder that no stage writes needs {line} in that file",
         )
     return ResolvedPolicy(base, folder)
 

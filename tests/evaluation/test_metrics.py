@@ -8,6 +8,10 @@ G2_category-0   (missing)                 (missing)             0.0     0.0
 
 from __future__ import annotations
 
+import json
+from math import inf, nan
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,8 +20,15 @@ from sample_data import DETAILS, LOOKUP, SAMPLING, budget, call, evaluation, fin
 
 from steptool.errors import DataError
 from steptool.evaluation.bootstrap import bootstrap_ratios
-from steptool.evaluation.metrics import ALL, Evaluation, evaluate, group_tasks
-from steptool.types import SUBSETS, Revision, ScoredTrajectory
+from steptool.evaluation.metrics import (
+    ALL,
+    Evaluation,
+    evaluate,
+    group_tasks,
+    refuse_unless_measurable,
+    too_broken,
+)
+from steptool.types import SUBSETS, AnswerCheck, Revision, ScoredTrajectory, StopReason, Task
 
 FIND = call(LOOKUP.name, {"title": "x"}, '{"id":"bk1"}')
 FIND_FAILS = call(LOOKUP.name, {"title": "x"}, "retry", "rate_limit")
@@ -169,3 +180,89 @@ def test_pass_rate_counts_a_missing_trajectory_as_unsolved(verdicts: list[float 
         rng=np.random.default_rng(0),
     )
     assert result.pass_rate == pytest.approx(sum(verdict or 0 for verdict in verdicts) / len(verdicts))
+
+
+def ended(of: Task, stop: StopReason, attempt: int = 0) -> ScoredTrajectory:
+    if stop is StopReason.finished:
+        return scored(of, [finish("x")], 1.0, attempt=attempt)
+    return scored(of, [], 0.0, stop=stop, attempt=attempt)
+
+
+@pytest.mark.parametrize(
+    ("stops", "broken"),
+    [
+        ("ffff", 0.0), ("fgcb", 0.0), ("eeee", 1.0), ("wwww", 1.0), ("efff", 0.25), ("ewgf", 0.5),
+        ("fff-", 0.25), ("----", 1.0),
+    ],
+)  # fmt: skip
+def test_what_was_not_measured_is_counted_apart(stops: str, broken: float) -> None:
+    """Of four tasks: finished, gave up, out of calls, out of tokens; engine or world broke; no attempt."""
+    reasons = {
+        "f": StopReason.finished, "c": StopReason.call_budget, "b": StopReason.token_budget,
+        "e": StopReason.engine_error, "w": StopReason.world_error,
+    }  # fmt: skip
+    tasks = [task(index) for index in range(4)]
+    judged = [
+        scored(of, [give_up()], 0.0) if stop == "g" else ended(of, reasons[stop])
+        for of, stop in zip(tasks, stops, strict=True)
+        if stop != "-"
+    ]
+    made = evaluation("sft", judged, tasks)
+    assert made.broken == made.summary()["broken"] == broken
+    assert Evaluation.model_validate_json(made.model_dump_json()) == made
+    assert (too_broken(made, 0.3) is not None) == (broken > 0.3)
+    assert too_broken(made, broken) is None
+
+
+def test_a_champion_that_the_engine_lost_is_no_evidence() -> None:
+    """65 of 100 solved against 100 attempts that all broke: the comparison says +65 points, `broken` says why."""
+    tasks = [task(index) for index in range(100)]
+    champion = evaluation("sft", [ended(of, StopReason.engine_error) for of in tasks], tasks)
+    reason = too_broken(champion, 0.02)
+    assert reason == ("100.0% of the attempts of sft ended in faults of the engine or the world, at most 2.0% may")
+
+
+@pytest.mark.parametrize("wrong", [nan, inf, -inf, -0.1, 1.1, "0.5", True, None])
+@pytest.mark.parametrize("place", ["pass_rate", "finish_rate", "solved", "broken", "low"])
+def test_a_rate_that_is_none_can_neither_be_built_nor_read(wrong: Any, place: str) -> None:
+    tasks = [task(0)]
+    record = evaluation("sft", [ended(tasks[0], StopReason.finished)], tasks).model_dump()
+    whole = record["metrics"]["all"]
+    if place == "solved":
+        record["solved"][tasks[0].id] = wrong
+    elif place == "broken":
+        record["broken"] = wrong
+    elif wrong is None and place == "low":
+        del whole["pass_rate"]
+    else:
+        whole["pass_rate" if place == "low" else place]["low" if place == "low" else "value"] = wrong
+    with pytest.raises(ValueError, match="Evaluation"):
+        Evaluation.model_validate(record)
+    with pytest.raises(ValueError, match="Evaluation"):
+        Evaluation.model_validate_json(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "found"),
+    [
+        ([], "holds no tasks"),
+        ([task(0), task(1), task(0)], "holds task G1_tool-000 2 times"),
+        ([task(0, "all")], "the subset 'all'"),
+        ([task(0), task(1, "I2")], "the subset 'I2'"),
+        (
+            [task(0), task(1).model_copy(update={"answer_check": AnswerCheck(kind="judge")})],
+            "1 of 2 tasks need a judge",
+        ),
+    ],
+)
+def test_tasks_that_nothing_can_be_measured_on_are_refused(tasks: list[Task], found: str) -> None:
+    with pytest.raises(DataError, match=found) as refused:
+        refuse_unless_measurable(tasks, where="test.jsonl")
+    assert "test.jsonl" in str(refused.value)
+
+
+def test_tasks_of_any_kind_of_exact_check_and_of_a_world_that_checks_itself_are_measured() -> None:
+    checks = [AnswerCheck(kind="text", expected="x"), AnswerCheck(kind="set", expected=["x"]), None]
+    refuse_unless_measurable(
+        [task(n).model_copy(update={"answer_check": check}) for n, check in enumerate(checks)], where="test.jsonl"
+    )

@@ -4,9 +4,10 @@ import pytest
 from sample_data import evaluation, finish, report_data, scored, task
 
 from steptool.evaluation.compare import compare
-from steptool.evaluation.metrics import Evaluation
-from steptool.evaluation.report import ReportData, text_table
-from steptool.evaluation.wording import THIN, headline, label, p_number, points, verdict
+from steptool.evaluation.metrics import ROLL_UPS, Evaluation
+from steptool.evaluation.report import ReportData, render_report, text_table
+from steptool.evaluation.wording import THIN, groups_text, headline, label, p_number, points, verdict
+from steptool.types import SUBSETS, Revision, StopReason
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,36 @@ def test_verdict_of_a_gain_gives_both_rates_the_interval_and_p() -> None:
     text = sentence(measured("r3", 16), measured("sft", 4))
     assert text.startswith("Step-grained PPO solves 80 % of 20 unseen tasks, SFT 20 %: +60 points [")
     assert text.endswith("], p < 0.001.")
+
+
+@pytest.mark.parametrize(
+    ("world", "subsets", "split", "tasks", "groups"),
+    [
+        ("mini", SUBSETS, "test", "6 unseen tasks",
+         "G1 tasks need one tool, G2 tasks need several tools of one category, "
+         "G3 tasks need several tools of one collection; the second word says what training never saw."),
+        ("mini", SUBSETS[:1], "dev", "1 held-out tasks",
+         "G1 tasks need one tool; the second word says what training never saw."),
+        ("recorded", ("G2_category", "G3_instruction"), "test", "2 held-out tasks",
+         "G2 tasks need several tools of one category, G3 tasks need several tools of one collection."),
+        ("shop", ("returns", "G1_of_ours"), "test", "2 held-out tasks", ""),
+    ],
+)  # fmt: skip
+def test_only_what_is_true_of_a_world_is_said_of_it(
+    world: str, subsets: tuple[str, ...], split: str, tasks: str, groups: str
+) -> None:
+    made = evaluation("sft", [], [task(0, subset) for subset in subsets])
+    budget = made.budget.model_copy(update={"world": Revision(name=world, revision="1"), "split": split})
+    of_world = made.model_copy(update={"budget": budget})
+    assert tasks in verdict([of_world], []).replace(THIN, " ")
+    assert groups_text(of_world) == groups
+    page = render_report(ReportData(evaluations=[of_world], comparisons=[]))
+    assert groups in page
+    for name in (*SUBSETS, *ROLL_UPS):
+        assert (name in of_world.metrics) == (name in subsets or any(
+            subset in SUBSETS and subset.startswith(ROLL_UPS.get(name, "-")) for subset in subsets
+        )), "a group that does not occur makes no column"  # fmt: skip
+    assert ("never saw" in page) == (world == "mini")
 
 
 def test_verdict_says_so_when_nothing_is_shown() -> None:
@@ -93,3 +124,13 @@ def test_p_values_keep_the_digits_that_matter() -> None:
 
 def test_names_of_policies() -> None:
     assert [label(name) for name in ("sft", "r2", "rft", "my-model")] == ["SFT", "PPO round 2", "RFT", "my-model"]
+
+
+def test_the_table_says_whose_attempts_were_lost() -> None:
+    tasks = [task(index) for index in range(4)]
+    whole = evaluation("sft", [scored(of, [finish("1")], 1.0) for of in tasks], tasks)
+    lost = [scored(of, [], 0.0, policy="r1", stop=StopReason.engine_error) for of in tasks[:1]]
+    part = evaluation("r1", lost + [scored(of, [finish("1")], 1.0, policy="r1") for of in tasks[1:]], tasks)
+    assert text_table([whole, part], []).endswith(
+        "\nPPO round 1: faults of the engine or the world ended 25.0 % of its attempts, which count as unsolved"
+    )

@@ -8,6 +8,7 @@ step  call                    reply               used by        success  contri
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steptool.errors import DataError
-from steptool.rewards.rules import annotate
-from steptool.types import StopReason, Task, Tool, Trajectory
+from steptool.rewards.rules import _argument_problem, annotate
+from steptool.types import StopReason, Task, Tool, ToolCall, Trajectory
 
 Make = Callable[..., Any]
 QUERY = "What does Dune cost?"
@@ -223,3 +224,21 @@ def test_only_successful_calls_contribute_and_only_once(
             assert step.call not in earlier
         if judgement.success:
             earlier.append(step.call)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#/allOf/0"}]},
+        {"if": {"$ref": "#"}},
+        {"dependentSchemas": {"id": {"$ref": "#"}}},
+        {"$id": "http://[", "$ref": "x"},
+        {"$ref": "http://["},
+        {"$dynamicRef": "#x"},
+        {"patternProperties": {"(": {}}},
+    ],
+)
+def test_a_schema_that_nothing_can_be_held_against_is_named(schema: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="tool t: its parameters are not a JSON schema"):
+        _argument_problem(ToolCall(name="t", arguments={"id": "a"}), json.dumps(schema))

@@ -15,9 +15,11 @@ import torch
 
 from steptool.errors import ModelError
 from steptool.rollouts import engine as engine_module
+from steptool.rollouts.chat_format import ChatFormat
 from steptool.rollouts.engine import Engine
-from steptool.rollouts.rollout import Generation
+from steptool.rollouts.rollout import NOT_FINITE, Generation, rollout
 from steptool.training import tiny_model
+from steptool.types import Revision, Sampling, StopReason, Task
 
 PROMPTS = [tuple(range(10 * i, 10 * i + 40)) for i in range(6)]
 STOP = 2
@@ -171,6 +173,67 @@ def test_free_memory_is_given_back_every_so_many_steps(monkeypatch: pytest.Monke
     for _ in range(2 * every + 1):
         assert vllm.step() == []
     assert given == [every, 2 * every]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["execute_model", "sample_tokens"])
+@pytest.mark.parametrize("at", [0, 5])
+def test_a_failed_step_changes_nothing_of_what_is_sampled(engine: Engine, stage: str, at: int) -> None:
+    """One step fails in the model or in the sampler, on the first prompt or among later tokens. New prompts each time,
+    so that nothing is cached: a block that the failed step only promised to compute must not be read."""
+    base = 1 + 100 * at + (50 if stage == "execute_model" else 0)
+    prompts = [tuple((base + 7 * i + 3 * k) % 300 + 3 for k in range(70)) for i in range(6)]
+    steps = iter(range(10**6))
+    broken: list[Any] = []
+
+    def break_one(vllm: Any) -> None:
+        executor = vllm._llm.engine_core.engine_core.model_executor
+        real = getattr(executor, stage)
+
+        def failing(*arguments: Any, **options: Any) -> Any:
+            if next(steps) == at:
+                raise RuntimeError("kernel failed")
+            return real(*arguments, **options)
+
+        setattr(executor, stage, failing)
+        broken.append(executor)
+
+    engine._pump.between(break_one)
+    try:
+        made = engine.run(sample_all(engine, prompts))
+    finally:
+        delattr(broken[0], stage)
+    assert next(steps) > at
+    engine._pump.between(lambda vllm: vllm.recover())
+    expected = engine.run(sample_all(engine, prompts))
+    assert [one.ids for one in made] == [one.ids for one in expected]
+    for one, other in zip(made, expected, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_policy_that_computes_nan_gives_no_actions(
+    engine: Engine, models: tuple[Path, Path], tmp_path: Path, temperature: float
+) -> None:
+    """One weight is NaN; whatever vLLM makes of it, it must not look like an action that was sampled."""
+    model = tiny_model.model(seed=1)
+    with torch.no_grad():
+        model.model.layers[0].mlp.up_proj.weight[0, 0] = math.nan
+    model.save_pretrained(tmp_path)
+    tiny_model.tokenizer().save_pretrained(tmp_path)
+    chat = ChatFormat(tiny_model.tokenizer())
+    task = Task(id="t", subset="G1_tool", query="?", tools=())
+    revision = Revision(name="r", revision="1")
+    sampling = Sampling(temperature=temperature, top_p=1.0, max_calls=2, max_step_tokens=8, max_tokens=127)
+    shared: dict[str, Any] = {"policy": revision, "world": revision, "seed": 0, "attempt": 0, "tool_timeout_s": 1.0}
+    engine.reload(tmp_path)
+    try:
+        made = engine.run(rollout(task, SimpleNamespace, engine, chat, sampling, **shared))
+    finally:
+        engine.reload(models[0])
+    assert (made.stop_reason, made.steps) == (StopReason.engine_error, ())
+    assert str(made.error).endswith(NOT_FINITE)
 
 
 @pytest.mark.slow

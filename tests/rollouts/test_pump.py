@@ -6,14 +6,17 @@ step      1     2     3     4
 """
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from steptool.rollouts.pump import Pump, Request
+from steptool.rollouts.pump import FAILURES_IN_A_ROW, TRIES_ALONE, Pump, Request
 from steptool.rollouts.rollout import Generation
 
 
@@ -23,6 +26,7 @@ class Countdown:
         self.running: dict[str, list[int]] = {}
         self.batches: list[int] = []
         self.aborted: list[str] = []
+        self.recovered = 0
         self.closed = False
         self.before_step: Callable[[], None] = lambda: None
 
@@ -44,6 +48,10 @@ class Countdown:
         self.aborted += ids
         for id in ids:
             self.running.pop(id, None)
+
+    def recover(self) -> None:
+        assert self.running == {}, "all requests are aborted first"
+        self.recovered += 1
 
     def close(self) -> None:
         assert threading.current_thread() is self.thread
@@ -148,16 +156,144 @@ def test_a_refused_request_fails_alone(pump: Pump[Countdown]) -> None:
     assert made.ids == (2,)
 
 
-def test_a_failing_step_costs_what_is_running_and_nothing_later(pump: Pump[Countdown], backend: Countdown) -> None:
+def test_a_fault_that_does_not_come_back_costs_nobody_anything(pump: Pump[Countdown], backend: Countdown) -> None:
+    """step      1     2     3     4     5     6     7
+    1 2 3 4   x     x  fault
+    1 2                   x     x     x  →
+    3 4                                  x  …  →
+    """
+    faults = iter([None, None, RuntimeError("kernel failed")])
+
     def fail() -> None:
-        if len(backend.running) == 3:
+        if fault := next(faults, None):
+            raise fault
+
+    backend.before_step = fail
+    made = asyncio.run(all_of(pump, *(request(token, 3) for token in range(4))))
+    assert [one.ids for one in made] == [(0,), (1,), (2,), (3,)]
+    assert backend.recovered == 1
+    assert backend.batches == [4, 4, 2, 2, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("bad", [{0}, {77}, {127}, {3, 64}, {0, 1, 2, 125, 126, 127}])
+def test_only_the_requests_that_no_step_survives_are_lost(
+    pump: Pump[Countdown], backend: Countdown, bad: set[int]
+) -> None:
+    def fail() -> None:
+        if any(token in bad for token, _ in backend.running.values()):
             raise RuntimeError("kernel failed")
 
     backend.before_step = fail
-    failed = asyncio.run(all_of(pump, request(1, 10**6), request(2, 10**6), request(3, 10**6)))
-    assert [str(fault) for fault in failed] == ["kernel failed"] * 3
-    assert len(backend.aborted) == 3
+    made = asyncio.run(all_of(pump, *(request(token, 1 + token % 7) for token in range(128))))
+    for token, one in enumerate(made):
+        if token in bad:
+            assert str(one) == "kernel failed"
+        else:
+            assert one.ids == (token,)
+    assert backend.recovered <= len(bad) * (7 + TRIES_ALONE), "one is found in log2(128) steps"
+
+
+def test_requests_that_come_during_a_recovery_wait_for_its_end(pump: Pump[Countdown], backend: Countdown) -> None:
+    """A rollout whose first action was in the failed step asks for its second while the other half has yet to run."""
+    faults = iter([RuntimeError("kernel failed")])
+
+    def fail() -> None:
+        if fault := next(faults, None):
+            raise fault
+
+    async def acts(token: int) -> list[tuple[int, ...]]:
+        return [(await pump.generate(request(token, 2))).ids for _ in range(3)]
+
+    async def main() -> list[list[tuple[int, ...]]]:
+        return await asyncio.gather(*(acts(token) for token in range(4)))
+
+    backend.before_step = fail
+    assert asyncio.run(main()) == [[(token,)] * 3 for token in range(4)]
+    assert backend.batches[:4] == [2, 2, 2, 2]
+
+
+@given(faulty=st.sets(st.integers(0, 40), max_size=12), steps=st.lists(st.integers(1, 4), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_no_pattern_of_faults_leaves_anyone_without_a_reply(faulty: set[int], steps: list[int]) -> None:
+    backend, taken = Countdown(), itertools.count()
+
+    def fail() -> None:
+        if next(taken) in faulty:
+            raise RuntimeError("kernel failed")
+
+    def build() -> Countdown:
+        backend.thread = threading.current_thread()
+        return backend
+
+    backend.before_step = fail
+    pump = Pump(build)
+    try:
+        made = asyncio.run(
+            asyncio.wait_for(all_of(pump, *(request(token, n) for token, n in enumerate(steps))), timeout=20)
+        )
+    finally:
+        pump.close()
+    for token, one in enumerate(made):
+        assert one.ids == (token,) if isinstance(one, Generation) else str(one) == "kernel failed"
+    alone = sum(not isinstance(one, Generation) for one in made)
+    assert alone * TRIES_ALONE <= len(faulty), "nobody is lost before it failed so often alone"
+
+
+@pytest.mark.parametrize("where", ["step", "recover"])
+def test_an_engine_that_is_broken_for_good_says_so_soon(pump: Pump[Countdown], backend: Countdown, where: str) -> None:
+    def fail() -> None:
+        raise RuntimeError("device lost")
+
+    def give_up() -> None:
+        raise RuntimeError("cannot recover")
+
+    backend.before_step = fail
+    if where == "recover":
+        backend.recover = give_up  # type: ignore[method-assign]
+    failed = asyncio.run(all_of(pump, *(request(token, 10**6) for token in range(500))))
+    assert {str(fault) for fault in failed} == {"device lost" if where == "step" else "cannot recover"}
+    assert backend.recovered <= FAILURES_IN_A_ROW
+    backend.before_step = lambda: None
     assert asyncio.run(pump.generate(request(4, 2))).ids == (4,)
+
+
+def test_work_waits_for_the_end_of_a_recovery(pump: Pump[Countdown], backend: Countdown) -> None:
+    faults = iter([RuntimeError("kernel failed")])
+
+    def fail() -> None:
+        if fault := next(faults, None):
+            raise fault
+
+    async def main() -> tuple[list[Any], list[int]]:
+        backend.before_step = fail
+        waiting = asyncio.create_task(all_of(pump, *(request(token, 100) for token in range(4))))
+        while not backend.recovered:
+            await asyncio.sleep(0)
+        left: list[int] = []
+        await asyncio.to_thread(pump.between, lambda b: left.append(len(b.running)))
+        return await waiting, left
+
+    made, left = asyncio.run(main())
+    assert [one.ids for one in made] == [(0,), (1,), (2,), (3,)]
+    assert left == [0]
+
+
+def test_closing_during_a_recovery_fails_what_is_held_too(pump: Pump[Countdown], backend: Countdown) -> None:
+    faults = iter([RuntimeError("kernel failed")])
+
+    def fail() -> None:
+        if fault := next(faults, None):
+            raise fault
+
+    async def main() -> list[Any]:
+        backend.before_step = fail
+        waiting = asyncio.create_task(all_of(pump, *(request(token, 10**9) for token in range(4))))
+        while not backend.recovered:
+            await asyncio.sleep(0)
+        await asyncio.to_thread(pump.close)
+        return await waiting
+
+    assert [str(fault) for fault in asyncio.run(main())] == ["the engine is closed"] * 4
 
 
 def test_a_cancelled_request_leaves_the_batch(pump: Pump[Countdown], backend: Countdown) -> None:

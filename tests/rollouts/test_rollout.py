@@ -74,7 +74,7 @@ async def job(
 ) -> Trajectory:
     return await rollout(
         TASK,
-        session,
+        lambda: session,
         generator,
         CHAT,
         sampling,

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from steptool.errors import ParamsError
+from steptool.errors import DataError, ParamsError, StorageError
 from steptool.params import Params
-from steptool.stages.common import DEMONSTRATIONS, TASKS, last_round, tasks_of_round
-from steptool.storage import write_jsonl
+from steptool.registry.tracking import RELAYED_VARIABLE, Tracking
+from steptool.stages import sft
+from steptool.stages.common import (
+    BASE,
+    DEMONSTRATIONS,
+    REPORT,
+    TASKS,
+    last_round,
+    read_tasks,
+    stage,
+    tasks_of_round,
+)
+from steptool.storage import read_jsonl, write_jsonl
+from steptool.training import tiny_model
+from steptool.types import Trajectory
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 
 
@@ -45,3 +60,28 @@ def test_params_without_rounds_are_refused_by_name() -> None:
         last_round(Params())
     named = {name: {"policy": "p", "previous": "p"} for name in ("r1", "r2")}
     assert last_round(Params.model_validate({"rounds": named})) == "r2"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_checkout_that_may_not_be_written_to_is_said_so(
+    project: Params, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Root may write anywhere, so the refusal is put in where a stage writes first."""
+
+    def refuse(self: Tracking) -> str:
+        raise OSError(number, os.strerror(number), ".steptool")
+
+    monkeypatch.delenv(RELAYED_VARIABLE)
+    monkeypatch.setattr(Tracking, "pipeline_run_id", refuse)
+    said = rf"^\.steptool: {os.strerror(number)}\n  fix: mend the permissions"
+    with pytest.raises(StorageError, match=said), stage("report", REPORT, project, uses={}, inputs={}):
+        raise AssertionError("nothing is begun")
+
+
+def test_demonstrations_of_other_tasks_are_refused_by_name(project: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    demonstrations = read_jsonl(DEMONSTRATIONS, Trajectory)
+    write_jsonl(TASKS / "train.jsonl", [t for t in read_tasks("train") if t.id != demonstrations[1].task_id])
+    BASE.mkdir()
+    monkeypatch.setattr(sft, "load_tokenizer", lambda folder: tiny_model.tokenizer())
+    with pytest.raises(DataError, match=f"1 are of no task in .*, first {demonstrations[1].id} of task "):
+        sft.main()

@@ -9,6 +9,7 @@ import asyncio
 import gzip
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ def test_judged_runs_replay_through_the_chat_format() -> None:
             done = asyncio.run(
                 rollout(
                     task,
-                    world.reset(task, seed=0),
+                    partial(world.reset, task, seed=0),
                     generator,
                     chat,
                     sampling,
