@@ -100,6 +100,8 @@ class Evaluation(Frozen):
     """Subset → its task ids."""
     metrics: dict[str, dict[str, Estimate]]
     """Group (each subset, I1, I2, I3, all) → metric (see METRICS) → estimate."""
+    broken: float = Field(default=0.0, ge=0, le=1)
+    """Share of the attempts that a fault of the engine or of the world ended."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -175,8 +177,17 @@ def evaluate(
         )
         metrics[group] = dict(zip(METRICS, estimates, strict=True))
     subsets = {subset: tuple(groups[subset]) for subset in groups if subset not in (*ROLL_UPS, ALL)}
+    faults = {StopReason.engine_error, StopReason.world_error}
+    broken = sum(record.trajectory.stop_reason in faults for record in scored)
     return Evaluation(
-        name=name, policy=policy, budget=budget, confidence=confidence, solved=solved, subsets=subsets, metrics=metrics
+        name=name,
+        policy=policy,
+        budget=budget,
+        confidence=confidence,
+        solved=solved,
+        subsets=subsets,
+        metrics=metrics,
+        broken=broken / (len(tasks) * budget.attempts) if tasks else 0.0,
     )
 
 
