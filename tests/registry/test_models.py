@@ -108,7 +108,7 @@ def test_a_folder_that_is_no_plain_model_is_refused(
     for file in files:
         (folder / file).touch()
     with pytest.raises(ModelError, match=found), tracking.stage("register") as run:
-        register(tracking, run, "agent", folder, evaluation_of("1"), {})
+        register(tracking, run, "agent", folder, evaluation_of("1"), {}, start=evaluation_of("0", "sft"))
 
 
 LOAD = """
@@ -146,7 +146,7 @@ def test_an_adapted_model_gives_the_same_logits_in_a_fresh_process(
     adapted.merge_and_unload().save_pretrained(folder)
     (folder / "tokenizer.json").write_text("{}")
     with tracking.stage("register") as run:
-        register(tracking, run, "agent", folder, evaluation_of("1"), {})
+        register(tracking, run, "agent", folder, evaluation_of("1"), {}, start=evaluation_of("0", "sft"))
 
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     fresh = subprocess.run(

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steptool.errors import ModelError, StepToolError, TrackingError
+from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.metrics import Evaluation
 from steptool.params import PromoteParams
 from steptool.registry import promotion
@@ -37,6 +38,7 @@ from steptool.registry.promotion import (
     rollback,
 )
 from steptool.registry.tracking import Tracking
+from tests.registry.conftest import nothing_solved
 
 Build = Callable[..., Evaluation]
 RegisterAs = Callable[[str, Evaluation], int]
@@ -54,17 +56,98 @@ def promoted(tracking: Tracking, which: int | str = "candidate", **changes: obje
     return promote(tracking, "agent", Gate(bars=bars, **STATISTICS), which=which, by="ada")
 
 
-def test_the_first_champion_needs_only_the_absolute_bars(evaluation_of: Build) -> None:
-    receipt = decide(evaluation_of("1110000000"), None, BARS, **STATISTICS)
-    assert receipt.promoted
-    assert receipt.comparison is None
-    assert receipt.reasons == ("the first champion: pass rate 30.0%",)
+def first(tracking: Tracking, which: int | str = "candidate") -> Receipt:
+    """Promote under bars that a handful of tasks can pass."""
+    return promoted(tracking, which, margin=-0.5)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "start", "verdict", "because"),
+    [
+        ("1111111100", "0000000000", "promoted", "the first champion: +80.0% against the policy that training began"),
+        ("1111110000", "1111100000", "refused", "does not lie above the margin of +0.0%"),
+        ("1111100000", "1111100000", "refused", "does not lie above the margin of +0.0%"),
+        ("1111100000", "1111111110", "refused", "-40.0% against the policy that training began from"),
+        ("1111111100", None, "refused", "no evaluation of the policy that training began from"),
+    ],
+)
+def test_a_first_champion_is_compared_with_the_policy_that_training_began_from(
+    evaluation_of: Build, candidate: str, start: str | None, verdict: str, because: str
+) -> None:
+    """
+    candidate    start        verdict
+    1111111100   0000000000   promoted   8 won, 0 lost
+    1111110000   1111100000   refused    1 won: may be chance
+    1111100000   1111100000   refused    the same
+    1111100000   1111111110   refused    worse
+    1111111100   none         refused    nothing to compare with
+    """
+    began = evaluation_of(start, "sft") if start else None
+    receipt = decide(evaluation_of(candidate), None, BARS, start=began, **STATISTICS)
+    assert receipt.verdict == verdict
+    assert because in receipt.reasons[0]
+    if began:
+        assert receipt.start_pass_rate == began.pass_rate
+        assert receipt.comparison is not None
+        assert receipt.comparison.baseline == "sft"
+
+
+def test_what_solves_nothing_is_refused_whatever_the_bars(evaluation_of: Build) -> None:
+    low = PromoteParams(margin=-1.0, min_pass_rate=0.0, min_finish_rate=0.0)
+    for champion, start in ((None, evaluation_of("000", "sft")), (evaluation_of("000", "old"), None)):
+        assert not decide(evaluation_of("000"), champion, low, start=start, **STATISTICS).promoted
+        assert decide(evaluation_of("100"), champion, low, start=start, **STATISTICS).promoted
+
+
+ODD = st.sampled_from([float("nan"), float("inf"), float("-inf"), -0.1, 1.1, 1e300])
+BROKEN = st.floats(min_value=0.0201, max_value=1.0) | ODD
+
+
+@given(data=st.data(), in_candidate=st.booleans(), there_is_a_champion=st.booleans())
+def test_no_broken_evaluation_promotes_anything(
+    evaluation_of: Build, data: st.DataObject, in_candidate: bool, there_is_a_champion: bool
+) -> None:
+    """A clear win, until one number on one side is broken: a rate that is none, or too many attempts lost to faults."""
+    candidate, baseline = evaluation_of("1111111110"), evaluation_of("0000000000", "old")
+    sound = candidate if in_candidate else baseline
+    what = data.draw(st.sampled_from(["pass_rate", "finish_rate", "solved", "broken", "contradiction"]))
+    if what == "broken":
+        broken = sound.model_copy(update={"broken": data.draw(BROKEN)})
+    elif what == "solved":
+        solved = sound.solved | {data.draw(st.sampled_from(sorted(sound.solved))): data.draw(ODD)}
+        broken = sound.model_copy(update={"solved": solved})
+    else:
+        value, name = (0.5, "pass_rate") if what == "contradiction" else (data.draw(ODD), what)
+        overall = sound.metrics["all"] | {name: Estimate.model_construct(value=value)}
+        broken = sound.model_copy(update={"metrics": sound.metrics | {"all": overall}})
+    pair = (broken, baseline) if in_candidate else (candidate, broken)
+    low = PromoteParams(margin=-1.0, min_pass_rate=0.0, min_finish_rate=0.0)
+    for bars in (BARS, low):
+        if there_is_a_champion:
+            receipt = decide(*pair, bars, **STATISTICS)
+        else:
+            receipt = decide(pair[0], None, bars, start=pair[1], **STATISTICS)
+        assert not receipt.promoted
+        assert receipt.comparison is None
+        assert "the candidate" in receipt.reasons[0] if in_candidate else "the candidate" not in receipt.reasons[0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.021, 0.4, 1.0])
+def test_faults_of_either_side_up_to_the_bar_are_borne(evaluation_of: Build, share: float) -> None:
+    sound, champion = evaluation_of("1111111110"), evaluation_of("0000000000", "old")
+    torn = {"broken": share}
+    for pair in ((sound.model_copy(update=torn), champion), (sound, champion.model_copy(update=torn))):
+        receipt = decide(*pair, BARS, **STATISTICS)
+        assert receipt.promoted == (share <= 0.02)
+        if not receipt.promoted:
+            (reason,) = receipt.reasons
+            assert f"faults of the engine or the world ended {share:.1%} of the attempts of the" in reason
 
 
 def test_a_candidate_below_a_bar_is_refused_and_every_bar_is_named(evaluation_of: Build) -> None:
-    receipt = decide(evaluation_of("1100000000", finish_rate=0.65), None, BARS, **STATISTICS)
+    receipt = decide(evaluation_of("1100000000", finish_rate=0.65), evaluation_of("0000000000"), BARS, **STATISTICS)
     assert receipt.verdict == "refused"
-    assert receipt.reasons == (
+    assert receipt.reasons[:2] == (
         "pass rate 20.0% is below the bar of 30.0%",
         "finish rate 65.0% is below the bar of 70.0%",
     )
@@ -140,7 +223,7 @@ def test_promotion_moves_the_alias_and_leaves_a_receipt(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
     register_as("sft", evaluation_of("1110000000", "sft"))
-    assert promoted(tracking).promoted
+    assert first(tracking).promoted
     register_as("r1", evaluation_of("1111111111", "r1"))
     receipt = promoted(tracking)
     assert champion_of(tracking) == 2
@@ -160,7 +243,7 @@ def test_a_refusal_leaves_the_champion_and_says_why(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
     register_as("sft", evaluation_of("1111100000", "sft"))
-    promoted(tracking)
+    first(tracking)
     register_as("r1", evaluation_of("0000011111", "r1"))
     assert promoted(tracking).verdict == "refused"
     assert champion_of(tracking) == 1
@@ -173,7 +256,7 @@ def test_promoting_the_champion_or_nothing_is_an_error(
     with pytest.raises(ModelError, match="no version 'candidate'"):
         promoted(tracking)
     register_as("sft", evaluation_of("1"))
-    promoted(tracking)
+    first(tracking)
     with pytest.raises(ModelError, match="champion already"):
         promoted(tracking)
 
@@ -211,7 +294,7 @@ def test_rollback_walks_back_through_the_champions(
     for weights in ("a", "b", "c"):
         register_as(weights, evaluation_of("1", weights))
     for version in (1, 2, 3, 1):
-        promoted(tracking, version, margin=-1.0 + 1e-9 if champion_of(tracking) else 0.0)
+        promoted(tracking, version, margin=-1.0 + 1e-9)
     assert champions(tracking, "agent") == [1, 2, 3, 1]
     for expected in (3, 2, 1):
         receipt = rollback(tracking, "agent", reason="it loops", by="ada")
@@ -290,7 +373,7 @@ def test_a_champion_can_be_measured_again_at_the_budget_of_today(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
     register_as("old", evaluation_of("1110000000", "old", max_calls=4))
-    promoted(tracking)
+    first(tracking)
     register_as("new", evaluation_of("1111111111", "new", max_calls=8))
     assert "max_calls: 8 against 4" in promoted(tracking).reasons[0]
     with pytest.raises(ModelError, match="the evaluation is of"):
@@ -310,7 +393,8 @@ def test_the_gate_works_through_a_real_server(
         for file in ("config.json", "tokenizer.json", "model.safetensors"):
             (folder / file).write_text(str(version))
         with tracking.stage("register") as run:
-            register(tracking, run, "agent", folder, evaluation_of(verdicts, f"r{version}"), {"seed": "17"})
+            evaluation = evaluation_of(verdicts, f"r{version}")
+            register(tracking, run, "agent", folder, evaluation, {"seed": "17"}, start=nothing_solved(evaluation))
         assert promoted(tracking, min_pass_rate=0.0).promoted
     assert (load_registered(tracking, "agent") / "config.json").read_text() == "2"
     rollback(tracking, "agent", reason="it loops")
