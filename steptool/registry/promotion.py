@@ -387,6 +387,8 @@ def _receipt(tracking: Tracking, version: ModelVersion, receipt: Receipt) -> Ite
     makes_champion = receipt.verdict in MADE_CHAMPION
     try:
         with told_plainly(tracking.uri, "store the receipt"):
+            if VERDICT in version.tags:  # of an earlier receipt
+                tracking.client.delete_model_version_tag(version.name, str(version.version), VERDICT)
             tracking.client.log_text(version.run_id, receipt.model_dump_json(indent=2), file)
             _set_tags(tracking, version, tags)
         yield
@@ -394,7 +396,7 @@ def _receipt(tracking: Tracking, version: ModelVersion, receipt: Receipt) -> Ite
         moved = makes_champion and _is_champion(tracking, version)
         if moved is False:
             with _mended_later():
-                _take_back(tracking, version, tags, file)
+                _take_back(tracking, version, [*tags, VERDICT], file)
         if not (moved and isinstance(fault, TrackingError)):
             raise
     with _mended_later() if makes_champion else nullcontext(), told_plainly(tracking.uri, "write the verdict"):
@@ -412,7 +414,7 @@ def _take_back(tracking: Tracking, version: ModelVersion, tags: Iterable[str], f
         for key in tags:
             if key in version.tags:
                 _set_tags(tracking, version, {key: version.tags[key]})
-            else:
+            elif key != VERDICT:
                 tracking.client.delete_model_version_tag(version.name, str(version.version), key)
         run = tracking.client.get_run(version.run_id)
         artifacts_at(tracking, str(run.info.artifact_uri)).delete_artifacts(file)

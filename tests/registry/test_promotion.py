@@ -8,16 +8,20 @@ Verdicts are written as strings, one digit a task:
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from steptool.errors import ModelError, StepToolError, TrackingError
+from steptool.errors import InputError, ModelError, StepToolError, TrackingError
 from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.metrics import Evaluation
 from steptool.params import PromoteParams
@@ -25,6 +29,8 @@ from steptool.registry import promotion
 from steptool.registry.models import CHAMPION, attach_evaluation, load_registered, register, version_or_none
 from steptool.registry.promotion import (
     HISTORY,
+    RECEIPT,
+    VERDICT,
     AlreadyChampion,
     Approval,
     Gate,
@@ -33,9 +39,11 @@ from steptool.registry.promotion import (
     decide,
     has_verdict,
     judge,
+    one_line,
     promote,
     reject,
     rollback,
+    shown,
 )
 from steptool.registry.tracking import Tracking
 from tests.registry.conftest import nothing_solved
@@ -380,6 +388,193 @@ def test_a_champion_can_be_measured_again_at_the_budget_of_today(
         attach_evaluation(tracking, "agent", CHAMPION, evaluation_of("1110000000", "other"))
     attach_evaluation(tracking, "agent", CHAMPION, evaluation_of("1110000000", "old", max_calls=8))
     assert promoted(tracking).promoted
+
+
+class Faulty:
+    """MLflow's client, of which call number `call` fails, before or after it had its effect, and, where the fault
+    `lasts`, every call from then on."""
+
+    def __init__(self, client: MlflowClient, call: int, *, after: bool, lasts: bool) -> None:
+        self._client, self._left, self._after, self._lasts = client, call, after, lasts
+        self.struck = False
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        real = getattr(self._client, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            if self.struck and self._lasts:
+                raise MlflowException("MLflow is gone")
+            self._left -= 1
+            if self.struck or self._left >= 0:
+                return real(*args, **kwargs)
+            self.struck = True
+            if self._after:
+                real(*args, **kwargs)
+            raise MlflowException(f"{name} timed out")
+
+        return call
+
+
+@contextmanager
+def faulty(tracking: Tracking, call: int, *, after: bool, lasts: bool) -> Iterator[Faulty]:
+    sound = tracking._connection
+    client = Faulty(sound[0], call, after=after, lasts=lasts)
+    tracking.__dict__["_connection"] = (client, sound[1])
+    try:
+        yield client
+    except StepToolError:
+        assert client.struck
+    finally:
+        tracking.__dict__["_connection"] = sound
+
+
+def receipt_tags(tracking: Tracking, version: int) -> tuple[str | None, str | None]:
+    tags = tracking.client.get_model_version("agent", str(version)).tags
+    return tags.get(VERDICT), tags.get(RECEIPT)
+
+
+def newest_receipt(tracking: Tracking, version: int) -> Receipt:
+    run = tracking.client.get_model_version("agent", str(version)).run_id
+    *_, file = tracking.client.list_artifacts(run, f"versions/{version}/receipts")
+    with open(tracking.client.download_artifacts(run, file.path)) as stored:
+        return Receipt.model_validate_json(stored.read())
+
+
+FAULTS = [(after, lasts) for after in (False, True) for lasts in (False, True)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("after", "lasts"), FAULTS)
+@pytest.mark.parametrize("verdict", ["promoted", "refused", "rejected", "rolled_back"])
+def test_alias_and_receipt_agree_whatever_call_fails(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, verdict: str, after: bool, lasts: bool
+) -> None:
+    """Versions 1 and 2 are champion in turn; each call to MLflow in turn fails on the way.
+
+    alias of the target   its receipt
+    moved                 whole: it says what made it champion, and so does the file
+    not moved             as it was before, or, where MLflow stayed away, without a verdict
+    and then              the same once more succeeds
+    """
+    for weights in ("a", "b"):
+        first(tracking, register_as(weights, evaluation_of("1111100000", weights)))
+
+    def act(target: int) -> Receipt:
+        if verdict == "promoted":
+            return first(tracking, target)
+        if verdict == "rolled_back":
+            return rollback(tracking, "agent", reason="it loops")
+        if verdict == "refused":
+            return promoted(tracking, target)
+        proposed = judge(tracking, "agent", Gate(bars=BARS, **STATISTICS), which=target)
+        return reject(tracking, proposed, Approval(outcome="rejected", by="bob", reason="it loops", at=""))
+
+    for call in itertools.count():
+        champion = champion_of(tracking)
+        if verdict == "rolled_back":
+            first(tracking, 3 - (champion or 0))
+            champion = champion_of(tracking)
+        assert champion
+        target = 3 - champion
+        before = receipt_tags(tracking, target)
+        with faulty(tracking, call, after=after, lasts=lasts) as client:
+            act(target)
+        moves = verdict in ("promoted", "rolled_back")
+        if champion_of(tracking) == target:
+            assert moves
+            stated = Receipt.model_validate_json(str(receipt_tags(tracking, target)[1]))
+            assert stated == newest_receipt(tracking, target)
+            assert (stated.verdict, stated.previous_champion) == (verdict, champion)
+        elif moves:
+            found = receipt_tags(tracking, target)
+            assert found == before or (lasts and found[0] is None)
+        if not client.struck:
+            break
+        if champion_of(tracking) == champion:
+            assert act(target).verdict == verdict
+        elif verdict == "promoted":
+            with pytest.raises(AlreadyChampion):
+                act(target)
+        if verdict != "rolled_back":
+            assert receipt_tags(tracking, target)[0] == verdict
+        assert champion_of(tracking) == (target if moves else champion)
+    assert call >= 8, "no call was tried"
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_receipt_goes_with_the_alias_where_moving_it_fails(
+    tracking: Tracking,
+    evaluation_of: Build,
+    register_as: RegisterAs,
+    monkeypatch: pytest.MonkeyPatch,
+    after: bool,
+) -> None:
+    version = register_as("a", evaluation_of("1111100000"))
+    move = tracking.client.set_registered_model_alias
+
+    def time_out(*args: str) -> None:
+        if after:
+            move(*args)
+        raise MlflowException("timed out")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tracking.client, "set_registered_model_alias", time_out)
+        if after:
+            assert first(tracking).promoted
+        else:
+            with pytest.raises(TrackingError, match="timed out"):
+                first(tracking)
+    assert (champion_of(tracking), has_verdict(tracking, "agent")) == ((version, True) if after else (None, False))
+    assert (receipt_tags(tracking, version)[1] is not None) == after
+    if not after:
+        assert first(tracking).promoted
+
+
+LONG, CONTROL, EMPTY = "x" * 99_000, "all good \x1b[31m", " \n "
+TEXTS = [
+    (LONG, "has 99000 characters"),
+    (CONTROL, r"control character U\+001B"),
+    ("\udcff", "U\\+DCFF"),
+    ("a\u202eb", "U\\+202E"),
+]
+
+
+@pytest.mark.parametrize(("text", "found"), TEXTS)
+def test_a_text_that_no_receipt_can_hold_is_refused_before_anything_moves(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, text: str, found: str
+) -> None:
+    register_as("a", evaluation_of("1111100000"))
+    gate = Gate(bars=BARS.model_copy(update={"margin": -0.5}), **STATISTICS)
+    proposed = judge(tracking, "agent", gate)
+    approval = Approval(outcome="approved", by="ada", reason="ok", at="")
+    acts: list[Callable[[], Receipt]] = [
+        lambda: promote(tracking, "agent", gate, by=text),
+        lambda: promote(tracking, "agent", gate, approval=approval.model_copy(update={"reason": text})),
+        lambda: promote(tracking, "agent", gate, approval=approval.model_copy(update={"by": text})),
+        lambda: reject(tracking, proposed, approval.model_copy(update={"reason": text})),
+        lambda: rollback(tracking, "agent", reason=text),
+        lambda: rollback(tracking, "agent", reason="it loops", by=text),
+    ]
+    for act in acts:
+        with pytest.raises(InputError, match=found) as caught:
+            act()
+        assert caught.value.exit_code == 2
+    assert champion_of(tracking) is None
+    assert receipt_tags(tracking, 1) == (None, None)
+
+
+def test_what_is_written_on_several_lines_stands_on_one(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    for weights in ("a", "b"):
+        first(tracking, register_as(weights, evaluation_of("1111100000", weights)))
+    assert rollback(tracking, "agent", reason=" it loops\n on \t I3 ").reasons == ("it loops on I3",)
+    assert shown("a\x1bb\nc", 4) == "a\N{REPLACEMENT CHARACTER}b"
+    assert one_line("the reason", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f468\u200d\U0001f469", 99)
+    for empty in ("", EMPTY):
+        with pytest.raises(InputError, match="the reason is empty"):
+            rollback(tracking, "agent", reason=empty)
 
 
 @pytest.mark.slow
