@@ -39,7 +39,9 @@ MODEL_HASH = "steptool.model_hash"
 EVALUATION_HASH = "steptool.evaluation_hash"
 """Tags set last: a version without them was not registered to the end."""
 LINEAGE = "lineage."
-NAME = re.compile(r"\w([\w .-]{0,198}\w)?")
+POLICY = f"{LINEAGE}policy"
+"""Name and revision of the policy as it was evaluated."""
+NAME = re.compile(r"\w([\w .-]{0,248}[\w.-])?")
 """Names that work wherever MLflow puts a name: in paths, in `models:/NAME@ALIAS`, in quotes in a search."""
 EVALUATION, START = "evaluation.json", "start_evaluation.json"
 
@@ -77,7 +79,7 @@ def register(
     model_hash, evaluation_hash = file_hash(model_dir), content_hash(evaluation.model_dump(mode="json"))
     hashes = {MODEL_HASH: model_hash, EVALUATION_HASH: evaluation_hash}
     with told_plainly(tracking.uri, f"register {name}"):
-        version = _registered_before(tracking, name, hashes)
+        version = _registered_before(tracking, name, model_hash, evaluation_hash)
         is_new = version is None
         if version is None:
             version = _create_version(tracking, run, name, model_dir, lineage, _metrics(evaluation, start))
@@ -99,7 +101,7 @@ def check_name(name: str) -> None:
         raise InputError(
             f"no name for a registered model: {name!r}",
             where="tracking.model_name",
-            fix="use up to 200 letters, digits, `_`, `-`, `.` and spaces; begin and end with a letter, a digit or `_`",
+            fix="begin with a letter, a digit or `_`, and go on with these, `.`, `-` and spaces; at most 250 in all",
         )
 
 
@@ -189,11 +191,15 @@ def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what:
 def attach_evaluation(tracking: Tracking, name: str, which: str | int, evaluation: Evaluation) -> None:
     """Replace the evaluation of a version, say by one at the budget of today's candidates.
 
-    Raises ModelError unless it is of the policy that the version's own evaluation names.
+    Raises ModelError unless it is of the policy that the version's own evaluation, or its lineage, names.
     """
     version = find_version(tracking, name, which)
-    known = load_evaluation(tracking, version).policy
-    if evaluation.policy != known:
+    try:
+        policy = load_evaluation(tracking, version).policy
+        known = f"{policy.name} {policy.revision}"
+    except DataError:  # of another release
+        known = version.tags.get(POLICY, "unknown")
+    if f"{evaluation.policy.name} {evaluation.policy.revision}" != known:
         raise ModelError(
             f"the evaluation is of {evaluation.policy}, the version is {known}",
             where=_called(version),
@@ -355,21 +361,32 @@ def _metrics(evaluation: Evaluation, start: Evaluation) -> dict[str, float]:
     }
 
 
-def _registered_before(tracking: Tracking, name: str, hashes: Mapping[str, str]) -> ModelVersion | None:
-    """The newest version of the same content whose model and run MLflow still has."""
+def _registered_before(tracking: Tracking, name: str, model_hash: str, evaluation_hash: str) -> ModelVersion | None:
+    """The newest version of this content whose model and run MLflow still has.
+
+    One of this model whose evaluation nobody can read any more counts as well: it is mended.
+    """
     from mlflow.exceptions import MlflowException
 
-    conditions = " AND ".join([f"name = '{name}'"] + [f"tags.`{key}` = '{value}'" for key, value in hashes.items()])
-    for version in tracking.client.search_model_versions(conditions, order_by=["version_number DESC"]):
+    condition = f"name = '{name}' AND tags.`{MODEL_HASH}` = '{model_hash}'"
+    for version in tracking.client.search_model_versions(condition, order_by=["version_number DESC"]):
         try:
             tracking.client.get_logged_model(_model_id(version))
             tracking.client.get_run(version.run_id)
+            if version.tags.get(EVALUATION_HASH) == evaluation_hash or not _has_evaluation(tracking, version):
+                return version
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-        else:
-            return version
     return None
+
+
+def _has_evaluation(tracking: Tracking, version: ModelVersion) -> bool:
+    try:
+        load_evaluation(tracking, version)
+    except DataError:
+        return False
+    return True
 
 
 def _model_id(version: ModelVersion) -> str:
@@ -386,5 +403,5 @@ def _called(version: ModelVersion) -> str:
 
 def _register_again(version: ModelVersion) -> str:
     """What mends a version of which something is lost or damaged."""
-    policy = version.tags.get(f"{LINEAGE}policy", "its weights")
+    policy = version.tags.get(POLICY, "its model")
     return f"register it again, where {policy} lies: `dvc repro --force --single-item register`"
