@@ -33,7 +33,7 @@ from steptool.registry.models import CHAMPION, register, version_or_none
 from steptool.registry.promotion import Receipt, has_verdict
 from steptool.registry.tracking import Tracking
 from tests.flows.conftest import dvc, sh
-from tests.registry.conftest import empty_database, evaluation_of  # noqa: F401  fixtures
+from tests.registry.conftest import empty_database, evaluation_of, nothing_solved  # noqa: F401  fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
@@ -71,7 +71,8 @@ def registry(
         for file in ("config.json", "tokenizer.json", "model.safetensors"):
             (folder / file).write_text(verdicts)
         with tracking.stage("register") as run:
-            register(tracking, run, "steptool", folder, evaluation_of(verdicts, verdicts), {"seed": "17"})
+            evaluation = evaluation_of(verdicts, verdicts)
+            register(tracking, run, "steptool", folder, evaluation, {"seed": "17"}, start=nothing_solved(evaluation))
         return tracking
 
     return candidate
@@ -211,7 +212,7 @@ def test_evidence_is_looked_at_again_when_it_is_approved(
     registry: Callable[..., Tracking], worker: None, client: SyncPrefectClient
 ) -> None:
     """Version 1 is asked about; version 2, which no other can beat, is champion before the answer comes."""
-    tracking = registry("1111100000")
+    tracking = registry("1111111000")
     run = until(client, propose(), "Suspended")
     registry("1111111111")
     tracking.client.set_registered_model_alias("steptool", CHAMPION, "2")
@@ -219,7 +220,7 @@ def test_evidence_is_looked_at_again_when_it_is_approved(
     until(client, run, "Refused")
     receipt = receipt_of(tracking)
     assert receipt.verdict == "refused"
-    assert "-50.0% against the champion" in receipt.reasons[0]
+    assert "-30.0% against the champion" in receipt.reasons[0]
     assert receipt.approval is not None
     assert receipt.approval.by == "ada"
     assert champion_of(tracking) == 2
