@@ -171,6 +171,12 @@ def load_start(tracking: Tracking, version: ModelVersion) -> Evaluation:
 
 
 def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what: str) -> Evaluation:
+    if EVALUATION_HASH not in version.tags or not version.run_id:
+        raise DataError(
+            "was not registered by StepTool to the end",
+            where=_called(version),
+            fix="give the alias to another version in MLflow, or delete this one there",
+        )
     file = _file(version, name)
     with told_plainly(tracking.uri, f"read the {what} of version {version.version}"):
         stored = [info.path for info in tracking.client.list_artifacts(version.run_id, str(Path(file).parent))]

@@ -53,6 +53,8 @@ PREVIOUS = "steptool.previous_champion"
 HISTORY_LENGTH = 100
 NAME_LENGTH, REASON_LENGTH = 200, 2000
 """Most characters of who decides, and of why: a receipt has to fit into one tag of MLflow."""
+TAG_LENGTH = 90_000
+"""Characters; MLflow takes 100,000."""
 DIRECTIONS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 """Unicode's bidirectional classes of characters that turn the text after them round."""
 MADE_CHAMPION = ("promoted", "rolled_back")
@@ -157,9 +159,10 @@ def decide(
                 # Of a handful of tasks that differ, a bootstrap makes too narrow an interval: 4 won, 0 lost is chance.
                 tasks = f"{comparison.won} won and {comparison.lost} lost"
                 against.append(f"{evidence}, but of {tasks} the exact test says p = {comparison.p_value:.3g}")
+    said = evidence if champion else f"the first champion: {evidence}"
     return Receipt(
         verdict="refused" if against else "promoted",
-        reasons=tuple(against) if against else (evidence if champion else f"the first champion: {evidence}",),
+        reasons=tuple(reason[:REASON_LENGTH] for reason in against or [said]),
         pass_rate=candidate.pass_rate,
         finish_rate=candidate.finish_rate,
         champion_pass_rate=champion.pass_rate if champion else None,
@@ -177,7 +180,7 @@ def _faults(whose: str, evaluation: Evaluation, params: PromoteParams) -> list[s
         "pass rate": evaluation.pass_rate,
         "finish rate": evaluation.finish_rate,
         "broken share": evaluation.broken,
-        **{f"verdict on task {task}": solved for task, solved in evaluation.solved.items()},
+        **{f"verdict on task {shown(task, 80)}": solved for task, solved in evaluation.solved.items()},
     }
     if wrong := [f"{name} of {value}" for name, value in rates.items() if not 0 <= value <= 1]:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -230,8 +233,10 @@ def promote(
         receipt = receipt.model_copy(update={"approval": approval})
         with _receipt(tracking, version, receipt):
             if receipt.promoted:
-                _write_history(tracking, name, [*champions(tracking, name), int(version.version)])
-                _move_champion(tracking, name, champion, version)
+                past = champions(tracking, name)
+                _check_unmoved(tracking, name, champion)
+                _write_history(tracking, name, [*past, int(version.version)])
+                _set_champion(tracking, version)
     return receipt
 
 
@@ -307,7 +312,8 @@ def rollback(tracking: Tracking, name: str, *, reason: str, by: str | None = Non
         earlier = find_version(tracking, name, past[-1])
         receipt = _signed(Receipt(verdict="rolled_back", reasons=(reason,)), earlier, champion, by)
         with _receipt(tracking, earlier, receipt):
-            _move_champion(tracking, name, champion, earlier)
+            _check_unmoved(tracking, name, champion)
+            _set_champion(tracking, earlier)
         with _mended_later():
             _write_history(tracking, name, past)
     return receipt
@@ -337,14 +343,14 @@ def champions(tracking: Tracking, name: str) -> list[int]:
 
 
 def _one_at_a_time(tracking: Tracking) -> FileLock:
-    """Promotions of one checkout wait for each other; across hosts `_move_champion` looks before it leaps."""
+    """Promotions of one checkout wait for each other; across hosts `_check_unmoved` looks before they leap."""
     path = tracking.root / WORK / "promotion.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)
 
 
-def _move_champion(tracking: Tracking, name: str, expected: ModelVersion | None, new: ModelVersion) -> None:
-    """Point the alias at `new`, unless it no longer points at `expected`, which the verdict was about."""
+def _check_unmoved(tracking: Tracking, name: str, expected: ModelVersion | None) -> None:
+    """Raise TrackingError if the alias no longer points at `expected`, which the verdict was about."""
     found = version_or_none(tracking, name, CHAMPION)
     if (found and found.version) != (expected and expected.version):
         raise TrackingError(
@@ -352,8 +358,11 @@ def _move_champion(tracking: Tracking, name: str, expected: ModelVersion | None,
             where=f"registered model {name}",
             fix="decide again: run the same command once more",
         )
+
+
+def _set_champion(tracking: Tracking, version: ModelVersion) -> None:
     with told_plainly(tracking.uri, "set the champion"):
-        tracking.client.set_registered_model_alias(name, CHAMPION, str(new.version))
+        tracking.client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
 
 def _write_history(tracking: Tracking, name: str, versions: list[int]) -> None:
@@ -381,7 +390,7 @@ def _receipt(tracking: Tracking, version: ModelVersion, receipt: Receipt) -> Ite
     """
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
     file = f"versions/{version.version}/receipts/{stamp}-{receipt.verdict}.json"
-    tags = {RECEIPT: receipt.model_dump_json()}
+    tags = {RECEIPT: _fitting(receipt)}
     if receipt.promoted:
         tags[PREVIOUS] = str(receipt.previous_champion or "none")
     makes_champion = receipt.verdict in MADE_CHAMPION
@@ -401,6 +410,15 @@ def _receipt(tracking: Tracking, version: ModelVersion, receipt: Receipt) -> Ite
             raise
     with _mended_later() if makes_champion else nullcontext(), told_plainly(tracking.uri, "write the verdict"):
         _set_tags(tracking, version, {VERDICT: receipt.verdict})
+
+
+def _fitting(receipt: Receipt) -> str:
+    """`receipt` as it fits into one tag: without the groups of tasks, where a world has hundreds of them."""
+    text = receipt.model_dump_json()
+    if len(text) <= TAG_LENGTH or receipt.comparison is None:
+        return text
+    comparison = receipt.comparison.model_copy(update={"groups": {}})
+    return receipt.model_copy(update={"comparison": comparison}).model_dump_json()
 
 
 def _set_tags(tracking: Tracking, version: ModelVersion, tags: Mapping[str, str]) -> None:

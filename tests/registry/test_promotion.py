@@ -12,7 +12,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from steptool.errors import InputError, ModelError, StepToolError, TrackingError
+from steptool.errors import DataError, InputError, ModelError, StepToolError, TrackingError
 from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.metrics import Evaluation
 from steptool.params import PromoteParams
@@ -575,6 +575,98 @@ def test_what_is_written_on_several_lines_stands_on_one(
     for empty in ("", EMPTY):
         with pytest.raises(InputError, match="the reason is empty"):
             rollback(tracking, "agent", reason=empty)
+
+
+def test_a_receipt_of_a_world_with_hundreds_of_groups_fits(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    tasks = evaluation_of("1" * 600)
+    subsets = {f"{'a long name of a subset ' * 4}{number}": (task,) for number, task in enumerate(tasks.solved)}
+    register_as("a", tasks.model_copy(update={"subsets": subsets}))
+    receipt = promote(tracking, "agent", Gate(bars=BARS, **STATISTICS | {"resamples": 100}))
+    assert receipt.promoted
+    stated = Receipt.model_validate_json(str(receipt_tags(tracking, 1)[1]))
+    assert stated.comparison is not None
+    assert (stated.comparison.groups, stated.comparison.won) == ({}, 600)
+    assert newest_receipt(tracking, 1) == receipt
+
+
+@pytest.mark.parametrize("alias", ["candidate", "champion"])
+def test_a_version_that_somebody_registered_by_hand_is_named(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, alias: str
+) -> None:
+    register_as("a", evaluation_of("1111100000"))
+    foreign = tracking.client.create_model_version("agent", source="file:///elsewhere").version
+    tracking.client.set_registered_model_alias("agent", alias, str(foreign))
+    with pytest.raises(DataError, match="agent version 2: was not registered by StepTool to the end"):
+        first(tracking)
+    with pytest.raises(ModelError, match="agent version 2"):
+        load_registered(tracking, "agent", alias)
+
+
+def test_a_version_without_the_evaluation_of_where_training_began_is_refused_until_it_is_registered_again(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    register_as("a", evaluation_of("1111100000"))
+    (start,) = tracking.root.glob("mlruns/**/start_evaluation.json")
+    start.unlink()  # as earlier releases left it
+    with pytest.raises(DataError, match=r"holds no evaluation of the policy .*\n.*--single-item register`"):
+        first(tracking)
+    assert receipt_tags(tracking, 1) == (None, None)
+    assert register_as("a", evaluation_of("1111100000")) == 1
+    assert first(tracking).promoted
+
+
+@pytest.mark.parametrize("noted", ["", "x", "{}", "null", '["a"]', "[1, null]", "7"])
+def test_a_history_that_is_none_is_named_and_kept(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, noted: str
+) -> None:
+    register_as("a", evaluation_of("1111100000"))
+    first(tracking)
+    register_as("b", evaluation_of("1111111111"))
+    tracking.client.set_registered_model_tag("agent", HISTORY, noted)
+    with pytest.raises(ModelError, match="is no list of versions"):
+        promoted(tracking, margin=-0.5)
+    with pytest.raises(ModelError, match="is no list of versions"):
+        rollback(tracking, "agent", reason="it loops")
+    assert champion_of(tracking) == 1
+    assert receipt_tags(tracking, 2) == (None, None)
+
+
+def test_a_promotion_that_came_second_leaves_no_trace_in_the_history(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for weights in ("a", "b", "c"):
+        register_as(weights, evaluation_of("1111100000", weights))
+    first(tracking, 1)
+    real = promotion.decide
+
+    def decide_slowly(*arguments: object, **named: object) -> Receipt:
+        monkeypatch.setattr(promotion, "decide", real)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(promotion, "_one_at_a_time", lambda _: nullcontext())
+            first(tracking, 2)  # from another host
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(promotion, "decide", decide_slowly)
+    with pytest.raises(TrackingError, match="version 2 champion meanwhile"):
+        first(tracking, 3)
+    assert champions(tracking, "agent") == [1, 2]
+    assert receipt_tags(tracking, 3) == (None, None)
+    assert not list(tracking.root.glob("mlruns/**/versions/3/receipts/*"))
+
+
+def test_the_way_back_never_ends_at_the_champion_itself(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    """champions 1 2 1, and 2 is deleted"""
+    for weights in ("a", "b"):
+        register_as(weights, evaluation_of("1111100000", weights))
+    for version in (1, 2, 1):
+        first(tracking, version)
+    tracking.client.delete_model_version("agent", "2")
+    with pytest.raises(ModelError, match="no champion before it"):
+        rollback(tracking, "agent", reason="it loops")
 
 
 @pytest.mark.slow
