@@ -87,10 +87,11 @@ def _settle(proposals: Proposals, proposal: Proposal, decision: Decision) -> Rec
     to end the wait in time."""
     _forget(proposal.expiry)
     at = _answered_at()
-    outcome, by, reason = decision.outcome, shown(decision.by, NAME_LENGTH), decision.reason  # a page checks no text
+    # Prefect's page lets pass any text, and a decision must not fail because of how it is worded.
+    outcome, by = decision.outcome, shown(decision.by, NAME_LENGTH) or "nobody named"
+    reason = shown(decision.reason, REASON_LENGTH) or "no reason given"
     if outcome != "timed_out" and at > proposal.deadline:
-        outcome, reason = "timed_out", f"{outcome} by {by} after the deadline: {reason}"
-    reason = shown(reason, REASON_LENGTH)
+        outcome, reason = "timed_out", shown(f"{outcome} by {by} after the deadline: {reason}", REASON_LENGTH)
     approval = Approval(outcome=outcome, by=by, reason=reason, at=at.isoformat(timespec="seconds"))
     if outcome != "approved":
         return proposals.reject(proposal.receipt, approval)

@@ -244,6 +244,15 @@ def test_rejected_promotion_leaves_the_champion(
     assert "does not wait for a decision: it is Rejected" in done.stderr
 
 
+@pytest.mark.parametrize("text", ["x" * 99_000, "ok\x1b[2J", " \n"], ids=ascii)
+def test_a_decision_that_no_receipt_can_hold_is_refused_at_the_door(text: str) -> None:
+    for by, reason in ((text, "it loops"), ("ada", text)):
+        with pytest.raises(InputError) as caught:
+            decide("any-run", "approved", by, reason)
+        assert caught.value.exit_code == 2
+        assert len(str(caught.value)) < 200
+
+
 def test_silence_is_a_rejection_with_a_receipt(
     registry: Callable[..., Tracking], worker: None, client: SyncPrefectClient
 ) -> None:

@@ -67,6 +67,7 @@ def evaluation_of() -> Callable[..., Evaluation]:
                 task_ids_hash=task_ids_hash(solved),
             ),
             confidence=0.95,
+            broken=0.0,
             solved=solved,
             subsets={"G1_instruction": tuple(solved)},
             metrics={"all": {metric: Estimate(value=value) for metric, value in rates.items()}},

@@ -674,15 +674,26 @@ def test_the_gate_works_through_a_real_server(
     serve: Callable[[], tuple[str, Callable[[], None]]], evaluation_of: Build, tmp_path: Path
 ) -> None:
     tracking = Tracking(serve()[0], "served", root=tmp_path)
-    for version, verdicts in ((1, "0000000001"), (2, "1111111111")):
-        folder = tmp_path / f"m{version}"
-        folder.mkdir()
+
+    def register_version(number: int, verdicts: str) -> int:
+        folder, evaluation = tmp_path / f"m{number}", evaluation_of(verdicts, f"r{number}")
+        folder.mkdir(exist_ok=True)
         for file in ("config.json", "tokenizer.json", "model.safetensors"):
-            (folder / file).write_text(str(version))
+            (folder / file).write_text(str(number))
         with tracking.stage("register") as run:
-            evaluation = evaluation_of(verdicts, f"r{version}")
-            register(tracking, run, "agent", folder, evaluation, {"seed": "17"}, start=nothing_solved(evaluation))
-        assert promoted(tracking, min_pass_rate=0.0).promoted
+            start = nothing_solved(evaluation)
+            return register(tracking, run, "agent", folder, evaluation, {"seed": "17"}, start=start).version
+
+    for number, verdicts, margin in ((1, "0000000001", -0.5), (2, "1111111111", 0.0)):
+        assert register_version(number, verdicts) == number
+        assert promoted(tracking, min_pass_rate=0.0, margin=margin).promoted
+    assert (load_registered(tracking, "agent") / "config.json").read_text() == "2"
+    (damaged,) = (file for file in tmp_path.glob("served/**/model/config.json") if file.read_text() == "2")
+    damaged.write_text("x")
+    damaged.with_name("more.json").write_text("x")
+    with pytest.raises(ModelError, match="was registered as"):
+        load_registered(tracking, "agent")
+    assert register_version(2, "1111111111") == 2
     assert (load_registered(tracking, "agent") / "config.json").read_text() == "2"
     rollback(tracking, "agent", reason="it loops")
     assert (load_registered(tracking, "agent", out=tmp_path / "back") / "config.json").read_text() == "1"
