@@ -130,10 +130,10 @@ def _checked(tracking: Tracking, version: ModelVersion, into: str | None) -> Pat
         raise ModelError("its registration broke off", where=_called(version), fix=_register_again(version))
     with told_plainly(tracking.uri, f"fetch {_called(version)}"):
         folder = _download(tracking, version, into)
-    found = "nothing" if folder is None else f"content {file_hash(folder)}"
-    if folder is None or not found.endswith(expected):
+    found = None if folder is None else file_hash(folder)
+    if folder is None or found != expected:
         raise ModelError(
-            f"{found}, but version {version.version} was registered as {expected}",
+            f"{f'content {found}' if found else 'no files'}, but version {version.version} was registered as {expected}",
             where=str(folder or _called(version)),
             fix=_register_again(version),
         )

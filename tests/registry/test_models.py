@@ -178,10 +178,28 @@ def test_what_mlflow_no_longer_has_is_registered_anew(
 ) -> None:
     register_as("a", evaluation_of("110"))
     tracking.client.delete_logged_model(find_version(tracking, "agent", 1).source.removeprefix("models:/"))
-    with pytest.raises(ModelError, match="nothing, but version 1 was registered as"):
+    with pytest.raises(ModelError, match="no files, but version 1 was registered as"):
         load_registered(tracking, "agent", 1)
     assert register_as("a", evaluation_of("110")) == 2
     assert load_registered(tracking, "agent", "candidate").is_dir()
+
+
+def test_a_checkout_that_was_moved_before_its_first_artifact_does_not_bring_the_old_folder_back(
+    empty_database: Path, evaluation_of: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    shutil.copy(empty_database, old)
+    with Tracking(None, "test", root=old).stage("sft"):
+        pass
+    old.rename(new)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    _artifact_repos_cache.clear()
+    (new / "note.txt").write_text("x")
+    with Tracking(None, "test", root=new).stage("report") as run:
+        run.artifact(new / "note.txt")
+    assert list(new.glob("mlruns/*/artifacts/note.txt"))
+    assert not old.exists()
 
 
 @pytest.mark.parametrize("how", ["moved", "copied"])
@@ -221,22 +239,25 @@ def test_artifacts_are_found_where_the_checkout_was_moved_to(
 
 
 def test_places_that_are_not_ours_stay(tracking: Tracking, tmp_path: Path) -> None:
-    """MLflow's own, a store, another folder, and what only begins like a place that moved."""
-    places = ["mlflow-artifacts:/7", "s3://bucket/mlruns", "file:///elsewhere/artifacts", "file:///old/mlruns"]
+    """
+    place                             afterwards
+    MLflow's own, a store, /x/other   the same
+    …/shared/mlruns, which exists     the same: nothing that is known to lie there lies here
+    /old/mlruns, and /old is gone     here
+    /old/mlruns2, a run's             the same: it only begins like a place that moved
+    """
+    (tmp_path / "shared/mlruns").mkdir(parents=True)
+    shared = (tmp_path / "shared/mlruns").as_uri()
+    places = ["mlflow-artifacts:/7", "s3://bucket/mlruns", "file:///x/other", shared, "file:///old/mlruns"]
     experiments = [tracking.client.create_experiment(str(i), artifact_location=p) for i, p in enumerate(places)]
     runs = [tracking.client.create_run(experiment).info.run_id for experiment in experiments]
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as database, database:
-        database.execute("UPDATE runs SET artifact_uri = 'file:///old/mlruns2/a' WHERE run_uuid = ?", (runs[3],))
-    follow_artifacts(tmp_path / "mlflow.db")  # there is no folder mlruns yet
+        database.execute("UPDATE runs SET artifact_uri = 'file:///old/mlruns2/a' WHERE run_uuid = ?", (runs[-1],))
     (tmp_path / "mlruns").mkdir()
-
-    def found() -> list[str]:
-        return [tracking.client.get_experiment(experiment).artifact_location for experiment in experiments]
-
-    assert found() == places
     follow_artifacts(tmp_path / "mlflow.db")
-    assert found() == [*places[:3], (tmp_path / "mlruns").as_uri()]
-    assert tracking.client.get_run(runs[3]).info.artifact_uri == "file:///old/mlruns2/a"
+    found = [tracking.client.get_experiment(experiment).artifact_location for experiment in experiments]
+    assert found == [*places[:-1], (tmp_path / "mlruns").as_uri()]
+    assert tracking.client.get_run(runs[-1]).info.artifact_uri == "file:///old/mlruns2/a"
 
 
 @pytest.mark.parametrize(
