@@ -130,10 +130,10 @@ def _checked(tracking: Tracking, version: ModelVersion, into: str | None) -> Pat
         raise ModelError("its registration broke off", where=_called(version), fix=_register_again(version))
     with told_plainly(tracking.uri, f"fetch {_called(version)}"):
         folder = _download(tracking, version, into)
-    found = None if folder is None else file_hash(folder)
-    if folder is None or found != expected:
+    found = f"content {file_hash(folder)}" if folder else "no files"
+    if folder is None or found != f"content {expected}":
         raise ModelError(
-            f"{f'content {found}' if found else 'no files'}, but version {version.version} was registered as {expected}",
+            f"{found}, but version {version.version} was registered as {expected}",
             where=str(folder or _called(version)),
             fix=_register_again(version),
         )
