@@ -113,7 +113,7 @@ def test_promotion_and_rollback_through_the_command_line(workspace: Path) -> Non
     assert "the first champion: +8.3% against the policy that training began from" in said
     again = run(workspace, "steptool", "promote", code=2)
     assert "is the champion already" in again
-    assert "register" not in again, "which would register the same once more"
+    assert "--single-item register" not in again, "which would register the same once more"
     assert "no champion before it" in run(workspace, "steptool", "rollback", "--reason", "test", code=2)
 
 
