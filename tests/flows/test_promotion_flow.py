@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -24,7 +26,8 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.approvals import NotWaiting, decide, list_waiting, waiting
+from flows import promotion
+from flows.approvals import Decision, NotWaiting, Proposal, decide, list_waiting, waiting
 from flows.deploy import NIGHTLY, TRAIN_ON_NEW_DATA, deploy
 from flows.events import announce_arrival
 from flows.improve import improve
@@ -32,6 +35,7 @@ from steptool.errors import InputError
 from steptool.registry.models import CHAMPION, register, version_or_none
 from steptool.registry.promotion import Receipt, has_verdict
 from steptool.registry.tracking import Tracking
+from steptool.stages.promote import Proposals
 from tests.flows.conftest import dvc, sh
 from tests.registry.conftest import empty_database, evaluation_of, nothing_solved  # noqa: F401  fixtures
 
@@ -251,6 +255,27 @@ def test_a_decision_that_no_receipt_can_hold_is_refused_at_the_door(text: str) -
             decide("any-run", "approved", by, reason)
         assert caught.value.exit_code == 2
         assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["x" * 99_000, "ok\x1b[2J\nand on", " \n"], ids=ascii)
+@pytest.mark.parametrize(("outcome", "verdict"), [("approved", "promoted"), ("rejected", "rejected")])
+def test_a_decision_is_carried_out_however_it_was_worded_on_prefects_page(
+    registry: Callable[..., Tracking], monkeypatch: pytest.MonkeyPatch, outcome: Any, verdict: str, text: str
+) -> None:
+    tracking = registry()
+    now = datetime.now(UTC)
+    monkeypatch.setattr(promotion, "_forget", lambda _: None)
+    monkeypatch.setattr(promotion, "_answered_at", lambda: now)
+    proposals = Proposals()
+    proposal = Proposal(receipt=proposals.judge(), deadline=now + timedelta(hours=1), expiry=uuid4())
+    decision = Decision.model_construct(outcome=outcome, by=text, reason=text)
+    receipt = promotion._settle(proposals, proposal, decision)
+    assert receipt.verdict == verdict
+    assert receipt == receipt_of(tracking)
+    assert receipt.approval is not None
+    assert receipt.approval.reason.isprintable()
+    assert 0 < len(receipt.approval.reason) <= 2000
+    assert champion_of(tracking) == (1 if verdict == "promoted" else None)
 
 
 def test_silence_is_a_rejection_with_a_receipt(
