@@ -27,7 +27,7 @@ from pydantic import TypeAdapter
 
 from steptool.errors import InputError, ModelError, NotComparable, TrackingError
 from steptool.evaluation.compare import Comparison, compare
-from steptool.evaluation.metrics import Evaluation
+from steptool.evaluation.metrics import ALL, Evaluation
 from steptool.params import PromoteParams
 from steptool.registry.client import told_plainly
 from steptool.registry.environment import user_name
@@ -413,11 +413,11 @@ def _receipt(tracking: Tracking, version: ModelVersion, receipt: Receipt) -> Ite
 
 
 def _fitting(receipt: Receipt) -> str:
-    """`receipt` as it fits into one tag: without the groups of tasks, where a world has hundreds of them."""
+    """`receipt` as it fits into one tag: of the groups of tasks only that of all, where a world has hundreds."""
     text = receipt.model_dump_json()
     if len(text) <= TAG_LENGTH or receipt.comparison is None:
         return text
-    comparison = receipt.comparison.model_copy(update={"groups": {}})
+    comparison = receipt.comparison.model_copy(update={"groups": {ALL: receipt.comparison.groups[ALL]}})
     return receipt.model_copy(update={"comparison": comparison}).model_dump_json()
 
 
