@@ -31,7 +31,7 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field
 
 from steptool.errors import InputError, StepToolError
-from steptool.registry.promotion import Receipt
+from steptool.registry.promotion import NAME_LENGTH, REASON_LENGTH, Receipt, one_line
 from steptool.types import Frozen
 
 PROMOTION = "promotion"
@@ -50,8 +50,8 @@ class Decision(RunInput):
     """The answer. Prefect's page asks for it too, when a suspended run is resumed there."""
 
     outcome: Outcome
-    by: Annotated[str, Field(min_length=1)]
-    reason: Annotated[str, Field(min_length=1)]
+    by: Annotated[str, Field(min_length=1, max_length=NAME_LENGTH)]
+    reason: Annotated[str, Field(min_length=1, max_length=REASON_LENGTH)]
 
 
 class Proposal(Frozen):
@@ -103,6 +103,7 @@ def numbers(receipt: Receipt) -> list[tuple[str, str]]:
         ("pass rate", receipt.pass_rate),
         ("finish rate", receipt.finish_rate),
         ("champion's pass rate", receipt.champion_pass_rate),
+        ("pass rate where training began", receipt.start_pass_rate),
     ]
     rows = [(name, f"{value:.1%}") for name, value in rates if value is not None]
     if receipt.bars:
@@ -110,7 +111,7 @@ def numbers(receipt: Receipt) -> list[tuple[str, str]]:
             (
                 "bars",
                 f"pass {receipt.bars.min_pass_rate:.1%}, finish {receipt.bars.min_finish_rate:.1%}, "
-                f"margin {receipt.bars.margin:+.1%}",
+                f"broken at most {receipt.bars.max_broken:.1%}, margin {receipt.bars.margin:+.1%}",
             )
         )
     return [*rows, ("verdict of the gate", "; ".join(receipt.reasons))]
@@ -126,9 +127,10 @@ def decide(run: str, outcome: Outcome, by: str, reason: str) -> None:
 
     Raises InputError if there is none, NotWaiting if it does not wait or it is too late.
     """
-    decision = {"outcome": outcome, "by": by.strip(), "reason": reason.strip()}
-    if not all(decision.values()):
+    if not (by.strip() and reason.strip()):
         raise InputError("a decision needs a name and a reason", fix="give both: --by NAME --reason TEXT")
+    by, reason = one_line("the name", by, NAME_LENGTH), one_line("the reason", reason, REASON_LENGTH)
+    decision = {"outcome": outcome, "by": by, "reason": reason}
     with server() as client:
         found = _find(client, run)
         proposal = Proposal.of_run(found.id)

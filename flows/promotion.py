@@ -27,7 +27,7 @@ from prefect.states import Completed, State
 from flows.approvals import PROMOTION, Decision, NotWaiting, Proposal, command, decide, numbers, server
 from steptool.errors import StepToolError
 from steptool.params import write_duration
-from steptool.registry.promotion import AlreadyChampion, Approval, Receipt
+from steptool.registry.promotion import NAME_LENGTH, REASON_LENGTH, AlreadyChampion, Approval, Receipt, shown
 from steptool.stages.promote import Proposals
 
 EXPIRE = "expire-approval/expire"
@@ -87,13 +87,15 @@ def _settle(proposals: Proposals, proposal: Proposal, decision: Decision) -> Rec
     to end the wait in time."""
     _forget(proposal.expiry)
     at = _answered_at()
-    outcome, reason = decision.outcome, decision.reason
+    # Prefect's page lets pass any text, and a decision must not fail because of how it is worded.
+    outcome, by = decision.outcome, shown(decision.by, NAME_LENGTH) or "nobody named"
+    reason = shown(decision.reason, REASON_LENGTH) or "no reason given"
     if outcome != "timed_out" and at > proposal.deadline:
-        outcome, reason = "timed_out", f"{outcome} by {decision.by} after the deadline: {reason}"
-    approval = Approval(outcome=outcome, by=decision.by, reason=reason, at=at.isoformat(timespec="seconds"))
+        outcome, reason = "timed_out", shown(f"{outcome} by {by} after the deadline: {reason}", REASON_LENGTH)
+    approval = Approval(outcome=outcome, by=by, reason=reason, at=at.isoformat(timespec="seconds"))
     if outcome != "approved":
         return proposals.reject(proposal.receipt, approval)
-    return proposals.promote(proposal.receipt.version or 0, by=decision.by, approval=approval)
+    return proposals.promote(proposal.receipt.version or 0, by=by, approval=approval)
 
 
 def _answered_at() -> datetime:

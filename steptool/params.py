@@ -274,6 +274,9 @@ class PromoteParams(Section):
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.0
     min_pass_rate: Fraction = 0.3
     min_finish_rate: Fraction = 0.7
+    max_broken: Fraction = 0.02
+    """Share of the attempts that faults of the engine or the world may have ended, of the candidate and of what it is
+    compared with: such attempts count as unsolved, so they make the other side better than it is."""
     looks: Many = 1
     """How many candidates are going to be compared with a champion on the same tasks. Each is asked for a confidence of
     1 - (1 - evaluate.confidence) / looks (Bonferroni), so that the chance that any of them is promoted by luck is at

@@ -103,9 +103,29 @@ def test_the_report_needs_no_network(workspace: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_promotion_and_rollback_through_the_command_line(workspace: Path) -> None:
-    assert "version 1: promoted" in run(workspace, "steptool", "promote", "--by", "ada")
-    assert "is the champion already" in run(workspace, "steptool", "promote", code=2)
+    """The toy model solves nothing, which passes no bar however low; one task solved passes those of the profile."""
+    said = run(workspace, "steptool", "promote", "--by", "ada", code=1)
+    assert "version 1: refused" in said
+    assert "it solved no task" in said
+    _let_the_last_round_solve_a_task(workspace)
+    run(workspace, "dvc", "repro", "--force", "--single-item", "register")
+    said = run(workspace, "steptool", "promote", "--by", "ada")
+    assert "version 2: promoted" in said
+    assert "the first champion: +8.3% against the policy that training began from" in said
+    again = run(workspace, "steptool", "promote", code=2)
+    assert "is the champion already" in again
+    assert "--single-item register" not in again, "which would register the same once more"
     assert "no champion before it" in run(workspace, "steptool", "rollback", "--reason", "test", code=2)
+
+
+def _let_the_last_round_solve_a_task(workspace: Path) -> None:
+    path = workspace / "metrics/evaluation/r2.json"
+    evaluation = json.loads(path.read_text())
+    evaluation["solved"][min(evaluation["solved"])] = 1.0
+    overall = evaluation["metrics"]["all"]
+    overall["pass_rate"] = {"value": 1 / 12, "low": 0.0, "high": 0.25}
+    path.unlink()  # DVC's cache may be what lies there
+    path.write_text(json.dumps(evaluation))
 
 
 @pytest.mark.timeout(120)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 from filelock import FileLock
 
 from steptool.errors import TrackingError
+from steptool.registry.relocation import FOLDER, follow_artifacts
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,7 +71,8 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
         database.parent.mkdir(parents=True, exist_ok=True)
         # Two processes that create the tables at once crash each other, so one creates and the others wait.
         with FileLock(f"{database}.lock", timeout=CREATION_TIMEOUT_S):
-            return _open(uri, experiment, artifacts=(database.parent / "mlruns").as_uri())
+            follow_artifacts(database)
+            return _open(uri, experiment, artifacts=(database.parent / FOLDER).as_uri())
 
 
 class RefusedError(TrackingError):

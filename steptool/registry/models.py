@@ -1,13 +1,19 @@
 """Which model is which: versions of a registered model, each with its weights, its evaluation and its lineage.
 
-A version holds a plain model folder (config, safetensors, tokenizer), byte for byte as it was
-evaluated, so that Transformers, vLLM or anything else loads it with no MLflow in between. Adapters
-are merged first: MLflow's own Transformers flavour saves an adapter on a local base so that loading
-it silently re-initialises weights.
+    artifacts of a version     model/                  a plain model folder (config, safetensors, tokenizer), byte for
+                                                       byte as it was evaluated: Transformers and vLLM load it as it is
+                               components/tokenizer/   its tokenizer once more, where MLflow's flavour looks for it
+                               MLmodel, …              lets `mlflow.transformers` and `mlflow.pyfunc` load the version
+    artifacts of its run       versions/<version>/     its evaluation, that of the policy that training began from,
+                                                       and the receipts
+
+Adapters are merged first: MLflow's own Transformers flavour saves an adapter on a local base so that loading
+it silently re-initialises weights. Versions of earlier releases hold the plain model folder and nothing beside it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -16,13 +22,15 @@ from typing import TYPE_CHECKING
 
 from steptool.errors import DataError, InputError, ModelError
 from steptool.evaluation.metrics import Evaluation
-from steptool.registry.client import RefusedError, told_plainly
+from steptool.registry.client import told_plainly
+from steptool.registry.flavour import MODEL, write_flavour
 from steptool.registry.tracking import StageRun, Tracking
 from steptool.storage import file_hash
 from steptool.types import Frozen, content_hash
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 CANDIDATE = "candidate"
 CHAMPION = "champion"
@@ -31,13 +39,18 @@ MODEL_HASH = "steptool.model_hash"
 EVALUATION_HASH = "steptool.evaluation_hash"
 """Tags set last: a version without them was not registered to the end."""
 LINEAGE = "lineage."
+POLICY = f"{LINEAGE}policy"
+"""Name and revision of the policy as it was evaluated."""
+NAME = re.compile(r"\w([\w .-]{0,248}[\w.-])?")
+"""Names that work wherever MLflow puts a name: in paths, in `models:/NAME@ALIAS`, in quotes in a search."""
+EVALUATION, START = "evaluation.json", "start_evaluation.json"
 
 
 class RegisteredVersion(Frozen):
     name: str
     version: int
     run_id: str
-    """The run that registered it; its artifacts under `versions/<version>/` hold evaluation and receipts."""
+    """The run that registered it; its artifacts under `versions/<version>/` hold evaluations and receipts."""
     model_hash: str
     is_new: bool
     """False where the same weights with the same evaluation were registered before."""
@@ -50,29 +63,46 @@ def register(
     model_dir: Path,
     evaluation: Evaluation,
     lineage: Mapping[str, str],
+    *,
+    start: Evaluation,
 ) -> RegisteredVersion:
     """Register the model in `model_dir` as a version of `name`, with alias `candidate`.
 
+    `start` is the evaluation of the policy that training began from, for the gate where there is no champion.
     `lineage` says which data, code and seed made it (data hashes, annotator, world revision, …); it
-    becomes tags of the version. Registering the same again makes no second version. Raises ModelError
+    becomes tags of the version. Registering the same again makes no second version: it mends what was lost or
+    damaged of the first. Raises InputError for a name that MLflow cannot hold everywhere, ModelError
     for a folder that is not a whole plain model, TrackingError if MLflow cannot be reached.
     """
+    check_name(name)
     check_plain_model(model_dir)
     model_hash, evaluation_hash = file_hash(model_dir), content_hash(evaluation.model_dump(mode="json"))
     hashes = {MODEL_HASH: model_hash, EVALUATION_HASH: evaluation_hash}
     with told_plainly(tracking.uri, f"register {name}"):
-        version = _registered_before(tracking, name, hashes)
+        version = _registered_before(tracking, name, model_hash, evaluation_hash)
         is_new = version is None
         if version is None:
-            version = _create_version(tracking, run, name, model_dir, lineage)
-            number = str(version.version)
-            tracking.client.log_text(run.run_id, evaluation.model_dump_json(indent=2), _evaluation_file(number))
-            for key, value in hashes.items():
-                tracking.client.set_model_version_tag(name, number, key, value)
+            version = _create_version(tracking, run, name, model_dir, lineage, _metrics(evaluation, start))
+        elif not _is_whole(tracking, version):
+            _clear(tracking, version)
+            _upload(tracking, _model_id(version), model_dir)
+        _describe(tracking, version, evaluation, start)
+        for key, value in hashes.items():
+            tracking.client.set_model_version_tag(name, str(version.version), key, value)
         tracking.client.set_registered_model_alias(name, CANDIDATE, str(version.version))
     return RegisteredVersion(
         name=name, version=int(version.version), run_id=version.run_id, model_hash=model_hash, is_new=is_new
     )
+
+
+def check_name(name: str) -> None:
+    """Raise InputError unless a registered model can have this name."""
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"no name for a registered model: {name!r}",
+            where="tracking.model_name",
+            fix="begin with a letter, a digit or `_`, and go on with these, `.`, `-` and spaces; at most 250 in all",
+        )
 
 
 def load_registered(tracking: Tracking, name: str, which: str | int = CHAMPION, *, out: Path | None = None) -> Path:
@@ -86,66 +116,105 @@ def load_registered(tracking: Tracking, name: str, which: str | int = CHAMPION, 
         raise InputError("is already there", where=str(out), fix="name a new folder")
     version = find_version(tracking, name, which)
     if out is None:
-        return _download(tracking, version, None)
+        return _checked(tracking, version, None)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as staging:
-        _download(tracking, version, staging).rename(out)
+        _checked(tracking, version, staging).rename(out)
     return out
 
 
-def _download(tracking: Tracking, version: ModelVersion, into: str | None) -> Path:
-    """The folder of a version's files, checked against what was registered."""
-    import mlflow.artifacts
-
-    with told_plainly(tracking.uri, f"fetch {version.name} version {version.version}"):
-        source = tracking.client.get_logged_model(_model_id(version)).artifact_location
-        folder = Path(
-            mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=into, tracking_uri=tracking.uri)
-        )
-    expected, found = version.tags.get(MODEL_HASH), file_hash(folder)
-    if found != expected:
+def _checked(tracking: Tracking, version: ModelVersion, into: str | None) -> Path:
+    """The plain folder of a version, if it is what was registered."""
+    expected = version.tags.get(MODEL_HASH)
+    if expected is None:
+        raise ModelError("its registration broke off", where=_called(version), fix=_register_again(version))
+    with told_plainly(tracking.uri, f"fetch {_called(version)}"):
+        folder = _download(tracking, version, into)
+    found = f"content {file_hash(folder)}" if folder else "no files"
+    if folder is None or found != f"content {expected}":
         raise ModelError(
-            f"content {found}, but version {version.version} was registered as {expected}",
-            where=str(folder),
-            fix="register the model again: `dvc repro --force register`",
+            f"{found}, but version {version.version} was registered as {expected}",
+            where=str(folder or _called(version)),
+            fix=_register_again(version),
         )
     return folder
 
 
+def _download(tracking: Tracking, version: ModelVersion, into: str | None) -> Path | None:
+    """The plain folder among a version's files, unchecked; None where nothing is left of it."""
+    import mlflow.artifacts
+    from mlflow.exceptions import MlflowException
+
+    try:
+        source = tracking.client.get_logged_model(_model_id(version)).artifact_location
+        folder = Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=into, tracking_uri=tracking.uri)
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return folder / MODEL if (folder / MODEL).is_dir() else folder
+
+
 def load_evaluation(tracking: Tracking, version: ModelVersion) -> Evaluation:
     """The evaluation stored with a version. Raises DataError if it is missing or of another schema."""
-    doing = f"read the evaluation of version {version.version}"
-    with told_plainly(tracking.uri, doing), tempfile.TemporaryDirectory() as folder:
-        path = tracking.client.download_artifacts(version.run_id, _evaluation_file(version.version), folder)
-        text = Path(path).read_text(encoding="utf-8")
-    try:
-        return Evaluation.model_validate_json(text)
-    except ValueError as error:
+    return _read_evaluation(tracking, version, EVALUATION, "evaluation")
+
+
+def load_start(tracking: Tracking, version: ModelVersion) -> Evaluation:
+    """The evaluation of the policy that training began from, stored with a version.
+
+    Raises DataError if it is missing, as from versions of earlier releases, or of another schema.
+    """
+    return _read_evaluation(tracking, version, START, "evaluation of the policy that its training began from")
+
+
+def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what: str) -> Evaluation:
+    if EVALUATION_HASH not in version.tags or not version.run_id:
         raise DataError(
-            f"not an evaluation: {error}",
-            where=f"{version.name} version {version.version}",
-            fix="evaluate the model again and attach the result with `attach_evaluation`",
-        ) from error
+            "was not registered by StepTool to the end",
+            where=_called(version),
+            fix="give the alias to another version in MLflow, or delete this one there",
+        )
+    file = _file(version, name)
+    with told_plainly(tracking.uri, f"read the {what} of version {version.version}"):
+        stored = [info.path for info in tracking.client.list_artifacts(version.run_id, str(Path(file).parent))]
+        if file not in stored:
+            raise DataError(f"holds no {what}", where=_called(version), fix=_register_again(version))
+        with tempfile.TemporaryDirectory() as folder:
+            path = tracking.client.download_artifacts(version.run_id, file, folder)
+            text = Path(path).read_bytes()
+    try:
+        evaluation = Evaluation.model_validate_json(text)
+        evaluation.pass_rate, evaluation.finish_rate  # noqa: B018  a KeyError if it lacks them
+    except (ValueError, KeyError) as error:
+        found = " ".join(str(error).split())[:200]
+        raise DataError(f"its {what} is none: {found}", where=_called(version), fix=_register_again(version)) from error
+    return evaluation
 
 
 def attach_evaluation(tracking: Tracking, name: str, which: str | int, evaluation: Evaluation) -> None:
     """Replace the evaluation of a version, say by one at the budget of today's candidates.
 
-    Raises ModelError unless it is of the policy that the version's own evaluation names.
+    Raises ModelError unless it is of the policy that the version's own evaluation, or its lineage, names.
     """
     version = find_version(tracking, name, which)
-    known = load_evaluation(tracking, version).policy
-    if evaluation.policy != known:
+    try:
+        policy = load_evaluation(tracking, version).policy
+        known = f"{policy.name} {policy.revision}"
+    except DataError:  # of another release
+        known = version.tags.get(POLICY, "unknown")
+    if f"{evaluation.policy.name} {evaluation.policy.revision}" != known:
         raise ModelError(
             f"the evaluation is of {evaluation.policy}, the version is {known}",
-            where=f"{name} version {version.version}",
+            where=_called(version),
             fix="evaluate the model of this version: fetch it with `load_registered`",
         )
     with told_plainly(tracking.uri, "attach the evaluation"):
-        number = str(version.version)
-        tracking.client.log_text(version.run_id, evaluation.model_dump_json(indent=2), _evaluation_file(number))
+        tracking.client.log_text(version.run_id, evaluation.model_dump_json(indent=2), _file(version, EVALUATION))
         digest = content_hash(evaluation.model_dump(mode="json"))
-        tracking.client.set_model_version_tag(name, number, EVALUATION_HASH, digest)
+        tracking.client.set_model_version_tag(name, str(version.version), EVALUATION_HASH, digest)
 
 
 def find_version(tracking: Tracking, name: str, which: str | int) -> ModelVersion:
@@ -155,20 +224,31 @@ def find_version(tracking: Tracking, name: str, which: str | int) -> ModelVersio
         raise ModelError(
             f"no version {which!r}",
             where=f"registered model {name}",
-            fix="`dvc repro --force --single-item register` makes a candidate",
+            fix=_MAKES.get(str(which), "name a version that MLflow's pages show, or an alias: candidate, champion"),
         )
     return version
 
 
+_MAKES = {
+    CANDIDATE: "run `steptool run`, or `dvc repro --force --single-item register` if that finds nothing to do",
+    CHAMPION: "`steptool promote` makes one of the candidate",
+}
+
+
 def version_or_none(tracking: Tracking, name: str, which: str | int) -> ModelVersion | None:
-    client = tracking.client
-    try:
-        with told_plainly(tracking.uri, f"look up {name}"):
-            if str(which).isdecimal():
-                return client.get_model_version(name, str(which))
-            return client.get_model_version_by_alias(name, str(which))
-    except RefusedError:
-        return None
+    from mlflow.exceptions import MlflowException
+
+    check_name(name)
+    with told_plainly(tracking.uri, f"look up {name}"):
+        try:
+            number = str(which)
+            if not number.isdecimal():
+                number = str(tracking.client.get_registered_model(name).aliases.get(number, ""))
+            return tracking.client.get_model_version(name, number) if number else None
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
 
 
 def check_plain_model(folder: Path) -> None:
@@ -189,20 +269,26 @@ def check_plain_model(folder: Path) -> None:
 
 
 def _create_version(
-    tracking: Tracking, run: StageRun, name: str, model_dir: Path, lineage: Mapping[str, str]
+    tracking: Tracking,
+    run: StageRun,
+    name: str,
+    model_dir: Path,
+    lineage: Mapping[str, str],
+    metrics: Mapping[str, float],
 ) -> ModelVersion:
     client = tracking.client
     model = client.create_logged_model(
-        tracking.experiment_id, name=re.sub(r"[/:.%\"']", "-", name), source_run_id=run.run_id, tags=dict(lineage)
+        tracking.experiment_id, name=name.replace(".", "-"), source_run_id=run.run_id, tags=dict(lineage)
     )
     try:
-        client.log_model_artifacts(model.model_id, str(model_dir))
+        _upload(tracking, model.model_id, model_dir)
+        for key, value in metrics.items():
+            client.log_metric(run.run_id, key, value, model_id=model.model_id)
     except BaseException:
         client.finalize_logged_model(model.model_id, "FAILED")
         raise
     client.finalize_logged_model(model.model_id, "READY")
-    if not client.search_registered_models(f"name = '{name}'", max_results=1):
-        _create_registered_model(tracking, name)
+    _create_registered_model(tracking, name)
     tags = {f"{LINEAGE}{key}": value for key, value in lineage.items()}
     return client.create_model_version(
         name, source=f"models:/{model.model_id}", run_id=run.run_id, tags=tags, model_id=model.model_id
@@ -215,19 +301,113 @@ def _create_registered_model(tracking: Tracking, name: str) -> None:
     try:
         tracking.client.create_registered_model(name)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process may have been faster
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
 
 
-def _registered_before(tracking: Tracking, name: str, hashes: Mapping[str, str]) -> ModelVersion | None:
-    conditions = " AND ".join([f"name = '{name}'"] + [f"tags.`{key}` = '{value}'" for key, value in hashes.items()])
-    found = tracking.client.search_model_versions(conditions, max_results=1, order_by=["version_number DESC"])
-    return found[0] if found else None
+def _upload(tracking: Tracking, model_id: str, model_dir: Path) -> None:
+    """The files of a version; MLmodel comes last."""
+    tracking.client.log_model_artifacts(model_id, str(model_dir), MODEL)
+    with tempfile.TemporaryDirectory() as folder:
+        write_flavour(Path(folder), model_dir, model_id)
+        tracking.client.log_model_artifacts(model_id, folder)
+    _open_to_readers(tracking.client.get_logged_model(model_id).artifact_location)
+
+
+def _open_to_readers(location: str) -> None:
+    """Give files in a local store the mode of any other new file: safetensors writes weights that only their owner
+    may read, and MLflow copies the mode."""
+    from mlflow.utils.file_utils import local_file_uri_to_path
+    from mlflow.utils.uri import is_local_uri
+
+    if not is_local_uri(location):
+        return
+    mask = os.umask(0)
+    os.umask(mask)
+    for path in Path(local_file_uri_to_path(location)).rglob("*"):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
+
+
+def _is_whole(tracking: Tracking, version: ModelVersion) -> bool:
+    folder = _download(tracking, version, None)
+    return folder is not None and file_hash(folder) == version.tags[MODEL_HASH]
+
+
+def _clear(tracking: Tracking, version: ModelVersion) -> None:
+    """Remove the files of a version, those too that somebody put beside ours."""
+    location = tracking.client.get_logged_model(_model_id(version)).artifact_location
+    artifacts_at(tracking, location).delete_artifacts()
+
+
+def artifacts_at(tracking: Tracking, location: str) -> ArtifactRepository:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(location, tracking_uri=tracking.uri)
+
+
+def _describe(tracking: Tracking, version: ModelVersion, evaluation: Evaluation, start: Evaluation) -> None:
+    """What a version says of itself, in MLflow's pages and to the gate."""
+    for name, stored in ((EVALUATION, evaluation), (START, start)):
+        tracking.client.log_text(version.run_id, stored.model_dump_json(indent=2), _file(version, name))
+    metrics, budget = _metrics(evaluation, start), evaluation.budget
+    tracking.client.update_model_version(
+        version.name,
+        str(version.version),
+        f"{evaluation.name}: pass rate {metrics['pass_rate']:.1%}, finish rate {metrics['finish_rate']:.1%}, "
+        f"{metrics['pass_rate_difference']:+.1%} against {start.name}, which training began from; "
+        f"{len(evaluation.solved)} {budget.split} tasks of the world {budget.world.name}",
+    )
+
+
+def _metrics(evaluation: Evaluation, start: Evaluation) -> dict[str, float]:
+    return {
+        "pass_rate": evaluation.pass_rate,
+        "finish_rate": evaluation.finish_rate,
+        "pass_rate_difference": evaluation.pass_rate - start.pass_rate,
+    }
+
+
+def _registered_before(tracking: Tracking, name: str, model_hash: str, evaluation_hash: str) -> ModelVersion | None:
+    """The newest version of this content whose model and run MLflow still has.
+
+    One of this model whose evaluation nobody can read any more counts as well: it is mended.
+    """
+    from mlflow.exceptions import MlflowException
+
+    condition = f"name = '{name}' AND tags.`{MODEL_HASH}` = '{model_hash}'"
+    for version in tracking.client.search_model_versions(condition, order_by=["version_number DESC"]):
+        try:
+            tracking.client.get_logged_model(_model_id(version))
+            tracking.client.get_run(version.run_id)
+            if version.tags.get(EVALUATION_HASH) == evaluation_hash or not _has_evaluation(tracking, version):
+                return version
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+    return None
+
+
+def _has_evaluation(tracking: Tracking, version: ModelVersion) -> bool:
+    try:
+        load_evaluation(tracking, version)
+    except DataError:
+        return False
+    return True
 
 
 def _model_id(version: ModelVersion) -> str:
     return str(version.source).removeprefix("models:/")
 
 
-def _evaluation_file(version: int | str) -> str:
-    return f"versions/{version}/evaluation.json"
+def _file(version: ModelVersion, name: str) -> str:
+    return f"versions/{version.version}/{name}"
+
+
+def _called(version: ModelVersion) -> str:
+    return f"{version.name} version {version.version}"
+
+
+def _register_again(version: ModelVersion) -> str:
+    """What mends a version of which something is lost or damaged."""
+    policy = version.tags.get(POLICY, "its model")
+    return f"register it again, where {policy} lies: `dvc repro --force --single-item register`"

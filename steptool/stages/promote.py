@@ -57,13 +57,13 @@ def promote_candidate(by: str, reason: str | None) -> None:
     With `promote.approval: human` whoever types the command is the person asked, so a reason is due.
     """
     proposals = Proposals()
-    if proposals.needs_approval and not reason:
+    if proposals.needs_approval and not (reason or "").strip():
         raise InputError(
             "promote.approval is human: a promotion needs a reason",
             where=str(PARAMS),
             fix="add --reason TEXT, or run the deployment `promotion/promote` and `steptool approve` it",
         )
-    approval = Approval(outcome="approved", by=by, reason=reason, at=utc_now()) if reason else None
+    approval = Approval(outcome="approved", by=by, reason=reason, at=utc_now()) if reason is not None else None
     receipt = proposals.promote(by=by, approval=approval)
     _show(receipt)
     if not receipt.promoted:

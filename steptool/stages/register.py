@@ -8,7 +8,7 @@ from steptool.evaluation.metrics import Evaluation
 from steptool.params import load_params
 from steptool.registry.models import register
 from steptool.registry.tracking import Tracking
-from steptool.stages.common import EVALUATION, MERGED, MODELS, PARAMS, last_round, stage
+from steptool.stages.common import EVALUATION, MERGED, MODELS, PARAMS, SFT, last_round, stage
 from steptool.storage import read_record, write_json
 from steptool.training.policy_folder import plain_weights
 
@@ -18,11 +18,11 @@ REGISTRATION = Path("metrics/registration")
 def main() -> None:
     params = load_params(PARAMS)
     last = last_round(params)
-    policy, evaluated = MODELS / last, EVALUATION / f"{last}.json"
+    policy, evaluated, started = MODELS / last, EVALUATION / f"{last}.json", EVALUATION / f"{SFT.name}.json"
     uses = {"tracking": params.tracking, "policy": last}
-    inputs = {"policy": policy, "evaluation": evaluated}
+    inputs = {"policy": policy, "evaluation": evaluated, "start": started}
     with stage("register", REGISTRATION, params, uses=uses, inputs=inputs, tracks_itself=True) as running:
-        evaluation = read_record(evaluated, Evaluation)
+        evaluation, start = read_record(evaluated, Evaluation), read_record(started, Evaluation)
         lineage = {
             "seed": str(params.seed),
             "policy": f"{evaluation.policy.name} {evaluation.policy.revision}",
@@ -38,6 +38,7 @@ def main() -> None:
                 weights,
                 evaluation,
                 lineage,
+                start=start,
             )
         write_json(running.out / "receipt.json", {**version.model_dump(), "lineage": lineage})
         running.says(f"{version.name} version {version.version} is the candidate; `steptool promote` is next")

@@ -14,8 +14,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -24,7 +26,8 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from flows.approvals import NotWaiting, decide, list_waiting, waiting
+from flows import promotion
+from flows.approvals import Decision, NotWaiting, Proposal, decide, list_waiting, waiting
 from flows.deploy import NIGHTLY, TRAIN_ON_NEW_DATA, deploy
 from flows.events import announce_arrival
 from flows.improve import improve
@@ -32,8 +35,9 @@ from steptool.errors import InputError
 from steptool.registry.models import CHAMPION, register, version_or_none
 from steptool.registry.promotion import Receipt, has_verdict
 from steptool.registry.tracking import Tracking
+from steptool.stages.promote import Proposals
 from tests.flows.conftest import dvc, sh
-from tests.registry.conftest import empty_database, evaluation_of  # noqa: F401  fixtures
+from tests.registry.conftest import empty_database, evaluation_of, nothing_solved  # noqa: F401  fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
@@ -71,7 +75,8 @@ def registry(
         for file in ("config.json", "tokenizer.json", "model.safetensors"):
             (folder / file).write_text(verdicts)
         with tracking.stage("register") as run:
-            register(tracking, run, "steptool", folder, evaluation_of(verdicts, verdicts), {"seed": "17"})
+            evaluation = evaluation_of(verdicts, verdicts)
+            register(tracking, run, "steptool", folder, evaluation, {"seed": "17"}, start=nothing_solved(evaluation))
         return tracking
 
     return candidate
@@ -211,7 +216,7 @@ def test_evidence_is_looked_at_again_when_it_is_approved(
     registry: Callable[..., Tracking], worker: None, client: SyncPrefectClient
 ) -> None:
     """Version 1 is asked about; version 2, which no other can beat, is champion before the answer comes."""
-    tracking = registry("1111100000")
+    tracking = registry("1111111000")
     run = until(client, propose(), "Suspended")
     registry("1111111111")
     tracking.client.set_registered_model_alias("steptool", CHAMPION, "2")
@@ -219,7 +224,7 @@ def test_evidence_is_looked_at_again_when_it_is_approved(
     until(client, run, "Refused")
     receipt = receipt_of(tracking)
     assert receipt.verdict == "refused"
-    assert "-50.0% against the champion" in receipt.reasons[0]
+    assert "-30.0% against the champion" in receipt.reasons[0]
     assert receipt.approval is not None
     assert receipt.approval.by == "ada"
     assert champion_of(tracking) == 2
@@ -241,6 +246,36 @@ def test_rejected_promotion_leaves_the_champion(
     done = subprocess.run([*command[:3], "approve", *command[4:]], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert "does not wait for a decision: it is Rejected" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["x" * 99_000, "ok\x1b[2J", " \n"], ids=ascii)
+def test_a_decision_that_no_receipt_can_hold_is_refused_at_the_door(text: str) -> None:
+    for by, reason in ((text, "it loops"), ("ada", text)):
+        with pytest.raises(InputError) as caught:
+            decide("any-run", "approved", by, reason)
+        assert caught.value.exit_code == 2
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["x" * 99_000, "ok\x1b[2J\nand on", " \n"], ids=ascii)
+@pytest.mark.parametrize(("outcome", "verdict"), [("approved", "promoted"), ("rejected", "rejected")])
+def test_a_decision_is_carried_out_however_it_was_worded_on_prefects_page(
+    registry: Callable[..., Tracking], monkeypatch: pytest.MonkeyPatch, outcome: Any, verdict: str, text: str
+) -> None:
+    tracking = registry()
+    now = datetime.now(UTC)
+    monkeypatch.setattr(promotion, "_forget", lambda _: None)
+    monkeypatch.setattr(promotion, "_answered_at", lambda: now)
+    proposals = Proposals()
+    proposal = Proposal(receipt=proposals.judge(), deadline=now + timedelta(hours=1), expiry=uuid4())
+    decision = Decision.model_construct(outcome=outcome, by=text, reason=text)
+    receipt = promotion._settle(proposals, proposal, decision)
+    assert receipt.verdict == verdict
+    assert receipt == receipt_of(tracking)
+    assert receipt.approval is not None
+    assert receipt.approval.reason.isprintable()
+    assert 0 < len(receipt.approval.reason) <= 2000
+    assert champion_of(tracking) == (1 if verdict == "promoted" else None)
 
 
 def test_silence_is_a_rejection_with_a_receipt(

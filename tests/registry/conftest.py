@@ -76,18 +76,28 @@ def evaluation_of() -> Callable[..., Evaluation]:
     return build
 
 
+def nothing_solved(like: Evaluation) -> Evaluation:
+    """An evaluation under the same conditions as `like` of a policy `sft` that solves nothing."""
+    metrics = {"all": like.metrics["all"] | {"pass_rate": Estimate(value=0.0)}}
+    changes = {"name": "sft", "solved": dict.fromkeys(like.solved, 0.0), "metrics": metrics}
+    return like.model_copy(update={**changes, "policy": Revision(name="sft", revision="abc")})
+
+
 @pytest.fixture
 def register_as(tracking: Tracking, tmp_path: Path) -> Iterator[Callable[[str, Evaluation], int]]:
     """Register a stand-in for a model, told apart by `weights`; returns the version."""
 
     with tracking.stage("register") as run:
 
-        def registered(weights: str, evaluation: Evaluation) -> int:
+        def registered(weights: str, evaluation: Evaluation, start: Evaluation | None = None) -> int:
+            """Training began from a policy that solves nothing, unless `start` says otherwise."""
             folder = tmp_path / f"model-{weights}"
             folder.mkdir(exist_ok=True)
             for file in ("config.json", "tokenizer.json", "model.safetensors"):
                 (folder / file).write_text(weights)
-            return register(tracking, run, "agent", folder, evaluation, {"data": "d1", "seed": "17"}).version
+            lineage = {"data": "d1", "seed": "17"}
+            start = start or nothing_solved(evaluation)
+            return register(tracking, run, "agent", folder, evaluation, lineage, start=start).version
 
         yield registered
 

@@ -8,22 +8,29 @@ Verdicts are written as strings, one digit a task:
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
-from steptool.errors import ModelError, StepToolError, TrackingError
+from steptool.errors import DataError, InputError, ModelError, StepToolError, TrackingError
+from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.metrics import Evaluation
 from steptool.params import PromoteParams
 from steptool.registry import promotion
 from steptool.registry.models import CHAMPION, attach_evaluation, load_registered, register, version_or_none
 from steptool.registry.promotion import (
     HISTORY,
+    RECEIPT,
+    VERDICT,
     AlreadyChampion,
     Approval,
     Gate,
@@ -32,11 +39,14 @@ from steptool.registry.promotion import (
     decide,
     has_verdict,
     judge,
+    one_line,
     promote,
     reject,
     rollback,
+    shown,
 )
 from steptool.registry.tracking import Tracking
+from tests.registry.conftest import nothing_solved
 
 Build = Callable[..., Evaluation]
 RegisterAs = Callable[[str, Evaluation], int]
@@ -54,17 +64,98 @@ def promoted(tracking: Tracking, which: int | str = "candidate", **changes: obje
     return promote(tracking, "agent", Gate(bars=bars, **STATISTICS), which=which, by="ada")
 
 
-def test_the_first_champion_needs_only_the_absolute_bars(evaluation_of: Build) -> None:
-    receipt = decide(evaluation_of("1110000000"), None, BARS, **STATISTICS)
-    assert receipt.promoted
-    assert receipt.comparison is None
-    assert receipt.reasons == ("the first champion: pass rate 30.0%",)
+def first(tracking: Tracking, which: int | str = "candidate") -> Receipt:
+    """Promote under bars that a handful of tasks can pass."""
+    return promoted(tracking, which, margin=-0.5)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "start", "verdict", "because"),
+    [
+        ("1111111100", "0000000000", "promoted", "the first champion: +80.0% against the policy that training began"),
+        ("1111110000", "1111100000", "refused", "does not lie above the margin of +0.0%"),
+        ("1111100000", "1111100000", "refused", "does not lie above the margin of +0.0%"),
+        ("1111100000", "1111111110", "refused", "-40.0% against the policy that training began from"),
+        ("1111111100", None, "refused", "no evaluation of the policy that training began from"),
+    ],
+)
+def test_a_first_champion_is_compared_with_the_policy_that_training_began_from(
+    evaluation_of: Build, candidate: str, start: str | None, verdict: str, because: str
+) -> None:
+    """
+    candidate    start        verdict
+    1111111100   0000000000   promoted   8 won, 0 lost
+    1111110000   1111100000   refused    1 won: may be chance
+    1111100000   1111100000   refused    the same
+    1111100000   1111111110   refused    worse
+    1111111100   none         refused    nothing to compare with
+    """
+    began = evaluation_of(start, "sft") if start else None
+    receipt = decide(evaluation_of(candidate), None, BARS, start=began, **STATISTICS)
+    assert receipt.verdict == verdict
+    assert because in receipt.reasons[0]
+    if began:
+        assert receipt.start_pass_rate == began.pass_rate
+        assert receipt.comparison is not None
+        assert receipt.comparison.baseline == "sft"
+
+
+def test_what_solves_nothing_is_refused_whatever_the_bars(evaluation_of: Build) -> None:
+    low = PromoteParams(margin=-1.0, min_pass_rate=0.0, min_finish_rate=0.0)
+    for champion, start in ((None, evaluation_of("000", "sft")), (evaluation_of("000", "old"), None)):
+        assert not decide(evaluation_of("000"), champion, low, start=start, **STATISTICS).promoted
+        assert decide(evaluation_of("100"), champion, low, start=start, **STATISTICS).promoted
+
+
+ODD = st.sampled_from([float("nan"), float("inf"), float("-inf"), -0.1, 1.1, 1e300])
+BROKEN = st.floats(min_value=0.0201, max_value=1.0) | ODD
+
+
+@given(data=st.data(), in_candidate=st.booleans(), there_is_a_champion=st.booleans())
+def test_no_broken_evaluation_promotes_anything(
+    evaluation_of: Build, data: st.DataObject, in_candidate: bool, there_is_a_champion: bool
+) -> None:
+    """A clear win, until one number on one side is broken: a rate that is none, or too many attempts lost to faults."""
+    candidate, baseline = evaluation_of("1111111110"), evaluation_of("0000000000", "old")
+    sound = candidate if in_candidate else baseline
+    what = data.draw(st.sampled_from(["pass_rate", "finish_rate", "solved", "broken", "contradiction"]))
+    if what == "broken":
+        broken = sound.model_copy(update={"broken": data.draw(BROKEN)})
+    elif what == "solved":
+        solved = sound.solved | {data.draw(st.sampled_from(sorted(sound.solved))): data.draw(ODD)}
+        broken = sound.model_copy(update={"solved": solved})
+    else:
+        value, name = (0.5, "pass_rate") if what == "contradiction" else (data.draw(ODD), what)
+        overall = sound.metrics["all"] | {name: Estimate.model_construct(value=value)}
+        broken = sound.model_copy(update={"metrics": sound.metrics | {"all": overall}})
+    pair = (broken, baseline) if in_candidate else (candidate, broken)
+    low = PromoteParams(margin=-1.0, min_pass_rate=0.0, min_finish_rate=0.0)
+    for bars in (BARS, low):
+        if there_is_a_champion:
+            receipt = decide(*pair, bars, **STATISTICS)
+        else:
+            receipt = decide(pair[0], None, bars, start=pair[1], **STATISTICS)
+        assert not receipt.promoted
+        assert receipt.comparison is None
+        assert "the candidate" in receipt.reasons[0] if in_candidate else "the candidate" not in receipt.reasons[0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.021, 0.4, 1.0])
+def test_faults_of_either_side_up_to_the_bar_are_borne(evaluation_of: Build, share: float) -> None:
+    sound, champion = evaluation_of("1111111110"), evaluation_of("0000000000", "old")
+    torn = {"broken": share}
+    for pair in ((sound.model_copy(update=torn), champion), (sound, champion.model_copy(update=torn))):
+        receipt = decide(*pair, BARS, **STATISTICS)
+        assert receipt.promoted == (share <= 0.02)
+        if not receipt.promoted:
+            (reason,) = receipt.reasons
+            assert f"faults of the engine or the world ended {share:.1%} of the attempts of the" in reason
 
 
 def test_a_candidate_below_a_bar_is_refused_and_every_bar_is_named(evaluation_of: Build) -> None:
-    receipt = decide(evaluation_of("1100000000", finish_rate=0.65), None, BARS, **STATISTICS)
+    receipt = decide(evaluation_of("1100000000", finish_rate=0.65), evaluation_of("0000000000"), BARS, **STATISTICS)
     assert receipt.verdict == "refused"
-    assert receipt.reasons == (
+    assert receipt.reasons[:2] == (
         "pass rate 20.0% is below the bar of 30.0%",
         "finish rate 65.0% is below the bar of 70.0%",
     )
@@ -140,7 +231,7 @@ def test_promotion_moves_the_alias_and_leaves_a_receipt(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
     register_as("sft", evaluation_of("1110000000", "sft"))
-    assert promoted(tracking).promoted
+    assert first(tracking).promoted
     register_as("r1", evaluation_of("1111111111", "r1"))
     receipt = promoted(tracking)
     assert champion_of(tracking) == 2
@@ -160,7 +251,7 @@ def test_a_refusal_leaves_the_champion_and_says_why(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
     register_as("sft", evaluation_of("1111100000", "sft"))
-    promoted(tracking)
+    first(tracking)
     register_as("r1", evaluation_of("0000011111", "r1"))
     assert promoted(tracking).verdict == "refused"
     assert champion_of(tracking) == 1
@@ -173,7 +264,7 @@ def test_promoting_the_champion_or_nothing_is_an_error(
     with pytest.raises(ModelError, match="no version 'candidate'"):
         promoted(tracking)
     register_as("sft", evaluation_of("1"))
-    promoted(tracking)
+    first(tracking)
     with pytest.raises(ModelError, match="champion already"):
         promoted(tracking)
 
@@ -211,7 +302,7 @@ def test_rollback_walks_back_through_the_champions(
     for weights in ("a", "b", "c"):
         register_as(weights, evaluation_of("1", weights))
     for version in (1, 2, 3, 1):
-        promoted(tracking, version, margin=-1.0 + 1e-9 if champion_of(tracking) else 0.0)
+        promoted(tracking, version, margin=-1.0 + 1e-9)
     assert champions(tracking, "agent") == [1, 2, 3, 1]
     for expected in (3, 2, 1):
         receipt = rollback(tracking, "agent", reason="it loops", by="ada")
@@ -290,7 +381,7 @@ def test_a_champion_can_be_measured_again_at_the_budget_of_today(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
     register_as("old", evaluation_of("1110000000", "old", max_calls=4))
-    promoted(tracking)
+    first(tracking)
     register_as("new", evaluation_of("1111111111", "new", max_calls=8))
     assert "max_calls: 8 against 4" in promoted(tracking).reasons[0]
     with pytest.raises(ModelError, match="the evaluation is of"):
@@ -299,19 +390,310 @@ def test_a_champion_can_be_measured_again_at_the_budget_of_today(
     assert promoted(tracking).promoted
 
 
+class Faulty:
+    """MLflow's client, of which call number `call` fails, before or after it had its effect, and, where the fault
+    `lasts`, every call from then on."""
+
+    def __init__(self, client: MlflowClient, call: int, *, after: bool, lasts: bool) -> None:
+        self._client, self._left, self._after, self._lasts = client, call, after, lasts
+        self.struck = False
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        real = getattr(self._client, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            if self.struck and self._lasts:
+                raise MlflowException("MLflow is gone")
+            self._left -= 1
+            if self.struck or self._left >= 0:
+                return real(*args, **kwargs)
+            self.struck = True
+            if self._after:
+                real(*args, **kwargs)
+            raise MlflowException(f"{name} timed out")
+
+        return call
+
+
+@contextmanager
+def faulty(tracking: Tracking, call: int, *, after: bool, lasts: bool) -> Iterator[Faulty]:
+    sound = tracking._connection
+    client = Faulty(sound[0], call, after=after, lasts=lasts)
+    tracking.__dict__["_connection"] = (client, sound[1])
+    try:
+        yield client
+    except StepToolError:
+        assert client.struck
+    finally:
+        tracking.__dict__["_connection"] = sound
+
+
+def receipt_tags(tracking: Tracking, version: int) -> tuple[str | None, str | None]:
+    tags = tracking.client.get_model_version("agent", str(version)).tags
+    return tags.get(VERDICT), tags.get(RECEIPT)
+
+
+def newest_receipt(tracking: Tracking, version: int) -> Receipt:
+    run = tracking.client.get_model_version("agent", str(version)).run_id
+    *_, file = tracking.client.list_artifacts(run, f"versions/{version}/receipts")
+    with open(tracking.client.download_artifacts(run, file.path)) as stored:
+        return Receipt.model_validate_json(stored.read())
+
+
+FAULTS = [(after, lasts) for after in (False, True) for lasts in (False, True)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("after", "lasts"), FAULTS)
+@pytest.mark.parametrize("verdict", ["promoted", "refused", "rejected", "rolled_back"])
+def test_alias_and_receipt_agree_whatever_call_fails(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, verdict: str, after: bool, lasts: bool
+) -> None:
+    """Versions 1 and 2 are champion in turn; each call to MLflow in turn fails on the way.
+
+    alias of the target   its receipt
+    moved                 whole: it says what made it champion, and so does the file
+    not moved             as it was before, or, where MLflow stayed away, without a verdict
+    and then              the same once more succeeds
+    """
+    for weights in ("a", "b"):
+        first(tracking, register_as(weights, evaluation_of("1111100000", weights)))
+
+    def act(target: int) -> Receipt:
+        if verdict == "promoted":
+            return first(tracking, target)
+        if verdict == "rolled_back":
+            return rollback(tracking, "agent", reason="it loops")
+        if verdict == "refused":
+            return promoted(tracking, target)
+        proposed = judge(tracking, "agent", Gate(bars=BARS, **STATISTICS), which=target)
+        return reject(tracking, proposed, Approval(outcome="rejected", by="bob", reason="it loops", at=""))
+
+    for call in itertools.count():
+        champion = champion_of(tracking)
+        if verdict == "rolled_back":
+            first(tracking, 3 - (champion or 0))
+            champion = champion_of(tracking)
+        assert champion
+        target = 3 - champion
+        before = receipt_tags(tracking, target)
+        with faulty(tracking, call, after=after, lasts=lasts) as client:
+            act(target)
+        moves = verdict in ("promoted", "rolled_back")
+        if champion_of(tracking) == target:
+            assert moves
+            stated = Receipt.model_validate_json(str(receipt_tags(tracking, target)[1]))
+            assert stated == newest_receipt(tracking, target)
+            assert (stated.verdict, stated.previous_champion) == (verdict, champion)
+        elif moves:
+            found = receipt_tags(tracking, target)
+            assert found == before or (lasts and found[0] is None)
+        if not client.struck:
+            break
+        if champion_of(tracking) == champion:
+            assert act(target).verdict == verdict
+        elif verdict == "promoted":
+            with pytest.raises(AlreadyChampion):
+                act(target)
+        if verdict != "rolled_back":
+            assert receipt_tags(tracking, target)[0] == verdict
+        assert champion_of(tracking) == (target if moves else champion)
+    assert call >= 8, "no call was tried"
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_receipt_goes_with_the_alias_where_moving_it_fails(
+    tracking: Tracking,
+    evaluation_of: Build,
+    register_as: RegisterAs,
+    monkeypatch: pytest.MonkeyPatch,
+    after: bool,
+) -> None:
+    version = register_as("a", evaluation_of("1111100000"))
+    move = tracking.client.set_registered_model_alias
+
+    def time_out(*args: str) -> None:
+        if after:
+            move(*args)
+        raise MlflowException("timed out")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(tracking.client, "set_registered_model_alias", time_out)
+        if after:
+            assert first(tracking).promoted
+        else:
+            with pytest.raises(TrackingError, match="timed out"):
+                first(tracking)
+    assert (champion_of(tracking), has_verdict(tracking, "agent")) == ((version, True) if after else (None, False))
+    assert (receipt_tags(tracking, version)[1] is not None) == after
+    if not after:
+        assert first(tracking).promoted
+
+
+LONG, CONTROL, EMPTY = "x" * 99_000, "all good \x1b[31m", " \n "
+TEXTS = [
+    (LONG, "has 99000 characters"),
+    (CONTROL, r"control character U\+001B"),
+    ("\udcff", "U\\+DCFF"),
+    ("a\u202eb", "U\\+202E"),
+]
+
+
+@pytest.mark.parametrize(("text", "found"), TEXTS)
+def test_a_text_that_no_receipt_can_hold_is_refused_before_anything_moves(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, text: str, found: str
+) -> None:
+    register_as("a", evaluation_of("1111100000"))
+    gate = Gate(bars=BARS.model_copy(update={"margin": -0.5}), **STATISTICS)
+    proposed = judge(tracking, "agent", gate)
+    approval = Approval(outcome="approved", by="ada", reason="ok", at="")
+    acts: list[Callable[[], Receipt]] = [
+        lambda: promote(tracking, "agent", gate, by=text),
+        lambda: promote(tracking, "agent", gate, approval=approval.model_copy(update={"reason": text})),
+        lambda: promote(tracking, "agent", gate, approval=approval.model_copy(update={"by": text})),
+        lambda: reject(tracking, proposed, approval.model_copy(update={"reason": text})),
+        lambda: rollback(tracking, "agent", reason=text),
+        lambda: rollback(tracking, "agent", reason="it loops", by=text),
+    ]
+    for act in acts:
+        with pytest.raises(InputError, match=found) as caught:
+            act()
+        assert caught.value.exit_code == 2
+    assert champion_of(tracking) is None
+    assert receipt_tags(tracking, 1) == (None, None)
+
+
+def test_what_is_written_on_several_lines_stands_on_one(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    for weights in ("a", "b"):
+        first(tracking, register_as(weights, evaluation_of("1111100000", weights)))
+    assert rollback(tracking, "agent", reason=" it loops\n on \t I3 ").reasons == ("it loops on I3",)
+    assert shown("a\x1bb\nc", 4) == "a\N{REPLACEMENT CHARACTER}b"
+    assert one_line("the reason", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f468\u200d\U0001f469", 99)
+    for empty in ("", EMPTY):
+        with pytest.raises(InputError, match="the reason is empty"):
+            rollback(tracking, "agent", reason=empty)
+
+
+def test_a_receipt_of_a_world_with_hundreds_of_groups_fits(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    tasks = evaluation_of("1" * 600)
+    subsets = {f"{'a long name of a subset ' * 4}{number}": (task,) for number, task in enumerate(tasks.solved)}
+    register_as("a", tasks.model_copy(update={"subsets": subsets}))
+    receipt = promote(tracking, "agent", Gate(bars=BARS, **STATISTICS | {"resamples": 100}))
+    assert receipt.promoted
+    stated = Receipt.model_validate_json(str(receipt_tags(tracking, 1)[1]))
+    assert stated.comparison is not None
+    assert (list(stated.comparison.groups), stated.comparison.won) == (["all"], 600)
+    assert newest_receipt(tracking, 1) == receipt
+
+
+@pytest.mark.parametrize("alias", ["candidate", "champion"])
+def test_a_version_that_somebody_registered_by_hand_is_named(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, alias: str
+) -> None:
+    register_as("a", evaluation_of("1111100000"))
+    foreign = tracking.client.create_model_version("agent", source="file:///elsewhere").version
+    tracking.client.set_registered_model_alias("agent", alias, str(foreign))
+    with pytest.raises(DataError, match="agent version 2: was not registered by StepTool to the end"):
+        first(tracking)
+    with pytest.raises(ModelError, match="agent version 2"):
+        load_registered(tracking, "agent", alias)
+
+
+def test_a_version_without_the_evaluation_of_where_training_began_is_refused_until_it_is_registered_again(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    register_as("a", evaluation_of("1111100000"))
+    (start,) = tracking.root.glob("mlruns/**/start_evaluation.json")
+    start.unlink()  # as earlier releases left it
+    with pytest.raises(DataError, match=r"holds no evaluation of the policy .*\n.*--single-item register`"):
+        first(tracking)
+    assert receipt_tags(tracking, 1) == (None, None)
+    assert register_as("a", evaluation_of("1111100000")) == 1
+    assert first(tracking).promoted
+
+
+@pytest.mark.parametrize("noted", ["", "x", "{}", "null", '["a"]', "[1, null]", "7"])
+def test_a_history_that_is_none_is_named_and_kept(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, noted: str
+) -> None:
+    register_as("a", evaluation_of("1111100000"))
+    first(tracking)
+    register_as("b", evaluation_of("1111111111"))
+    tracking.client.set_registered_model_tag("agent", HISTORY, noted)
+    with pytest.raises(ModelError, match="is no list of versions"):
+        promoted(tracking, margin=-0.5)
+    with pytest.raises(ModelError, match="is no list of versions"):
+        rollback(tracking, "agent", reason="it loops")
+    assert champion_of(tracking) == 1
+    assert receipt_tags(tracking, 2) == (None, None)
+
+
+def test_a_promotion_that_came_second_leaves_no_trace_in_the_history(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for weights in ("a", "b", "c"):
+        register_as(weights, evaluation_of("1111100000", weights))
+    first(tracking, 1)
+    real = promotion.decide
+
+    def decide_slowly(*arguments: object, **named: object) -> Receipt:
+        monkeypatch.setattr(promotion, "decide", real)
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(promotion, "_one_at_a_time", lambda _: nullcontext())
+            first(tracking, 2)  # from another host
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(promotion, "decide", decide_slowly)
+    with pytest.raises(TrackingError, match="version 2 champion meanwhile"):
+        first(tracking, 3)
+    assert champions(tracking, "agent") == [1, 2]
+    assert receipt_tags(tracking, 3) == (None, None)
+    assert not list(tracking.root.glob("mlruns/**/versions/3/receipts/*"))
+
+
+def test_the_way_back_never_ends_at_the_champion_itself(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    """champions 1 2 1, and 2 is deleted"""
+    for weights in ("a", "b"):
+        register_as(weights, evaluation_of("1111100000", weights))
+    for version in (1, 2, 1):
+        first(tracking, version)
+    tracking.client.delete_model_version("agent", "2")
+    with pytest.raises(ModelError, match="no champion before it"):
+        rollback(tracking, "agent", reason="it loops")
+
+
 @pytest.mark.slow
 def test_the_gate_works_through_a_real_server(
     serve: Callable[[], tuple[str, Callable[[], None]]], evaluation_of: Build, tmp_path: Path
 ) -> None:
     tracking = Tracking(serve()[0], "served", root=tmp_path)
-    for version, verdicts in ((1, "0000000001"), (2, "1111111111")):
-        folder = tmp_path / f"m{version}"
-        folder.mkdir()
+
+    def register_version(number: int, verdicts: str) -> int:
+        folder, evaluation = tmp_path / f"m{number}", evaluation_of(verdicts, f"r{number}")
+        folder.mkdir(exist_ok=True)
         for file in ("config.json", "tokenizer.json", "model.safetensors"):
-            (folder / file).write_text(str(version))
+            (folder / file).write_text(str(number))
         with tracking.stage("register") as run:
-            register(tracking, run, "agent", folder, evaluation_of(verdicts, f"r{version}"), {"seed": "17"})
-        assert promoted(tracking, min_pass_rate=0.0).promoted
+            start = nothing_solved(evaluation)
+            return register(tracking, run, "agent", folder, evaluation, {"seed": "17"}, start=start).version
+
+    for number, verdicts, margin in ((1, "0000000001", -0.5), (2, "1111111111", 0.0)):
+        assert register_version(number, verdicts) == number
+        assert promoted(tracking, min_pass_rate=0.0, margin=margin).promoted
+    assert (load_registered(tracking, "agent") / "config.json").read_text() == "2"
+    (damaged,) = (file for file in tmp_path.glob("served/**/model/config.json") if file.read_text() == "2")
+    damaged.write_text("x")
+    damaged.with_name("more.json").write_text("x")
+    with pytest.raises(ModelError, match="was registered as"):
+        load_registered(tracking, "agent")
+    assert register_version(2, "1111111111") == 2
     assert (load_registered(tracking, "agent") / "config.json").read_text() == "2"
     rollback(tracking, "agent", reason="it loops")
     assert (load_registered(tracking, "agent", out=tmp_path / "back") / "config.json").read_text() == "1"
