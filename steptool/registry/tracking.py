@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from steptool.errors import DataError, TrackingError
-from steptool.registry.client import RefusedError, connect, resolve_uri, told_plainly, without_password
+from steptool.registry.client import RefusedError, connect, resolve_uri, told_plainly
 from steptool.registry.environment import describe_environment, host_name, process_runs
+from steptool.registry.redaction import public, redact
 from steptool.registry.sending import send
 from steptool.registry.spool import Dataset, Entry, Metric, Opening, Spool, Status, waiting
 from steptool.storage import write_json
@@ -57,7 +58,7 @@ class Tracking:
         self.root = root.resolve()
         self.uri = resolve_uri(uri, self.root)
         self.experiment = experiment
-        self.public_uri = without_password(self.uri)
+        self.public_uri = public(self.uri)
         self.unlogged = self.root / WORK / "unlogged"
 
     @cached_property
@@ -143,7 +144,8 @@ class Tracking:
         try:
             yield run
         except BaseException as error:
-            run.end(_status_of(error), time.monotonic() - started, f"{type(error).__name__}: {error}")
+            said = redact(f"{type(error).__name__}: {error}", self.uri)
+            run.end(_status_of(error), time.monotonic() - started, said)
             raise
         run.end("FINISHED", time.monotonic() - started, "")
 

@@ -17,8 +17,10 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from steptool.errors import DataError, TrackingError
+from steptool.registry import client as client_module
 from steptool.registry import tracking as tracking_module
-from steptool.registry.client import database_file, resolve_uri, told_plainly, without_password
+from steptool.registry.client import database_file, resolve_uri, told_plainly
+from steptool.registry.redaction import public
 from steptool.registry.tracking import PARENT_VARIABLE, Tracking, flatten
 
 
@@ -278,10 +280,14 @@ def test_a_server_that_refuses_connections_stops_the_stage_before_any_work(
     assert "secret" not in text
 
 
-def test_a_server_that_never_answers_is_given_up_within_seconds(tmp_path: Path) -> None:
+def test_a_server_that_never_answers_is_given_up_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sum(client_module.PROBE_TIMEOUT_S) < 15
+    monkeypatch.setattr(client_module, "PROBE_TIMEOUT_S", (1, 1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         started = time.monotonic()
-        with pytest.raises(TrackingError, match="cannot be reached"):
+        with pytest.raises(TrackingError, match="cannot reach MLflow"):
             Tracking(f"http://127.0.0.1:{listener.getsockname()[1]}", "test", root=tmp_path).pipeline_run_id()
     assert time.monotonic() - started < 5
 
@@ -305,7 +311,7 @@ def test_where_runs_are_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert resolve_uri(None, tmp_path) == "http://mlflow:5000"
     assert database_file("postgresql://db/mlflow") is None
-    assert without_password("https://me:secret@host:1/path") == "https://host:1/path"
+    assert public("https://me:secret@host:1/path") == "https://host:1/path"
 
 
 def test_flatten() -> None:
@@ -338,7 +344,7 @@ def test_a_real_server_killed_in_the_middle_and_started_again_loses_nothing(
         run.artifact(page, "again")
     assert time.monotonic() - started < 30
     assert "the stage goes on" in capsys.readouterr().err
-    with pytest.raises(TrackingError, match="cannot be reached"):
+    with pytest.raises(TrackingError, match="cannot reach MLflow"):
         Tracking(uri, "served", root=tmp_path).flush_unlogged()
 
     serve()
