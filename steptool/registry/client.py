@@ -67,6 +67,14 @@ def database_file(uri: str) -> Path | None:
     return Path(unquote(uri[found.end() :].partition("?")[0])) if found else None
 
 
+def file_of(uri: str) -> Path | None:
+    """The file or folder on this machine that MLflow keeps everything in; None where it asks a server."""
+    if database := database_file(uri):
+        return database
+    parts = urlsplit(uri) if re.match(r"file:|[^:]*$", uri) else None
+    return Path(unquote(parts.path)) if parts and uri != "databricks" else None
+
+
 def sqlite_uri(database: Path) -> str:
     """The tracking URI of a SQLite file, whatever characters are in the absolute path `database`."""
     try:
@@ -125,6 +133,10 @@ def probe(uri: str) -> None:
                 engine.connect().close()
             finally:
                 engine.dispose()
+        else:
+            from mlflow import MlflowClient
+
+            MlflowClient(uri)  # knows which other addresses there are
 
 
 def _checked_scheme(uri: str) -> str:
@@ -195,7 +207,8 @@ def _fix(uri: str, chain: list[BaseException]) -> str:
     if database is not None:
         return f"check that {database.name} and its folder can be written and hold an MLflow database, or move it away"
     if met(ImportError):
-        return "install that package, or unset MLFLOW_TRACKING_URI to track in mlflow.db"
+        driver = "write postgresql+psycopg2:// in the address" if uri.startswith("postgresql://") else "install it"
+        return f"{driver}, or unset MLFLOW_TRACKING_URI to track in mlflow.db"
     if met(SSLError):
         return (
             "set MLFLOW_TRACKING_SERVER_CERT_PATH to the certificate of the authority that signed the server's, "

@@ -46,10 +46,9 @@ def redact(text: str, *uris: str, environ: Mapping[str, str] = os.environ) -> st
     any other address in it."""
     for uri in sorted(filter(None, uris), key=len, reverse=True):
         text = text.replace(uri, public(uri))
-    text = ADDRESS.sub(lambda found: public(found[0]), text)
     if pattern := _pattern(_secrets(uris, environ)):
         text = pattern.sub(HIDDEN, text)
-    return text
+    return ADDRESS.sub(lambda found: public(found[0]), text)
 
 
 def _parted(uri: str) -> tuple[str, list[str]]:
@@ -72,11 +71,10 @@ def _parted(uri: str) -> tuple[str, list[str]]:
 def _secrets(uris: Iterable[str], environ: Mapping[str, str]) -> Iterator[str]:
     addresses = [*uris, *(value for name, value in environ.items() if ADDRESS_NAME.search(name))]
     for hidden in (part for uri in addresses for part in _parted(uri)[1]):
-        user, colon, password = hidden.partition(":")
-        yield hidden
-        yield password if colon and password else user
+        user, _, password = hidden.partition(":")
+        yield from (hidden, user, password)
         # A parser that a password misleads quotes the piece that it took for a host or a port.
-        yield from (piece for piece in re.split(r"[:@/?#&=;,\[\]\s]", password or user) if len(piece) >= SHORT)
+        yield from (piece for piece in re.split(r"[:@/?#&=;,\[\]\s'\"]", hidden) if len(piece) >= SHORT)
         yield _basic(unquote(user), unquote(password))
     for name, value in environ.items():
         if SECRET_NAME.search(name) and len(value) >= SHORT:
