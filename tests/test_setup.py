@@ -11,7 +11,7 @@ import subprocess
 import threading
 import tomllib
 from collections.abc import Iterator
-from http.server import HTTPServer, SimpleHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -223,7 +223,13 @@ def test_doctor_without_a_gpu_is_content() -> None:
 
 @pytest.fixture
 def server() -> Iterator[int]:
-    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as serving:
+    class Mlflow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"experiments": []}')
+
+    with HTTPServer(("127.0.0.1", 0), Mlflow) as serving:
         threading.Thread(target=serving.serve_forever, daemon=True).start()
         yield serving.server_port
         serving.shutdown()

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -27,6 +28,7 @@ PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STAT
 
 DEFAULT_DATABASE = "mlflow.db"
 SQLITE = re.compile(r"sqlite(\+pysqlite)?:///")
+LISTING = "/api/2.0/mlflow/experiments/search"
 PROBE_TIMEOUT_S = (3.0, 10.0)
 """To connect; to answer, since a server may be busy with somebody's upload."""
 REASON_LENGTH = 300
@@ -117,14 +119,18 @@ def probe(uri: str) -> None:
         os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the password with each run
     scheme = _checked_scheme(uri)
     with told_plainly(uri, "reach MLflow"):
+        from requests.exceptions import ProxyError
+
         if scheme in ("http", "https"):
             from mlflow.utils.credentials import get_default_host_creds
-            from mlflow.utils.rest_utils import http_request
+            from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-            server = get_default_host_creds(uri)
-            options = {"max_retries": 0, "timeout": PROBE_TIMEOUT_S, "raise_on_status": False, "stream": True}
-            # 401 is an answer too: who may do what is found out by the first request that matters.
-            http_request(server, "/health", "GET", **options).close()
+            options = {"max_retries": 0, "timeout": PROBE_TIMEOUT_S, "raise_on_status": False}
+            response = http_request(get_default_host_creds(uri), LISTING, "GET", params={"max_results": 1}, **options)
+            if response.status_code == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+                raise ProxyError("the proxy wants a user name and a password")
+            if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:  # the client tries the others again
+                verify_rest_response(response, LISTING)
         elif scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
             from mlflow.store.db.utils import create_sqlalchemy_engine
 
@@ -242,6 +248,9 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowClien
             found = client.get_experiment_by_name(experiment)  # another host may have been faster
             if found is None:
                 raise
+    if not found.experiment_id:
+        fix = "set MLFLOW_TRACKING_URI to the address of an MLflow server"
+        raise TrackingError("what answers there is no MLflow server", where=public(uri), fix=fix)
     if found.lifecycle_stage != "active":
         raise TrackingError(
             f"the experiment {experiment!r} was deleted",
