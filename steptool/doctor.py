@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from steptool.errors import ParamsError, StepToolError
 from steptool.params import load_params
-from steptool.registry.client import file_of, probe
+from steptool.registry.client import database_file, probe
 from steptool.registry.redaction import public
 
 GIB = 1 << 30
@@ -171,7 +171,7 @@ def gpu(names: str | None) -> Check:
 
 def tracking(uri: str) -> Check:
     """Whether MLflow's store answers (a server), or can be written and is none of something else (a file)."""
-    found, place = public(uri), file_of(uri)
+    found, place = public(uri), database_file(uri)
     if place is None:
         try:
             probe(uri)

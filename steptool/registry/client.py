@@ -28,6 +28,7 @@ PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STAT
 
 DEFAULT_DATABASE = "mlflow.db"
 SQLITE = re.compile(r"sqlite(\+pysqlite)?:///")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LISTING = "/api/2.0/mlflow/experiments/search"
 PROBE_TIMEOUT_S = (3.0, 10.0)
 """To connect; to answer, since a server may be busy with somebody's upload."""
@@ -67,14 +68,6 @@ def database_file(uri: str) -> Path | None:
     """The file of a SQLite tracking URI (`sqlite:///relative` or `sqlite:////absolute`), None for any other."""
     found = SQLITE.match(uri)
     return Path(unquote(uri[found.end() :].partition("?")[0])) if found else None
-
-
-def file_of(uri: str) -> Path | None:
-    """The file or folder on this machine that MLflow keeps everything in; None where it asks a server."""
-    if database := database_file(uri):
-        return database
-    parts = urlsplit(uri) if re.match(r"file:|[^:]*$", uri) else None
-    return Path(unquote(parts.path)) if parts and uri != "databricks" else None
 
 
 def sqlite_uri(database: Path) -> str:
@@ -131,7 +124,7 @@ def probe(uri: str) -> None:
                 raise ProxyError("the proxy wants a user name and a password")
             if response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:  # the client tries the others again
                 verify_rest_response(response, LISTING)
-        elif scheme.partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql"):
+        elif scheme.partition("+")[0] in DATABASES:
             from mlflow.store.db.utils import create_sqlalchemy_engine
 
             engine = create_sqlalchemy_engine(uri)
@@ -189,7 +182,8 @@ def told_plainly(uri: str, doing: str) -> Iterator[None]:
         # A traceback would show the causes as they are worded, with the password.
         cause = error if all(redact(str(one), uri) == str(one) for one in chain) else None
         if isinstance(error, MlflowException) and error.error_code in PERMANENT:
-            fix = "read the MLflow server's log for details"
+            answers = uri.startswith(("http", *DATABASES))
+            fix = "read the MLflow server's log for details" if answers else _fix(uri, chain)
             raise RefusedError(found, where=public(uri), fix=fix) from cause
         raise TrackingError(found, where=public(uri), fix=_fix(uri, chain)) from cause
 
@@ -227,8 +221,9 @@ def _fix(uri: str, chain: list[BaseException]) -> str:
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, "
             "to what the server accepts"
         )
-    started = "start the server (`mlflow server --workers 1`)" if uri.startswith("http") else "start the database"
-    return f"{started}, or unset MLFLOW_TRACKING_URI to track in mlflow.db"
+    start = {"http": "start the server (`mlflow server --workers 1`), or ", **dict.fromkeys(DATABASES, "start it, or ")}
+    first = next((start[kind] for kind in start if uri.startswith(kind)), "")
+    return f"{first}unset MLFLOW_TRACKING_URI to track in mlflow.db"
 
 
 def _open(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowClient, str]:

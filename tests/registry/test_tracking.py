@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,7 +18,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from steptool.errors import DataError, TrackingError
+from steptool.errors import DataError, InputError, TrackingError
 from steptool.registry import client as client_module
 from steptool.registry import tracking as tracking_module
 from steptool.registry.client import database_file, resolve_uri, told_plainly
@@ -296,6 +298,81 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database, but long enough to be read as one" * 50)
     with pytest.raises(TrackingError, match=r"mlflow\.db"):
         Tracking(None, "test", root=tmp_path).new_pipeline()
+
+
+FOLDERS = [
+    "a%25b",
+    "100%",
+    "%",
+    "%ff",
+    "a b",
+    "a#b",
+    "a?b",
+    "a%3Fb",
+    "ünï✓",
+    "it's",
+    'q"q',
+    "a&b=c",
+    "a@b",
+    "a\\b",
+    "[x]",
+    "a:b",
+]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_checkout_may_have_any_name(name: str, tmp_path: Path, empty_database: Path) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    shutil.copy(empty_database, root)
+    page = root / "page.html"
+    page.write_text("fine")
+    with Tracking(None, "test", root=root).stage("report", params={"seed": 1}) as run:
+        run.artifact(page, "pages")
+    again = Tracking(None, "test", root=root)  # MLflow has set MLFLOW_TRACKING_URI meanwhile
+    assert again.client.get_run(run.run_id).data.params == {"seed": "1"}
+    assert Path(again.client.download_artifacts(run.run_id, "pages/page.html")).read_text() == "fine"
+    assert {path.name for path in root.iterdir()} >= {"mlflow.db", "mlruns"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]  # and no folder of a name that was misread
+
+
+def test_checkout_whose_name_mlflow_cannot_write_down_is_refused(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/x\xff"))
+    with pytest.raises(InputError, match="not UTF-8") as caught:
+        Tracking(None, "test", root=root)
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize(
+    ("uri", "found"),
+    [
+        ("sqlite:///{}/folder", "unable to open database file"),
+        ("sqlite:///{}/file/mlflow.db", "exist"),
+        ("sqlite:///{}/file", "not a database"),
+        ("sqlite:///{}/torn.db", "malformed|not a database"),
+        pytest.param("sqlite:///{}/locked.db", "locked", marks=pytest.mark.slow),  # SQLite waits for 5 s
+        ("postgresql+psycopg2://127.0.0.1:1/mlflow", "refused"),
+        ("postgresql+psycopg2://nowhere.invalid/mlflow", "nowhere.invalid"),
+        ("postgresql+nodriver://127.0.0.1/mlflow", "nodriver"),
+        ("unknown://127.0.0.1/mlflow", "unknown"),
+        ("file:///tmp/runs", "migrate to a database"),
+        ("me@127.0.0.1:5000", "migrate to a database"),
+    ],
+)
+def test_database_that_cannot_be_used_is_noticed_within_seconds(
+    uri: str, found: str, tmp_path: Path, empty_database: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("something else")
+    (tmp_path / "torn.db").write_bytes(empty_database.read_bytes()[:5000])
+    shutil.copy(empty_database, tmp_path / "locked.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "locked.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        with pytest.raises(TrackingError, match=found) as caught:
+            Tracking(uri.format(tmp_path), "test", root=tmp_path).new_pipeline()
+    assert time.monotonic() - started < 12
+    assert "mlflow.db" in (caught.value.fix or "") or "move it away" in (caught.value.fix or "")
 
 
 def test_a_deleted_experiment_is_named(tracking: Tracking) -> None:
