@@ -24,13 +24,17 @@ def run_pipeline(targets: list[str]) -> None:
     started = time.monotonic()
     params = load_params(PARAMS)
     tracking = Tracking(None, params.tracking.experiment)
-    with tracking.pipeline() as run, Relay(Path()):
+    with tracking.pipeline(params.model_dump()) as run, Relay(Path()):
         code = _repro(targets, stage_environment(run.run_id, Path()))
         if code != 0:
             raise StepToolError(
                 f"`dvc repro` ended with {code}; what was finished is kept",
                 fix="mend what the lines above say, then run the same command again: it goes on from there",
             )
+        if not targets:
+            from steptool.stages.outcome import log_outcome
+
+            log_outcome(run, params)
     if not targets:
         from steptool.stages.results import results_table
 

@@ -28,6 +28,8 @@ PERMANENT = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STAT
 
 DEFAULT_DATABASE = "mlflow.db"
 SQLITE = re.compile(r"sqlite(\+pysqlite)?:///")
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of an experiment; without it MLflow opens the experiment on a page about language model applications."""
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 LISTING = "/api/2.0/mlflow/experiments/search"
 PROBE_TIMEOUT_S = (3.0, 10.0)
@@ -238,7 +240,7 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowClien
     found = client.get_experiment_by_name(experiment)
     if found is None:
         try:
-            return client, client.create_experiment(experiment, artifact_location=artifacts)
+            return client, client.create_experiment(experiment, artifact_location=artifacts, tags=KIND)
         except MlflowException:
             found = client.get_experiment_by_name(experiment)  # another host may have been faster
             if found is None:
@@ -252,6 +254,8 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowClien
             where=public(uri),
             fix=f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or set tracking.experiment",
         )
+    for key in KIND.keys() - found.tags.keys():
+        client.set_experiment_tag(found.experiment_id, key, KIND[key])
     return client, found.experiment_id
 
 

@@ -21,10 +21,10 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from filelock import FileLock
 
@@ -82,29 +82,21 @@ class Tracking:
         return run_id
 
     @contextmanager
-    def pipeline(self) -> Iterator[PipelineRun]:
-        """The parent run of the stages that run in the block. It ends with `status`, or with what ends the block:
-        as FAILED on an exception, as KILLED on an interrupt.
+    def pipeline(self, params: Mapping[str, Any] | None = None) -> Iterator[PipelineRun]:
+        """The parent run of the stages that run in the block, with the settings `params`. It ends with `status`, or
+        with what ends the block: as FAILED on an exception, as KILLED on an interrupt.
 
         Raises TrackingError, before the block starts, if MLflow cannot be reached; at the end that is a warning.
         """
-        run = PipelineRun(self.new_pipeline())
+        run = PipelineRun(self, self.new_pipeline())
+        run.params(params or {})
         try:
             yield run
         except BaseException as error:
             run.status = _status_of(error)
             raise
         finally:
-            self._end_pipeline(run)
-
-    def _end_pipeline(self, run: PipelineRun) -> None:
-        spool = Spool(self.unlogged, run.run_id, self.public_uri)
-        entry = Entry(run_id=run.run_id, status=run.status, ended_ms=int(time.time() * 1000))
-        try:
-            self.deliver(entry, spool)
-        except TrackingError as error:
-            spool.append(entry)
-            warn(f"{error.found} ({self.public_uri}); the end of the pipeline's run is kept in {spool.path}")
+            run.close()
 
     def pipeline_run_id(self) -> str:
         """The parent of the next stage's run; opens one where there is none. See the module's rule."""
@@ -219,13 +211,6 @@ class Tracking:
                     self.client.set_terminated(run.info.run_id, "KILLED")
 
 
-@dataclass
-class PipelineRun:
-    run_id: str
-    status: Status = "FINISHED"
-    """How it ends; to be changed where stages failed and nothing is raised."""
-
-
 class StageRun:
     """The tracked run of one stage. No method raises because MLflow is gone; see the module's docstring."""
 
@@ -296,8 +281,33 @@ class StageRun:
             except TrackingError as error:
                 self._spooled = True
                 where = f"{error.found} ({self._tracking.public_uri})"
-                warn(f"{self._label}: {where}; the stage goes on, its log is kept in {self._spool.path}")
+                warn(f"{self._label}: {where}; the work goes on, its log is kept in {self._spool.path}")
         self._spool.append(entry)
+
+
+class PipelineRun(StageRun):
+    """The run of a whole pipeline."""
+
+    def __init__(self, tracking: Tracking, run_id: str) -> None:
+        spool = Spool(tracking.unlogged, run_id, tracking.public_uri)
+        super().__init__(tracking, run_id, "pipeline", run_id, spool)
+        self.status: Status = "FINISHED"
+        """How it ends; to be changed where stages failed and nothing is raised."""
+
+    def results(self, values: Mapping[str, float]) -> None:
+        """Log what the pipeline came to, by the names that a stage gives to it."""
+        now = int(time.time() * 1000)
+        rows = (Metric(key=k, value=float(v), step=0, timestamp_ms=now) for k, v in values.items())
+        self._deliver(Entry(run_id=self.run_id, metrics=tuple(rows)))
+
+    def model(self, name: str, version: int) -> None:
+        """Name the registered model that came out; MLflow shows the note with a link to it."""
+        link = f"[{name}, version {version}](#/models/{quote(name, safe='')}/versions/{version})"
+        self.tags({"steptool.model": f"models:/{name}/{version}", "mlflow.note.content": f"Model: {link}"})
+
+    def close(self) -> None:
+        """End the run; called once, by `Tracking.pipeline`."""
+        self._deliver(Entry(run_id=self.run_id, status=self.status, ended_ms=int(time.time() * 1000)))
 
 
 def _status_of(error: BaseException) -> Status:

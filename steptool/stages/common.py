@@ -75,7 +75,7 @@ def stage(
             yield running
         for input_name, path in inputs.items():
             run.dataset(path, input_name, determines["inputs"][input_name])
-        run.dataset(out, f"{label} output", file_hash(out))
+        run.dataset(out, f"{label} output", file_hash(out), context="output")
     print(f"{label}: {running.said} -> {out} ({time.monotonic() - started:.0f} s)", flush=True)
 
 

@@ -33,7 +33,8 @@ from steptool.errors import StepToolError, TrackingError
 from steptool.registry import client
 from steptool.registry.client import connect
 
-EXPERIMENT = {"experiment": {"experiment_id": "7", "name": "test", "lifecycle_stage": "active", "tags": []}}
+EXPERIMENT = {"experiment": {"experiment_id": "7", "name": "test", "lifecycle_stage": "active"}}
+EXPERIMENT["experiment"]["tags"] = [{"key": "mlflow.experimentKind", "value": "custom_model_development"}]
 
 
 class Mlflow(BaseHTTPRequestHandler):

@@ -133,9 +133,43 @@ def test_what_a_pipeline_lost_with_its_server_is_sent_by_the_next_stage(
         mend = cut_connection()
     mend()
     assert tracking.client.get_run(run.run_id).info.status == "RUNNING"
-    assert "the end of the pipeline's run is kept in" in capsys.readouterr().err
+    assert "pipeline: cannot log: connection reset" in capsys.readouterr().err
     with tracking.stage("sft"):
         assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_pipeline_has_its_settings_data_results_and_model(tracking: Tracking) -> None:
+    settings = {"seed": 17, "train": {"gamma": 0.99}, "rounds": {f"r{n}": {"policy": "x" * 9000} for n in range(150)}}
+    with tracking.pipeline(settings) as run:
+        run.dataset(Path("data/tasks"), "data/tasks", "0123456789abcdef0123456789abcdef.dir", context="output")
+        run.results({"pass_rate": 0.5})
+        run.model("team tool", 3)
+    logged = tracking.client.get_run(run.run_id)
+    assert logged.info.status == "FINISHED"
+    assert {"seed": "17", "train.gamma": "0.99"}.items() <= logged.data.params.items()
+    assert len(logged.data.params) == 152
+    assert logged.data.metrics == {"pass_rate": 0.5}
+    assert [(given.dataset.name, given.tags[0].value) for given in logged.inputs.dataset_inputs] == [
+        ("data/tasks", "output")
+    ]
+    assert logged.data.tags["steptool.model"] == "models:/team tool/3"
+    assert "(#/models/team%20tool/versions/3)" in logged.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize("kind", [None, "genai_development"])
+def test_experiment_is_one_of_model_training_unless_somebody_chose_otherwise(
+    kind: str | None, tracking: Tracking
+) -> None:
+    def found(name: str) -> str | None:
+        return tracking.client.get_experiment_by_name(name).tags.get("mlflow.experimentKind")
+
+    assert tracking.experiment_id
+    assert found("test") == "custom_model_development"
+    before = tracking.client.create_experiment("of an earlier version")
+    if kind:
+        tracking.client.set_experiment_tag(before, "mlflow.experimentKind", kind)
+    assert Tracking(tracking.uri, "of an earlier version", root=tracking.root).experiment_id == before
+    assert found("of an earlier version") == (kind or "custom_model_development")
 
 
 def test_a_pipeline_killed_outright_is_marked_by_the_next(tracking: Tracking) -> None:
@@ -420,7 +454,7 @@ def test_a_real_server_killed_in_the_middle_and_started_again_loses_nothing(
         run.summary({"pass_rate": 0.5})
         run.artifact(page, "again")
     assert time.monotonic() - started < 30
-    assert "the stage goes on" in capsys.readouterr().err
+    assert "the work goes on" in capsys.readouterr().err
     with pytest.raises(TrackingError, match="cannot reach MLflow"):
         Tracking(uri, "served", root=tmp_path).flush_unlogged()
 
