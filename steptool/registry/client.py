@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -183,7 +184,8 @@ def told_plainly(uri: str, doing: str) -> Iterator[None]:
         found = f"cannot {doing}: {_first_line(redact(str(told), uri)) or type(told).__name__}"
         # A traceback would show the causes as they are worded, with the password.
         cause = error if all(redact(str(one), uri) == str(one) for one in chain) else None
-        if isinstance(error, MlflowException) and error.error_code in PERMANENT:
+        not_sent = isinstance(error, ValueError) and not isinstance(error, (RequestException, JSONDecodeError))
+        if not_sent or (isinstance(error, MlflowException) and error.error_code in PERMANENT):
             answers = uri.startswith(("http", *DATABASES))
             fix = "read the MLflow server's log for details" if answers else _fix(uri, chain)
             raise RefusedError(found, where=public(uri), fix=fix) from cause
@@ -205,6 +207,11 @@ def _fix(uri: str, chain: list[BaseException]) -> str:
     def met(kind: type[BaseException]) -> bool:
         return any(isinstance(one, kind) for one in chain)
 
+    if "db upgrade" in str(chain[0]) or "locate revision" in str(chain[0]):
+        return (
+            f"another version of MLflow made that database: back it up, then `mlflow db upgrade {public(uri)}`; "
+            "where a newer one did, move it away"
+        )
     database = database_file(uri)
     if database is not None:
         return f"check that {database.name} and its folder can be written and hold an MLflow database, or move it away"

@@ -14,8 +14,8 @@ than some stages do: the process that set it sends what the stage writes down (`
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import sys
 import time
 import uuid
@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from filelock import FileLock
+from pydantic import BaseModel
 
-from steptool.errors import DataError, TrackingError
+from steptool.errors import DataError, StorageError, TrackingError
 from steptool.registry.client import RefusedError, connect, resolve_uri, told_plainly
 from steptool.registry.environment import describe_environment, host_name, process_runs
 from steptool.registry.redaction import public, redact
 from steptool.registry.sending import send
-from steptool.registry.spool import Dataset, Entry, Metric, Opening, Spool, Status, waiting
+from steptool.registry.spool import PID, Dataset, Entry, Metric, Opening, Spool, Status, entries_of, waiting
 from steptool.storage import write_json
 
 if TYPE_CHECKING:
@@ -137,7 +138,10 @@ class Tracking:
             yield run
         except BaseException as error:
             said = redact(f"{type(error).__name__}: {error}", self.uri)
-            run.end(_status_of(error), time.monotonic() - started, said)
+            try:
+                run.end(_status_of(error), time.monotonic() - started, said)
+            except StorageError as lost:  # the error that ended the stage says more
+                warn(f"{label}: {lost}")
             raise
         run.end("FINISHED", time.monotonic() - started, "")
 
@@ -159,10 +163,12 @@ class Tracking:
         if MLflow cannot be reached; then everything stays.
         """
         sent = 0
-        for spool, entries in waiting(self.unlogged, self.public_uri):
-            for entry in entries:
-                sent += self.deliver(entry, spool)
-            spool.remove()
+        for spool in waiting(self.unlogged, self.public_uri):
+            read = 0
+            while not spool.remove(read):  # its run may be writing still
+                for entry in entries_of(spool.path, skip=read):
+                    sent += self.deliver(entry, spool)
+                    read += 1
         return sent
 
     def deliver(self, entry: Entry, spool: Spool) -> bool:
@@ -185,16 +191,15 @@ class Tracking:
 
     def _remembered_parent(self) -> str | None:
         """The run in `.steptool/pipeline_run`, if it is one of this experiment that still exists."""
-        from mlflow.exceptions import MlflowException
-
         try:
-            noted = json.loads(self._parent_file.read_text())
-            if (noted["uri"], noted["experiment"]) != (self.public_uri, self.experiment):
+            noted = _Parent.model_validate_json(self._parent_file.read_bytes())
+            if (noted.uri, noted.experiment) != (self.public_uri, self.experiment):
                 return None
-            run = self.client.get_run(noted["run_id"])
-        except (FileNotFoundError, ValueError, TypeError, KeyError, MlflowException):
+            with told_plainly(self.uri, "look for the pipeline's run"):
+                run = self.client.get_run(noted.run_id)
+        except (OSError, ValueError, TrackingError):
             return None
-        return str(noted["run_id"]) if run.info.lifecycle_stage == "active" else None
+        return noted.run_id if run.info.lifecycle_stage == "active" else None
 
     def create_run(self, name: str, tags: dict[str, str], started_ms: int | None = None) -> str:
         """Open a run, now or at a time gone by. Raises TrackingError if MLflow cannot be reached."""
@@ -207,8 +212,17 @@ class Tracking:
         question = f"{such} AND tags.`steptool.host` = '{host_name()}' AND attributes.status = 'RUNNING'"
         with told_plainly(self.uri, "look for earlier runs"):
             for run in self.client.search_runs([self.experiment_id], question):
-                if not process_runs(int(run.data.tags["steptool.pid"])):
+                pid = run.data.tags.get("steptool.pid", "")
+                if re.fullmatch(PID, pid) and not process_runs(int(pid)):
                     self.client.set_terminated(run.info.run_id, "KILLED")
+
+
+class _Parent(BaseModel):
+    """`.steptool/pipeline_run`."""
+
+    run_id: str
+    experiment: str
+    uri: str
 
 
 class StageRun:

@@ -18,11 +18,13 @@ import pytest
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from steptool.errors import DataError, InputError, TrackingError
+from steptool.errors import DataError, InputError, StorageError, TrackingError
 from steptool.registry import client as client_module
 from steptool.registry import tracking as tracking_module
 from steptool.registry.client import database_file, resolve_uri, told_plainly
+from steptool.registry.environment import host_name
 from steptool.registry.redaction import public
+from steptool.registry.spool import Entry, Header, Spool, entries_of, header_of
 from steptool.registry.tracking import PARENT_VARIABLE, Tracking, flatten
 
 
@@ -254,6 +256,109 @@ def test_a_broken_line_of_a_kept_log_is_named(tracking: Tracking) -> None:
     (tracking.unlogged / "r.jsonl").write_text(json.dumps({"uri": tracking.uri}) + "\nnot json\n")
     with pytest.raises(DataError, match=r"r\.jsonl:2: not a log entry"):
         tracking.flush_unlogged()
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\n", b"[]\n", b"null\n", b"[" * 200_000 + b"\n", b'{"uri": 5}\n', b"9" * 5000 + b"\n"]
+)
+def test_log_of_any_wrong_shape_is_named(tracking: Tracking, content: bytes) -> None:
+    tracking.unlogged.mkdir(parents=True)
+    (tracking.unlogged / "r.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=r"r\.jsonl"):
+        tracking.flush_unlogged()
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[]", b"5", b"{}", b'{"run_id": []}', b"[" * 200_000, b"9" * 5000, None])
+def test_note_of_the_parent_of_any_wrong_shape_is_replaced(tracking: Tracking, content: bytes | None) -> None:
+    note = tracking.root / ".steptool/pipeline_run"
+    note.parent.mkdir()
+    if content is None:
+        note.symlink_to("gone")
+    else:
+        note.write_bytes(content)
+    assert tracking.pipeline_run_id() == tracking.pipeline_run_id()
+
+
+def test_run_of_another_tool_in_the_experiment_is_left_alone(tracking: Tracking) -> None:
+    tags = {"steptool.kind": "pipeline", "steptool.host": host_name()}
+    other = [tracking.create_run("other", tags | more) for more in ({}, {"steptool.pid": "many"})]
+    tracking.new_pipeline()
+    assert {tracking.client.get_run(run).info.status for run in other} == {"RUNNING"}
+
+
+def test_what_is_written_while_another_stage_sends_is_not_lost(
+    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """stage A lost MLflow and writes on; stage B sends A's log and then forgets it."""
+    with tracking.stage("train") as run:
+        mend = cut_connection()
+        run.params({"before": 1})
+        mend()
+        whole = tracking.deliver
+
+        def deliver(entry: Entry, spool: Spool) -> bool:
+            if "before" in entry.params:
+                run.params({"meanwhile": 1})
+            return whole(entry, spool)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tracking, "deliver", deliver)
+            tracking.flush_unlogged()
+    tracking.flush_unlogged()
+    assert tracking.client.get_run(run.run_id).data.params == {"before": "1", "meanwhile": "1"}
+    assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_half_a_line_that_a_full_disk_took_spoils_nothing(
+    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]], tmp_path: Path
+) -> None:
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from steptool.errors import StorageError
+from steptool.registry.spool import Entry, Spool
+spool = Spool(Path(sys.argv[1]), "r", "uri")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))  # the file may grow to 20 bytes
+for size in (20, 300):
+    try:
+        spool.append(Entry(run_id="r", params={"a": "x" * 100}))
+    except StorageError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size * 100, resource.RLIM_INFINITY))
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert "the log cannot be kept: File too large" in done.stdout
+    assert header_of(tmp_path / "r.jsonl") == Header(uri="uri")
+    assert len(entries_of(tmp_path / "r.jsonl")) == 1
+
+
+def test_error_of_a_stage_is_not_hidden_by_a_log_that_cannot_be_kept(
+    tracking: Tracking,
+    cut_connection: Callable[[], Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("the log cannot be kept: No space left on device")
+
+    with pytest.raises(ValueError, match="the cause"), tracking.stage("train"):  # noqa: PT012 - the body is the case
+        cut_connection()
+        monkeypatch.setattr(Spool, "append", full)
+        raise ValueError("the cause")
+    assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("revision", ["1bd49d398cd2", "of_a_newer_one"])
+def test_database_of_another_version_of_mlflow_is_named(revision: str, tracking: Tracking) -> None:
+    with contextlib.closing(sqlite3.connect(tracking.root / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    with pytest.raises(TrackingError) as caught:
+        Tracking(None, "test", root=tracking.root).new_pipeline()
+    assert "`mlflow db upgrade sqlite:///" in (caught.value.fix or "")
 
 
 def test_what_mlflow_refuses_is_set_aside_and_the_rest_goes_on(
