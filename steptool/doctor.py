@@ -51,7 +51,7 @@ def checks(root: Path = Path(), environ: Mapping[str, str] = os.environ) -> list
         memory(_read("/proc/meminfo")),
         processor(_read("/proc/cpuinfo"), len(os.sched_getaffinity(0))),
         gpu(_nvidia_smi()),
-        tracking(environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"),
+        tracking(environ.get("MLFLOW_TRACKING_URI", "").strip() or "sqlite:///mlflow.db"),
         environment(environ),
     ]
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -91,6 +93,7 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
 
     Raises TrackingError within seconds if MLflow cannot be reached, InputError if `uri` is no address.
     """
+    _prepare(uri)
     database = database_file(uri)
     with told_plainly(uri, "open the experiment"):
         if database is None:
@@ -109,11 +112,7 @@ def probe(uri: str) -> None:
     It goes the way that MLflow's client goes, through its proxies and certificates. MLflow alone would try a database
     for 100 s.
     """
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-    if uri != public(uri):
-        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the password with each run
-    scheme = _checked_scheme(uri)
+    scheme = _prepare(uri)
     with told_plainly(uri, "reach MLflow"):
         from requests.exceptions import ProxyError
 
@@ -130,7 +129,10 @@ def probe(uri: str) -> None:
         elif scheme.partition("+")[0] in DATABASES:
             from mlflow.store.db.utils import create_sqlalchemy_engine
 
-            engine = create_sqlalchemy_engine(uri)
+            try:
+                engine = create_sqlalchemy_engine(uri)
+            except ValueError:
+                raise _no_address(uri) from None
             try:
                 engine.connect().close()
             finally:
@@ -141,13 +143,19 @@ def probe(uri: str) -> None:
             MlflowClient(uri)  # knows which other addresses there are
 
 
-def _checked_scheme(uri: str) -> str:
-    """The scheme of a tracking URI. Raises InputError where MLflow's client would take another host from it than was
-    meant, or none."""
+def _prepare(uri: str) -> str:
+    """Set what MLflow reads when it is imported; gives the scheme of `uri`.
+
+    Raises InputError where MLflow's client would take another host from `uri` than was meant, or none.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if uri != public(uri):
+        os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # it would print the password with each run
     try:
         parts = urlsplit(uri)
         fits = parts.scheme not in ("http", "https") or (
-            parts.port != 0
+            parts.port != 0  # reading it raises ValueError where it is no number
             and bool(parts.hostname)
             and uri.isprintable()
             and "@" not in parts.path
@@ -157,8 +165,12 @@ def _checked_scheme(uri: str) -> str:
     except ValueError:
         fits = False
     if not fits:
-        raise InputError("not the address of an MLflow server or database", where=public(uri), fix=ADDRESS_FIX)
+        raise _no_address(uri)
     return parts.scheme
+
+
+def _no_address(uri: str) -> InputError:
+    return InputError("not the address of an MLflow server or database", where=public(uri), fix=ADDRESS_FIX)
 
 
 class RefusedError(TrackingError):
@@ -173,12 +185,13 @@ def told_plainly(uri: str, doing: str) -> Iterator[None]:
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
+    handled = sys.exception()  # of a stage that failed, whose end is being logged
     try:
         yield
     except StepToolError:
         raise
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError, ParseError) as error:
-        chain = _chain(error)
+        chain = _chain(error, handled)
         by_network = any(isinstance(one, RequestException) for one in chain)
         told = chain[-1] if by_network else error  # the others only wrap it
         found = f"cannot {doing}: {_first_line(redact(str(told), uri)) or type(told).__name__}"
@@ -192,10 +205,10 @@ def told_plainly(uri: str, doing: str) -> Iterator[None]:
         raise TrackingError(found, where=public(uri), fix=_fix(uri, chain)) from cause
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """`error`, what led to it, and so on to the first."""
+def _chain(error: BaseException, handled: BaseException | None) -> list[BaseException]:
+    """`error`, what led to it, and so on to the first, without what was being handled before."""
     chain = [error]
-    while (before := chain[-1].__cause__ or chain[-1].__context__) and before not in chain:
+    while (before := chain[-1].__cause__ or chain[-1].__context__) and before not in [handled, *chain]:
         chain.append(before)
     return chain
 
@@ -208,8 +221,9 @@ def _fix(uri: str, chain: list[BaseException]) -> str:
         return any(isinstance(one, kind) for one in chain)
 
     if "db upgrade" in str(chain[0]) or "locate revision" in str(chain[0]):
+        address = shlex.quote(uri) if uri == public(uri) else '"$MLFLOW_TRACKING_URI"'
         return (
-            f"another version of MLflow made that database: back it up, then `mlflow db upgrade {public(uri)}`; "
+            f"another version of MLflow made that database: back it up, then `mlflow db upgrade {address}`; "
             "where a newer one did, move it away"
         )
     database = database_file(uri)

@@ -23,13 +23,14 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from steptool import doctor
-from steptool.errors import StepToolError, TrackingError
+from steptool.errors import InputError, StepToolError, TrackingError
 from steptool.registry import client
 from steptool.registry.client import connect
 
@@ -282,6 +283,24 @@ def test_redirect_to_another_host_takes_no_credentials_along(where: str, monkeyp
     assert all(first.seen)
     assert second.seen
     assert not any(second.seen)
+
+
+def test_server_that_is_down_while_a_stage_fails_is_told_by_its_own_error() -> None:
+    uri = "http://127.0.0.1:1"
+    try:
+        raise ValueError("the stage's own")
+    except ValueError:
+        with pytest.raises(TrackingError, match="Connection refused"), client.told_plainly(uri, "log"):
+            requests.get(uri, timeout=3)
+
+
+@pytest.mark.parametrize(
+    "uri", ["postgresql+psycopg2://h:port/db", "postgresql://[h/db", "http://h:99999", "http:///x"]
+)
+def test_address_that_is_none_is_an_error_of_the_input(uri: str) -> None:
+    with pytest.raises(InputError, match="not the address") as caught:
+        connect(uri, "test")
+    assert caught.value.exit_code == 2
 
 
 DEEP = b"[" * 100_000

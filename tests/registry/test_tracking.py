@@ -569,3 +569,35 @@ def test_a_real_server_killed_in_the_middle_and_started_again_loses_nothing(
     assert logged.info.status == "FINISHED"
     assert logged.data.metrics["pass_rate"] == 0.5
     assert {file.path for file in tracking.client.list_artifacts(run.run_id)} == {"page.html", "again"}
+
+
+@pytest.mark.slow
+def test_password_of_a_real_server_is_on_no_terminal_and_in_no_file(
+    serve: Callable[[], tuple[str, Callable[[], None]]], tmp_path: Path
+) -> None:
+    """MLflow prints "View run ... at:" with the whole address when a run ends; here its server asks for no password."""
+    uri, _ = serve()
+    code = """
+from pathlib import Path
+from steptool.registry.tracking import Tracking
+tracking = Tracking(None, "served")
+with tracking.pipeline({"seed": 1}) as run:
+    with tracking.stage("train") as stage:
+        stage.dataset(Path("data"), "data", "abc")
+        stage.summary({"pass_rate": 0.5})
+"""
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "MLFLOW_TRACKING_URI": uri.replace("://", "://someone:Zq1x%2FZq2y@"),
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "false",  # the user's own choice, which a password overrules
+    }
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=checkout, env=environment, capture_output=True, text=True, check=True
+    )
+    kept = [path.read_bytes() for folder in (checkout, tmp_path) for path in folder.rglob("*") if path.is_file()]
+    assert len(kept) > 2
+    for shown in [done.stdout.encode(), done.stderr.encode(), *kept]:
+        assert b"Zq1x" not in shown
+        assert b"Zq2y" not in shown
