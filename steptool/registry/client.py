@@ -159,6 +159,7 @@ def _prepare(uri: str) -> str:
             and bool(parts.hostname)
             and uri.isprintable()
             and "@" not in parts.path
+            and "\\" not in uri  # the client takes it for a /
             and not parts.query  # MLflow appends its paths to the address
             and not parts.fragment
         )

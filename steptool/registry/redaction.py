@@ -74,7 +74,8 @@ def _secrets(uris: Iterable[str], environ: Mapping[str, str]) -> Iterator[str]:
         user, _, password = hidden.partition(":")
         yield from (hidden, user, password)
         # A parser that a password misleads quotes the piece that it took for a host or a port.
-        yield from (piece for piece in re.split(r"[:@/?#&=;,\[\]\s'\"]", hidden) if len(piece) >= SHORT)
+        pieces = re.split(r"\W+", hidden) + re.split(r"\W+", unquote(hidden))
+        yield from (piece for piece in pieces if len(piece) >= SHORT)
         yield _basic(unquote(user), unquote(password))
     for name, value in environ.items():
         if SECRET_NAME.search(name) and len(value) >= SHORT:

@@ -132,6 +132,7 @@ def test_what_is_no_secret_stays() -> None:
 @given(secrets, addresses)
 @example("Zq1x/Zq2y#Zq3z", "http://me:{}@127.0.0.1:1")
 @example("Zq1x[Zq2y]Zq3z", "http://me:{}@127.0.0.1:1")
+@example("Zq1xZq2y\\Zq3z", "http://me:{}@127.0.0.1:1")
 @example("Zq1x%2FZq2y%23Zq3z", "http://me:{}@127.0.0.1:1")
 @example("Zq1x%2FZq2y%23Zq3z", "postgresql://me:{}@127.0.0.1:1/mlflow")
 def test_secret_is_in_no_error_and_in_no_traceback(secret: str, address: str) -> None:
