@@ -181,7 +181,7 @@ class RefusedError(TrackingError):
 @contextmanager
 def told_plainly(uri: str, doing: str) -> Iterator[None]:
     """Turn whatever MLflow raises into one TrackingError that names the URI and the fix, and no secret."""
-    from google.protobuf.json_format import ParseError
+    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError

@@ -80,9 +80,9 @@ def _secrets(uris: Iterable[str], environ: Mapping[str, str]) -> Iterator[str]:
     for name, value in environ.items():
         if SECRET_NAME.search(name) and len(value) >= SHORT:
             yield value
-    if password := environ.get("MLFLOW_TRACKING_PASSWORD"):
-        yield password
-        yield _basic(environ.get("MLFLOW_TRACKING_USERNAME", ""), password)
+    if known := environ.get("MLFLOW_TRACKING_PASSWORD"):
+        yield known
+        yield _basic(environ.get("MLFLOW_TRACKING_USERNAME", ""), known)
 
 
 def _basic(user: str, password: str) -> str:
