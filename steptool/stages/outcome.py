@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from steptool.evaluation.metrics import Evaluation
 from steptool.params import Params
 from steptool.registry.tracking import PipelineRun
 from steptool.stages.common import EVALUATION, last_round
-from steptool.storage import read_json, read_record
+from steptool.storage import read_record
 
 LOCK = Path("dvc.lock")
 
@@ -25,13 +26,20 @@ def log_outcome(run: PipelineRun, params: Params) -> None:
     for path, digest, context in _datasets(stages):
         run.dataset(Path(path), path, digest, context=context)
     run.results(read_record(EVALUATION / f"{last_round(params)}.json", Evaluation).summary())
-    receipt = read_json(Path(stages["register"]["outs"][0]["path"]) / "receipt.json")
-    run.model(receipt["name"], receipt["version"])
+    receipt = read_record(Path(stages["register"]["outs"][0]["path"]) / "receipt.json", Receipt)
+    run.model(receipt.name, receipt.version)
+
+
+class Receipt(BaseModel):
+    """What `register` wrote, as far as it matters here."""
+
+    name: str
+    version: int
 
 
 def _datasets(stages: dict[str, dict[str, list[dict[str, str]]]]) -> Iterator[tuple[str, str, str]]:
     """Path, hash and context of what the stages wrote, and of what they read and is neither code nor such an output."""
-    written = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+    written = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ()) if "md5" in out}
     read = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage.get("deps", ()) if "md5" in dep}
     for path, digest in read.items():
         made_here = any(Path(path).is_relative_to(out) for out in written)

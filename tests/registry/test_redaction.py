@@ -128,7 +128,7 @@ def test_what_is_no_secret_stays() -> None:
     assert redact(text, "http://a@127.0.0.1:5000", environ={}) == text
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secrets, addresses)
 @example("Zq1x/Zq2y#Zq3z", "http://me:{}@127.0.0.1:1")
 @example("Zq1x[Zq2y]Zq3z", "http://me:{}@127.0.0.1:1")
@@ -149,7 +149,7 @@ def test_secret_is_in_no_error_and_in_no_traceback(secret: str, address: str) ->
     assert not shows(check.found + check.fix)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(secret=secrets, address=addresses)
 def test_secret_is_in_no_file_that_a_stage_leaves(
     secret: str, address: str, tmp_path_factory: pytest.TempPathFactory
