@@ -245,7 +245,10 @@ def _fix(uri: str, chain: list[BaseException]) -> str:
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, "
             "to what the server accepts"
         )
-    start = {"http": "start the server (`mlflow server --workers 1`), or ", **dict.fromkeys(DATABASES, "start it, or ")}
+    start = {
+        "http": "start the server (`mlflow server --workers 1`), or ",
+        **dict.fromkeys(DATABASES, "start the database, or "),
+    }
     first = next((start[kind] for kind in start if uri.startswith(kind)), "")
     return f"{first}unset MLFLOW_TRACKING_URI to track in mlflow.db"
 
