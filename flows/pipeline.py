@@ -22,6 +22,7 @@ from flows.workspace import alone, open_workspace
 from steptool.params import load_params, next_draw
 from steptool.registry.tracking import Tracking
 from steptool.stages.common import PARAMS
+from steptool.stages.outcome import log_outcome
 from steptool.storage import write_bytes
 
 STAGES_AT_ONCE = 8
@@ -46,8 +47,9 @@ def pipeline(
 
 
 def _run(root: Path, nodes: list[Node], gpu: str | None, *, again: bool) -> list[State]:
-    tracking = Tracking(None, load_params(PARAMS).tracking.experiment)
-    with tracking.pipeline() as run, open_workspace(root, run.run_id, again=again) as workspace:
+    params = load_params(PARAMS)
+    tracking = Tracking(None, params.tracking.experiment)
+    with tracking.pipeline(params.model_dump()) as run, open_workspace(root, run.run_id, again=again) as workspace:
         futures: dict[str, PrefectFuture[State]] = {}
         for node in nodes:
             upstream = [futures[address] for address in node.upstream]
@@ -60,6 +62,8 @@ def _run(root: Path, nodes: list[Node], gpu: str | None, *, again: bool) -> list
         states = [future.state for future in futures.values()]
         if not all(state.is_completed() for state in states):
             run.status = "KILLED" if any(state.is_cancelled() for state in states) else "FAILED"
+        elif {"evaluate", "register"} <= futures.keys():
+            log_outcome(run, params)
         return states
 
 

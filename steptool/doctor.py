@@ -1,6 +1,7 @@
 """What this machine has, what it lacks, and what to type to mend it. `steptool doctor` prints it.
 
-Nothing heavy is imported and nothing is written, so it also answers where an installation is broken.
+Nothing heavy is imported and nothing is written, so it also answers where an installation is broken. MLflow alone is
+imported, and only where MLFLOW_TRACKING_URI names a server: its client decides whether that can be reached.
 """
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ import importlib.metadata
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict
 
 from steptool.errors import ParamsError, StepToolError, printable
 from steptool.lineage import check_state, read_lock, refuse_false_lineage
 from steptool.params import load_params
+from steptool.registry.client import database_file, probe
+from steptool.registry.redaction import public
 
 GIB = 1 << 30
 DISK_GIB = 10
@@ -51,7 +52,7 @@ def checks(root: Path = Path(), environ: Mapping[str, str] = os.environ) -> list
         memory(_read("/proc/meminfo")),
         processor(_read("/proc/cpuinfo"), len(os.sched_getaffinity(0))),
         gpu(_nvidia_smi()),
-        tracking(environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")),
+        tracking(environ.get("MLFLOW_TRACKING_URI", "").strip() or "sqlite:///mlflow.db"),
         environment(environ),
     ]
 
@@ -176,22 +177,28 @@ def gpu(names: str | None) -> Check:
     return Check(name="gpu", ok=True, found=names)
 
 
-def tracking(uri: str, timeout_s: float = 3.0) -> Check:
-    """Whether MLflow's store answers (a server) or can be written (a file)."""
-    parts = urlsplit(uri)
-    shown = re.sub(r"//[^/]*@", "//", uri)  # an address may hold a password
-    if parts.scheme in ("http", "https"):
-        fix = "start the server, or unset MLFLOW_TRACKING_URI to track into mlflow.db"
+def tracking(uri: str) -> Check:
+    """Whether MLflow's store answers (a server), or can be written and is none of something else (a file)."""
+    found, place = public(uri), database_file(uri)
+    if place is None:
         try:
-            port = parts.port or (443 if parts.scheme == "https" else 80)
-            with socket.create_connection((parts.hostname or "", port), timeout=timeout_s):
-                return Check(name="tracking", ok=True, found=f"{shown} answers")
-        except (OSError, ValueError) as error:
-            return Check(name="tracking", ok=False, found=f"{shown}: {error}", fix=fix)
-    folder = Path(parts.path.removeprefix("/")).parent if parts.scheme == "sqlite" else Path(parts.path)
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    ok = os.access(nearest, os.W_OK)
-    return Check(name="tracking", ok=ok, found=shown, fix="" if ok else f"make {nearest} writable")
+            probe(uri)
+        except StepToolError as error:
+            return Check(name="tracking", ok=False, found=f"{error.where}: {error.found}", fix=error.fix or "")
+        except ImportError as error:
+            return Check(name="tracking", ok=False, found=f"MLflow cannot be loaded: {error}", fix="make setup")
+        return Check(name="tracking", ok=True, found=f"{found} answers")
+    nearest = next(there for there in (place, *place.absolute().parents) if there.exists())
+    if not os.access(nearest, os.R_OK | os.W_OK):
+        return Check(name="tracking", ok=False, found=found, fix=f"make {nearest} readable and writable")
+    if nearest.is_file() and not _is_database(nearest):
+        return Check(name="tracking", ok=False, found=f"{found}: {nearest} is no database", fix=f"move {nearest} away")
+    return Check(name="tracking", ok=True, found=found)
+
+
+def _is_database(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(16) in (b"", b"SQLite format 3\0")
 
 
 def environment(environ: Mapping[str, str]) -> Check:

@@ -29,7 +29,7 @@ def run_pipeline(targets: list[str]) -> None:
     params = load_params(PARAMS)
     check_state()
     tracking = Tracking(None, params.tracking.experiment)
-    with _ended_by_signals(), tracking.pipeline() as run, Relay(Path()):
+    with _ended_by_signals(), tracking.pipeline(params.model_dump()) as run, Relay(Path()):
         code = _repro(targets, stage_environment(run.run_id, Path()))
         if code != 0:
             raise StepToolError(
@@ -37,6 +37,10 @@ def run_pipeline(targets: list[str]) -> None:
                 fix="mend what the lines above say, then run the same command again: it goes on from there",
             )
         refuse_false_lineage(read_lock().stages)
+        if not targets:
+            from steptool.stages.outcome import log_outcome
+
+            log_outcome(run, params)
     if not targets:
         from steptool.stages.results import results_table
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from mlflow import MlflowClient
 
 from tests.project import copy_project
 
@@ -70,6 +71,24 @@ def test_a_killed_pipeline_finishes_when_it_is_run_again(workspace: Path) -> Non
     assert re.search(r"register: steptool version 1 is the candidate", log)
     assert "report: reports/index.html" in log
     assert "leaked" not in log  # what triton's bindings say of a process that ends with objects alive
+
+
+@pytest.mark.timeout(120)
+def test_the_pipeline_in_mlflow_has_settings_data_results_and_model(workspace: Path) -> None:
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name != 'Default'")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    second, first = client.search_runs([experiment.experiment_id], "tags.`steptool.kind` = 'pipeline'")
+    assert (first.info.status, second.info.status) == ("FAILED", "FINISHED")
+    assert {"seed", "train.gamma_step"} <= second.data.params.keys()
+    assert second.data.metrics["pass_rate"] >= 0
+    assert second.data.tags["steptool.model"] == "models:/steptool/1"
+    assert "/#/" not in second.data.tags["mlflow.note.content"]
+    contexts = {given.dataset.name: given.tags[0].value for given in second.inputs.dataset_inputs}
+    assert {contexts[path] for path in ("data/tasks", "models/base", "models/r1")} == {"output"}
+    (stage,) = client.search_runs([experiment.experiment_id], "tags.`steptool.stage` = 'sft'")
+    contexts = {given.dataset.name: given.tags[0].value for given in stage.inputs.dataset_inputs}
+    assert contexts == {"demonstrations": "input", "tasks": "input", "base": "input", "sft output": "output"}
 
 
 @pytest.mark.timeout(120)

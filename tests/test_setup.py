@@ -8,8 +8,10 @@ import shutil
 import socket
 import stat
 import subprocess
+import threading
 import tomllib
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -221,8 +223,16 @@ def test_doctor_without_a_gpu_is_content() -> None:
 
 @pytest.fixture
 def server() -> Iterator[int]:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield listening.getsockname()[1]
+    class Mlflow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"experiments": []}')
+
+    with HTTPServer(("127.0.0.1", 0), Mlflow) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield serving.server_port
+        serving.shutdown()
 
 
 def test_doctor_reaches_a_tracking_server(server: int) -> None:
@@ -232,14 +242,26 @@ def test_doctor_reaches_a_tracking_server(server: int) -> None:
 def test_doctor_sees_a_tracking_server_that_is_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-    check = doctor.tracking(f"http://user:secret@127.0.0.1:{port}")
-    assert not check.ok
-    assert "secret" not in check.found
+    for scheme in ("http", "https", "postgresql+psycopg2"):
+        check = doctor.tracking(f"{scheme}://user:secret@127.0.0.1:{port}")
+        assert not check.ok
+        assert "refused" in check.found
+        assert "secret" not in check.found
+        assert "unset MLFLOW_TRACKING_URI" in check.fix
 
 
-@pytest.mark.parametrize("uri", ["http://127.0.0.1:notaport", "http://", "https://127.0.0.1:99999"])
+@pytest.mark.parametrize(
+    "uri", ["http://127.0.0.1:notaport", "http://", "https://127.0.0.1:99999", "http://[", "http://user:a/b@127.0.0.1"]
+)
 def test_doctor_survives_a_nonsensical_address(uri: str) -> None:
-    assert not doctor.tracking(uri, timeout_s=0.2).ok
+    check = doctor.tracking(uri)
+    assert not check.ok
+    assert "MLFLOW_TRACKING_URI" in check.fix
+
+
+def test_doctor_sees_a_file_that_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("something else")
+    assert "is no database" in doctor.tracking(f"sqlite:///{tmp_path}/mlflow.db").found
 
 
 def test_doctor_accepts_a_database_in_a_folder_that_can_be_written(tmp_path: Path) -> None:

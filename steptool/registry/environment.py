@@ -53,7 +53,7 @@ def process_runs(pid: int) -> bool:
     """True while a process of this number is alive on this host."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # no process has such a number
         return False
     except PermissionError:
         return True  # somebody else's

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from steptool.errors import DataError, StorageError, TrackingError
+from steptool.errors import DataError, StepToolError, TrackingError
 from steptool.registry.environment import host_name, process_runs
 from steptool.registry.spool import Entry, Opening, Spool, Status, entries_of, header_of
 from steptool.registry.tracking import WORK, Tracking, warn
@@ -65,9 +65,10 @@ class Relay:
                 self._send(path)
         except Timeout:
             return True
-        except (TrackingError, StorageError) as error:
+        except (TrackingError, OSError) as error:
             if reached:
-                warn(f"{error.found} ({error.where}); the pipeline goes on, its log is kept in {self._unlogged}")
+                found = f"{error.found} ({error.where})" if isinstance(error, StepToolError) else str(error)
+                warn(f"{found}; the pipeline goes on, its log is kept in {self._unlogged}")
             return False
         return True
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from steptool.registry.client import RefusedError
 from steptool.registry.spool import Dataset, Entry
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def _send_dataset(client: MlflowClient, run_id: str, dataset: Dataset) -> None:
 
 
 def _send_artifact(client: MlflowClient, run_id: str, path: Path, folder: str | None) -> None:
+    if not path.exists():
+        raise RefusedError("the file is gone", where=str(path), fix="nothing: the rest of the run is logged")
     if path.is_dir():
         client.log_artifacts(run_id, str(path), f"{folder}/{path.name}" if folder else path.name)
     else:

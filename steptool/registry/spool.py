@@ -10,11 +10,14 @@ that it already has).
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from filelock import FileLock
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from steptool.errors import DataError, StorageError
 
@@ -24,23 +27,35 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+PID = r"[0-9]{1,10}"
 Line = TypeVar("Line", bound=Record)
 
 
+def _storable(text: Any) -> Any:
+    """`text` without what no database and no JSON takes: NUL, and half a character, as in some errors of tools."""
+    if not isinstance(text, str):
+        return text
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+
+
+Text = Annotated[str, BeforeValidator(_storable)]
+Whole = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+
+
 class Metric(Record):
-    key: str
+    key: Text
     value: float
-    step: int
-    timestamp_ms: int
+    step: Whole
+    timestamp_ms: Whole
 
 
 class Dataset(Record):
     """A dataset by content: `digest` is at most 36 characters, `source` a path as the user wrote it."""
 
-    name: str
-    digest: str
-    source: str
-    context: str
+    name: Text
+    digest: Text
+    source: Text
+    context: Text
 
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -49,33 +64,40 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 class Entry(Record):
     """One thing to tell MLflow about one run."""
 
-    run_id: str
+    run_id: Text
     metrics: tuple[Metric, ...] = ()
-    params: dict[str, str] = Field(default_factory=dict)
-    tags: dict[str, str] = Field(default_factory=dict)
+    params: dict[Text, Text] = Field(default_factory=dict)
+    tags: dict[Text, Text] = Field(default_factory=dict)
     dataset: Dataset | None = None
-    artifact: str | None = None
+    artifact: Text | None = None
     """A file or folder on this machine."""
-    artifact_folder: str | None = None
+    artifact_folder: Text | None = None
     """Where it goes among the run's artifacts; None for the top."""
     status: Status | None = None
     """Set where the run has ended, at `ended_ms`."""
-    ended_ms: int | None = None
+    ended_ms: Whole | None = None
 
 
 class Opening(Record):
     """A run that is still to be opened."""
 
-    experiment: str
-    name: str
-    tags: dict[str, str]
-    started_ms: int
+    experiment: Text
+    name: Text
+    tags: dict[Text, Text]
+    """Its host and the number of its process among them."""
+    started_ms: Whole
+
+    @model_validator(mode="after")
+    def _names_its_writer(self) -> Opening:
+        if "steptool.host" not in self.tags or not re.fullmatch(PID, self.tags.get("steptool.pid", "")):
+            raise ValueError("no steptool.host, or no number in steptool.pid")
+        return self
 
 
 class Header(Record):
     """First line of a file: the tracking URI that its entries are meant for."""
 
-    uri: str
+    uri: Text
     opens: Opening | None = None
 
 
@@ -93,6 +115,7 @@ class Spool:
         """Holds the id that MLflow gave to the run, once it has been opened."""
         self._copies = folder / run_id
         self._header = Header(uri=uri, opens=opens)
+        self._lock = FileLock(f"{folder}.lock")
 
     def append(self, entry: Entry) -> None:
         """Keep `entry` until it can be sent. Raises StorageError if the disk will not have it."""
@@ -101,23 +124,35 @@ class Spool:
     def refuse(self, entry: Entry) -> None:
         self._append(self.refused_path, entry)
 
-    def remove(self) -> None:
-        """Forget what waited; its copies of artifacts too, unless a refused entry names them."""
-        self.path.unlink(missing_ok=True)
+    def remove(self, sent: int | None = None) -> bool:
+        """Forget what waited; its copies of artifacts too, unless a refused entry names them.
+
+        False, and nothing is forgotten, where more than the `sent` entries wait by now.
+        """
+        with self._lock:
+            if sent is not None and len(entries_of(self.path)) > sent:
+                return False
+            self.path.unlink(missing_ok=True)
         self.opened_path.unlink(missing_ok=True)
         if not self.refused_path.exists():
             shutil.rmtree(self._copies, ignore_errors=True)
+        return True
 
     def _append(self, path: Path, entry: Entry) -> None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if entry.artifact is not None:
                 entry = entry.model_copy(update={"artifact": str(self._copy(Path(entry.artifact)))})
-            is_new = not path.exists()
-            with path.open("a", encoding="utf-8") as file:
-                if is_new:
-                    file.write(self._header.model_dump_json(exclude_defaults=True) + "\n")
-                file.write(entry.model_dump_json(exclude_defaults=True) + "\n")
+            with self._lock, path.open("ab", buffering=0) as file:
+                end = file.tell()
+                records = [entry] if end else [self._header, entry]
+                rest = b"".join(f"{one.model_dump_json(exclude_defaults=True)}\n".encode() for one in records)
+                try:
+                    while rest:
+                        rest = rest[file.write(rest) :]
+                except OSError:
+                    os.truncate(path, end)  # half a line would spoil the next one
+                    raise
         except OSError as error:
             raise StorageError(
                 f"the log cannot be kept: {error.strerror or error}", where=str(path), fix="free some space"
@@ -136,17 +171,21 @@ class Spool:
         return target
 
 
-def waiting(folder: Path, uri: str) -> list[tuple[Spool, list[Entry]]]:
-    """Every run in `folder` with entries for the tracking server at `uri`, oldest first.
+def waiting(folder: Path, uri: str) -> list[Spool]:
+    """Every run in `folder` with entries for the tracking server at `uri`, oldest first; see `entries_of`.
 
-    What a relay sends is left to it. A last line cut off by a kill is dropped; any other broken line raises
-    DataError with its number.
+    What a relay sends is left to it. Raises DataError for a file whose first line is no header.
     """
-    found = []
-    for path in sorted(folder.glob("*.jsonl"), key=lambda path: (path.stat().st_mtime, path.name)):
-        if header_of(path) == Header(uri=uri):
-            found.append((Spool(folder, path.stem, uri), entries_of(path)))
-    return found
+    found = [path for path in folder.glob("*.jsonl") if header_of(path) == Header(uri=uri)]
+    return [Spool(folder, path.stem, uri) for path in sorted(found, key=lambda path: (_written_at(path), path.name))]
+
+
+def _written_at(path: Path) -> float:
+    """0 where another process has sent it meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
 
 
 def header_of(path: Path) -> Header | None:
@@ -162,8 +201,14 @@ def entries_of(path: Path, skip: int = 0) -> list[Entry]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The whole lines of a file; one that is still being written, or was cut off by a kill, is none."""
-    return path.read_text(encoding="utf-8").split("\n")[:-1]
+    """The whole lines of a file; one that is still being written, or was cut off by a kill, is none. A file that
+    another process has sent meanwhile has none."""
+    try:
+        return path.read_bytes().decode().split("\n")[:-1]
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"not a log: {error}", where=str(path), fix="move it away, then try again") from error
 
 
 def _parsed(kind: type[Line], path: Path, number: int, line: str) -> Line:

@@ -14,25 +14,27 @@ than some stages do: the process that set it sends what the stage writes down (`
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from filelock import FileLock
+from pydantic import BaseModel
 
-from steptool.errors import DataError, TrackingError
-from steptool.registry.client import RefusedError, connect, resolve_uri, told_plainly, without_password
+from steptool.errors import DataError, StorageError, TrackingError
+from steptool.registry.client import RefusedError, connect, resolve_uri, told_plainly
 from steptool.registry.environment import describe_environment, host_name, process_runs
+from steptool.registry.redaction import public, redact
 from steptool.registry.sending import send
-from steptool.registry.spool import Dataset, Entry, Metric, Opening, Spool, Status, waiting
+from steptool.registry.spool import PID, Dataset, Entry, Metric, Opening, Spool, Status, entries_of, waiting
 from steptool.storage import write_json
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class Tracking:
         self.root = root.resolve()
         self.uri = resolve_uri(uri, self.root)
         self.experiment = experiment
-        self.public_uri = without_password(self.uri)
+        self.public_uri = public(self.uri)
         self.unlogged = self.root / WORK / "unlogged"
 
     @cached_property
@@ -81,29 +83,21 @@ class Tracking:
         return run_id
 
     @contextmanager
-    def pipeline(self) -> Iterator[PipelineRun]:
-        """The parent run of the stages that run in the block. It ends with `status`, or with what ends the block:
-        as FAILED on an exception, as KILLED on an interrupt.
+    def pipeline(self, params: Mapping[str, Any] | None = None) -> Iterator[PipelineRun]:
+        """The parent run of the stages that run in the block, with the settings `params`. It ends with `status`, or
+        with what ends the block: as FAILED on an exception, as KILLED on an interrupt.
 
         Raises TrackingError, before the block starts, if MLflow cannot be reached; at the end that is a warning.
         """
-        run = PipelineRun(self.new_pipeline())
+        run = PipelineRun(self, self.new_pipeline())
+        run.params(params or {})
         try:
             yield run
         except BaseException as error:
             run.status = _status_of(error)
             raise
         finally:
-            self._end_pipeline(run)
-
-    def _end_pipeline(self, run: PipelineRun) -> None:
-        spool = Spool(self.unlogged, run.run_id, self.public_uri)
-        entry = Entry(run_id=run.run_id, status=run.status, ended_ms=int(time.time() * 1000))
-        try:
-            self.deliver(entry, spool)
-        except TrackingError as error:
-            spool.append(entry)
-            warn(f"{error.found} ({self.public_uri}); the end of the pipeline's run is kept in {spool.path}")
+            run.close()
 
     def pipeline_run_id(self) -> str:
         """The parent of the next stage's run; opens one where there is none. See the module's rule."""
@@ -143,7 +137,11 @@ class Tracking:
         try:
             yield run
         except BaseException as error:
-            run.end(_status_of(error), time.monotonic() - started, f"{type(error).__name__}: {error}")
+            said = redact(f"{type(error).__name__}: {error}", self.uri)
+            try:
+                run.end(_status_of(error), time.monotonic() - started, said)
+            except StorageError as lost:  # the error that ended the stage says more
+                warn(f"{label}: {lost}")
             raise
         run.end("FINISHED", time.monotonic() - started, "")
 
@@ -165,10 +163,12 @@ class Tracking:
         if MLflow cannot be reached; then everything stays.
         """
         sent = 0
-        for spool, entries in waiting(self.unlogged, self.public_uri):
-            for entry in entries:
-                sent += self.deliver(entry, spool)
-            spool.remove()
+        for spool in waiting(self.unlogged, self.public_uri):
+            read = 0
+            while not spool.remove(read):  # its run may be writing still
+                for entry in entries_of(spool.path, skip=read):
+                    sent += self.deliver(entry, spool)
+                    read += 1
         return sent
 
     def deliver(self, entry: Entry, spool: Spool) -> bool:
@@ -191,16 +191,15 @@ class Tracking:
 
     def _remembered_parent(self) -> str | None:
         """The run in `.steptool/pipeline_run`, if it is one of this experiment that still exists."""
-        from mlflow.exceptions import MlflowException
-
         try:
-            noted = json.loads(self._parent_file.read_text())
-            if (noted["uri"], noted["experiment"]) != (self.public_uri, self.experiment):
+            noted = _Parent.model_validate_json(self._parent_file.read_bytes())
+            if (noted.uri, noted.experiment) != (self.public_uri, self.experiment):
                 return None
-            run = self.client.get_run(noted["run_id"])
-        except (FileNotFoundError, ValueError, TypeError, KeyError, MlflowException):
+            with told_plainly(self.uri, "look for the pipeline's run"):
+                run = self.client.get_run(noted.run_id)
+        except (OSError, ValueError, TrackingError):
             return None
-        return str(noted["run_id"]) if run.info.lifecycle_stage == "active" else None
+        return noted.run_id if run.info.lifecycle_stage == "active" else None
 
     def create_run(self, name: str, tags: dict[str, str], started_ms: int | None = None) -> str:
         """Open a run, now or at a time gone by. Raises TrackingError if MLflow cannot be reached."""
@@ -213,15 +212,17 @@ class Tracking:
         question = f"{such} AND tags.`steptool.host` = '{host_name()}' AND attributes.status = 'RUNNING'"
         with told_plainly(self.uri, "look for earlier runs"):
             for run in self.client.search_runs([self.experiment_id], question):
-                if not process_runs(int(run.data.tags["steptool.pid"])):
+                pid = run.data.tags.get("steptool.pid", "")
+                if re.fullmatch(PID, pid) and not process_runs(int(pid)):
                     self.client.set_terminated(run.info.run_id, "KILLED")
 
 
-@dataclass
-class PipelineRun:
+class _Parent(BaseModel):
+    """`.steptool/pipeline_run`."""
+
     run_id: str
-    status: Status = "FINISHED"
-    """How it ends; to be changed where stages failed and nothing is raised."""
+    experiment: str
+    uri: str
 
 
 class StageRun:
@@ -294,8 +295,33 @@ class StageRun:
             except TrackingError as error:
                 self._spooled = True
                 where = f"{error.found} ({self._tracking.public_uri})"
-                warn(f"{self._label}: {where}; the stage goes on, its log is kept in {self._spool.path}")
+                warn(f"{self._label}: {where}; the work goes on, its log is kept in {self._spool.path}")
         self._spool.append(entry)
+
+
+class PipelineRun(StageRun):
+    """The run of a whole pipeline."""
+
+    def __init__(self, tracking: Tracking, run_id: str) -> None:
+        spool = Spool(tracking.unlogged, run_id, tracking.public_uri)
+        super().__init__(tracking, run_id, "pipeline", run_id, spool)
+        self.status: Status = "FINISHED"
+        """How it ends; to be changed where stages failed and nothing is raised."""
+
+    def results(self, values: Mapping[str, float]) -> None:
+        """Log what the pipeline came to, by the names that a stage gives to it."""
+        now = int(time.time() * 1000)
+        rows = (Metric(key=k, value=float(v), step=0, timestamp_ms=now) for k, v in values.items())
+        self._deliver(Entry(run_id=self.run_id, metrics=tuple(rows)))
+
+    def model(self, name: str, version: int) -> None:
+        """Name the registered model that came out; MLflow shows the note with a link to it."""
+        link = f"[{name}, version {version}](#/models/{quote(name, safe='')}/versions/{version})"
+        self.tags({"steptool.model": f"models:/{name}/{version}", "mlflow.note.content": f"Model: {link}"})
+
+    def close(self) -> None:
+        """End the run; called once, by `Tracking.pipeline`."""
+        self._deliver(Entry(run_id=self.run_id, status=self.status, ended_ms=int(time.time() * 1000)))
 
 
 def _status_of(error: BaseException) -> Status:

@@ -90,7 +90,7 @@ def stage(
             reading.check()
         for input_name, path in inputs.items():
             run.dataset(path, input_name, determines["inputs"][input_name])
-        run.dataset(out, f"{label} output", file_hash(out))
+        run.dataset(out, f"{label} output", file_hash(out), context="output")
     reading.check()
     print(f"{label}: {running.said} -> {out} ({time.monotonic() - started:.0f} s)", flush=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -196,6 +197,81 @@ def test_broken_file_is_set_aside_and_the_others_go_on(
     assert sorted(run.info.status for run in stage_runs(tracking)) == ["FAILED", "FINISHED"]
     assert f"{broken}:2: not a log entry" in capsys.readouterr().err
     assert broken.with_suffix(".refused").exists()
+
+
+OPENS = {
+    "experiment": "test",
+    "name": "x",
+    "tags": {"steptool.host": "elsewhere", "steptool.pid": "1"},
+    "started_ms": 1,
+}
+WRONG = {
+    "bytes": b"\xff\xfe\n",
+    "nul": b"\0\0\0\n",
+    "text": b'"text"\n',
+    "list": b"[]\n",
+    "number": b"5\n",
+    "null": b"null\n",
+    "deep": b"[" * 200_000 + b"\n",
+    "digits": b'{"uri": ' + b"9" * 5000 + b"}\n",
+    "no-uri": b"{}\n",
+    "pid": {"opens": OPENS | {"tags": {"steptool.host": "x", "steptool.pid": "many"}}},
+    "long-pid": {"opens": OPENS | {"tags": {"steptool.host": "x", "steptool.pid": "9" * 5000}}},
+    "no-tags": {"opens": OPENS | {"tags": {}}},
+    "tag": {"opens": OPENS | {"tags": OPENS["tags"] | {"a": 5}}},  # type: ignore[operator]
+    "entry-list": [{"opens": OPENS}, []],
+    "entry-of-nobody": [{"opens": OPENS}, {"params": {"a": "1"}}],
+    "step": [
+        {"opens": OPENS},
+        {"run_id": "x", "metrics": [{"key": "a", "value": 1, "step": 1 << 80, "timestamp_ms": 1}]},
+    ],
+    "value": [
+        {"opens": OPENS},
+        {"run_id": "x", "metrics": [{"key": "a", "value": "much", "step": 1, "timestamp_ms": 1}]},
+    ],
+    "status": [{"opens": OPENS}, {"run_id": "x", "status": "GREAT"}],
+}
+
+
+def test_file_of_any_wrong_shape_is_set_aside_and_the_others_go_on(
+    tracking: Tracking, parent: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tracking.stage("train") as run:
+        run.metrics(1, {"loss": float("nan"), "kl": float("-inf")})
+        run.tags({"half a character": "\udc80", "nul": "a\0b"})
+    for name, wrong in WRONG.items():
+        lines = wrong if isinstance(wrong, list) else [wrong]
+        if not isinstance(wrong, bytes):
+            first = {"uri": tracking.public_uri} | lines[0]
+            wrong = "".join(json.dumps(line) + "\n" for line in [first, *lines[1:]]).encode()
+        (tracking.unlogged / f"{name}.jsonl").write_bytes(wrong)
+    (tracking.unlogged / "folder.jsonl").mkdir()
+    with Relay(tracking.root):
+        pass
+    assert {path.name for path in tracking.unlogged.glob("*.refused")} == {
+        f"{name}.refused" for name in [*WRONG, "folder"]
+    }
+    assert not list(tracking.unlogged.glob("*.jsonl"))
+    (logged,) = [run for run in stage_runs(tracking) if run.info.run_name == "train"]
+    assert logged.info.status == "FINISHED"
+    assert logged.data.tags["half a character"] == "\\udc80"
+    assert capsys.readouterr().err.count("set aside in") == len(WRONG) + 1
+
+
+def test_artifact_that_somebody_deleted_does_not_hold_up_the_rest(
+    tracking: Tracking, parent: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    page.write_text("fine")
+    with tracking.stage("train") as run:
+        run.artifact(page)
+    for copy in tracking.unlogged.rglob("page.html"):
+        copy.unlink()
+    with Relay(tracking.root):
+        pass
+    (logged,) = stage_runs(tracking)
+    assert logged.info.status == "FINISHED"
+    assert "the file is gone" in capsys.readouterr().err
 
 
 def test_stage_that_tracks_itself_and_logs_of_before_are_none_of_its_business(tracking: Tracking, parent: str) -> None:

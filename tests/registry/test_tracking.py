@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,9 +18,13 @@ import pytest
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from steptool.errors import DataError, TrackingError
+from steptool.errors import DataError, InputError, StorageError, TrackingError
+from steptool.registry import client as client_module
 from steptool.registry import tracking as tracking_module
-from steptool.registry.client import database_file, resolve_uri, told_plainly, without_password
+from steptool.registry.client import database_file, resolve_uri, told_plainly
+from steptool.registry.environment import host_name
+from steptool.registry.redaction import public
+from steptool.registry.spool import Entry, Header, Spool, entries_of, header_of
 from steptool.registry.tracking import PARENT_VARIABLE, Tracking, flatten
 
 
@@ -129,9 +135,43 @@ def test_what_a_pipeline_lost_with_its_server_is_sent_by_the_next_stage(
         mend = cut_connection()
     mend()
     assert tracking.client.get_run(run.run_id).info.status == "RUNNING"
-    assert "the end of the pipeline's run is kept in" in capsys.readouterr().err
+    assert "pipeline: cannot log: connection reset" in capsys.readouterr().err
     with tracking.stage("sft"):
         assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_pipeline_has_its_settings_data_results_and_model(tracking: Tracking) -> None:
+    settings = {"seed": 17, "train": {"gamma": 0.99}, "rounds": {f"r{n}": {"policy": "x" * 9000} for n in range(150)}}
+    with tracking.pipeline(settings) as run:
+        run.dataset(Path("data/tasks"), "data/tasks", "0123456789abcdef0123456789abcdef.dir", context="output")
+        run.results({"pass_rate": 0.5})
+        run.model("team tool", 3)
+    logged = tracking.client.get_run(run.run_id)
+    assert logged.info.status == "FINISHED"
+    assert {"seed": "17", "train.gamma": "0.99"}.items() <= logged.data.params.items()
+    assert len(logged.data.params) == 152
+    assert logged.data.metrics == {"pass_rate": 0.5}
+    assert [(given.dataset.name, given.tags[0].value) for given in logged.inputs.dataset_inputs] == [
+        ("data/tasks", "output")
+    ]
+    assert logged.data.tags["steptool.model"] == "models:/team tool/3"
+    assert "(#/models/team%20tool/versions/3)" in logged.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize("kind", [None, "genai_development"])
+def test_experiment_is_one_of_model_training_unless_somebody_chose_otherwise(
+    kind: str | None, tracking: Tracking
+) -> None:
+    def found(name: str) -> str | None:
+        return tracking.client.get_experiment_by_name(name).tags.get("mlflow.experimentKind")
+
+    assert tracking.experiment_id
+    assert found("test") == "custom_model_development"
+    before = tracking.client.create_experiment("of an earlier version")
+    if kind:
+        tracking.client.set_experiment_tag(before, "mlflow.experimentKind", kind)
+    assert Tracking(tracking.uri, "of an earlier version", root=tracking.root).experiment_id == before
+    assert found("of an earlier version") == (kind or "custom_model_development")
 
 
 def test_a_pipeline_killed_outright_is_marked_by_the_next(tracking: Tracking) -> None:
@@ -218,6 +258,109 @@ def test_a_broken_line_of_a_kept_log_is_named(tracking: Tracking) -> None:
         tracking.flush_unlogged()
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff\n", b"[]\n", b"null\n", b"[" * 200_000 + b"\n", b'{"uri": 5}\n', b"9" * 5000 + b"\n"]
+)
+def test_log_of_any_wrong_shape_is_named(tracking: Tracking, content: bytes) -> None:
+    tracking.unlogged.mkdir(parents=True)
+    (tracking.unlogged / "r.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=r"r\.jsonl"):
+        tracking.flush_unlogged()
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[]", b"5", b"{}", b'{"run_id": []}', b"[" * 200_000, b"9" * 5000, None])
+def test_note_of_the_parent_of_any_wrong_shape_is_replaced(tracking: Tracking, content: bytes | None) -> None:
+    note = tracking.root / ".steptool/pipeline_run"
+    note.parent.mkdir()
+    if content is None:
+        note.symlink_to("gone")
+    else:
+        note.write_bytes(content)
+    assert tracking.pipeline_run_id() == tracking.pipeline_run_id()
+
+
+def test_run_of_another_tool_in_the_experiment_is_left_alone(tracking: Tracking) -> None:
+    tags = {"steptool.kind": "pipeline", "steptool.host": host_name()}
+    other = [tracking.create_run("other", tags | more) for more in ({}, {"steptool.pid": "many"})]
+    tracking.new_pipeline()
+    assert {tracking.client.get_run(run).info.status for run in other} == {"RUNNING"}
+
+
+def test_what_is_written_while_another_stage_sends_is_not_lost(
+    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """stage A lost MLflow and writes on; stage B sends A's log and then forgets it."""
+    with tracking.stage("train") as run:
+        mend = cut_connection()
+        run.params({"before": 1})
+        mend()
+        whole = tracking.deliver
+
+        def deliver(entry: Entry, spool: Spool) -> bool:
+            if "before" in entry.params:
+                run.params({"meanwhile": 1})
+            return whole(entry, spool)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tracking, "deliver", deliver)
+            tracking.flush_unlogged()
+    tracking.flush_unlogged()
+    assert tracking.client.get_run(run.run_id).data.params == {"before": "1", "meanwhile": "1"}
+    assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_half_a_line_that_a_full_disk_took_spoils_nothing(
+    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]], tmp_path: Path
+) -> None:
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from steptool.errors import StorageError
+from steptool.registry.spool import Entry, Spool
+spool = Spool(Path(sys.argv[1]), "r", "uri")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))  # the file may grow to 20 bytes
+for size in (20, 300):
+    try:
+        spool.append(Entry(run_id="r", params={"a": "x" * 100}))
+    except StorageError as error:
+        print(error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size * 100, resource.RLIM_INFINITY))
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert "the log cannot be kept: File too large" in done.stdout
+    assert header_of(tmp_path / "r.jsonl") == Header(uri="uri")
+    assert len(entries_of(tmp_path / "r.jsonl")) == 1
+
+
+def test_error_of_a_stage_is_not_hidden_by_a_log_that_cannot_be_kept(
+    tracking: Tracking,
+    cut_connection: Callable[[], Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("the log cannot be kept: No space left on device")
+
+    with pytest.raises(ValueError, match="the cause"), tracking.stage("train"):  # noqa: PT012 - the body is the case
+        cut_connection()
+        monkeypatch.setattr(Spool, "append", full)
+        raise ValueError("the cause")
+    assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("revision", ["1bd49d398cd2", "of_a_newer_one"])
+def test_database_of_another_version_of_mlflow_is_named(revision: str, tracking: Tracking) -> None:
+    with contextlib.closing(sqlite3.connect(tracking.root / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    with pytest.raises(TrackingError) as caught:
+        Tracking(None, "test", root=tracking.root).new_pipeline()
+    assert "`mlflow db upgrade sqlite:///" in (caught.value.fix or "")
+
+
 def test_what_mlflow_refuses_is_set_aside_and_the_rest_goes_on(
     tracking: Tracking, capsys: pytest.CaptureFixture
 ) -> None:
@@ -278,10 +421,14 @@ def test_a_server_that_refuses_connections_stops_the_stage_before_any_work(
     assert "secret" not in text
 
 
-def test_a_server_that_never_answers_is_given_up_within_seconds(tmp_path: Path) -> None:
+def test_a_server_that_never_answers_is_given_up_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert sum(client_module.PROBE_TIMEOUT_S) < 15
+    monkeypatch.setattr(client_module, "PROBE_TIMEOUT_S", (1, 1))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         started = time.monotonic()
-        with pytest.raises(TrackingError, match="cannot be reached"):
+        with pytest.raises(TrackingError, match="cannot reach MLflow"):
             Tracking(f"http://127.0.0.1:{listener.getsockname()[1]}", "test", root=tmp_path).pipeline_run_id()
     assert time.monotonic() - started < 5
 
@@ -290,6 +437,81 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database, but long enough to be read as one" * 50)
     with pytest.raises(TrackingError, match=r"mlflow\.db"):
         Tracking(None, "test", root=tmp_path).new_pipeline()
+
+
+FOLDERS = [
+    "a%25b",
+    "100%",
+    "%",
+    "%ff",
+    "a b",
+    "a#b",
+    "a?b",
+    "a%3Fb",
+    "ünï✓",
+    "it's",
+    'q"q',
+    "a&b=c",
+    "a@b",
+    "a\\b",
+    "[x]",
+    "a:b",
+]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_checkout_may_have_any_name(name: str, tmp_path: Path, empty_database: Path) -> None:
+    root = tmp_path / name
+    root.mkdir()
+    shutil.copy(empty_database, root)
+    page = root / "page.html"
+    page.write_text("fine")
+    with Tracking(None, "test", root=root).stage("report", params={"seed": 1}) as run:
+        run.artifact(page, "pages")
+    again = Tracking(None, "test", root=root)  # MLflow has set MLFLOW_TRACKING_URI meanwhile
+    assert again.client.get_run(run.run_id).data.params == {"seed": "1"}
+    assert Path(again.client.download_artifacts(run.run_id, "pages/page.html")).read_text() == "fine"
+    assert {path.name for path in root.iterdir()} >= {"mlflow.db", "mlruns"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]  # and no folder of a name that was misread
+
+
+def test_checkout_whose_name_mlflow_cannot_write_down_is_refused(tmp_path: Path) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/x\xff"))
+    with pytest.raises(InputError, match="not UTF-8") as caught:
+        Tracking(None, "test", root=root)
+    assert str(caught.value).isascii()
+
+
+@pytest.mark.parametrize(
+    ("uri", "found"),
+    [
+        ("sqlite:///{}/folder", "unable to open database file"),
+        ("sqlite:///{}/file/mlflow.db", "exist"),
+        ("sqlite:///{}/file", "not a database"),
+        ("sqlite:///{}/torn.db", "malformed|not a database"),
+        pytest.param("sqlite:///{}/locked.db", "locked", marks=pytest.mark.slow),  # SQLite waits for 5 s
+        ("postgresql+psycopg2://127.0.0.1:1/mlflow", "refused"),
+        ("postgresql+psycopg2://nowhere.invalid/mlflow", "nowhere.invalid"),
+        ("postgresql+nodriver://127.0.0.1/mlflow", "nodriver"),
+        ("unknown://127.0.0.1/mlflow", "unknown"),
+        ("file:///tmp/runs", "migrate to a database"),
+        ("me@127.0.0.1:5000", "migrate to a database"),
+    ],
+)
+def test_database_that_cannot_be_used_is_noticed_within_seconds(
+    uri: str, found: str, tmp_path: Path, empty_database: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("something else")
+    (tmp_path / "torn.db").write_bytes(empty_database.read_bytes()[:5000])
+    shutil.copy(empty_database, tmp_path / "locked.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "locked.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        with pytest.raises(TrackingError, match=found) as caught:
+            Tracking(uri.format(tmp_path), "test", root=tmp_path).new_pipeline()
+    assert time.monotonic() - started < 12
+    assert "mlflow.db" in (caught.value.fix or "") or "move it away" in (caught.value.fix or "")
 
 
 def test_a_deleted_experiment_is_named(tracking: Tracking) -> None:
@@ -305,7 +527,7 @@ def test_where_runs_are_tracked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
     assert resolve_uri(None, tmp_path) == "http://mlflow:5000"
     assert database_file("postgresql://db/mlflow") is None
-    assert without_password("https://me:secret@host:1/path") == "https://host:1/path"
+    assert public("https://me:secret@host:1/path") == "https://host:1/path"
 
 
 def test_flatten() -> None:
@@ -337,8 +559,8 @@ def test_a_real_server_killed_in_the_middle_and_started_again_loses_nothing(
         run.summary({"pass_rate": 0.5})
         run.artifact(page, "again")
     assert time.monotonic() - started < 30
-    assert "the stage goes on" in capsys.readouterr().err
-    with pytest.raises(TrackingError, match="cannot be reached"):
+    assert "the work goes on" in capsys.readouterr().err
+    with pytest.raises(TrackingError, match="cannot reach MLflow"):
         Tracking(uri, "served", root=tmp_path).flush_unlogged()
 
     serve()
@@ -347,3 +569,35 @@ def test_a_real_server_killed_in_the_middle_and_started_again_loses_nothing(
     assert logged.info.status == "FINISHED"
     assert logged.data.metrics["pass_rate"] == 0.5
     assert {file.path for file in tracking.client.list_artifacts(run.run_id)} == {"page.html", "again"}
+
+
+@pytest.mark.slow
+def test_password_of_a_real_server_is_on_no_terminal_and_in_no_file(
+    serve: Callable[[], tuple[str, Callable[[], None]]], tmp_path: Path
+) -> None:
+    """MLflow prints "View run ... at:" with the whole address when a run ends; here its server asks for no password."""
+    uri, _ = serve()
+    code = """
+from pathlib import Path
+from steptool.registry.tracking import Tracking
+tracking = Tracking(None, "served")
+with tracking.pipeline({"seed": 1}) as run:
+    with tracking.stage("train") as stage:
+        stage.dataset(Path("data"), "data", "abc")
+        stage.summary({"pass_rate": 0.5})
+"""
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "MLFLOW_TRACKING_URI": uri.replace("://", "://someone:Zq1x%2FZq2y@"),
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "false",  # the user's own choice, which a password overrules
+    }
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=checkout, env=environment, capture_output=True, text=True, check=True
+    )
+    kept = [path.read_bytes() for folder in (checkout, tmp_path) for path in folder.rglob("*") if path.is_file()]
+    assert len(kept) > 2
+    for shown in [done.stdout.encode(), done.stderr.encode(), *kept]:
+        assert b"Zq1x" not in shown
+        assert b"Zq2y" not in shown
