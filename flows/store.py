@@ -14,6 +14,7 @@ from __future__ import annotations
 import hmac
 import os
 import re
+from http import HTTPStatus
 
 import localbucket
 from botocore.auth import S3SigV4Auth
@@ -24,6 +25,8 @@ _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=[^/,]+/\d{8}/(?P<region>[^/,]+)/s3/aws4_request, *"
     r"SignedHeaders=(?P<headers>[^,]+), *Signature=(?P<signature>[0-9a-f]{64})"
 )
+_REFUSAL = b"""<?xml version="1.0" encoding="UTF-8"?>
+<Error><Code>AccessDenied</Code><Message>The request is not signed with the key of this store.</Message></Error>"""
 
 
 class SignedHandler(localbucket.S3Handler):
@@ -37,12 +40,12 @@ class SignedHandler(localbucket.S3Handler):
         if self._is_signed():
             return True
         del self.headers["Origin"]  # localbucket would let the page read its answer
-        self._send_error(
-            localbucket.S3Error(
-                localbucket.HTTPStatus.FORBIDDEN,
-                "AccessDenied",
-                "The request is not signed with the key of this store.",
-            )
+        self.close_connection = True  # its body is not read
+        self._send(
+            HTTPStatus.FORBIDDEN,
+            _REFUSAL,
+            {"Content-Type": "application/xml", "Connection": "close"},
+            include_body=self.command != "HEAD",
         )
         return False
 

@@ -24,9 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
-import boto3
 import botocore.exceptions
 import psycopg2
 import pytest
@@ -36,7 +34,7 @@ from websockets.sync.client import connect
 from flows.servers import HOST, USER
 from flows.services import PORTS, Services
 from tests.flows.serving import Serving, lay_out, serving
-from tests.flows.test_services import needs_postgres
+from tests.flows.test_services import needs_postgres, store_client
 from tests.registry.conftest import empty_database  # noqa: F401  a fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), needs_postgres]
@@ -130,17 +128,6 @@ def targets(served: Serving, services: Services) -> dict[str, Target]:
             body = target.change.body.replace(b"strange", WORD.encode())
             assert target.ask(Asked("POST", target.change.path, body), friend=True)[0] in (200, 201), name
     return found
-
-
-def store_client(services: Services, secret: str | None = None) -> Any:
-    store = services.store_environment()
-    return boto3.client(
-        "s3",
-        endpoint_url=store["AWS_ENDPOINT_URL"],
-        aws_access_key_id=store["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=secret or store["AWS_SECRET_ACCESS_KEY"],
-        region_name="us-east-1",
-    )
 
 
 def seen_by_a_friend(name: str, target: Target, services: Services) -> bytes:
