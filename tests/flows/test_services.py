@@ -45,7 +45,7 @@ def test_ports_and_passwords_are_kept_and_private(tmp_path: Path) -> None:
     assert first.ports == second.ports
     assert len(set(first.ports.values())) == 4
     assert first.environment() == second.environment()
-    file = first.write_environment()
+    file = first.write_environment(first.environment())
     for path in [file, *(tmp_path / "secrets").iterdir()]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     assert first.secret("mlflow") in file.read_text()
