@@ -51,7 +51,7 @@ SHADY = {
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, and how the server is told that a friend sends it."""
+    """A request."""
 
     method: str
     path: str
