@@ -27,7 +27,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.input import RunInput, create_flow_run_input, read_flow_run_input
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 from pydantic import Field
 
 from steptool.errors import InputError, StepToolError
@@ -188,18 +188,33 @@ def _find(client: SyncPrefectClient, run: str) -> FlowRun:
     return found[0]
 
 
+_ENVIRONMENT = (
+    "type: source .steptool/serve/environment (`make serve` writes it; `make services` another, and names it)"
+)
+"""How a terminal gets to know a server's address and password."""
+
+
 @contextmanager
 def server() -> Iterator[SyncPrefectClient]:
-    """A client of the Prefect server that PREFECT_API_URL names; Prefect would start one of its own without."""
+    """A client of the Prefect server that PREFECT_API_URL names; Prefect would start one of its own without.
+
+    Raises InputError where it is not named or refuses the password, StepToolError where it does not answer.
+    """
     url = PREFECT_API_URL.value()
     if not url:
-        raise InputError(
-            "PREFECT_API_URL is not set",
-            fix="`make serve` starts a server and says its address: export PREFECT_API_URL=…",
-        )
+        raise InputError("PREFECT_API_URL is not set", fix=_ENVIRONMENT)
     try:
         with get_client(sync_client=True) as client:
             yield client
+    except httpx.HTTPStatusError as refused:
+        if refused.response.status_code not in (401, 403):
+            raise
+        found = "is not its password" if PREFECT_API_AUTH_STRING.value() else "is not set"
+        raise InputError(
+            f"the Prefect server asks for a password, and PREFECT_API_AUTH_STRING {found}",
+            where=url,
+            fix=_ENVIRONMENT,
+        ) from refused
     except httpx.TransportError as fault:
         raise StepToolError(
             f"the Prefect server does not answer: {fault}",

@@ -36,7 +36,7 @@ def announce_arrival(path: Path) -> None:
     content_hash = file_hash(path)
     event = Event(event=NEW_DATA, resource=Resource(_resource(str(path), content_hash, OUTSIDE)))
     with server() as client:
-        client.api_healthcheck()
+        client.api_version()  # an event that the server refuses is lost without a word
         asyncio.run(_send(event))
     print(
         f"{path} ({content_hash}) announced as {NEW_DATA}; the automation train-on-new-data acts on it if switched on"

@@ -9,10 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from flows.servers import HOST
+from flows.servers import HOST, USER, write_private
 from steptool.errors import StepToolError
 
-USER = "steptool"
 DATABASES = ("prefect", "mlflow", "mlflow_auth")
 
 
@@ -91,12 +90,3 @@ def postgres_program(name: str) -> str:
     if found is None:
         raise StepToolError(f"no {name} on this machine", fix="install PostgreSQL (Debian: apt install postgresql)")
     return found
-
-
-def write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + ("" if text.endswith("\n") else "\n"))
-    temporary.rename(path)

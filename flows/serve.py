@@ -2,24 +2,30 @@
 
     make serve        until Ctrl-C or SIGTERM; then nothing of it is left, nor if it is killed
 
-The server keeps its data in `.steptool/prefect`. For a team, see `make services`.
+The server keeps its data in `.steptool/prefect`. For a team, see `make services`. Both pages ask for a password.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
+from flows.lost import WORKER
 from flows.node import CLONE_VARIABLE
-from flows.servers import HOST, Server, Servers, answers, is_free, module
+from flows.protected import mlflow, mlflow_client, prefect, prefect_client
+from flows.servers import HOST, USER, Server, Servers, is_free, module
 from steptool.errors import InputError, StepToolError
 from steptool.params import load_params
+from steptool.quiet import QUIET
 from steptool.registry.client import database_file
 from steptool.registry.tracking import Tracking
 from steptool.stages.common import PARAMS, WORK
 
+POOL = "cpu"
+"""What infra/prefect.yaml sends to this machine."""
 POLL_S = 5
 """Between a worker's looks for new work, in seconds."""
 
@@ -37,61 +43,68 @@ def serve(port: int, mlflow_port: int) -> None:
                 where=HOST,
                 fix="end what uses it, or choose others: make serve PREFECT_PORT=4300 MLFLOW_PORT=5100",
             )
-    url, mlflow_url = f"http://{HOST}:{port}", f"http://{HOST}:{mlflow_port}"
-    environment = _environment(root, f"{url}/api")
-    where = "--host", HOST, "--port"
-    table = [
-        Server(
-            "prefect",
-            module("prefect", "server", "start", *where, str(port)),
-            lambda: answers(f"{url}/api/health"),
-            environment,
-        ),
-        Server(
-            "worker",
-            module("prefect", "worker", "start", "--pool", "cpu"),
-            lambda: True,
-            environment,
-            prepare=functools.cache(lambda: _deploy(environment)),  # once: what is switched on or off later stays
-        ),
-    ]
-    if database:
-        artifacts = "--no-serve-artifacts", "--default-artifact-root", (database.parent / "mlruns").as_uri()
-        mlflow = "server", "--workers", "1", "--backend-store-uri", tracking.uri, *artifacts, *where, str(mlflow_port)
-        table.insert(0, Server("mlflow", module("mlflow", *mlflow), lambda: answers(f"{mlflow_url}/health")))
-    Servers(root / WORK / "serve", table).run(lambda: _welcome(url, mlflow_url if database else tracking.public_uri))
-
-
-def _environment(root: Path, api: str) -> dict[str, str]:
+    servers = Servers(root / WORK / "serve", ())
     home = root / WORK / "prefect"
-    # Prefect looks for two of its files in ~/.prefect whatever PREFECT_HOME says.
-    return {
+    client = prefect_client(servers, port)
+    environment = client | {
         "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_MEMO_STORE_PATH": str(home / "memo_store.toml"),
-        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(home / "storage"),
-        "PREFECT_API_URL": api,
+        "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(home / "storage"),  # in ~/.prefect whatever PREFECT_HOME says
         "PREFECT_WORKER_QUERY_SECONDS": str(POLL_S),
         "PYTHONUNBUFFERED": "1",
         CLONE_VARIABLE: str(root),
     }
+    deploy_once = functools.cache(lambda: _run("steptool.cli", "deploy", environment))  # what is switched off stays so
+    end_lost_runs = functools.partial(_run, "flows.lost", POOL, environment)
+    table = [
+        prefect(servers, port, home, environment),
+        Server(
+            "worker",
+            module("prefect", "worker", "start", "--pool", POOL, "--name", WORKER),
+            lambda: True,
+            environment,
+            prepare=lambda: (deploy_once(), end_lost_runs()),
+            clear=end_lost_runs,
+        ),
+    ]
+    if database:
+        artifacts = "--no-serve-artifacts", "--default-artifact-root", (database.parent / "mlruns").as_uri()
+        users = f"sqlite:///{WORK / 'serve' / 'secrets' / 'mlflow_users.db'}"
+        table.insert(0, mlflow(servers, mlflow_port, users, {"MLFLOW_BACKEND_STORE_URI": tracking.uri}, *artifacts))
+        client |= mlflow_client(servers)
+    servers.table = {server.name: server for server in table}
+    url, shown = f"http://{HOST}:{port}", f"http://{HOST}:{mlflow_port}" if database else tracking.public_uri
+    servers.run(lambda: _welcome(url, shown, servers.write_environment(client), has_pages=database is not None))
 
 
-def _deploy(environment: dict[str, str]) -> None:
-    command = module("steptool.cli", "deploy")
-    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
+def _run(name: str, argument: str, environment: dict[str, str]) -> None:
+    """One of our modules, which needs the server. In a session of its own: a Ctrl-C does not end it half way."""
+    done = subprocess.run(
+        module(name, argument),
+        env=QUIET | os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
     if done.returncode:
-        raise StepToolError(f"does not deploy: {done.stderr.strip()[-500:]}", where="infra/prefect.yaml")
+        said = done.stderr.strip()[-500:].removeprefix("steptool: ")
+        raise StepToolError(f"`python -m {name} {argument}` failed: {said}", fix="mend that, then run it again")
 
 
-def _welcome(url: str, mlflow: str) -> str:
+def _welcome(url: str, mlflow: str, environment: Path, *, has_pages: bool) -> str:
+    passwords = """
+  echo $PREFECT_API_AUTH_STRING                the password that Prefect's pages ask for, once"""
+    if has_pages:
+        passwords += f"""
+  echo $MLFLOW_TRACKING_PASSWORD               the one that MLflow's pages ask for; the user is {USER}"""
     return f"""
 Prefect   {url}
 MLflow    {mlflow}
 
 In another terminal:
-  export PREFECT_API_URL={url}/api
+  source {shlex.quote(str(environment))}{passwords}
   prefect deployment run improve/nightly       sample new trajectories, train, evaluate, propose
   steptool approvals                           what waits for a person (promote.approval: human)
 Schedules and the automation train-on-new-data are switched on under Deployments and Automations.
-Ctrl-C stops everything; runs go on from where they were when started again.
+Ctrl-C stops everything, runs too; started again, a run goes on behind the stages that are done.
 """

@@ -6,12 +6,14 @@ Every one ends with this process, by kill -9 too, and one that dies is started a
 from __future__ import annotations
 
 import os
+import secrets
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import HTTPError
@@ -22,6 +24,7 @@ from steptool.quiet import QUIET
 from steptool.supervisor import supervised
 
 HOST = "127.0.0.1"
+USER = "steptool"
 READY_S = 600.0
 """Longest wait for an answer. The first start of Prefect and MLflow makes some hundred tables."""
 STOP_S = 15.0
@@ -39,6 +42,8 @@ class Server:
     """Before every start."""
     complete: Callable[[], object] = lambda: None
     """Once it is ready."""
+    clear: Callable[[], object] = lambda: None
+    """Once it has been stopped on purpose, while what it needs still runs."""
 
 
 class Servers:
@@ -49,6 +54,19 @@ class Servers:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.table = {server.name: server for server in table}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def secret(self, name: str) -> str:
+        """A password made on first use, in a file that only its owner reads."""
+        path = self.folder / "secrets" / name
+        if not path.exists() or not path.read_text().strip():
+            write_private(path, secrets.token_urlsafe(24))
+        return path.read_text().strip()
+
+    def write_environment(self, variables: Mapping[str, str]) -> Path:
+        """A file to `source`, which holds passwords and so is only its owner's to read."""
+        path = self.folder / "environment"
+        write_private(path, "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()))
+        return path
 
     def start(self, name: str) -> None:
         """Start a server and wait until it answers. Raises StepToolError, with the end of its log, if it does not."""
@@ -91,6 +109,10 @@ class Servers:
             if child.stdin is not None:
                 child.stdin.close()
             child.wait(STOP_S)
+            try:
+                self.table[name].clear()
+            except StepToolError as fault:  # the others are to be stopped all the same
+                print(f"steptool: {fault}", file=sys.stderr, flush=True)
 
     def ended(self) -> list[str]:
         """Servers that were started and run no more."""
@@ -126,6 +148,16 @@ class Servers:
 
     def _last_words(self, name: str) -> str:
         return " / ".join(self.log(name).read_text(errors="replace").splitlines()[-3:])
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner reads, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text + ("" if text.endswith("\n") else "\n"))
+    temporary.rename(path)
 
 
 def module(name: str, *arguments: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Stages on a node of their own, over an S3 server, while things break.
 
     orchestrator: clone, in this process or one that is killed      node: clone, HOME, environment, process worker
-                 └──────────── S3 (localbucket, which takes any key) ─── proxy that can be cut ────┘
+                 └──────────── S3 (localbucket, requests signed) ─────── proxy that can be cut ────┘
 
 Git, the Prefect API and the S3 server are all that they share.
 """

@@ -15,7 +15,9 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import psutil
 import pytest
 
@@ -43,7 +45,7 @@ def test_ports_and_passwords_are_kept_and_private(tmp_path: Path) -> None:
     assert first.ports == second.ports
     assert len(set(first.ports.values())) == 4
     assert first.environment() == second.environment()
-    file = first.write_environment()
+    file = first.write_environment(first.environment())
     for path in [file, *(tmp_path / "secrets").iterdir()]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     assert first.secret("mlflow") in file.read_text()
@@ -76,7 +78,7 @@ def test_service_that_dies_is_started_again_and_ctrl_c_ends_all(tmp_path: Path) 
             assert "starting it again" in next(lines)
             wait_for(lambda: psutil.Process(owner.pid).children() not in ([], [supervisor]), 60)  # noqa: B023
             port = json.loads((tmp_path / "ports.json").read_text())["store"]
-            wait_for(lambda: ask(f"http://127.0.0.1:{port}/") == 200, 60)  # noqa: B023
+            wait_for(lambda: ask(f"http://127.0.0.1:{port}/") == 403, 60)  # noqa: B023
             time.sleep(3 * POLL_S)  # one that dies before it was seen to answer ends everything
         left = psutil.Process(owner.pid).children(recursive=True)
         owner.send_signal(signal.SIGINT)
@@ -95,6 +97,17 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield running
     finally:
         running.stop_all()
+
+
+def store_client(services: Services, secret: str | None = None) -> Any:
+    store = services.store_environment()
+    return boto3.client(
+        "s3",
+        endpoint_url=store["AWS_ENDPOINT_URL"],
+        aws_access_key_id=store["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=secret or store["AWS_SECRET_ACCESS_KEY"],
+        region_name="us-east-1",
+    )
 
 
 def ask(url: str, user: str = "", password: str = "") -> int:
@@ -153,6 +166,45 @@ print(mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/note.txt"))
     assert list((services.folder / "store" / "mlflow").rglob("note.txt"))
 
 
+WORKER = """
+import sys
+import mlflow
+client = mlflow.MlflowClient()
+if sys.argv[1] == "admin":
+    client.create_experiment("the administrator's")
+else:
+    run = client.create_run(client.create_experiment("the worker's"))
+    client.log_text(run.info.run_id, "hello", "note.txt")
+    client.create_registered_model("the-workers")
+    print([experiment.name for experiment in client.search_experiments()])
+    client.create_experiment("the administrator's")
+"""
+
+
+@needs_postgres
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_worker_of_the_compose_file_is_a_user_of_mlflow_and_no_administrator(services: Services) -> None:
+    """infra/mlflow-user makes it, as often as it is run; it logs and registers, and sees nothing of others."""
+    script = Path(__file__).parents[2] / "infra" / "mlflow-user"
+    admin = {name: value for name, value in services.environment().items() if name.startswith("MLFLOW")}
+    worker = admin | {"MLFLOW_TRACKING_USERNAME": "worker", "MLFLOW_TRACKING_PASSWORD": "a-password-of-its-own"}
+
+    def run(own: dict[str, str], *command: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *command], env=os.environ | own, capture_output=True, text=True, check=False
+        )
+
+    for said in ("user worker made", "user worker was there"):
+        made = run(admin | {"NEW_PASSWORD": "a-password-of-its-own"}, script, "worker")
+        assert said in made.stdout, made.stderr
+    assert run(admin, "-c", WORKER, "admin").returncode == 0
+    done = run(worker, "-c", WORKER, "worker")
+    assert done.stdout.splitlines()[-1] == '["the worker\'s"]', done.stderr
+    assert "already exists" in done.stderr.lower() or "permission" in done.stderr.lower()
+    assert run(worker | {"NEW_PASSWORD": "another-password"}, script, "steptool").returncode != 0
+
+
 @needs_postgres
 @pytest.mark.slow
 @pytest.mark.timeout(600)
@@ -169,7 +221,7 @@ def test_service_killed_with_sigkill_starts_again_with_what_it_had(services: Ser
     services.start(name)
     assert services.ended() == []
     kept = {
-        "store": lambda: ask(f"http://127.0.0.1:{services.ports['store']}/dvc/kept") == 200,
+        "store": lambda: store_client(services).get_object(Bucket="dvc", Key="kept")["Body"].read() == b"kept",
         "postgres": lambda: set(DATABASES) <= set(_databases(services)),
     }
     assert kept.get(name, lambda: True)()
