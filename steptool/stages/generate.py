@@ -67,6 +67,9 @@ def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
     """A sampler for the policy of folder `policy`, plain or adapter."""
     dtype = compute_dtype(params.model)
     with plain_weights(policy, dtype, MERGED) as weights:
+        chat = ChatFormat(
+            load_tokenizer(weights)
+        )  # first, since it refuses a model in less time than the engine starts
         engine = Engine(
             weights,
             dtype=dtype,
@@ -74,7 +77,6 @@ def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
             concurrency=params.sample.concurrency,
             seed=seed,
         )
-        chat = ChatFormat(load_tokenizer(weights))
     try:
         yield Sampler(engine, chat, _revision(policy), open_world(params.world, params.seed), params, dtype)
     finally:
