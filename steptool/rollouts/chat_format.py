@@ -163,24 +163,33 @@ def _valid(text: str) -> str:
 
 
 def describe_tool(tool: Tool) -> str:
-    """One line: `name(required: type, optional?: type) - description`. Text is the type where none is named."""
-    properties: dict[str, Any] = tool.parameters.get("properties", {})
-    required = tool.parameters.get("required", ())
+    """One line: `name(required: type, optional?: type) - description`. Text is the type where none is named.
+
+    A schema of another shape than JSON Schema has is described as far as it goes.
+    """
+    properties, required = tool.parameters.get("properties"), tool.parameters.get("required")
+    named = properties.items() if isinstance(properties, dict) else ()
+    needed = required if isinstance(required, list) else ()
     arguments = ", ".join(
-        name + ("" if name in required else "?") + ("" if kind == "string" else f": {kind}")
-        for name, kind in ((name, _describe_type(schema)) for name, schema in properties.items())
+        _one_line(name) + ("" if name in needed else "?") + ("" if kind == "string" else f": {kind}")
+        for name, kind in ((name, _describe_type(schema)) for name, schema in named)
     )
-    description = " ".join(tool.description.split())
-    return f"{tool.name}({arguments}) - {description}" if description else f"{tool.name}({arguments})"
+    call, description = f"{_one_line(tool.name)}({arguments})", _one_line(tool.description)
+    return f"{call} - {description}" if description else call
 
 
-def _describe_type(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return "|".join(str(value) for value in schema["enum"])
-    kind = schema.get("type", "any")
-    if kind == "array":
-        return f"{_describe_type(schema.get('items', {}))}[]"
-    return "|".join(kind) if isinstance(kind, list) else str(kind)
+def _describe_type(schema: Any) -> str:
+    depth = 0
+    while isinstance(schema, dict) and not schema.get("enum") and schema.get("type") == "array":
+        schema, depth = schema.get("items", {}), depth + 1
+    if depth > MAX_ARGUMENT_DEPTH or not isinstance(schema, dict):
+        return "any" + "[]" * min(depth, MAX_ARGUMENT_DEPTH)
+    kinds = schema.get("enum") or schema.get("type", "any")
+    return _one_line("|".join(map(str, kinds)) if isinstance(kinds, list) else str(kinds)) + "[]" * depth
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _read_call(line: str) -> ToolCall | str:

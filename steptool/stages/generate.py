@@ -67,9 +67,7 @@ def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
     """A sampler for the policy of folder `policy`, plain or adapter."""
     dtype = compute_dtype(params.model)
     with plain_weights(policy, dtype, MERGED) as weights:
-        chat = ChatFormat(
-            load_tokenizer(weights)
-        )  # first, since it refuses a model in less time than the engine starts
+        chat = ChatFormat(load_tokenizer(weights))  # before the engine starts: it refuses a model at once
         engine = Engine(
             weights,
             dtype=dtype,
