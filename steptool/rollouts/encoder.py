@@ -55,8 +55,10 @@ class Encoder:
         if getattr(self._whole.model, "dropout", None):
             self._whole.model.dropout = None  # it would give another stream each time
         added = self._whole.get_added_tokens_decoder()
-        special = {id for id, token in added.items() if token.special}
-        self._own = special & {id for marker in markers for id in self._encoding(marker).ids}
+        self._eats_before = {id for id, token in added.items() if token.lstrip}
+        self._eats_behind = {id for id, token in added.items() if token.rstrip}
+        written = {id for id, token in added.items() if any(token.content in marker for marker in markers)}
+        self._own = {id for id in written if added[id].special}
         self.control = frozenset(self._own | {id for id, token in added.items() if _is_name(token.content)})
 
     def chunk(self, *pieces: str) -> Chunk:
@@ -113,13 +115,18 @@ class Encoder:
     def _in_parts(self, chunk: Chunk, texts: Sequence[str]) -> list[int]:
         ids: list[int] = []
         remaining, text = iter(texts), ""
-        for part in (*chunk.parts, 0):
-            if isinstance(part, int):
-                ids += [*self.plain(text), part]
-                text = ""
-            else:
+        for part in chunk.parts:
+            if not isinstance(part, int):
                 text += next(remaining) if part is None else part
-        return ids[:-1]
+                continue
+            ids += [*self._between(ids, text, part), part]
+            text = ""
+        return [*ids, *self._between(ids, text, None)]
+
+    def _between(self, before: Sequence[int], text: str, behind: int | None) -> list[int]:
+        """A text between two control tokens, some of which swallow the spaces beside them."""
+        text = text.rstrip() if behind in self._eats_before else text
+        return self.plain(text.lstrip() if before and before[-1] in self._eats_behind else text)
 
     @cached_property
     def _plain(self) -> tuple[Tokenizer, frozenset[int]]:

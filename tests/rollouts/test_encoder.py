@@ -36,7 +36,6 @@ HARMLESS = (
 )
 UNLIKE = {
     ("llama2, legacy", "normalised"): "it does not find its own tokens, unless a space stands before them",
-    ("t5", "strips"): "a line break is unknown to it; texts are then encoded apart, and their outer spaces kept",
 }
 
 
