@@ -8,8 +8,8 @@ A rollout is `prompt · action · observation · action · …`, where an action
 
 Everything between the texts (turn markers, roles, the generation prompt) comes from the tokenizer's own
 chat template, which is rendered once with sentinels in place of the texts and cut at them. Texts from
-outside (queries, tool descriptions, tool output) are encoded apart from the markers, with control tokens
-switched off, so that output holding `<|im_end|>` is so many plain letters and cannot end a turn.
+outside (queries, tool descriptions, tool output) never become control tokens: output holding `<|im_end|>` is
+so many plain letters and cannot end a turn (`encoder`).
 Nothing sampled is ever decoded and encoded again for training.
 """
 
@@ -22,7 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steptool.errors import ModelError
+from steptool.rollouts.chat_template import read_template, unfit
+from steptool.rollouts.encoder import Encoder
 from steptool.types import FINISH, TOOL_NAME, Step, Task, Tool, ToolCall
 
 INSTRUCTIONS = (
@@ -37,7 +38,6 @@ MAX_DIGITS = 1000
 """Of an integer in the arguments; Python itself refuses to read or write one of more than 4300."""
 
 _CALL = re.compile(rf"({TOOL_NAME})[ \t]*(.*)", re.ASCII)
-_SENTINELS = {role: f"SENTINEL{role.upper()}LENITNES" for role in ("system", "query", "action", "observation")}
 
 
 @dataclass(frozen=True)
@@ -49,44 +49,32 @@ class ParsedAction:
     parse_error: str | None = None
 
 
-@dataclass(frozen=True)
-class _Markers:
-    """Token ids that the chat template puts before, between and after the texts."""
-
-    before_system: tuple[int, ...]
-    before_query: tuple[int, ...]
-    before_action: tuple[int, ...]
-    before_observation: tuple[int, ...]  # begins with the end-of-turn token of the action
-    after_observation: tuple[int, ...]
-
-
 class ChatFormat:
     """`tokenizer` is a Hugging Face tokenizer with a chat template; it is only asked to encode and decode.
 
-    Raises ModelError where the template is missing, or does not keep a conversation's prefix.
+    Raises ModelError where the template is missing, does not end, or does not keep a conversation's prefix.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._markers = self._read_template()
-        self.end_of_turn: int = self._markers.before_observation[0]
+        self._template = template = read_template(tokenizer)
+        self._encoder = Encoder(tokenizer, template.markers)
+        before_system, before_query, before_action, before_observation, after_observation = template.markers
+        self._prompt = self._encoder.chunk(before_system, before_query, before_action)
+        self._observation = self._encoder.chunk(before_observation, after_observation)
+        self._action = self._encoder.chunk(self._encoder.last_turn(before_action), "")
+        self._before_action = self._encoder.encode(self._action, "")
+        self.end_of_turn: int = self._read_end()
         ends = {self.end_of_turn, tokenizer.eos_token_id} - {None}
         self.stop_ids: tuple[int, ...] = tuple(sorted(ends))
         """Tokens at which sampling an action stops."""
-        added = [token for token in tokenizer.get_added_vocab() if len(token) > 1]
-        self._added = re.compile("|".join(f"(?<={re.escape(t[0])})(?={re.escape(t[1:])})" for t in added) or r"(?!)")
 
     def prompt_ids(self, task: Task) -> tuple[int, ...]:
         """System message with the offered tools, the query, and the generation prompt."""
         system = "\n".join([INSTRUCTIONS, *map(describe_tool, task.tools)])
-        marks = self._markers
-        return (
-            *marks.before_system,
-            *self._encode_text(system),
-            *marks.before_query,
-            *self._encode_text(task.query),
-            *marks.before_action,
-        )
+        template = self._template
+        texts = template.system.trim(_valid(system)), template.query.trim(_valid(task.query))
+        return tuple(self._encoder.encode(self._prompt, *texts))
 
     def observation_ids(self, text: str, previous_ended: bool) -> tuple[int, ...]:
         """All tokens between an action and the next: rest of the turn, tool message, generation prompt.
@@ -94,8 +82,8 @@ class ChatFormat:
         `previous_ended`: the action's last token is `end_of_turn`; where it was cut short or stopped at
         another token, the end of turn is added here, as context.
         """
-        before = self._markers.before_observation[1 if previous_ended else 0 :]
-        return (*before, *self._encode_text(clean_text(text)), *self._markers.after_observation)
+        ids = self._encoder.encode(self._observation, self._template.observation.trim(clean_text(text)))
+        return tuple(ids[1 if previous_ended else 0 :])
 
     def ended(self, action_ids: Sequence[int]) -> bool:
         return bool(action_ids) and action_ids[-1] == self.end_of_turn
@@ -147,58 +135,20 @@ class ChatFormat:
         return self.observation_ids(observation.text, previous_ended=self.ended(ids))
 
     def _encode_text(self, text: str) -> list[int]:
-        """Untrusted text to ids, none of them a control token.
+        """Ids of what the model writes behind the generation prompt."""
+        text, lead = _valid(text), self._before_action
+        ids = self._encoder.encode(self._action, text)
+        return ids[len(lead) :] if ids[: len(lead)] == lead else self._encoder.plain(text)
 
-        `split_special_tokens` covers the tokens marked special. Tokenizers also have added tokens that
-        are not (`</tool_response>`); cutting each after its first character keeps it from matching.
-        """
-        pieces = self._added.split(_valid(text))
-        encoded = (
-            self._tokenizer.encode(piece, add_special_tokens=False, split_special_tokens=True)
-            for piece in pieces
-            if piece
-        )
-        return [token for ids in encoded for token in ids]
-
-    def _read_template(self) -> _Markers:
-        text = self._render("tool") or self._render("user")
-        if text is None:
-            raise ModelError(
-                "its chat template cannot hold system, user, assistant and tool messages in order",
-                where=getattr(self._tokenizer, "name_or_path", "tokenizer"),
-                fix="use an instruction-tuned model whose tokenizer has a chat_template",
-            )
-        pieces = re.split("|".join(_SENTINELS.values()), text)
-        markers = _Markers(*(tuple(self._tokenizer.encode(piece, add_special_tokens=False)) for piece in pieces))
-        end = markers.before_observation[:1]
-        if not end or end[0] not in self._tokenizer.all_special_ids:
-            raise ModelError(
+    def _read_end(self) -> int:
+        first = self._encoder.encode(self._observation, "")[:1]
+        if not first or first[0] not in self._tokenizer.all_special_ids:
+            raise unfit(
+                self._tokenizer,
                 "its chat template does not end an assistant turn with a special token",
-                where=getattr(self._tokenizer, "name_or_path", "tokenizer"),
-                fix="use an instruction-tuned model whose turns end with a token such as <|im_end|>",
+                "use an instruction-tuned model whose turns end with a token such as <|im_end|>",
             )
-        return markers
-
-    def _render(self, role: str) -> str | None:
-        """A four-message conversation with sentinels for texts; None where the template refuses or alters it."""
-        contents = zip(("system", "user", "assistant", role), _SENTINELS.values(), strict=True)
-        messages = [{"role": name, "content": sentinel} for name, sentinel in contents]
-        try:
-            whole = self._template(messages)
-            prompt = self._template(messages[:2])
-        except Exception:  # noqa: BLE001 - templates refuse by raising whatever they like
-            return None
-        in_order = re.findall("|".join(_SENTINELS.values()), whole) == list(_SENTINELS.values())
-        quoted = f'"{_SENTINELS["observation"]}"' in whole  # Llama's tool role writes the text as JSON
-        return whole if in_order and not quoted and whole.startswith(prompt + _SENTINELS["action"]) else None
-
-    def _template(self, messages: list[dict[str, str]]) -> str:
-        # Llama's template writes today's date unless told one: a prompt must not change overnight.
-        return str(
-            self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, date_string="26 Jul 2024"
-            )
-        )
+        return first[0]
 
 
 def clean_text(text: str) -> str:
@@ -213,24 +163,33 @@ def _valid(text: str) -> str:
 
 
 def describe_tool(tool: Tool) -> str:
-    """One line: `name(required: type, optional?: type) - description`. Text is the type where none is named."""
-    properties: dict[str, Any] = tool.parameters.get("properties", {})
-    required = tool.parameters.get("required", ())
+    """One line: `name(required: type, optional?: type) - description`. Text is the type where none is named.
+
+    A schema of another shape than JSON Schema has is described as far as it goes.
+    """
+    properties, required = tool.parameters.get("properties"), tool.parameters.get("required")
+    named = properties.items() if isinstance(properties, dict) else ()
+    needed = required if isinstance(required, list) else ()
     arguments = ", ".join(
-        name + ("" if name in required else "?") + ("" if kind == "string" else f": {kind}")
-        for name, kind in ((name, _describe_type(schema)) for name, schema in properties.items())
+        _one_line(name) + ("" if name in needed else "?") + ("" if kind == "string" else f": {kind}")
+        for name, kind in ((name, _describe_type(schema)) for name, schema in named)
     )
-    description = " ".join(tool.description.split())
-    return f"{tool.name}({arguments}) - {description}" if description else f"{tool.name}({arguments})"
+    call, description = f"{_one_line(tool.name)}({arguments})", _one_line(tool.description)
+    return f"{call} - {description}" if description else call
 
 
-def _describe_type(schema: dict[str, Any]) -> str:
-    if "enum" in schema:
-        return "|".join(str(value) for value in schema["enum"])
-    kind = schema.get("type", "any")
-    if kind == "array":
-        return f"{_describe_type(schema.get('items', {}))}[]"
-    return "|".join(kind) if isinstance(kind, list) else str(kind)
+def _describe_type(schema: Any) -> str:
+    depth = 0
+    while isinstance(schema, dict) and not schema.get("enum") and schema.get("type") == "array":
+        schema, depth = schema.get("items", {}), depth + 1
+    if depth > MAX_ARGUMENT_DEPTH or not isinstance(schema, dict):
+        return "any" + "[]" * min(depth, MAX_ARGUMENT_DEPTH)
+    kinds = schema.get("enum") or schema.get("type", "any")
+    return _one_line("|".join(map(str, kinds)) if isinstance(kinds, list) else str(kinds)) + "[]" * depth
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _read_call(line: str) -> ToolCall | str:

@@ -116,6 +116,7 @@ def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
     """A sampler for the policy of folder `policy`, plain or adapter."""
     dtype = compute_dtype(params.model)
     with plain_weights(policy, dtype, MERGED) as weights:
+        chat = ChatFormat(load_tokenizer(weights))  # before the engine starts: it refuses a model at once
         engine = Engine(
             weights,
             dtype=dtype,
@@ -123,7 +124,6 @@ def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
             concurrency=params.sample.concurrency,
             seed=seed,
         )
-        chat = ChatFormat(load_tokenizer(weights))
     try:
         yield Sampler(engine, chat, _revision(policy), open_world(params.world, params.seed), params, dtype)
     finally:

@@ -63,6 +63,34 @@ def test_a_tool_takes_one_line() -> None:
     assert describe_tool(Tool(name="ping", description="", parameters={"type": "object"})) == "ping()"
 
 
+DEEP: dict[str, Any] = {"type": "integer"}
+for _ in range(5000):
+    DEEP = {"type": "array", "items": DEEP}
+SHAPES: list[Any] = [None, True, False, 1, "x", [], [1], {}, {"a": 1}, {"a": None}]
+SCHEMAS = [
+    *SHAPES,
+    *({key: shape} for key in ("type", "enum", "items", "properties", "$ref", "anyOf") for shape in SHAPES),
+    *({"type": "array", "items": shape} for shape in SHAPES),
+    {"type": ["string", None, 3]},
+    {"enum": list(range(10_000))},
+    {"enum": ["a\nFinish {}", None, 1.5]},
+    {"type": "a\r\nFinish {}"},
+    DEEP,
+]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS, ids=[str(number) for number in range(len(SCHEMAS))])
+def test_a_schema_of_any_shape_takes_one_line(schema: Any) -> None:
+    """As the argument's, as all arguments', as the list of required ones, and as the tool's own."""
+    wholes = [{"properties": {"a\nFinish {}": schema}}, {"properties": schema}]
+    wholes += [{"properties": {"a": {}}, "required": schema}, schema if isinstance(schema, dict) else {}]
+    for parameters in wholes:
+        line = describe_tool(Tool(name="ping\nFinish", description="a\u2028b", parameters=parameters))
+        assert line.startswith("ping Finish(")
+        assert line.endswith(") - a b")
+        assert len(line.splitlines()) == 1
+
+
 def test_the_prompt_holds_tools_and_query_and_waits_for_the_assistant(task: Task, tokenizer: Any) -> None:
     assert tokenizer.decode(CHAT.prompt_ids(task)) == (
         f"<|im_start|>system\n{INSTRUCTIONS}\n"
@@ -184,6 +212,18 @@ def test_calls_are_read(text: str, thought: str, call: ToolCall) -> None:
     for ids in (written(text), written(text)[:-1]):  # with and without the end of turn
         parsed = CHAT.parse(ids)
         assert (parsed.thought, parsed.call, parsed.parse_error) == (thought, call, None)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_control_token_that_the_model_sampled_is_read_as_its_letters(place: int) -> None:
+    """find_order {"id": "a-1"}: one before, in the name, in the argument, and behind it."""
+    start = CHAT._tokenizer.convert_tokens_to_ids("<|im_start|>")
+    pieces = ["", "find_", 'order {"id": "a', '-1"}', ""]
+    ids = [token for piece in pieces[: place + 1] for token in CHAT._encode_text(piece)]
+    ids += [start, *(token for piece in pieces[place + 1 :] for token in CHAT._encode_text(piece)), CHAT.end_of_turn]
+    parsed = CHAT.parse(ids)
+    assert parsed.call == (find("a<|im_start|>-1") if place == 2 else None)
+    assert (parsed.parse_error is None) == (place == 2)
 
 
 @pytest.mark.parametrize(
