@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import boto3
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
@@ -79,6 +83,40 @@ def test_signature_is_good_for_what_was_signed_alone(port: int) -> None:
     assert ask(port, "GET", "/dvc/kept?tagging", good) == 403
     assert ask(port, "GET", "/dvc/kept", good | {"Host": "evil.example"}) == 403
     assert ask(port, "GET", "/dvc/kept", good | {"X-Amz-Date": "20300101T000000Z"}) == 403
+
+
+def presigned(port: int, key: str = KEY, seconds: int = 60) -> str:
+    """The path and the query of an address as MLflow gives it to a client."""
+    own = {"aws_access_key_id": "steptool", "aws_secret_access_key": key, "region_name": "us-east-1"}
+    address = f"http://127.0.0.1:{port}"
+    made = boto3.client("s3", endpoint_url=address, config=Config(signature_version="s3v4"), **own)
+    named = {"Bucket": "dvc", "Key": "kept", "ResponseContentType": "text/plain"}
+    found: str = made.generate_presigned_url("get_object", Params=named, ExpiresIn=seconds)
+    return found.removeprefix(address)
+
+
+def test_signed_address_reads_one_object_until_it_expires(port: int) -> None:
+    host = {"Host": f"127.0.0.1:{port}"}
+    good = presigned(port)
+    assert ask(port, "GET", good, host) == 200
+    assert ask(port, "GET", good, host | {"Range": "bytes=0-1"}) == 206
+    assert ask(port, "DELETE", good, host) == 403
+    assert ask(port, "PUT", good, host) == 403
+    assert ask(port, "GET", good.replace("kept", "other"), host) == 403
+    assert ask(port, "GET", good.replace("text%2Fplain", "text%2Fhtml"), host) == 403
+    assert ask(port, "GET", good.replace("X-Amz-Expires=60", "X-Amz-Expires=600000"), host) == 403
+    assert ask(port, "GET", good, {"Host": "evil.example"}) == 403
+    assert ask(port, "GET", presigned(port, "another key"), host) == 403
+    late = presigned(port, seconds=1)
+    time.sleep(1.1)
+    assert ask(port, "GET", late, host) == 403
+
+
+@pytest.mark.parametrize("name", ["Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature"])
+@pytest.mark.parametrize("value", ["", "x", "9" * 5000, "20269999T999999Z", "é%FF"])
+def test_signed_address_that_was_changed_is_refused(port: int, name: str, value: str) -> None:
+    address = re.sub(rf"X-Amz-{name}=[^&]*", f"X-Amz-{name}={quote(value)}", presigned(port))
+    assert ask(port, "GET", address, {"Host": f"127.0.0.1:{port}"}) == 403
 
 
 @pytest.mark.parametrize(
