@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 from steptool.errors import DataError, StepToolError, WorldError, describe
 from steptool.params import Params, load_params
@@ -62,7 +63,7 @@ def _verdict(world: World, trajectory: Trajectory, task: Task, where: str) -> fl
     if trajectory.stop_reason is not StopReason.finished:
         return 0.0
     try:
-        verdict = world.reset(task, trajectory.seed).verify(trajectory.answer)
+        verdict: Any = world.reset(task, trajectory.seed).verify(trajectory.answer)
     except KeyboardInterrupt:
         raise
     except BaseException as fault:  # a world is code of somebody else: SystemExit would end this with exit status 0
