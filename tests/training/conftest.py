@@ -65,7 +65,7 @@ def train_params() -> TrainParams:
         row_tokens=64,
         value_warmup=3,
         learning_rate=1e-2,
-        max_engine_kl=1e9,  # the log-probabilities of made-up trajectories are nobody's
+        max_engine_kl=1e6,  # the log-probabilities of made-up trajectories are nobody's
     )
 
 
