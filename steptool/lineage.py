@@ -27,7 +27,7 @@ from steptool.errors import DataError, InputError, ParamsError, StepToolError
 from steptool.storage import MANIFEST, file_hash, read_json
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
-RESTORE = "restore it: git checkout {}"
+RESTORE = "mend it, or restore the committed one: git checkout {}"
 REWRITTEN_S = 0.2
 """DVC rewrites its files in place, so one that is broken may be whole a moment later."""
 AGAIN = "run the same command again"
@@ -57,6 +57,17 @@ class Entry(BaseModel):
 
 class LockFile(BaseModel):
     stages: dict[str, Entry] = {}
+
+
+class _Declared(BaseModel):
+    """Of a stage in dvc.yaml, what is read here."""
+
+    deps: list[Any] = []
+    params: list[Any] = []
+
+
+class _PipelineFile(BaseModel):
+    stages: dict[str, dict[str, Any]] = {}
 
 
 class Reading:
@@ -148,6 +159,9 @@ def refuse_false_lineage(entries: Mapping[str, Entry], root: Path = Path()) -> N
 
 def check_state(root: Path = Path()) -> None:
     """Raise InputError where this is no repository, or where a file of DVC's own keeps it from working."""
+    from dvc.rwlock import SCHEMA as RWLOCK
+    from voluptuous import Invalid
+
     if not (root / ".dvc").is_dir():
         raise InputError(
             "no DVC repository", where=str(root.absolute()), fix="change to the folder that holds .dvc and dvc.yaml"
@@ -157,17 +171,17 @@ def check_state(root: Path = Path()) -> None:
         try:
             read_lock(root)
             if rwlock.exists():
-                json.loads(rwlock.read_text(encoding="utf-8"))
+                RWLOCK(json.loads(rwlock.read_text(encoding="utf-8")))
             return
         except ParamsError:
             if last:
                 raise
-        except ValueError as error:
+        except (OSError, ValueError, RecursionError, Invalid) as error:
             if last:
                 raise InputError(
-                    "not JSON, as a machine that went down leaves it; DVC notes there who reads and writes what",
+                    "damaged, as a machine that went down leaves it; DVC notes there who reads and writes what",
                     where=str(rwlock),
-                    fix=f"rm {rwlock}",
+                    fix=f"rm -r {rwlock}",
                 ) from error
         time.sleep(REWRITTEN_S)
 
@@ -195,12 +209,16 @@ def _made_with(manifest: Path) -> dict[str, Any] | None:
 
 def _declared(name: str) -> tuple[list[str], list[Path]]:
     """The settings and the code that dvc.yaml names for the stage; nothing where there is no such stage."""
-    document = read_yaml(PIPELINE) or {}
-    stage = document.get("stages", {}).get(name, {})
-    stage = stage.get("do", stage)
-    deps = [Path(dep) for dep in stage.get("deps", []) if isinstance(dep, str)]
-    keys = [key for key in stage.get("params", []) if isinstance(key, str)]
-    return keys, [dep for dep in deps if dep.parts[0] == PACKAGE.name]
+    document = read_yaml(PIPELINE)
+    try:
+        stages = _PipelineFile.model_validate({} if document is None else document).stages
+        stage = stages.get(name, {})
+        declared = _Declared.model_validate(stage.get("do", stage))
+    except ValidationError as error:
+        raise ParamsError(_not_dvcs(error), where=str(PIPELINE), fix=RESTORE.format(PIPELINE)) from error
+    deps = [Path(dep) for dep in declared.deps if isinstance(dep, str)]
+    keys = [key for key in declared.params if isinstance(key, str)]
+    return keys, [dep for dep in deps if dep.parts[:1] == (PACKAGE.name,)]
 
 
 def read_lock(root: Path = Path()) -> LockFile:
@@ -210,9 +228,14 @@ def read_lock(root: Path = Path()) -> LockFile:
     try:
         return LockFile() if document is None else LockFile.model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise ParamsError(f"not what DVC writes: {found}", where=str(path), fix=RESTORE.format(path)) from error
+        raise ParamsError(_not_dvcs(error), where=str(path), fix=RESTORE.format(path)) from error
+
+
+def _not_dvcs(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    found = first["msg"].partition(" or instance of ")[0]
+    return f"not what DVC reads: {f'{place}: ' if place else ''}{found}"
 
 
 def read_yaml(path: Path) -> Any:
@@ -228,7 +251,12 @@ def read_yaml(path: Path) -> Any:
                 fix=f"mend the conflict, or take one side, as with `git checkout --ours {path}`",
             )
         return YAML(typ="safe").load(text)
-    except (YAMLError, UnicodeDecodeError) as error:
+    except ParamsError:
+        raise
+    except OSError as error:
+        found = f"cannot be read: {error.strerror or error}"
+        raise ParamsError(found, where=str(path), fix=RESTORE.format(path)) from error
+    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date such as 2024-99-99
         found = f"not YAML: {str(error).splitlines()[0]}"
         raise ParamsError(found, where=str(path), fix=RESTORE.format(path)) from error
 

@@ -123,16 +123,22 @@ class Section(BaseModel):
 
 
 def _not_an_output(path: str) -> str:
-    if PurePosixPath(os.path.normpath(path)).parts[:1] in {(name,) for name in OUTPUTS}:
+    """Refuse what lies where stages write, by whatever path: through a link, or from the root of the disk."""
+    place = os.path.relpath(os.path.realpath(path), os.path.realpath(os.curdir))
+    if path and {PurePosixPath(name).parts[:1] for name in (place, os.path.normpath(path))} & {(n,) for n in OUTPUTS}:
         raise ValueError(
             f"{path[:80]!r} lies where stages write, and would be lost: keep it outside of {', '.join(OUTPUTS)}"
         )
     return path
 
 
+Outside = Annotated[Text, AfterValidator(_not_an_output)]
+"""A path of something that the user keeps and a stage reads."""
+
+
 class WorldParams(Section):
     name: Literal["mini", "recorded"] = "mini"
-    path: Text = ""
+    path: Outside = ""
     """Folder of a recorded world; empty takes the environment variable STEPTOOL_RECORDED."""
     train_tasks: Positive = 640
     dev_tasks: Positive = 240
@@ -143,12 +149,12 @@ class DemonstrationParams(Section):
     count: Positive = 320
     flawed: Fraction = 0.22
     """Share of the demonstrations that end unsolved."""
-    path: Annotated[Text, AfterValidator(_not_an_output)] = ""
+    path: Outside = ""
     """File with demonstrations of your own, one a line; empty takes `count` of the world's experts, if it has any."""
 
 
 class ModelParams(Section):
-    base: Annotated[Text, Field(min_length=1)] = "smollm2"
+    base: Annotated[Outside, Field(min_length=1)] = "smollm2"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the computation; weights are stored as bfloat16. auto: what this machine is faster with."""
 

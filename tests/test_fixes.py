@@ -77,7 +77,7 @@ def test_the_commands_are_found() -> None:
         "make setup",
         "dvc checkout --force x",
     ]
-    assert {"dvc checkout --force x", "rm x", "dvc repro --force --single-item x", "make setup BACKEND=gpu"} <= set(
+    assert {"dvc checkout --force x", "rm -r x", "dvc repro --force --single-item x", "make setup BACKEND=gpu"} <= set(
         FOUND
     )
 
@@ -230,7 +230,7 @@ def test_the_fix_of_a_lock_that_disagrees_makes_both_agree(made: Path, monkeypat
 @pytest.mark.parametrize(
     ("spoil", "fix"),
     [
-        (lambda: Path(".dvc/tmp/rwlock").write_text(""), "rm .*/rwlock"),
+        (lambda: Path(".dvc/tmp/rwlock").write_text(""), "rm -r .*/rwlock"),
         (lambda: Path("dvc.lock").write_text("a:\n<<<<<<< HEAD\n"), "git checkout --ours .*dvc.lock"),
         (lambda: Path("dvc.yaml").unlink(), "git checkout dvc.yaml"),
     ],

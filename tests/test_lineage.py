@@ -18,7 +18,15 @@ from pathlib import Path
 import pytest
 
 from steptool.errors import DataError, InputError, ParamsError, StepToolError
-from steptool.lineage import code_at_start, disagreements, read_lock, refuse_false_lineage
+from steptool.lineage import (
+    Reading,
+    check_state,
+    code_at_start,
+    disagreements,
+    read_lock,
+    read_yaml,
+    refuse_false_lineage,
+)
 from steptool.params import load_params
 from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE
 from steptool.stages.common import EXTERNAL_WORLD, TRAJECTORIES, stage
@@ -196,9 +204,60 @@ SHAPES = ["3", "[]", "stages: 3", "stages: {a: 3}", "stages: {a: {outs: 3}}", "s
 @pytest.mark.parametrize("text", SHAPES)
 def test_a_lock_of_another_shape_is_one_plain_error(checkout: Path, text: str) -> None:
     Path("dvc.lock").write_text(text)
-    with pytest.raises(ParamsError, match=r"^dvc\.lock: not what DVC writes") as caught:
+    with pytest.raises(ParamsError, match=r"^dvc\.lock: not what DVC reads") as caught:
         disagreements(read_lock().stages)
     assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "3",
+            "[]",
+            "stages: []",
+            "stages: {prepare: 1}",
+            "stages: {prepare: {do: 3}}",
+            "stages: {prepare: {deps: 5}}",
+        ),
+        *("stages: {prepare: {params: x}}", "stages: [", "a: 2024-99-99", "<<<<<<< HEAD", "{a: " * 5000),
+    ],
+)
+def test_a_pipeline_file_of_another_shape_is_one_plain_error(checkout: Path, text: str) -> None:
+    Path("dvc.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"^dvc\.yaml: ") as caught:
+        Reading("prepare", None, {}, {})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["dvc.yaml", "dvc.lock"])
+def test_a_folder_in_the_place_of_a_file_of_dvc_is_one_plain_error(checkout: Path, name: str) -> None:
+    Path(name).unlink(missing_ok=True)
+    Path(name).mkdir()
+    with pytest.raises(ParamsError, match="cannot be read"):
+        read_yaml(Path(name))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "1", "null", '{"a": 1}', '{"read": 5}', '{"write": {"/x": {"pid": "z"}}}', "[" * 100_000, None],
+)
+def test_what_dvc_cannot_read_of_its_locks_is_named_before_dvc_runs(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    monkeypatch.setattr("steptool.lineage.REWRITTEN_S", 0.0)
+    rwlock = Path(".dvc/tmp/rwlock")
+    rwlock.parent.mkdir(parents=True, exist_ok=True)
+    rwlock.mkdir() if text is None else rwlock.write_text(text)
+    with pytest.raises(InputError, match=r"damaged.*\n.*rm -r \.dvc/tmp/rwlock"):
+        check_state()
+
+
+@pytest.mark.parametrize("text", ["{}", '{"read": {"/x": [{"pid": 1, "cmd": "dvc repro"}]}, "write": {}}'])
+def test_locks_that_dvc_wrote_pass(checkout: Path, text: str) -> None:
+    Path(".dvc/tmp").mkdir(parents=True, exist_ok=True)
+    Path(".dvc/tmp/rwlock").write_text(text)
+    check_state()
 
 
 @pytest.mark.parametrize("text", [None, "", "schema: '2.0'", "stages: {a: {cmd: x, outs: [{path: gone, md5: 1}]}}"])

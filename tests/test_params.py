@@ -562,3 +562,24 @@ def test_the_command_ends_with_status_2_and_without_a_traceback(text: str, tmp_p
     assert done.returncode == 2
     assert done.stderr.startswith("steptool: params.yaml:1: ")
     assert len(done.stderr.splitlines()) == 2
+
+
+@pytest.mark.parametrize("key", ["model.base", "world.path", "demonstrations.path"])
+@pytest.mark.parametrize(
+    "named",
+    ["models/base", "./models/mine", "x/../data/tasks", "{here}/models/base", "{here}/x/../data/tasks/mine", "link"],
+)
+def test_what_the_user_keeps_does_not_lie_where_stages_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, named: str
+) -> None:
+    """DVC removes the output models/base before `base` would read it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("models/base")
+    section, name = key.split(".")
+    path = tmp_path / "params.yaml"
+    path.write_text(f"{section}: {{{name}: '{named.format(here=tmp_path)}'}}\n")
+    with pytest.raises(ParamsError, match="lies where stages write"):
+        load_params(path)
+    path.write_text(f"{section}: {{{name}: '{tmp_path.parent / 'mine'}'}}\n")
+    load_params(path)

@@ -165,6 +165,7 @@ def _prepare(uri: str) -> str:
             and not parts.query  # MLflow appends its paths to the address
             and not parts.fragment
         )
+        fits = fits and not re.fullmatch(r"sqlite(\+\w+)?:/{0,2}", uri)  # a database in memory: all would be lost
     except ValueError:
         fits = False
     if not fits:

@@ -25,7 +25,7 @@ from steptool.evaluation.metrics import Evaluation
 from steptool.registry.client import told_plainly
 from steptool.registry.flavour import MODEL, write_flavour
 from steptool.registry.tracking import StageRun, Tracking
-from steptool.storage import file_hash
+from steptool.storage import file_hash, parse_record, parse_text, read_text
 from steptool.types import Frozen, content_hash
 
 if TYPE_CHECKING:
@@ -38,12 +38,15 @@ CHAMPION = "champion"
 MODEL_HASH = "steptool.model_hash"
 EVALUATION_HASH = "steptool.evaluation_hash"
 """Tags set last: a version without them was not registered to the end."""
+START_HASH = "steptool.start_evaluation_hash"
+"""Versions of earlier releases have none."""
 LINEAGE = "lineage."
 POLICY = f"{LINEAGE}policy"
 """Name and revision of the policy as it was evaluated."""
 NAME = re.compile(r"\w([\w .-]{0,248}[\w.-])?")
 """Names that work wherever MLflow puts a name: in paths, in `models:/NAME@ALIAS`, in quotes in a search."""
 EVALUATION, START = "evaluation.json", "start_evaluation.json"
+_HASHES = {EVALUATION: EVALUATION_HASH, START: START_HASH}
 
 
 class RegisteredVersion(Frozen):
@@ -77,7 +80,8 @@ def register(
     check_name(name)
     check_plain_model(model_dir)
     model_hash, evaluation_hash = file_hash(model_dir), content_hash(evaluation.model_dump(mode="json"))
-    hashes = {MODEL_HASH: model_hash, EVALUATION_HASH: evaluation_hash}
+    start_hash = content_hash(start.model_dump(mode="json"))
+    hashes = {MODEL_HASH: model_hash, START_HASH: start_hash, EVALUATION_HASH: evaluation_hash}
     with told_plainly(tracking.uri, f"register {name}"):
         version = _registered_before(tracking, name, model_hash, evaluation_hash)
         is_new = version is None
@@ -158,14 +162,14 @@ def _download(tracking: Tracking, version: ModelVersion, into: str | None) -> Pa
 
 
 def load_evaluation(tracking: Tracking, version: ModelVersion) -> Evaluation:
-    """The evaluation stored with a version. Raises DataError if it is missing or of another schema."""
+    """The evaluation stored with a version. Raises DataError if it is missing, changed or of another schema."""
     return _read_evaluation(tracking, version, EVALUATION, "evaluation")
 
 
 def load_start(tracking: Tracking, version: ModelVersion) -> Evaluation:
     """The evaluation of the policy that training began from, stored with a version.
 
-    Raises DataError if it is missing, as from versions of earlier releases, or of another schema.
+    Raises DataError if it is missing, as from versions of earlier releases, changed, or of another schema.
     """
     return _read_evaluation(tracking, version, START, "evaluation of the policy that its training began from")
 
@@ -177,20 +181,22 @@ def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what:
             where=_called(version),
             fix="give the alias to another version in MLflow, or delete this one there",
         )
-    file = _file(version, name)
+    file, fix = _file(version, name), _register_again(version)
     with told_plainly(tracking.uri, f"read the {what} of version {version.version}"):
-        stored = [info.path for info in tracking.client.list_artifacts(version.run_id, str(Path(file).parent))]
-        if file not in stored:
-            raise DataError(f"holds no {what}", where=_called(version), fix=_register_again(version))
+        listed = tracking.client.list_artifacts(version.run_id, str(Path(file).parent))
+        if file not in [info.path for info in listed if not info.is_dir]:
+            raise DataError(f"holds no {what}", where=_called(version), fix=fix)
         with tempfile.TemporaryDirectory() as folder:
-            path = tracking.client.download_artifacts(version.run_id, file, folder)
-            text = Path(path).read_bytes()
+            stored = read_text(Path(tracking.client.download_artifacts(version.run_id, file, folder)))
+    where = f"{_called(version)}, its {what}"
+    value = parse_text(stored, where, fix=fix)
+    evaluation = parse_record(value, Evaluation, where=where, fix=fix)
+    if content_hash(value) != version.tags.get(_HASHES[name], content_hash(value)):
+        raise DataError("is not the one that was registered: the file was changed since", where=where, fix=fix)
     try:
-        evaluation = Evaluation.model_validate_json(text)
         evaluation.pass_rate, evaluation.finish_rate  # noqa: B018  a KeyError if it lacks them
-    except (ValueError, KeyError) as error:
-        found = " ".join(str(error).split())[:200]
-        raise DataError(f"its {what} is none: {found}", where=_called(version), fix=_register_again(version)) from error
+    except KeyError as error:
+        raise DataError(f"lacks {error}", where=where, fix=fix) from error
     return evaluation
 
 

@@ -50,7 +50,7 @@ def check_model_folder(folder: Path) -> None:
             where=str(folder / CONFIG),
             fix="take a model whose architecture Transformers has",
         )
-    tensors = sum(check_finite(file) for file in weight_files(folder))
+    tensors = sum(check_finite(file, refuse_zeros=True) for file in weight_files(folder))
     # Objects are built for each of these before anything is compared: a billion of them fill the memory.
     for key, most in {**dict.fromkeys(_LAYERS, tensors), "num_labels": _MOST_LABELS}.items():
         if isinstance(count := config.get(key), int) and count > most:
@@ -83,8 +83,9 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
-def check_finite(file: Path) -> int:
-    """Number of tensors in a safetensors file. Raises ModelError where it is cut off, or holds NaN or infinity.
+def check_finite(file: Path, *, refuse_zeros: bool = False) -> int:
+    """Number of tensors in a safetensors file. Raises ModelError where it is cut off, or holds NaN or infinity; with
+    `refuse_zeros`, where all its matrices hold only zeros, too, as a download leaves them that was never filled in.
 
     Reads one tensor at a time: 0.02 s for SmolLM2-135M.
     """
@@ -94,6 +95,9 @@ def check_finite(file: Path) -> int:
         with safe_open(file, framework="pt") as tensors:
             names = list(tensors.keys())
             require_finite(((name, tensors.get_tensor(name)) for name in names), str(file), again(file.parent))
+            matrices = [name for name in names if len(tensors.get_slice(name).get_shape()) > 1] if refuse_zeros else []
+            if matrices and not any(tensors.get_tensor(name).view(torch.uint8).any() for name in matrices):
+                raise ModelError("all its matrices hold only zeros", where=str(file), fix=again(file.parent))
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         fix = f"a Git LFS pointer is not the file: `git lfs pull`; else {again(file.parent)}"
         raise ModelError(f"not a whole safetensors file: {one_line(error)}", where=str(file), fix=fix) from error

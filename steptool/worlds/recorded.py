@@ -140,7 +140,7 @@ class RecordedWorld:
                     fix="lower world.train_tasks, world.dev_tasks and world.test_tasks until they fit",
                 )
         self._replies = {
-            (row.name, row.arguments): row.responses[0].as_observation()
+            (row.name, _as_called(row.arguments)): row.responses[0].as_observation()
             for row in _read(folder / REPLIES, _Recording)
             if row.responses
         }
@@ -196,6 +196,15 @@ class RecordedSession:
 def canonical(arguments: dict[str, Any]) -> str:
     """Arguments as recordings are filed: JSON with sorted keys and no spaces."""
     return json.dumps(arguments, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _as_called(arguments: str) -> str:
+    """Arguments of a recording as a call with them looks one up; what is no JSON object stays, and no call finds it."""
+    try:
+        value = parse_json(arguments)
+    except ValueError:
+        return arguments
+    return canonical(value) if isinstance(value, dict) else arguments
 
 
 def _failure(kind: str, message: str) -> Observation:

@@ -170,7 +170,37 @@ def test_registering_the_same_again_mends_an_evaluation_that_cannot_be_read(
     assert len(str(caught.value)) < 500
     measured_anew = evaluation_of("111" if file == "evaluation.json" else "110")
     assert register_as("a", measured_anew, evaluation_of("100", "sft")) == 1
-    assert load(tracking, version) == (measured_anew if file == "evaluation.json" else wanted)
+    assert load(tracking, find_version(tracking, "agent", 1)) == (
+        measured_anew if file == "evaluation.json" else wanted
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "load"), [("evaluation.json", load_evaluation), ("start_evaluation.json", load_start)]
+)
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [('"t2": 0.0', '"t2": 1.0'), ('"broken": 0.0', '"broken": 0.5'), ('"max_calls": 8', '"max_calls": 7')],
+)
+def test_an_evaluation_that_was_changed_since_it_was_registered_is_no_evidence(
+    tracking: Tracking,
+    evaluation_of: Build,
+    register_as: RegisterAs,
+    file: str,
+    load: Callable[[Tracking, ModelVersion], Evaluation],
+    written: str,
+    instead: str,
+) -> None:
+    """Each is a whole evaluation with one number that nobody measured; registering again restores the measured one."""
+    register_as("a", evaluation_of("110"), evaluation_of("100", "sft"))
+    version = find_version(tracking, "agent", 1)
+    wanted = load(tracking, version)
+    (stored,) = tracking.root.glob(f"mlruns/**/versions/1/{file}")
+    stored.write_text(stored.read_text().replace(written, instead))
+    with pytest.raises(DataError, match=r"changed since\n.*register it again"):
+        load(tracking, version)
+    assert register_as("a", evaluation_of("110"), evaluation_of("100", "sft")) == 1
+    assert load(tracking, find_version(tracking, "agent", 1)) == wanted
 
 
 def test_what_mlflow_no_longer_has_is_registered_anew(

@@ -295,7 +295,15 @@ def test_server_that_is_down_while_a_stage_fails_is_told_by_its_own_error() -> N
 
 
 @pytest.mark.parametrize(
-    "uri", ["postgresql+psycopg2://h:port/db", "postgresql://[h/db", "http://h:99999", "http:///x"]
+    "uri",
+    [
+        "postgresql+psycopg2://h:port/db",
+        "postgresql://[h/db",
+        "http://h:99999",
+        "http:///x",
+        "sqlite://",
+        "sqlite+pysqlite:/",
+    ],
 )
 def test_address_that_is_none_is_an_error_of_the_input(uri: str) -> None:
     with pytest.raises(InputError, match="not the address") as caught:

@@ -123,6 +123,10 @@ def as_pipe(name: str) -> Callable[[Path], None]:
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "NaN": (holding(DOWN, float("nan")), f"{DOWN} holds NaN"),
+    "a download that was never filled in": (
+        tensors(lambda found: {name: torch.zeros_like(tensor) for name, tensor in found.items()}),
+        "all its matrices hold only zeros",
+    ),
     "infinity": (holding(NORM, float("inf")), f"{NORM} holds infinity"),
     "minus infinity": (holding(NORM, float("-inf"), torch.float32), f"{NORM} holds infinity"),
     "NaN of half precision": (holding(DOWN, float("nan"), torch.float16), f"{DOWN} holds NaN"),

@@ -91,6 +91,13 @@ def test_a_call_gets_its_commonest_reply_whatever_the_order_of_arguments(pack: P
     assert call(world, "q2", "hidden", {}) == Observation(text="down", error="hard")
 
 
+@pytest.mark.parametrize("filed", ['{"id":"x","n":1}', '{ "n": 1, "id": "x" }', '{"n":1,"id":"\\u0078"}'])
+def test_a_reply_is_found_however_its_arguments_were_written(pack: Path, filed: str) -> None:
+    odd = [{"name": "find", "arguments": text, "responses": []} for text in ("{id: x}", "[1]", "")]  # no call has these
+    write(pack / REPLIES, [*odd, {"name": "find", "arguments": filed, "responses": [{"text": "yes", "error": "none"}]}])
+    assert call(RecordedWorld(pack), "q1", "find", {"id": "x", "n": 1}) == Observation(text="yes")
+
+
 def test_a_miss_is_a_typed_error(pack: Path) -> None:
     assert call(RecordedWorld(pack), "q1", "find", {"id": "b"}).error == "no_recording"
     assert call(RecordedWorld(pack), "q2", "find", {"id": "a", "deep": True}).error == "unknown_tool"
