@@ -303,17 +303,24 @@ def _header(path: Path, header: Any, model: type[Record], fix: str) -> dict[str,
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's relative names and contents (manifests included), 16 hex digits."""
+    """SHA-256 of a file, or of a folder's relative names and contents (manifests included), 16 hex digits.
+
+    Raises DataError where there is no such file, and for one that cannot be read.
+    """
     digest = hashlib.sha256()
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError("no such file or folder", where=str(path), fix="run `dvc repro`, or `dvc pull` it")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        digest.update(str(file.relative_to(path)).encode() + b"\0")
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        digest.update(b"\0")
+    try:
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        for file in files:
+            digest.update(os.fsencode(file.relative_to(path)) + b"\0")
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            digest.update(b"\0")
+    except OSError as error:
+        found, where = f"cannot be read: {error.strerror or error}", str(error.filename or path)
+        raise DataError(found, where=where, fix="make it readable, then run the same command again") from error
     return digest.hexdigest()[:16]
 
 

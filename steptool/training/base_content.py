@@ -6,6 +6,7 @@ Nothing heavy is imported: `dvc repro` asks each time.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from pathlib import Path
 
 from steptool.errors import ModelError
@@ -27,7 +28,7 @@ def base_content(base: str) -> str | None:
     if base == SMOLLM2:
         return _version()
     folder = Path(base)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # False, too, for a text that no file system takes for a path
         files = sorted(file for file in folder.iterdir() if file.is_file())
         return f"files {content_hash([(file.name, file_hash(file)) for file in files])}"
     if folder.is_absolute() or base.startswith(".") or base.count("/") != 1:

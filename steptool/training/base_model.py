@@ -11,6 +11,7 @@ The same base gives the same bytes each time, so DVC sees no change where there 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ from steptool.training import tiny_model
 from steptool.training.model_folder import (
     CONFIG,
     check_model_folder,
-    is_folder,
     load_model,
     load_tokenizer,
     read_object,
@@ -64,7 +64,7 @@ def fetch_base(base: str, out: Path, seed: int = 0) -> None:
     elif base == TINY:
         save(tiny_model.model(seed), tiny_model.tokenizer(), out)
     else:
-        source = Path(base) if is_folder(Path(base)) else _download(base)
+        source = Path(base) if os.path.isdir(base) else _download(base)
         check_model_folder(source)
         load_model(source, dtype="auto")  # for its refusals: a tensor too few, too many, or of another shape
         load_tokenizer(source)

@@ -200,14 +200,6 @@ def one_line(error: BaseException, most: int = 300) -> str:
     return text if len(text) <= most else f"{text[:most]} …"
 
 
-def is_folder(path: Path) -> bool:
-    """False, too, for a text that no file system takes for a path."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     return read_object(folder / CONFIG)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,6 @@ from steptool.training.model_folder import (
     again,
     check_finite,
     check_model_folder,
-    is_folder,
     load_model,
     load_tokenizer,
     one_line,
@@ -52,7 +52,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
     `base` in policy.json is relative to the working directory, or absolute; `weights` there is the hash of its weights.
     Raises ModelError naming the part that is missing, and where the base is not the one that was trained on.
     """
-    if not is_folder(folder):
+    if not os.path.isdir(folder):  # False, too, for a text that no file system takes for a path
         raise ModelError("no such model folder", where=str(folder), fix="run `dvc repro`, or `dvc pull` it")
     if not (folder / POLICY).exists():
         if (folder / ADAPTER_CONFIG).exists():
@@ -68,7 +68,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
     for name in (ADAPTER, VALUE_HEAD):
         check_finite(folder / name)
     base = Path(described["base"])
-    if not is_folder(base):
+    if not os.path.isdir(base):
         raise ModelError(
             f"its base {str(base)[:200]} does not exist", where=str(folder), fix="run from the repository's root"
         )

@@ -227,7 +227,7 @@ def _read(path: Path, row: type[Row]) -> Iterator[Row]:
 def recordings_content(path: Path | None) -> str:
     """What the recordings consist of. Raises DataError where a file is missing, or no folder is named."""
     folder = path or _folder_from_environment()
-    if missing := [name for name in (QUERIES, REPLIES) if not (folder / name).is_file()]:
+    if missing := [name for name in (QUERIES, REPLIES) if not os.path.isfile(folder / name)]:
         raise DataError(
             f"no {' and no '.join(missing)} on this machine",
             where=str(folder),
