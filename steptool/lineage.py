@@ -44,15 +44,19 @@ def code_at_start() -> dict[str, str]:
     return {str(PACKAGE.name / file.relative_to(PACKAGE)): _digest(file) for file in _files(PACKAGE)}
 
 
-class _Out(BaseModel):
+class File(BaseModel):
+    """A file or folder, with DVC's hash of its content where it has one."""
+
     path: str
+    md5: str | None = None
 
 
 class Entry(BaseModel):
-    """Of a stage's entry in dvc.lock, what is read here."""
+    """A stage's entry in dvc.lock, as far as anything here reads it."""
 
     params: dict[str, dict[str, Any]] = {}
-    outs: list[_Out] = []
+    deps: list[File] = []
+    outs: list[File] = []
 
 
 class LockFile(BaseModel):

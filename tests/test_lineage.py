@@ -201,7 +201,7 @@ def test_a_lock_of_another_shape_is_one_plain_error(checkout: Path, text: str) -
     assert len(str(caught.value).splitlines()) == 2
 
 
-@pytest.mark.parametrize("text", [None, "", "schema: '2.0'", "stages: {a: {cmd: x, outs: [{path: gone, md5: 1}]}}"])
+@pytest.mark.parametrize("text", [None, "", "schema: '2.0'", "stages: {a: {cmd: x, outs: [{path: gone, md5: '1'}]}}"])
 def test_a_lock_without_outputs_holds_no_disagreement(checkout: Path, text: str | None) -> None:
     if text is not None:
         Path("dvc.lock").write_text(text)

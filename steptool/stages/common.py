@@ -13,13 +13,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from steptool.errors import ParamsError, StepToolError, StorageError
-from steptool.lineage import AGAIN, Reading
+from steptool.lineage import AGAIN, PARAMS, Reading
 from steptool.params import Params, RoundParams, load_params
 from steptool.registry.tracking import StageRun, Tracking
 from steptool.storage import file_hash, manifest, output_folder, read_jsonl
 from steptool.types import Sampling, Task, Trajectory
 
-PARAMS = Path("params.yaml")
 TASKS = Path("data/tasks")
 DEMONSTRATIONS = TASKS / "demonstrations.jsonl"
 TRAJECTORIES = Path("data/trajectories")
@@ -31,6 +30,7 @@ EVALUATION = Path("metrics/evaluation")
 EXTERNAL_BASE, EXTERNAL_WORLD = Path("data/external/base.json"), Path("data/external/world.json")
 EXTERNAL_DEMONSTRATIONS = Path("data/external/demonstrations.json")
 """What stage `external` found outside of the repository."""
+REGISTRATION = Path("metrics/registration")
 REPORT = Path("reports")
 WORK = Path(".steptool")
 """State of this checkout: checkpoints, merged weights, what could not be logged yet. Never an output."""
