@@ -397,13 +397,13 @@ class _Constructor(RoundTripConstructor):
             raise ConstructorError(None, None, found, node.start_mark) from error
 
 
-def _load_yaml(path: Path, *, missing: str = "run steptool from the repository's root") -> Any:
+def _load_yaml(path: Path) -> Any:
     yaml = YAML(typ="rt")  # round-trip: safe types only, and it keeps line numbers and comments
     yaml.Composer, yaml.Constructor, yaml.max_depth = _NoAliases, _Constructor, MAX_DEPTH
     try:
         text = read_bounded(path, MAX_FILE).decode()
     except FileNotFoundError as error:
-        raise ParamsError("no such file", where=str(path), fix=missing) from error
+        raise ParamsError("no such file", where=str(path), fix="run steptool from the repository's root") from error
     except UnicodeDecodeError as error:
         raise ParamsError(f"not UTF-8 text: {error.reason}", where=str(path), fix="save it as UTF-8") from error
     except OSError as error:
@@ -497,8 +497,11 @@ def apply_profile(path: Path, profile: Path) -> str:
 
     A mapping under `rounds` replaces the whole of it: a profile chooses how many rounds there are.
     """
-    there = ", ".join(sorted(file.stem for file in Path("profiles").glob("*.yaml"))) or "none"
-    changes = _load_yaml(profile, missing=f"name a file, or one of the profiles here: {there}")
+    if not os.path.exists(profile):
+        known = ", ".join(sorted(file.stem for file in Path("profiles").glob("*.yaml")))
+        fix = f"name one of these, or a file: {known}" if known else "run it from the repository's root"
+        raise ParamsError(f"no profile {profile.stem!r}", where=str(profile), fix=fix)
+    changes = _load_yaml(profile)
     if not isinstance(changes, dict):
         raise ParamsError("holds no settings", where=str(profile), fix="give it at least one key")
     return _changed(path, changes, told_of=profile)
