@@ -166,9 +166,10 @@ def parse_record(value: Any, model: type[Record], *, where: str, fix: str) -> Re
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         name = value.get("id") if isinstance(value, dict) else None
-        who = f"{model.__name__} {name[:64]}" if name and isinstance(name, str) else model.__name__
+        kind = model.__name__.lstrip("_")
+        who = f"{kind} {name[:64]}" if name and isinstance(name, str) else kind
         raise DataError(
-            f"{who}: {f'{place[:200]}: ' if place else ''}{first['msg'][:500]}",
+            f"{who}: {f'{place[:200]}: ' if place else ''}{first['msg'].removeprefix('Value error, ')[:500]}",
             where=where,
             fix=fix,
         ) from error
