@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from steptool.errors import DataError, InputError, ModelError
+from steptool.errors import DataError, InputError, ModelError, reason
 from steptool.evaluation.metrics import Evaluation
 from steptool.registry.client import told_plainly
 from steptool.registry.flavour import MODEL, write_flavour
@@ -189,8 +189,8 @@ def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what:
         evaluation = Evaluation.model_validate_json(text)
         evaluation.pass_rate, evaluation.finish_rate  # noqa: B018  a KeyError if it lacks them
     except (ValueError, KeyError) as error:
-        found = " ".join(str(error).split())[:200]
-        raise DataError(f"its {what} is none: {found}", where=_called(version), fix=_register_again(version)) from error
+        found = f"its {what} is not valid: {reason(error)}"
+        raise DataError(found, where=_called(version), fix=_register_again(version)) from error
     return evaluation
 
 

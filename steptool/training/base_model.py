@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from steptool.errors import ModelError, StorageError
+from steptool.errors import ModelError, StorageError, reason
 from steptool.storage import write_json
 from steptool.training import tiny_model
 from steptool.training.model_folder import (
@@ -171,4 +171,4 @@ def _download(base: str) -> Path:
         raise ModelError("not in the hub's cache, and the hub cannot be reached", where=where, fix=fix) from error
     except HfHubHTTPError as error:
         fix = "check the name; for a gated model run `hf auth login`"
-        raise ModelError(f"the hub refuses: {str(error).splitlines()[0]}", where=where, fix=fix) from error
+        raise ModelError(f"the hub refuses: {reason(error)}", where=where, fix=fix) from error

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from steptool.errors import ModelError, StepToolError
+from steptool.errors import ModelError, StepToolError, reason
 from steptool.storage import write_bytes, write_json
 from steptool.training.base_model import readable_like
 from steptool.training.model_folder import (
@@ -28,7 +28,6 @@ from steptool.training.model_folder import (
     check_model_folder,
     load_model,
     load_tokenizer,
-    one_line,
     read_object,
     require_finite,
     weights_hash,
@@ -220,7 +219,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat1
     try:
         peft = fresh_adapter(model, config, seed=0)
     except Exception as error:
-        found = f"does not fit its base: {one_line(error)}"
+        found = f"does not fit its base: {reason(error)}"
         raise ModelError(found, where=str(adapter / ADAPTER_CONFIG), fix=again(adapter)) from error
     load_adapter(peft, adapter)
     merged: PreTrainedModel = peft.merge_and_unload().to(getattr(torch, dtype))
