@@ -80,7 +80,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
             if "weights" in described
             else f"does not say by a hash which weights of {base} it was trained on",
             where=str(folder / POLICY),
-            fix=f"train it again with `dvc repro`; a folder that no stage writes needs {line} in that file",
+            fix=f"train it again with `dvc repro`; where no stage makes that folder, write {line} into that file",
         )
     return ResolvedPolicy(base, folder)
 
