@@ -329,8 +329,9 @@ def _open_to_readers(location: str) -> None:
 
 
 def _is_whole(tracking: Tracking, version: ModelVersion) -> bool:
-    folder = _download(tracking, version, None)
-    return folder is not None and file_hash(folder) == version.tags[MODEL_HASH]
+    with tempfile.TemporaryDirectory() as into:
+        folder = _download(tracking, version, into)
+        return folder is not None and file_hash(folder) == version.tags[MODEL_HASH]
 
 
 def _clear(tracking: Tracking, version: ModelVersion) -> None:

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import mlflow
+import mlflow.artifacts
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -64,6 +65,25 @@ def test_a_registration_that_broke_off_is_not_taken_for_a_whole_one(
     with pytest.raises(ModelError, match="no version 'candidate'"):
         find_version(tracking, "agent", "candidate")
     assert register_as("a", evaluation_of("1")) == 2
+
+
+def test_registering_the_same_again_leaves_no_copy_of_the_model(
+    evaluation_of: Build, register_as: RegisterAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a place named, MLflow downloads from a server into a temporary folder that nobody removes."""
+    places: list[str | None] = []
+    download = mlflow.artifacts.download_artifacts
+
+    def noted(*, dst_path: str | None = None, **options: Any) -> str:
+        places.append(dst_path)
+        return str(download(dst_path=dst_path, **options))
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", noted)
+    for _ in range(2):
+        register_as("a", evaluation_of("110"))
+    assert len(places) == 1
+    assert places[0] is not None
+    assert not Path(places[0]).exists()
 
 
 def test_a_model_comes_back_whole_by_alias_or_number(
