@@ -13,12 +13,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from steptool.errors import ParamsError, StepToolError, StorageError
-from steptool.lineage import AGAIN, PARAMS, Reading
+from steptool.lineage import AGAIN, Reading
 from steptool.params import Params, RoundParams, load_params
 from steptool.registry.tracking import StageRun, Tracking
 from steptool.storage import file_hash, manifest, output_folder, read_jsonl
 from steptool.types import Sampling, Task, Trajectory
 
+PARAMS = Path("params.yaml")
 TASKS = Path("data/tasks")
 DEMONSTRATIONS = TASKS / "demonstrations.jsonl"
 TRAJECTORIES = Path("data/trajectories")
