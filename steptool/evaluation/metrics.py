@@ -214,16 +214,6 @@ def broken_share(trajectories: Sequence[Trajectory], expected: int) -> float:
     return 1 - ended / expected if expected else 0.0
 
 
-def too_broken(evaluation: Evaluation, most: float) -> str | None:
-    """Why an evaluation proves nothing, or None: more than the share `most` of its attempts broke."""
-    if evaluation.broken <= most:
-        return None
-    return (
-        f"{evaluation.broken:.1%} of the attempts of {evaluation.name} ended in faults of the engine or the world, "
-        f"at most {most:.1%} may"
-    )
-
-
 def refuse_unless_measurable(tasks: Sequence[Task], *, where: str) -> None:
     """Raise DataError for tasks that no policy could be measured on; call it before anything is sampled."""
     ids = Counter(task.id for task in tasks)

@@ -26,7 +26,6 @@ from steptool.evaluation.metrics import (
     evaluate,
     group_tasks,
     refuse_unless_measurable,
-    too_broken,
 )
 from steptool.types import SUBSETS, AnswerCheck, Revision, ScoredTrajectory, StopReason, Task
 
@@ -210,16 +209,6 @@ def test_what_was_not_measured_is_counted_apart(stops: str, broken: float) -> No
     made = evaluation("sft", judged, tasks)
     assert made.broken == made.summary()["broken"] == broken
     assert Evaluation.model_validate_json(made.model_dump_json()) == made
-    assert (too_broken(made, 0.3) is not None) == (broken > 0.3)
-    assert too_broken(made, broken) is None
-
-
-def test_a_champion_that_the_engine_lost_is_no_evidence() -> None:
-    """65 of 100 solved against 100 attempts that all broke: the comparison says +65 points, `broken` says why."""
-    tasks = [task(index) for index in range(100)]
-    champion = evaluation("sft", [ended(of, StopReason.engine_error) for of in tasks], tasks)
-    reason = too_broken(champion, 0.02)
-    assert reason == ("100.0% of the attempts of sft ended in faults of the engine or the world, at most 2.0% may")
 
 
 @pytest.mark.parametrize("wrong", [nan, inf, -inf, -0.1, 1.1, "0.5", True, None])
