@@ -90,7 +90,8 @@ Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
 Name = Annotated[Text, Field(min_length=1, max_length=250), AfterValidator(_without_outer_spaces)]
 """Of what MLflow keeps; its databases hold 256 characters."""
 ModelName = Annotated[Name, AfterValidator(_model_name)]
-"""It stands in URIs and in filters of MLflow, where `/`, `:`, `%` and quotes have a meaning."""
+"""It stands in paths, in `models:/NAME@ALIAS` and in filters of MLflow, where `/`, `:`, `@`, `%` and quotes have a
+meaning."""
 
 
 def _read_duration(value: object) -> timedelta:

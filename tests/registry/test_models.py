@@ -303,9 +303,9 @@ def test_places_that_are_not_ours_stay(tracking: Tracking, tmp_path: Path) -> No
 def test_a_name_that_mlflow_cannot_hold_everywhere_is_refused_before_anything_is_written(
     tracking: Tracking, evaluation_of: Build, tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(InputError, match="no name for a registered model"), tracking.stage("register") as run:
+    with pytest.raises(InputError, match="not the name of a registered model"), tracking.stage("register") as run:
         register(tracking, run, name, tmp_path, evaluation_of("1"), {}, start=evaluation_of("0"))
-    with pytest.raises(InputError, match="no name for a registered model"):
+    with pytest.raises(InputError, match="not the name of a registered model"):
         find_version(tracking, name, "champion")
 
 
