@@ -183,7 +183,7 @@ def _as_noted(path: Path, content: str | None) -> str:
         raise DataError(
             f"says {known!r}, but what lies outside of the repository is now {content!r}",
             where=str(path),
-            fix="`dvc repro` looks at it again; a node needs the same files",
+            fix="run `dvc repro`, which reads it again; another machine needs the same files",
         )
     return content or str(known)
 

@@ -35,18 +35,18 @@ SMOLLM2, TINY = "smollm2", "tiny-random"
 """Values of `model.base` that are neither a folder nor a hub model: the bundled one, and one of random weights."""
 BASES = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
 MOST = 10_000_000
-"""Of what is counted: tasks, tokens, optimiser steps."""
+"""Most tasks, tokens or optimiser steps that a setting may ask for."""
 MOST_ROUNDS = 97
 OUTPUTS = ("data", "models", "metrics", "reports", ".steptool", ".dvc", ".git")
-"""Folders that stages and tools write; whatever is read from there has been made by one of them."""
+"""Folders that stages and tools write. A setting may name only what one of them makes there."""
 LARGEST = 1e6
-"""Of a weight or a bound: larger than anything that makes sense, far from where float32 overflows."""
+"""The largest weight or bound: more than is of any use, and far below where float32 overflows."""
 MIN_TEMPERATURE = 0.01
-"""vLLM samples at this one where less is asked for: the log-probabilities would be those of another temperature."""
+"""vLLM raises a lower temperature to this one, and returns the log-probabilities of this one."""
 MAX_FILE = 1 << 18
 """Bytes of a params file; the one that is shipped has 4,000."""
 MAX_DEPTH = 8
-"""Of the nesting of a params file; settings need 3 levels."""
+"""Levels of a params file; settings have 3."""
 MAX_PROBLEMS = 20
 """How many problems of a file are listed."""
 
@@ -54,7 +54,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Many = Annotated[int, Field(ge=1, le=10_000)]
-"""Of what is held in memory together, or done again and again."""
+"""Of things that are held in memory together, or of repetitions."""
 Weight = Annotated[float, Field(ge=0, le=LARGEST)]
 Bound = Annotated[float, Field(gt=0, le=LARGEST)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -91,7 +91,7 @@ def _sampled_or_greedy(value: float) -> float:
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
 """A path or an identifier."""
 Name = Annotated[Text, Field(min_length=1, max_length=250), AfterValidator(_without_outer_spaces)]
-"""Of what MLflow keeps; its databases hold 256 characters."""
+"""A name that MLflow keeps; its databases hold 256 characters."""
 ModelName = Annotated[Name, AfterValidator(_model_name)]
 """It stands in paths, in `models:/NAME@ALIAS` and in filters of MLflow, where `/`, `:`, `@`, `%` and quotes have a
 meaning."""

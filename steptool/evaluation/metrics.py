@@ -41,7 +41,7 @@ METRICS: Mapping[str, str] = {
     "call_success": "share of calls (the last step apart) that succeeded",
 }
 ROUNDING = 1e-9
-"""By which a rate may be above 1."""
+"""How far above 1 rounding may put a rate."""
 COUNTS = frozenset({"calls_per_task", "tokens_per_task"})
 """The metrics that are no rates, and may be above 1."""
 

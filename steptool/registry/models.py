@@ -373,7 +373,7 @@ def _metrics(evaluation: Evaluation, start: Evaluation) -> dict[str, float]:
 def _registered_before(tracking: Tracking, name: str, model_hash: str, evaluation_hash: str) -> ModelVersion | None:
     """The newest version of this content whose model and run MLflow still has.
 
-    One of this model whose evaluation nobody can read any more counts as well: it is mended.
+    A version of this model whose evaluation cannot be read counts too: `register` mends it.
     """
     from mlflow.exceptions import MlflowException
 

@@ -139,8 +139,10 @@ def readable_like(config: Path) -> None:
 
 
 def _kept(folder: Path) -> Iterator[Path]:
-    """The files to copy. Weights may lie elsewhere; a small file that is a link leads out of the folder to what is
-    perhaps no part of a model, and what is copied here is pushed to other machines. The hub's cache is made of links.
+    """The files to copy. Weights may be links to other folders, and the hub's cache is made of links.
+
+    Raises ModelError for another file that links out of the folder: it may be no part of the model, and what is copied
+    here is pushed to other machines.
     """
     ours = (folder.resolve(), folder.resolve().parent.parent / "blobs")
     for pattern in KEPT:

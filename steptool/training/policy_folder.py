@@ -236,7 +236,7 @@ def plain_weights(policy: Path, dtype: str, scratch: Path) -> Iterator[Path]:
     """A plain model folder for `policy`: itself, or while the block runs one below `scratch`, its adapter merged."""
     resolved = resolve_policy(policy)
     if resolved.adapter is None:
-        load_model(policy, dtype="auto")  # for its refusals: whoever reads this folder next may fill what it lacks
+        load_model(policy, dtype="auto")  # only to check it: vLLM may make up tensors that are missing
         load_tokenizer(policy)
         yield policy
         return

@@ -1,4 +1,4 @@
-"""Demonstrations of the user's own, one a line:
+"""Reads the user's demonstrations, one a line:
 
     {"task_id": "t7", "steps": [
         {"call": {"name": "shop.find", "arguments": {"name": "tea"}}, "observation": {"text": "{\"id\": \"a1\"}"}},
