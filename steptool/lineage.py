@@ -23,8 +23,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import steptool
-from steptool.errors import DataError, InputError, ParamsError, StepToolError
-from steptool.storage import MANIFEST, file_hash, read_json
+from steptool.errors import DataError, InputError, ParamsError, StepToolError, reason
+from steptool.storage import MANIFEST, MAX_DOCUMENT, conflict_line, file_hash, read_bounded, read_json
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
 RESTORE = "restore it: git checkout {}"
@@ -224,16 +224,17 @@ def read_yaml(path: Path) -> Any:
     if not path.exists():
         return None
     try:
-        text = path.read_text(encoding="utf-8")
-        if any(line.startswith(("<<<<<<< ", ">>>>>>> ")) for line in text.splitlines()):
-            raise ParamsError(
-                "holds the marks of a merge with conflicts",
-                where=str(path),
-                fix=f"mend the conflict, or take one side, as with `git checkout --ours {path}`",
-            )
+        text = read_bounded(path, MAX_DOCUMENT).decode()
+        if line := conflict_line(text):
+            fix = f"mend the conflict, or take one side, as with `git checkout --ours {path}`"
+            raise ParamsError("a mark of a merge conflict", where=f"{path}:{line}", fix=fix)
         return YAML(typ="safe").load(text)
-    except (YAMLError, UnicodeDecodeError) as error:
-        found = f"not YAML: {str(error).splitlines()[0]}"
+    except OSError as error:
+        found, fix = f"cannot be read: {error.strerror or error}", f"move it away, then {RESTORE.format(path)}"
+        raise ParamsError(found, where=str(path), fix=fix) from error
+    # ruamel passes on what Python raises, such as ValueError for the date 2024-99-99.
+    except (YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        found = f"not YAML: {getattr(error, 'problem', None) or reason(error)}"
         raise ParamsError(found, where=str(path), fix=RESTORE.format(path)) from error
 
 

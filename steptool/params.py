@@ -29,7 +29,7 @@ from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from steptool.errors import ParamsError
-from steptool.storage import read_bounded
+from steptool.storage import conflict_line, read_bounded
 
 SMOLLM2, TINY = "smollm2", "tiny-random"
 """Values of `model.base` that are neither a folder nor a hub model: the bundled one, and one of random weights."""
@@ -413,10 +413,9 @@ def _load_yaml(path: Path) -> Any:
     except OSError as error:
         fix = "put a file of settings there that you may read"
         raise ParamsError(f"cannot be read: {error.strerror or error}", where=str(path), fix=fix) from error
-    for number, row in enumerate(text.splitlines(), start=1):
-        if re.match(r"(<<<<<<<|=======|>>>>>>>)( |$)", row):
-            fix = "keep one of the two sides and delete the marks"
-            raise ParamsError("a mark of a merge conflict", where=f"{path}:{number}", fix=fix)
+    if line := conflict_line(text):
+        fix = "keep one of the two sides and delete the marks"
+        raise ParamsError("a mark of a merge conflict", where=f"{path}:{line}", fix=fix)
     try:
         return yaml.load(text)
     except MaxDepthExceededError as error:

@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import zlib
@@ -183,6 +184,12 @@ def read_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(found, where=str(path), fix=f"restore it: dvc checkout --force {path}") from error
+
+
+def conflict_line(text: str) -> int | None:
+    """Number of the first line that Git marks a merge conflict with."""
+    numbered = enumerate(text.splitlines(), start=1)
+    return next((number for number, line in numbered if re.match(r"(<<<<<<<|=======|>>>>>>>)( |$)", line)), None)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
