@@ -211,7 +211,7 @@ def evaluate(
 def broken_share(trajectories: Sequence[Trajectory], expected: int) -> float:
     """Share of `expected` attempts that did not come to an end of their own."""
     ended = sum(trajectory.stop_reason.terminated for trajectory in trajectories)
-    return 1 - ended / expected if expected else 0.0
+    return (expected - ended) / expected if expected else 0.0
 
 
 def refuse_unless_measurable(tasks: Sequence[Task], *, where: str) -> None:

@@ -93,7 +93,7 @@ def refuse_broken(trajectories: list[Trajectory], most: float) -> None:
     world ended more than the share `most` of the attempts.
     """
     broken = [t for t in trajectories if not t.stop_reason.terminated]
-    if len(broken) <= most * len(trajectories):
+    if not broken or len(broken) / len(trajectories) <= most:
         return
     (reason, fault), count = Counter((t.stop_reason, t.error or "") for t in broken).most_common(1)[0]
     found = (
