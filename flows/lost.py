@@ -1,4 +1,4 @@
-"""Flow runs that nobody works on any more get a final state, and so give back the slot that they hold.
+"""Gives a final state to flow runs that no process works on any more, so that they give back the slot that they hold.
 
     python -m flows.lost cpu        the work pool
 
@@ -40,8 +40,8 @@ UNFINISHED = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
 def end_lost_runs(pool: str) -> list[str]:
     """End the unfinished flow runs of `pool` of which no process is left on this machine; their names.
 
-    To be called while the worker of `make serve` does not run. Where another worker serves the pool, its flow runs
-    cannot be told from ours, and all are left as they are.
+    To be called while the worker of `make serve` does not run. Where another worker serves the pool too,
+    nothing shows which of them has a flow run, and all are left as they are.
     """
     with server() as client:
         workers = client.read_workers_for_work_pool(pool)

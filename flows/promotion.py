@@ -87,7 +87,7 @@ def _settle(proposals: Proposals, proposal: Proposal, decision: Decision) -> Rec
     to end the wait in time."""
     _forget(proposal.expiry)
     at = _answered_at()
-    # Prefect's page lets pass any text, and a decision must not fail because of how it is worded.
+    # Prefect's page accepts any text, and a decision must not fail because of how it is worded.
     outcome, by = decision.outcome, shown(decision.by, NAME_LENGTH) or "nobody named"
     reason = shown(decision.reason, REASON_LENGTH) or "no reason given"
     if outcome != "timed_out" and at > proposal.deadline:

@@ -15,10 +15,10 @@ from flows.servers import HOST, USER, Server, Servers, answers, module, write_pr
 def prefect(servers: Servers, port: int, home: Path, environment: Mapping[str, str]) -> Server:
     """Prefect's server, with its data in `home`.
 
-    By default it obeys everybody: each web page of any origin, under each host name. Here a request needs `password`,
-    over HTTP and in a web socket, and pages of other origins may not even ask. Prefect has no setting for the Host
-    header. It needs none: a page whose host name was pointed at this machine (DNS rebinding) has an origin of its own,
-    and the browser keeps Prefect's password, which is no cookie, for the pages of Prefect's origin.
+    By default it obeys every request, from web pages of any origin and under any host name. Here each request, over
+    HTTP or in a web socket, needs the password, and pages of other origins may not ask. Prefect has no setting for the
+    Host header. It needs none: a page whose host name was pointed at this machine (DNS rebinding) has an origin of its
+    own, and the browser keeps Prefect's password, which is no cookie, for the pages of Prefect's origin.
     Without the password there are only the files of the pages, `/api/health` and `/api/ready`.
     """
     own = {

@@ -106,5 +106,5 @@ In another terminal:
   prefect deployment run improve/nightly       sample new trajectories, train, evaluate, propose
   steptool approvals                           what waits for a person (promote.approval: human)
 Schedules and the automation train-on-new-data are switched on under Deployments and Automations.
-Ctrl-C stops everything, runs too; started again, a run goes on behind the stages that are done.
+Ctrl-C stops everything, also runs; a run that is started again skips the stages that are done.
 """

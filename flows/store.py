@@ -102,7 +102,7 @@ class SignedHandler(localbucket.S3Handler):
 
 
 def _has_expired(date: str, lifetime: str) -> bool:
-    """Whether so many seconds (a week at most) have passed since `date`, or one of the two is none."""
+    """Whether `lifetime` seconds have passed since `date`, or one of the two is malformed."""
     if not re.fullmatch(r"[0-9]{1,6}", lifetime):
         return True
     try:

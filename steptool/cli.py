@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from steptool.allocator import keep_freed_memory, nothing_is_garbage
-from steptool.errors import ParamsError, StepToolError, printable
+from steptool.errors import StepToolError, printable
 from steptool.quiet import be_quiet
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -205,15 +205,6 @@ def params(
     path = Path("params.yaml")
     if profile:
         file = Path(profile) if profile.endswith(".yaml") else Path("profiles") / f"{profile}.yaml"
-        if not file.exists():
-            known = sorted(place.stem for place in Path("profiles").glob("*.yaml"))
-            raise ParamsError(
-                f"no profile {profile!r}",
-                where=str(file),
-                fix=f"name one of these, or a file: {', '.join(known)}"
-                if known
-                else "run it from the repository's root",
-            )
         write_bytes(path, apply_profile(path, file).encode())
     settings = load_params(path)
     typer.echo(

@@ -178,7 +178,7 @@ def gpu(names: str | None) -> Check:
 
 
 def tracking(uri: str) -> Check:
-    """Whether MLflow's store answers (a server), or can be written and is none of something else (a file)."""
+    """Whether MLflow's server answers, or its file can be written and is a database."""
     found, place = public(uri), database_file(uri)
     if place is None:
         try:

@@ -81,13 +81,21 @@ class StorageError(StepToolError, OSError):
     """An output could not be written whole; the previous one is still in place."""
 
 
-LONGEST_FAULT = 1000
-"""Characters of a foreign exception's message that are kept."""
+LONGEST_REASON, LONGEST_FAULT = 300, 1000
+"""Characters that `reason` and `describe` keep of a message."""
+
+
+def reason(error: BaseException) -> str:
+    """What an exception of a library says, as part of a sentence; its kind where it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} ..."
 
 
 def describe(fault: BaseException) -> str:
-    """Kind and message of an exception of other people's code: one short line of printable text, and itself never an
-    exception."""
+    """Kind and message of an exception of other people's code, such as a world's: one line of printable text.
+
+    Never raises, whatever the exception does when it is asked for its message.
+    """
     try:
         message = str(fault)
     except KeyboardInterrupt:

@@ -23,8 +23,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import steptool
-from steptool.errors import DataError, InputError, ParamsError, StepToolError
-from steptool.storage import MANIFEST, file_hash, read_json
+from steptool.errors import DataError, InputError, ParamsError, StepToolError, reason
+from steptool.storage import MANIFEST, MAX_DOCUMENT, conflict_line, file_hash, read_bounded, read_json
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
 RESTORE = "mend it, or restore the committed one: git checkout {}"
@@ -44,15 +44,19 @@ def code_at_start() -> dict[str, str]:
     return {str(PACKAGE.name / file.relative_to(PACKAGE)): _digest(file) for file in _files(PACKAGE)}
 
 
-class _Out(BaseModel):
+class File(BaseModel):
+    """A file or folder, with DVC's hash of its content where it has one."""
+
     path: str
+    md5: str | None = None
 
 
 class Entry(BaseModel):
-    """Of a stage's entry in dvc.lock, what is read here."""
+    """A stage's entry in dvc.lock, as far as anything here reads it."""
 
     params: dict[str, dict[str, Any]] = {}
-    outs: list[_Out] = []
+    deps: list[File] = []
+    outs: list[File] = []
 
 
 class LockFile(BaseModel):
@@ -193,7 +197,7 @@ def _as_noted(path: Path, content: str | None) -> str:
         raise DataError(
             f"says {known!r}, but what lies outside of the repository is now {content!r}",
             where=str(path),
-            fix="`dvc repro` looks at it again; a node needs the same files",
+            fix="run `dvc repro`, which reads it again; another machine needs the same files",
         )
     return content or str(known)
 
@@ -243,21 +247,17 @@ def read_yaml(path: Path) -> Any:
     if not path.exists():
         return None
     try:
-        text = path.read_text(encoding="utf-8")
-        if any(line.startswith(("<<<<<<< ", ">>>>>>> ")) for line in text.splitlines()):
-            raise ParamsError(
-                "holds the marks of a merge with conflicts",
-                where=str(path),
-                fix=f"mend the conflict, or take one side, as with `git checkout --ours {path}`",
-            )
+        text = read_bounded(path, MAX_DOCUMENT).decode()
+        if line := conflict_line(text):
+            fix = f"mend the conflict, or take one side, as with `git checkout --ours {path}`"
+            raise ParamsError("a mark of a merge conflict", where=f"{path}:{line}", fix=fix)
         return YAML(typ="safe").load(text)
-    except ParamsError:
-        raise
     except OSError as error:
-        found = f"cannot be read: {error.strerror or error}"
-        raise ParamsError(found, where=str(path), fix=RESTORE.format(path)) from error
-    except (YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date such as 2024-99-99
-        found = f"not YAML: {str(error).splitlines()[0]}"
+        found, fix = f"cannot be read: {error.strerror or error}", f"move it away, then {RESTORE.format(path)}"
+        raise ParamsError(found, where=str(path), fix=fix) from error
+    # ruamel passes on what Python raises, such as ValueError for the date 2024-99-99.
+    except (YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        found = f"not YAML: {getattr(error, 'problem', None) or reason(error)}"
         raise ParamsError(found, where=str(path), fix=RESTORE.format(path)) from error
 
 

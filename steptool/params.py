@@ -29,21 +29,24 @@ from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from steptool.errors import ParamsError
-from steptool.storage import read_bounded
+from steptool.storage import conflict_line, read_bounded
 
+SMOLLM2, TINY = "smollm2", "tiny-random"
+"""Values of `model.base` that are neither a folder nor a hub model: the bundled one, and one of random weights."""
+BASES = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
 MOST = 10_000_000
-"""Of what is counted: tasks, tokens, optimiser steps."""
+"""Most tasks, tokens or optimiser steps that a setting may ask for."""
 MOST_ROUNDS = 97
 OUTPUTS = ("data", "models", "metrics", "reports", ".steptool", ".dvc", ".git")
-"""Folders that stages and tools write; whatever is read from there has been made by one of them."""
+"""Folders that stages and tools write. A setting may name only what one of them makes there."""
 LARGEST = 1e6
-"""Of a weight or a bound: larger than anything that makes sense, far from where float32 overflows."""
+"""The largest weight or bound: more than is of any use, and far below where float32 overflows."""
 MIN_TEMPERATURE = 0.01
-"""vLLM samples at this one where less is asked for: the log-probabilities would be those of another temperature."""
+"""vLLM raises a lower temperature to this one, and returns the log-probabilities of this one."""
 MAX_FILE = 1 << 18
 """Bytes of a params file; the one that is shipped has 4,000."""
 MAX_DEPTH = 8
-"""Of the nesting of a params file; settings need 3 levels."""
+"""Levels of a params file; settings have 3."""
 MAX_PROBLEMS = 20
 """How many problems of a file are listed."""
 
@@ -51,7 +54,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0, le=MOST)]
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 Many = Annotated[int, Field(ge=1, le=10_000)]
-"""Of what is held in memory together, or done again and again."""
+"""Of things that are held in memory together, or of repetitions."""
 Weight = Annotated[float, Field(ge=0, le=LARGEST)]
 Bound = Annotated[float, Field(gt=0, le=LARGEST)]
 Rate = Annotated[float, Field(gt=0, le=1)]
@@ -88,9 +91,10 @@ def _sampled_or_greedy(value: float) -> float:
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
 """A path or an identifier."""
 Name = Annotated[Text, Field(min_length=1, max_length=250), AfterValidator(_without_outer_spaces)]
-"""Of what MLflow keeps; its databases hold 256 characters."""
+"""A name that MLflow keeps; its databases hold 256 characters."""
 ModelName = Annotated[Name, AfterValidator(_model_name)]
-"""It stands in URIs and in filters of MLflow, where `/`, `:`, `%` and quotes have a meaning."""
+"""It stands in paths, in `models:/NAME@ALIAS` and in filters of MLflow, where `/`, `:`, `@`, `%` and quotes have a
+meaning."""
 
 
 def _read_duration(value: object) -> timedelta:
@@ -154,7 +158,7 @@ class DemonstrationParams(Section):
 
 
 class ModelParams(Section):
-    base: Annotated[Outside, Field(min_length=1)] = "smollm2"
+    base: Annotated[Outside, Field(min_length=1)] = SMOLLM2
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the computation; weights are stored as bfloat16. auto: what this machine is faster with."""
 
@@ -403,22 +407,21 @@ class _Constructor(RoundTripConstructor):
             raise ConstructorError(None, None, found, node.start_mark) from error
 
 
-def _load_yaml(path: Path, *, missing: str = "run steptool from the repository's root") -> Any:
+def _load_yaml(path: Path) -> Any:
     yaml = YAML(typ="rt")  # round-trip: safe types only, and it keeps line numbers and comments
     yaml.Composer, yaml.Constructor, yaml.max_depth = _NoAliases, _Constructor, MAX_DEPTH
     try:
         text = read_bounded(path, MAX_FILE).decode()
     except FileNotFoundError as error:
-        raise ParamsError("no such file", where=str(path), fix=missing) from error
+        raise ParamsError("no such file", where=str(path), fix="run steptool from the repository's root") from error
     except UnicodeDecodeError as error:
         raise ParamsError(f"not UTF-8 text: {error.reason}", where=str(path), fix="save it as UTF-8") from error
     except OSError as error:
         fix = "put a file of settings there that you may read"
         raise ParamsError(f"cannot be read: {error.strerror or error}", where=str(path), fix=fix) from error
-    for number, row in enumerate(text.splitlines(), start=1):
-        if re.match(r"(<<<<<<<|=======|>>>>>>>)( |$)", row):
-            fix = "keep one of the two sides and delete the marks"
-            raise ParamsError("a mark of a merge conflict", where=f"{path}:{number}", fix=fix)
+    if line := conflict_line(text):
+        fix = "keep one of the two sides and delete the marks"
+        raise ParamsError("a mark of a merge conflict", where=f"{path}:{line}", fix=fix)
     try:
         return yaml.load(text)
     except MaxDepthExceededError as error:
@@ -503,8 +506,11 @@ def apply_profile(path: Path, profile: Path) -> str:
 
     A mapping under `rounds` replaces the whole of it: a profile chooses how many rounds there are.
     """
-    there = ", ".join(sorted(file.stem for file in Path("profiles").glob("*.yaml"))) or "none"
-    changes = _load_yaml(profile, missing=f"name a file, or one of the profiles here: {there}")
+    if not os.path.exists(profile):
+        known = ", ".join(sorted(file.stem for file in Path("profiles").glob("*.yaml")))
+        fix = f"name one of these, or a file: {known}" if known else "run it from the repository's root"
+        raise ParamsError(f"no profile {profile.stem!r}", where=str(profile), fix=fix)
+    changes = _load_yaml(profile)
     if not isinstance(changes, dict):
         raise ParamsError("holds no settings", where=str(profile), fix="give it at least one key")
     return _changed(path, changes, told_of=profile)

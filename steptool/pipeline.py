@@ -79,7 +79,7 @@ def _repro(targets: list[str], environment: dict[str, str]) -> int:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the block as an exception does, so that nothing is left running or unsaid."""
+    """SIGTERM and SIGHUP end the block as an exception does, so that nothing goes on running and the end is logged."""
 
     def end(number: int, _: object) -> None:
         sys.exit(128 + number)

@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import zlib
@@ -166,9 +167,10 @@ def parse_record(value: Any, model: type[Record], *, where: str, fix: str) -> Re
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         name = value.get("id") if isinstance(value, dict) else None
-        who = f"{model.__name__} {name[:64]}" if name and isinstance(name, str) else model.__name__
+        kind = model.__name__.lstrip("_")
+        who = f"{kind} {name[:64]}" if name and isinstance(name, str) else kind
         raise DataError(
-            f"{who}: {f'{place[:200]}: ' if place else ''}{first['msg'][:500]}",
+            f"{who}: {f'{place[:200]}: ' if place else ''}{first['msg'].removeprefix('Value error, ')[:500]}",
             where=where,
             fix=fix,
         ) from error
@@ -182,6 +184,12 @@ def read_text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise DataError(found, where=str(path), fix=f"restore it: dvc checkout --force {path}") from error
+
+
+def conflict_line(text: str) -> int | None:
+    """Number of the first line that Git marks a merge conflict with."""
+    numbered = enumerate(text.splitlines(), start=1)
+    return next((number for number, line in numbered if re.match(r"(<<<<<<<|=======|>>>>>>>)( |$)", line)), None)
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
@@ -303,17 +311,24 @@ def _header(path: Path, header: Any, model: type[Record], fix: str) -> dict[str,
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's relative names and contents (manifests included), 16 hex digits."""
+    """SHA-256 of a file, or of a folder's relative names and contents (manifests included), 16 hex digits.
+
+    Raises DataError where there is no such file, and for one that cannot be read.
+    """
     digest = hashlib.sha256()
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError("no such file or folder", where=str(path), fix="run `dvc repro`, or `dvc pull` it")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        digest.update(str(file.relative_to(path)).encode() + b"\0")
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-        digest.update(b"\0")
+    try:
+        files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+        for file in files:
+            digest.update(os.fsencode(file.relative_to(path)) + b"\0")
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            digest.update(b"\0")
+    except OSError as error:
+        found, where = f"cannot be read: {error.strerror or error}", str(error.filename or path)
+        raise DataError(found, where=where, fix="make it readable, then run the same command again") from error
     return digest.hexdigest()[:16]
 
 

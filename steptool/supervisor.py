@@ -21,7 +21,7 @@ GRACE_S = 5.0
 
 
 def supervised(command: Sequence[str]) -> list[str]:
-    """What to run in order to run `command` below a supervisor, which no environment leads to other code."""
+    """The command that runs `command` below a supervisor; with -I, no environment variable leads to other code."""
     return [sys.executable, "-I", __file__, *command]
 
 

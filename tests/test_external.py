@@ -15,11 +15,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from steptool.errors import DataError, ModelError
-from steptool.params import WorldParams
+from steptool.params import Params, WorldParams
+from steptool.stages import external
 from steptool.training import base_content as content_of_base
 from steptool.training.base_content import base_content
 from steptool.worlds import world_content
@@ -119,6 +121,34 @@ def test_a_model_of_the_hub_counts_with_its_revision(tmp_path: Path, monkeypatch
 def test_a_model_folder_that_is_not_on_this_machine_is_refused(base: str) -> None:
     with pytest.raises(ModelError, match="no such folder on this machine"):
         base_content(base)
+
+
+LONG = "a" * 300
+"""Longer than a file system lets a name be: asking for such a file raises OSError."""
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model": {"base": LONG}},
+        {"model": {"base": f"./{LONG}"}},
+        {"world": {"name": "recorded", "path": LONG}},
+        {"demonstrations": {"path": LONG}},
+        {"demonstrations": {"path": "no-such-file"}},
+        {"demonstrations": {"path": "tests"}},  # a folder
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_path_that_leads_to_nothing_is_refused_by_the_first_stage(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = Params.model_validate({"model": {"base": "tiny-random"}, **settings})
+    monkeypatch.setattr(external, "load_params", lambda _: params)
+    (tmp_path / "tests").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((DataError, ModelError), match=r"no such f|on this machine") as caught:
+        external.main()
+    assert "dvc repro" not in str(caught.value.fix), "it would only say the same again"
 
 
 def test_recordings_that_are_not_on_this_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,7 +260,7 @@ def test_locks_that_dvc_wrote_pass(checkout: Path, text: str) -> None:
     check_state()
 
 
-@pytest.mark.parametrize("text", [None, "", "schema: '2.0'", "stages: {a: {cmd: x, outs: [{path: gone, md5: 1}]}}"])
+@pytest.mark.parametrize("text", [None, "", "schema: '2.0'", "stages: {a: {cmd: x, outs: [{path: gone, md5: '1'}]}}"])
 def test_a_lock_without_outputs_holds_no_disagreement(checkout: Path, text: str | None) -> None:
     if text is not None:
         Path("dvc.lock").write_text(text)
@@ -286,3 +286,34 @@ def test_a_setting_changed_under_a_running_repro_does_not_become_the_origin(chec
     subprocess.run(command, env=environment, check=True)
     assert disagreements(read_lock().stages) == {}
     assert json.loads(Path("data/tasks/manifest.json").read_text())["params"]["demonstrations"]["count"] == 321
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "stages: [",
+        "[" * 5000,
+        "a: 1\na: 2",
+        "a: *b",
+        "a: 2024-99-99",
+        f"a: {'9' * 5000}",
+        "\x00",
+        "a: 1\n=======\na: 2",
+        "!!python/object:os.system x",
+        b"\xff",
+        None,
+    ],
+    ids=lambda text: str(text)[:20],
+)
+def test_a_lock_that_cannot_be_read_is_named_in_two_lines(text: str | bytes | None, tmp_path: Path) -> None:
+    """None: a folder of that name."""
+    lock = tmp_path / "dvc.lock"
+    if text is None:
+        lock.mkdir()
+    else:
+        lock.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ParamsError) as caught:
+        read_lock(tmp_path)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith(str(lock))
+    assert "git checkout" in second

@@ -529,7 +529,7 @@ def test_no_text_gives_anything_but_params_or_a_params_error(text: str) -> None:
 
 def test_a_profile_that_does_not_exist_is_answered_with_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    with pytest.raises(ParamsError, match=r"one of the profiles here: paper, qwen2\.5-7b-gpu, tiny"):
+    with pytest.raises(ParamsError, match=r"no profile 'tinny'\n.*: paper, qwen2\.5-7b-gpu, tiny"):
         apply_profile(ROOT / "params.yaml", Path("profiles/tinny.yaml"))
 
 

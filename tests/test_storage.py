@@ -238,6 +238,11 @@ def test_manifest_holds_only_what_determines_the_output(tmp_path: Path) -> None:
 
 def test_a_missing_input_is_a_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
+        file_hash(tmp_path / ("a" * 300))
+    unreadable = Path("/proc/self/mem")  # nothing is at its first address
+    with pytest.raises(DataError, match="/proc/self/mem: cannot be read: Input/output error"):
+        file_hash(unreadable)
+    with pytest.raises(DataError, match="no such file or folder"):
         manifest("sample", {}, {"tasks": tmp_path / "gone"}, seed=7)
 
 

@@ -41,7 +41,7 @@ METRICS: Mapping[str, str] = {
     "call_success": "share of calls (the last step apart) that succeeded",
 }
 ROUNDING = 1e-9
-"""By which a rate may be above 1."""
+"""How far above 1 rounding may put a rate."""
 COUNTS = frozenset({"calls_per_task", "tokens_per_task"})
 """The metrics that are no rates, and may be above 1."""
 
@@ -211,17 +211,7 @@ def evaluate(
 def broken_share(trajectories: Sequence[Trajectory], expected: int) -> float:
     """Share of `expected` attempts that did not come to an end of their own."""
     ended = sum(trajectory.stop_reason.terminated for trajectory in trajectories)
-    return 1 - ended / expected if expected else 0.0
-
-
-def too_broken(evaluation: Evaluation, most: float) -> str | None:
-    """Why an evaluation proves nothing, or None: more than the share `most` of its attempts broke."""
-    if evaluation.broken <= most:
-        return None
-    return (
-        f"{evaluation.broken:.1%} of the attempts of {evaluation.name} ended in faults of the engine or the world, "
-        f"at most {most:.1%} may"
-    )
+    return (expected - ended) / expected if expected else 0.0
 
 
 def refuse_unless_measurable(tasks: Sequence[Task], *, where: str) -> None:

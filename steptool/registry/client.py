@@ -290,5 +290,4 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowClien
 def _first_line(text: str) -> str:
     """Of what may be a page of HTML with anything in it."""
     line = (text.strip().splitlines() or [""])[0]
-    shown = "".join(character if character.isprintable() else "?" for character in line)
-    return shown if len(shown) <= REASON_LENGTH else f"{shown[:REASON_LENGTH]} ..."
+    return line if len(line) <= REASON_LENGTH else f"{line[:REASON_LENGTH]} ..."

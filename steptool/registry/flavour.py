@@ -14,7 +14,7 @@ from pathlib import Path
 MODEL = "model"
 TOKENIZER = Path("components/tokenizer")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "tokenizers", "safetensors")
-"""Named outright: what MLflow finds out by itself asks for torchvision."""
+"""A list of our own: the one that MLflow infers asks for torchvision."""
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 

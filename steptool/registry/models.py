@@ -14,14 +14,16 @@ it silently re-initialises weights. Versions of earlier releases hold the plain 
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import TypeAdapter, ValidationError
+
 from steptool.errors import DataError, InputError, ModelError
 from steptool.evaluation.metrics import Evaluation
+from steptool.params import ModelName
 from steptool.registry.client import told_plainly
 from steptool.registry.flavour import MODEL, write_flavour
 from steptool.registry.tracking import StageRun, Tracking
@@ -43,8 +45,7 @@ START_HASH = "steptool.start_evaluation_hash"
 LINEAGE = "lineage."
 POLICY = f"{LINEAGE}policy"
 """Name and revision of the policy as it was evaluated."""
-NAME = re.compile(r"\w([\w .-]{0,248}[\w.-])?")
-"""Names that work wherever MLflow puts a name: in paths, in `models:/NAME@ALIAS`, in quotes in a search."""
+NAME = TypeAdapter(ModelName)
 EVALUATION, START = "evaluation.json", "start_evaluation.json"
 _HASHES = {EVALUATION: EVALUATION_HASH, START: START_HASH}
 
@@ -100,13 +101,14 @@ def register(
 
 
 def check_name(name: str) -> None:
-    """Raise InputError unless a registered model can have this name."""
-    if not NAME.fullmatch(name):
+    """Raise InputError unless a registered model can have this name, by the rule of tracking.model_name."""
+    try:
+        NAME.validate_python(name)
+    except ValidationError as error:
+        found = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(
-            f"no name for a registered model: {name!r}",
-            where="tracking.model_name",
-            fix="begin with a letter, a digit or `_`, and go on with these, `.`, `-` and spaces; at most 250 in all",
-        )
+            f"not the name of a registered model: {found}", where="tracking.model_name", fix="take another name"
+        ) from error
 
 
 def load_registered(tracking: Tracking, name: str, which: str | int = CHAMPION, *, out: Path | None = None) -> Path:
@@ -335,8 +337,9 @@ def _open_to_readers(location: str) -> None:
 
 
 def _is_whole(tracking: Tracking, version: ModelVersion) -> bool:
-    folder = _download(tracking, version, None)
-    return folder is not None and file_hash(folder) == version.tags[MODEL_HASH]
+    with tempfile.TemporaryDirectory() as into:
+        folder = _download(tracking, version, into)
+        return folder is not None and file_hash(folder) == version.tags[MODEL_HASH]
 
 
 def _clear(tracking: Tracking, version: ModelVersion) -> None:
@@ -376,7 +379,7 @@ def _metrics(evaluation: Evaluation, start: Evaluation) -> dict[str, float]:
 def _registered_before(tracking: Tracking, name: str, model_hash: str, evaluation_hash: str) -> ModelVersion | None:
     """The newest version of this content whose model and run MLflow still has.
 
-    One of this model whose evaluation nobody can read any more counts as well: it is mended.
+    A version of this model whose evaluation cannot be read counts too: `register` mends it.
     """
     from mlflow.exceptions import MlflowException
 

@@ -7,9 +7,9 @@ between setting the one and the other, or if somebody moved the alias by hand.
 
     1 receipt stored   2 history written   3 alias moved   4 verdict written
 
-MLflow has no transaction over these. What fails before 3 takes the receipt back; if that fails too, because MLflow
-is gone, the receipt is one without a verdict, which counts for nothing. What fails after 3 leaves a champion with a
-whole receipt, and the next promotion or rollback writes the verdict.
+MLflow has no transaction over these. If one before 3 fails, the receipt is taken back; if that fails too, because
+MLflow is gone, a receipt without a verdict is left, which counts for nothing. If 4 fails, the champion has a whole
+receipt, and the next promotion or rollback writes the verdict.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def decide(
 
 
 def _faults(whose: str, evaluation: Evaluation, params: PromoteParams) -> list[str]:
-    """Why nothing follows from `evaluation`."""
+    """Why `evaluation` is no evidence; empty where it is."""
     if not evaluation.solved:
         return [f"the evaluation of {whose} holds no task"]
     rates = {
@@ -343,7 +343,7 @@ def champions(tracking: Tracking, name: str) -> list[int]:
 
 
 def _one_at_a_time(tracking: Tracking) -> FileLock:
-    """Promotions of one checkout wait for each other; across hosts `_check_unmoved` looks before they leap."""
+    """Promotions of one checkout wait for each other; between hosts, `_check_unmoved` refuses the later one."""
     path = tracking.root / WORK / "promotion.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(path)

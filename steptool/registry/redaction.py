@@ -3,7 +3,7 @@
     public(uri)          an address fit for a message, a log and a file
     redact(text, uri)    any text, such as an error of MLflow, that may quote the address in a spelling of its own
 
-Both take whatever a user may have typed, valid or not, and never raise. What cannot be told from a secret is hidden.
+Both take whatever a user may have typed, valid or not, and never raise. What may be a secret is hidden.
 """
 
 from __future__ import annotations

@@ -201,8 +201,10 @@ def entries_of(path: Path, skip: int = 0) -> list[Entry]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The whole lines of a file; one that is still being written, or was cut off by a kill, is none. A file that
-    another process has sent meanwhile has none."""
+    """The complete lines of a file, without one that is still being written or that a kill cut off.
+
+    None where another process has sent the file meanwhile.
+    """
     try:
         return path.read_bytes().decode().split("\n")[:-1]
     except FileNotFoundError:

@@ -9,7 +9,7 @@ A rollout is `prompt · action · observation · action · …`, where an action
 Everything between the texts (turn markers, roles, the generation prompt) comes from the tokenizer's own
 chat template, which is rendered once with sentinels in place of the texts and cut at them. Texts from
 outside (queries, tool descriptions, tool output) never become control tokens: output holding `<|im_end|>` is
-so many plain letters and cannot end a turn (`encoder`).
+encoded as plain letters and cannot end a turn (`encoder`).
 Nothing sampled is ever decoded and encoded again for training.
 """
 

@@ -2,7 +2,7 @@
 
     <|im_start|>user\\n  Where is <|im_end|>?  <|im_end|>\\n      a chunk: markers with texts from outside between
     └────────┘                              └────────┘          control tokens
-                         └────────┘                             from outside: so many plain letters
+                         └────────┘                             from outside: plain letters
 
 A chunk is encoded whole, exactly as the template's text would be, so normalisers, prefixed spaces and merges over
 the edge of a text do what they do elsewhere. If the control tokens that come out are then not the markers' own, one
@@ -48,7 +48,7 @@ class Encoder:
                 where=getattr(tokenizer, "name_or_path", "tokenizer"),
                 fix="use a model that has a tokenizer.json",
             )
-        self._whole = Tokenizer.from_str(backend.to_str())  # a copy, since whoever owns it may switch it over
+        self._whole = Tokenizer.from_str(backend.to_str())  # a copy, since its owner may change its settings
         self._whole.no_truncation()
         self._whole.no_padding()
         self._whole.encode_special_tokens = False

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from steptool.allocator import nothing_is_garbage, return_freed_memory
-from steptool.errors import ModelError, WorldError, describe
+from steptool.errors import ModelError, WorldError, describe, reason
 from steptool.rollouts.pump import Pump, Request
 from steptool.rollouts.rollout import Generation
 from steptool.types import content_hash
@@ -269,7 +269,7 @@ def check_model_dir(folder: Path) -> None:
 
 def _cannot_load(folder: Path, fault: Exception) -> ModelError:
     return ModelError(
-        f"vLLM cannot load it: {str(fault) or type(fault).__name__}",
+        f"vLLM cannot load it: {reason(fault)}",
         where=str(folder),
         fix="check that its weights are whole, its architecture is one of vLLM's, and memory is left for it",
     )

@@ -8,9 +8,9 @@ step the event loop gets a moment to settle: rollouts whose tools answer at once
 and which requests share a batch does not depend on the speed of the two threads. Run again, the batches are
 the same, and so are the tokens and the last bit of their log-probabilities.
 
-A step that fails says nothing of which request it failed on. All that were running begin again, one half after
-the other, and a half that fails is halved again: one request that no step survives is found in log2(n) steps and is
-the only one lost, and a fault that does not come back costs nobody anything.
+A failed step does not say which request it failed on. All requests that were running begin again, one half after
+the other, and a half that fails is halved again: a request on which every step fails is found in log2(n) steps and is
+the only one lost. After a fault that does not come back nothing is lost.
 
 The backend is built, stepped and closed on the one thread: OpenMP keeps a team of threads for every caller,
 and CUDA a context.

@@ -204,7 +204,7 @@ async def _observe(step: Step, session: Session, timeout_s: float) -> Observatio
 
 async def _call(call: ToolCall, session: Session, timeout_s: float) -> Observation:
     reply = asyncio.create_task(_reply(call, session))
-    reply.add_done_callback(_look_at)
+    reply.add_done_callback(_read_exception)
     try:
         await asyncio.wait({reply}, timeout=timeout_s)
         if not reply.done():
@@ -227,8 +227,8 @@ async def _reply(call: ToolCall, session: Session) -> Observation:
         raise WorldError(f"{call.name} raised {describe(fault)}") from fault
 
 
-def _look_at(reply: asyncio.Task[Observation]) -> None:
-    """Python prints the exception of a task that nobody has looked at, say of one that failed after its timeout."""
+def _read_exception(reply: asyncio.Task[Observation]) -> None:
+    """For a call that fails after its timeout: Python prints the exceptions of tasks that no code has read."""
     if not reply.cancelled():
         reply.exception()
 

@@ -73,7 +73,8 @@ def _verdict(world: World, trajectory: Trajectory, task: Task, where: str) -> fl
         raise WorldError(found, where=where, fix=fix) from fault
     if verdict is None:
         return None
-    if not (isinstance(verdict, Real) and 0 <= verdict <= 1):
+    is_number = isinstance(verdict, Real)
+    if not (is_number and 0 <= verdict <= 1):
         found = f"world {world.revision.name} gave the verdict {verdict!r:.100} on its answer"
         raise WorldError(found, where=where, fix="let the world's `verify` return a number from 0 to 1, or None")
     return float(verdict)

@@ -31,6 +31,7 @@ EVALUATION = Path("metrics/evaluation")
 EXTERNAL_BASE, EXTERNAL_WORLD = Path("data/external/base.json"), Path("data/external/world.json")
 EXTERNAL_DEMONSTRATIONS = Path("data/external/demonstrations.json")
 """What stage `external` found outside of the repository."""
+REGISTRATION = Path("metrics/registration")
 REPORT = Path("reports")
 WORK = Path(".steptool")
 """State of this checkout: checkpoints, merged weights, what could not be logged yet. Never an output."""

@@ -28,7 +28,7 @@ from steptool.types import Revision, Sampling, StopReason, Task, Trajectory
 from steptool.worlds import World, open_world
 
 TRIES = 3
-"""Of an attempt that the engine or the world breaks, the first included."""
+"""How often an attempt is made that the engine or the world breaks, the first time included."""
 
 
 @dataclass
@@ -93,7 +93,7 @@ def refuse_broken(trajectories: list[Trajectory], most: float) -> None:
     world ended more than the share `most` of the attempts.
     """
     broken = [t for t in trajectories if not t.stop_reason.terminated]
-    if len(broken) <= most * len(trajectories):
+    if not broken or len(broken) / len(trajectories) <= most:
         return
     (reason, fault), count = Counter((t.stop_reason, t.error or "") for t in broken).most_common(1)[0]
     found = (
@@ -105,7 +105,7 @@ def refuse_broken(trajectories: list[Trajectory], most: float) -> None:
         fix = f"make {broken[0].policy.name} again, its weights compute NaN; or set model.dtype: float32 in params.yaml"
         raise ModelError(found, where=where, fix=fix)
     first = next(t.task_id for t in broken if (t.stop_reason, t.error or "") == (reason, fault))
-    cause = "`steptool doctor` looks at the machine" if reason is StopReason.engine_error else f"first at task {first}"
+    cause = "`steptool doctor` checks the machine" if reason is StopReason.engine_error else f"first at task {first}"
     raise StepToolError(
         found, where=where, fix=f"mend the cause ({cause}), then run the same command again; nothing was written"
     )

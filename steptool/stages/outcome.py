@@ -5,28 +5,28 @@ dvc.lock says it for every stage, also for those that had nothing to do this tim
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel
-from ruamel.yaml import YAML
 
 from steptool.evaluation.metrics import Evaluation
+from steptool.lineage import Entry, read_lock
 from steptool.params import Params
 from steptool.registry.tracking import PipelineRun
-from steptool.stages.common import EVALUATION, last_round
+from steptool.stages.common import EVALUATION, REGISTRATION, last_round
 from steptool.storage import read_record
-
-LOCK = Path("dvc.lock")
 
 
 def log_outcome(run: PipelineRun, params: Params) -> None:
-    """To be called after all stages are up to date. Raises DataError where one of their outputs cannot be read."""
-    stages = YAML(typ="safe").load(LOCK.read_text(encoding="utf-8"))["stages"]
-    for path, digest, context in _datasets(stages):
+    """To be called after all stages are up to date.
+
+    Raises DataError where one of their outputs cannot be read, ParamsError where dvc.lock cannot.
+    """
+    for path, digest, context in _datasets(read_lock().stages.values()):
         run.dataset(Path(path), path, digest, context=context)
     run.results(read_record(EVALUATION / f"{last_round(params)}.json", Evaluation).summary())
-    receipt = read_record(Path(stages["register"]["outs"][0]["path"]) / "receipt.json", Receipt)
+    receipt = read_record(REGISTRATION / "receipt.json", Receipt)
     run.model(receipt.name, receipt.version)
 
 
@@ -37,10 +37,11 @@ class Receipt(BaseModel):
     version: int
 
 
-def _datasets(stages: dict[str, dict[str, list[dict[str, str]]]]) -> Iterator[tuple[str, str, str]]:
+def _datasets(stages: Iterable[Entry]) -> Iterator[tuple[str, str, str]]:
     """Path, hash and context of what the stages wrote, and of what they read and is neither code nor such an output."""
-    written = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ()) if "md5" in out}
-    read = {dep["path"]: dep["md5"] for stage in stages.values() for dep in stage.get("deps", ()) if "md5" in dep}
+    stages = list(stages)
+    written = {out.path: out.md5 for stage in stages for out in stage.outs if out.md5}
+    read = {dep.path: dep.md5 for stage in stages for dep in stage.deps if dep.md5}
     for path, digest in read.items():
         made_here = any(Path(path).is_relative_to(out) for out in written)
         if not made_here and not path.startswith("steptool/"):

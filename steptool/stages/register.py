@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from steptool.evaluation.metrics import Evaluation
 from steptool.params import load_params
 from steptool.registry.models import register
 from steptool.registry.tracking import Tracking
-from steptool.stages.common import EVALUATION, MERGED, MODELS, PARAMS, SFT, last_round, stage
+from steptool.stages.common import EVALUATION, MERGED, MODELS, PARAMS, REGISTRATION, SFT, last_round, stage
 from steptool.storage import read_record, write_json
 from steptool.training.policy_folder import plain_weights
-
-REGISTRATION = Path("metrics/registration")
 
 
 def main() -> None:

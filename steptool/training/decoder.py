@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from steptool.errors import ModelError
-from steptool.training.model_folder import one_line
+from steptool.errors import ModelError, reason
 
 FLOAT32_DIFFERENCE, BFLOAT16_DIFFERENCE = 2e-3, 0.1
 """Nats that rounding explains. Over some sixty architectures with random weights the largest difference was 1e-5 in
@@ -156,7 +155,7 @@ def refusing(model: PreTrainedModel, where: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        raise _unsupported(model, one_line(error), where) from error
+        raise _unsupported(model, reason(error), where) from error
 
 
 def require_close(model: PreTrainedModel, differences: Tensor, where: str) -> None:

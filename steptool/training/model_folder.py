@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from steptool.errors import ModelError, StepToolError
+from steptool.errors import ModelError, StepToolError, reason
 from steptool.storage import file_hash
 from steptool.types import content_hash
 
@@ -100,7 +100,7 @@ def check_finite(file: Path, *, refuse_zeros: bool = False) -> int:
                 raise ModelError("all its matrices hold only zeros", where=str(file), fix=again(file.parent))
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
         fix = f"a Git LFS pointer is not the file: `git lfs pull`; else {again(file.parent)}"
-        raise ModelError(f"not a whole safetensors file: {one_line(error)}", where=str(file), fix=fix) from error
+        raise ModelError(f"not a whole safetensors file: {reason(error)}", where=str(file), fix=fix) from error
     return len(names)
 
 
@@ -147,7 +147,7 @@ def load_model(folder: Path, *, dtype: torch.dtype | str, attention: str = "eage
         raise
     except Exception as error:
         fix = f"take a model that this version of Transformers knows; if it did load before, {again(folder)}"
-        raise ModelError(f"Transformers cannot load it: {one_line(error)}", where=str(folder), fix=fix) from error
+        raise ModelError(f"Transformers cannot load it: {reason(error)}", where=str(folder), fix=fix) from error
     shapes = {f"{name} ({list(stored)}, not {list(own)})" for name, stored, own in found["mismatched_keys"]}
     for problem, names in {
         "the folder lacks": found["missing_keys"],
@@ -184,7 +184,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # `tokenizers` raises plain Exception
-        found = f"its tokenizer cannot be read: {one_line(error)}"
+        found = f"its tokenizer cannot be read: {reason(error)}"
         raise ModelError(found, where=str(folder), fix=again(folder)) from error
 
 
@@ -196,20 +196,6 @@ def _no_tokenizer(folder: Path) -> ModelError:
 def again(folder: Path) -> str:
     """What to do about a damaged folder."""
     return f"get its original files again; if a stage wrote them, run `dvc checkout --force {folder}`"
-
-
-def one_line(error: BaseException, most: int = 300) -> str:
-    """An error's text as part of a sentence; its name where it says nothing."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else f"{text[:most]} …"
-
-
-def is_folder(path: Path) -> bool:
-    """False, too, for a text that no file system takes for a path."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -228,7 +214,7 @@ def read_object(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ModelError(f"not JSON: {error.msg}", where=f"{path}:{error.lineno}", fix=again(path.parent)) from error
     except (OSError, ValueError, RecursionError) as error:  # not UTF-8, thousands of digits, nested too deep
-        raise ModelError(f"cannot be read: {one_line(error)}", where=str(path), fix=again(path.parent)) from error
+        raise ModelError(f"cannot be read: {reason(error)}", where=str(path), fix=again(path.parent)) from error
     if not isinstance(value, dict):
         raise ModelError("not a JSON object", where=str(path), fix=again(path.parent))
     return value

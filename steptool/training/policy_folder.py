@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from steptool.errors import ModelError, StepToolError
+from steptool.errors import ModelError, StepToolError, reason
 from steptool.storage import write_bytes, write_json
 from steptool.training.base_model import readable_like
 from steptool.training.model_folder import (
@@ -25,10 +26,8 @@ from steptool.training.model_folder import (
     again,
     check_finite,
     check_model_folder,
-    is_folder,
     load_model,
     load_tokenizer,
-    one_line,
     read_object,
     require_finite,
     weights_hash,
@@ -52,7 +51,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
     `base` in policy.json is relative to the working directory, or absolute; `weights` there is the hash of its weights.
     Raises ModelError naming the part that is missing, and where the base is not the one that was trained on.
     """
-    if not is_folder(folder):
+    if not os.path.isdir(folder):  # False, too, for a text that no file system takes for a path
         raise ModelError("no such model folder", where=str(folder), fix="run `dvc repro`, or `dvc pull` it")
     if not (folder / POLICY).exists():
         if (folder / ADAPTER_CONFIG).exists():
@@ -68,7 +67,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
     for name in (ADAPTER, VALUE_HEAD):
         check_finite(folder / name)
     base = Path(described["base"])
-    if not is_folder(base):
+    if not os.path.isdir(base):
         raise ModelError(
             f"its base {str(base)[:200]} does not exist", where=str(folder), fix="run from the repository's root"
         )
@@ -81,7 +80,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
             if "weights" in described
             else f"does not say by a hash which weights of {base} it was trained on",
             where=str(folder / POLICY),
-            fix=f"train it again with `dvc repro`; a folder that no stage writes needs {line} in that file",
+            fix=f"train it again with `dvc repro`; where no stage makes that folder, write {line} into that file",
         )
     return ResolvedPolicy(base, folder)
 
@@ -220,7 +219,7 @@ def merge_adapter(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat1
     try:
         peft = fresh_adapter(model, config, seed=0)
     except Exception as error:
-        found = f"does not fit its base: {one_line(error)}"
+        found = f"does not fit its base: {reason(error)}"
         raise ModelError(found, where=str(adapter / ADAPTER_CONFIG), fix=again(adapter)) from error
     load_adapter(peft, adapter)
     merged: PreTrainedModel = peft.merge_and_unload().to(getattr(torch, dtype))
@@ -237,7 +236,7 @@ def plain_weights(policy: Path, dtype: str, scratch: Path) -> Iterator[Path]:
     """A plain model folder for `policy`: itself, or while the block runs one below `scratch`, its adapter merged."""
     resolved = resolve_policy(policy)
     if resolved.adapter is None:
-        load_model(policy, dtype="auto")  # for its refusals: whoever reads this folder next may fill what it lacks
+        load_model(policy, dtype="auto")  # only to check it: vLLM may make up tensors that are missing
         load_tokenizer(policy)
         yield policy
         return

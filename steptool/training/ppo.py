@@ -171,7 +171,7 @@ def engine_kl(batch: Batch, old_logprobs: Tensor) -> float:
 
 
 def check_engine(batch: Batch, old_logprobs: Tensor, params: TrainParams) -> None:
-    """Raise ValidationFailed where `engine_kl` is above its bar: what was sampled is not this policy's."""
+    """Raise ValidationFailed where `engine_kl` is above train.max_engine_kl."""
     found = engine_kl(batch, old_logprobs)
     if not found <= params.max_engine_kl:
         raise ValidationFailed(

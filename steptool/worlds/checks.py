@@ -27,8 +27,7 @@ MAX_NAME = 200
 MAX_TEXT = 100_000
 """Characters of a question, or of what describes a tool."""
 MAX_REFERENCES = 24
-"""Of a tool's parameters. What refers to a thing that refers on, and so each of a few times, grows by powers: with this
-many it stays below 10,000 parts."""
+"""In a tool's parameters. References to references multiply; this many make fewer than 10,000 parts."""
 MAX_PROBLEMS = 5
 """How many are listed."""
 PROBES: tuple[Any, ...] = (None, "a", 0, [0], {"a": 0})
@@ -79,7 +78,7 @@ def _task_problems(splits: Splits) -> Iterator[str]:
             question = " ".join(task.query.casefold().split())
             other_split, other = asked.setdefault(question, (split, task.id))
             if other_split != split:
-                yield f"{who}: asks what {other_split} task {_short(other)} asks, so one split tells about the other"
+                yield f"{who}: asks what {other_split} task {_short(other)} asks; only one split may hold it"
 
 
 def _problems_of(task: Task) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Demonstrations of the user's own, one a line:
+"""Reads the user's demonstrations, one a line:
 
     {"task_id": "t7", "steps": [
         {"call": {"name": "shop.find", "arguments": {"name": "tea"}}, "observation": {"text": "{\"id\": \"a1\"}"}},
@@ -9,6 +9,7 @@ A step may have a `thought`. The last one is `Finish`, with an answer or {"give_
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,6 +20,7 @@ from steptool.types import Frozen, Observation, Revision, Sampling, Step, StopRe
 from steptool.worlds.checks import Splits, check_demonstrations
 
 GIVEN = Revision(name="given", revision="1")
+MISSING = "set demonstrations.path in params.yaml to a file that is there"
 NOT_SAMPLED = Sampling(temperature=0.0, top_p=1.0, max_calls=0, max_step_tokens=0, max_tokens=0, strategy="given")
 
 
@@ -35,9 +37,7 @@ class Demonstration(Frozen):
 
 def read_demonstrations(path: Path, splits: Splits, world: Revision, seed: int) -> list[Trajectory]:
     """The demonstrations of a file. Raises DataError where one is broken or shows no way to do a training task."""
-    lines = read_lines(
-        path, missing="set demonstrations.path in params.yaml to a file that is there", broken="write the file again"
-    )
+    lines = read_lines(path, missing=MISSING, broken="write the file again")
     subsets = {task.id: task.subset for tasks in splits.values() for task in tasks}
     made = []
     for number, line in enumerate(lines, start=1):
@@ -54,7 +54,11 @@ def read_demonstrations(path: Path, splits: Splits, world: Revision, seed: int) 
 
 def demonstrations_content(path: str) -> str:
     """What the file consists of, in one short text. Raises DataError where `path` names none."""
-    return f"file {file_hash(Path(path))}" if path else "the world's own"
+    if not path:
+        return "the world's own"
+    if not os.path.isfile(path):
+        raise DataError("no such file", where=path, fix=MISSING)
+    return f"file {file_hash(Path(path))}"
 
 
 def _trajectory(given: Demonstration, subset: str, world: Revision, seed: int) -> Trajectory:

@@ -16,10 +16,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator
 
 from steptool.errors import DataError, InputError, RecordingMiss, WorldError
-from steptool.storage import file_hash, parse_json, read_lines
+from steptool.storage import file_hash, parse_json, parse_record, parse_text, read_lines
 from steptool.types import AnswerCheck, Observation, Revision, Task, Tool, content_hash
 
 VARIABLE = "STEPTOOL_RECORDED"
@@ -223,20 +223,14 @@ def _read(path: Path, row: type[Row]) -> Iterator[Row]:
     restore = "restore the file from where it came"
     lines = read_lines(path, missing=f"point world.path or {VARIABLE} at the pack", broken=restore)
     for number, line in enumerate(lines, start=1):
-        try:
-            yield row.model_validate(parse_json(line))
-        except ValidationError as error:
-            first = error.errors()[0]
-            found = f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg'].removeprefix('Value error, ')[:500]}"
-            raise DataError(found, where=f"{path}:{number}", fix=restore) from error
-        except ValueError as error:
-            raise DataError(f"not JSON: {str(error)[:200]}", where=f"{path}:{number}", fix=restore) from error
+        value = parse_text(line, str(path), line=number, fix=restore)
+        yield parse_record(value, row, where=f"{path}:{number}", fix=restore)
 
 
 def recordings_content(path: Path | None) -> str:
     """What the recordings consist of. Raises DataError where a file is missing, or no folder is named."""
     folder = path or _folder_from_environment()
-    if missing := [name for name in (QUERIES, REPLIES) if not (folder / name).is_file()]:
+    if missing := [name for name in (QUERIES, REPLIES) if not os.path.isfile(folder / name)]:
         raise DataError(
             f"no {' and no '.join(missing)} on this machine",
             where=str(folder),

@@ -23,10 +23,10 @@ from steptool.evaluation.bootstrap import bootstrap_ratios
 from steptool.evaluation.metrics import (
     ALL,
     Evaluation,
+    broken_share,
     evaluate,
     group_tasks,
     refuse_unless_measurable,
-    too_broken,
 )
 from steptool.types import SUBSETS, AnswerCheck, Revision, ScoredTrajectory, StopReason, Task
 
@@ -210,16 +210,14 @@ def test_what_was_not_measured_is_counted_apart(stops: str, broken: float) -> No
     made = evaluation("sft", judged, tasks)
     assert made.broken == made.summary()["broken"] == broken
     assert Evaluation.model_validate_json(made.model_dump_json()) == made
-    assert (too_broken(made, 0.3) is not None) == (broken > 0.3)
-    assert too_broken(made, broken) is None
 
 
-def test_a_champion_that_the_engine_lost_is_no_evidence() -> None:
-    """65 of 100 solved against 100 attempts that all broke: the comparison says +65 points, `broken` says why."""
-    tasks = [task(index) for index in range(100)]
-    champion = evaluation("sft", [ended(of, StopReason.engine_error) for of in tasks], tasks)
-    reason = too_broken(champion, 0.02)
-    assert reason == ("100.0% of the attempts of sft ended in faults of the engine or the world, at most 2.0% may")
+@pytest.mark.parametrize("attempts", [3, 7, 50, 100, 300])
+def test_a_share_of_lost_attempts_that_is_allowed_is_not_above_it(attempts: int) -> None:
+    """6 of 300 are 0.02; 1 - 294/300 is 0.020000000000000018, which is above a limit of 0.02."""
+    fault, whole = ended(task(0), StopReason.engine_error).trajectory, ended(task(0), StopReason.finished).trajectory
+    for lost in range(attempts + 1):
+        assert broken_share([fault] * lost + [whole] * (attempts - lost), attempts) == lost / attempts
 
 
 @pytest.mark.parametrize("wrong", [nan, inf, -inf, -0.1, 1.1, "0.5", True, None])

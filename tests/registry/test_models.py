@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import mlflow
+import mlflow.artifacts
 import pytest
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -64,6 +65,25 @@ def test_a_registration_that_broke_off_is_not_taken_for_a_whole_one(
     with pytest.raises(ModelError, match="no version 'candidate'"):
         find_version(tracking, "agent", "candidate")
     assert register_as("a", evaluation_of("1")) == 2
+
+
+def test_registering_the_same_again_leaves_no_copy_of_the_model(
+    evaluation_of: Build, register_as: RegisterAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a place named, MLflow downloads from a server into a temporary folder that nobody removes."""
+    places: list[str | None] = []
+    download = mlflow.artifacts.download_artifacts
+
+    def noted(*, dst_path: str | None = None, **options: Any) -> str:
+        places.append(dst_path)
+        return str(download(dst_path=dst_path, **options))
+
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", noted)
+    for _ in range(2):
+        register_as("a", evaluation_of("110"))
+    assert len(places) == 1
+    assert places[0] is not None
+    assert not Path(places[0]).exists()
 
 
 def test_a_model_comes_back_whole_by_alias_or_number(
@@ -313,9 +333,9 @@ def test_places_that_are_not_ours_stay(tracking: Tracking, tmp_path: Path) -> No
 def test_a_name_that_mlflow_cannot_hold_everywhere_is_refused_before_anything_is_written(
     tracking: Tracking, evaluation_of: Build, tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(InputError, match="no name for a registered model"), tracking.stage("register") as run:
+    with pytest.raises(InputError, match="not the name of a registered model"), tracking.stage("register") as run:
         register(tracking, run, name, tmp_path, evaluation_of("1"), {}, start=evaluation_of("0"))
-    with pytest.raises(InputError, match="no name for a registered model"):
+    with pytest.raises(InputError, match="not the name of a registered model"):
         find_version(tracking, name, "champion")
 
 

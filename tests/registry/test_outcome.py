@@ -1,8 +1,8 @@
 """What a pipeline's run in MLflow says at its end.
 
-dvc.lock                                      MLflow
-prepare   reads world/      writes data/tasks     world: input      data/tasks: output
-register  reads data/tasks  writes metrics/reg    models:/agent/3   metrics/reg: output
+dvc.lock                                                  MLflow
+prepare   reads world/      writes data/tasks             world: input      data/tasks: output
+register  reads data/tasks  writes metrics/registration   models:/agent/3   metrics/registration: output
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from steptool.errors import DataError
+from steptool.errors import DataError, ParamsError
 from steptool.evaluation.metrics import Evaluation
 from steptool.params import load_params
 from steptool.registry.tracking import Tracking
@@ -30,7 +30,7 @@ stages:
   register:
     cmd: steptool register
     deps: [{path: data/tasks/test.jsonl, hash: md5, md5: ddd}]
-    outs: [{path: metrics/reg, hash: md5, md5: eee.dir}]
+    outs: [{path: metrics/registration, hash: md5, md5: eee.dir}]
 """
 
 
@@ -39,8 +39,8 @@ def finished(tracking: Tracking, evaluation_of: Callable[..., Evaluation], monke
     params = load_params()
     monkeypatch.chdir(tracking.root)
     Path("dvc.lock").write_text(LOCK)
-    Path("metrics/reg").mkdir(parents=True)
-    Path("metrics/reg/receipt.json").write_text(json.dumps({"name": "agent", "version": 3, "lineage": {}}))
+    Path("metrics/registration").mkdir(parents=True)
+    Path("metrics/registration/receipt.json").write_text(json.dumps({"name": "agent", "version": 3, "lineage": {}}))
     Path("metrics/evaluation").mkdir()
     evaluated = evaluation_of("1101", last_round(params)).model_dump(mode="json")
     Path(f"metrics/evaluation/{last_round(params)}.json").write_text(json.dumps(evaluated))
@@ -58,7 +58,7 @@ def test_pipeline_names_its_data_its_results_and_its_model(finished: Tracking) -
     assert datasets == {
         "world": ("bbb.dir", "input"),
         "data/tasks": ("ccc.dir", "output"),
-        "metrics/reg": ("eee.dir", "output"),
+        "metrics/registration": ("eee.dir", "output"),
     }
     assert logged.data.metrics["pass_rate"] == 0.75
     assert logged.data.params["seed"] == str(params.seed)
@@ -68,6 +68,16 @@ def test_pipeline_names_its_data_its_results_and_its_model(finished: Tracking) -
 @pytest.mark.parametrize("wrong", ["{}", "[]", "5", '"text"', "null", '{"name": "agent", "version": "last"}', "{", ""])
 def test_receipt_of_another_shape_is_named(wrong: str, finished: Tracking) -> None:
     params = load_params(Path(__file__).parents[2] / "params.yaml")
-    Path("metrics/reg/receipt.json").write_text(wrong)
+    Path("metrics/registration/receipt.json").write_text(wrong)
     with pytest.raises(DataError, match=r"receipt\.json"), finished.pipeline() as run:
+        log_outcome(run, params)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["[]", "stages: 5", "stages: {register: 5}", "<<<<<<< HEAD\n", "a: [", "stages: {a: {outs: [x]}}"]
+)
+def test_lock_of_another_shape_is_named(wrong: str, finished: Tracking) -> None:
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    Path("dvc.lock").write_text(wrong)
+    with pytest.raises(ParamsError, match=r"dvc\.lock"), finished.pipeline() as run:
         log_outcome(run, params)

@@ -20,7 +20,7 @@ from steptool.errors import ModelError, StepToolError
 from steptool.params import Params
 from steptool.rollouts.chat_format import ChatFormat
 from steptool.rollouts.rollout import Generation
-from steptool.stages.generate import TRIES, Sampler
+from steptool.stages.generate import TRIES, Sampler, refuse_broken
 from steptool.training import tiny_model
 from steptool.types import Observation, Revision, Sampling, StopReason, Task, ToolCall, Trajectory
 
@@ -121,6 +121,18 @@ def test_more_lost_attempts_than_the_bar_allows_are_an_error(max_broken: float, 
         attempts(act, max_broken=max_broken)
     for part in ("1 of 3 attempts", f"at most {max_broken:.1%}", "device lost", "policy models/r1", "steptool doctor"):
         assert part in str(refused.value)
+
+
+def test_every_share_up_to_the_limit_is_allowed() -> None:
+    """0.29 * 100 is 28.999999999999996, and yet 29 of 100 are 0.29."""
+    whole, _, fault = attempts(
+        lambda task, tries: RuntimeError("device lost") if task == 2 else said(ANSWER), max_broken=1.0
+    )[0]
+    for lost in range(1, 101):
+        trajectories = [fault] * lost + [whole] * (100 - lost)
+        refuse_broken(trajectories, lost / 100)
+        with pytest.raises(StepToolError, match=f"{lost} of 100"):
+            refuse_broken(trajectories, (lost - 1) / 100)
 
 
 def test_the_error_names_the_commonest_fault_and_its_first_task() -> None:

@@ -364,7 +364,7 @@ def test_adapter_on_another_base_of_the_same_shape_is_refused_with_a_fix_that_wo
     for reader in read(folder):
         with pytest.raises(ModelError, match=r"trained on other weights than models/sft holds now") as caught:
             reader()
-    line = str(caught.value.fix).partition("needs ")[2].partition(" in that file")[0]
+    line = str(caught.value.fix).partition("write ")[2].partition(" into that file")[0]
     (folder / "policy.json").write_text(line)
     for reader in read(folder):
         reader()
@@ -375,7 +375,7 @@ def test_adapter_that_names_no_hash_is_refused_with_a_fix_that_works(model: Path
     (folder / "policy.json").write_text('{"base": "models/sft"}')
     with pytest.raises(ModelError, match="does not say by a hash which weights") as caught:
         resolve_policy(folder)
-    line = str(caught.value.fix).partition("needs ")[2].partition(" in that file")[0]
+    line = str(caught.value.fix).partition("write ")[2].partition(" into that file")[0]
     assert json.loads(line) == {"base": "models/sft", "weights": weights_hash(model)}
     (folder / "policy.json").write_text(line)
     assert resolve_policy(folder).adapter == folder

@@ -136,7 +136,7 @@ def test_the_folder_can_come_from_the_environment(pack: Path, monkeypatch: pytes
 
 def test_broken_files_are_named_with_their_line(pack: Path) -> None:
     write(pack / QUERIES, [REQUESTS[0], {**REQUESTS[1], "query": 5}])
-    with pytest.raises(DataError, match=r"queries.jsonl.gz:2: query: Input should be a valid string"):
+    with pytest.raises(DataError, match=r"queries.jsonl.gz:2: Query: query: Input should be a valid string"):
         RecordedWorld(pack)
     whole = (pack / REPLIES).read_bytes()
     write(pack / QUERIES, REQUESTS)
@@ -225,7 +225,7 @@ def test_a_type_that_json_has_not_is_named_with_its_line(spelled: str, pack: Pat
     parameters = [{**PARAMETERS[0], "type": spelled}]
     write(pack / QUERIES, changed(1, api_list=[{**FIND, "parameters": parameters}]))
     with pytest.raises(
-        DataError, match=r"queries.jsonl.gz:2: api_list.0.parameters.0.type: .* is no type of JSON"
+        DataError, match=r"queries.jsonl.gz:2: Query: api_list.0.parameters.0.type: .* is no type of JSON"
     ) as caught:
         RecordedWorld(pack)
     assert len(str(caught.value)) < 500
