@@ -102,7 +102,7 @@ lock: $(STAMP)  ## resolve the requirements anew
 	$(COMPILE) --extra gpu -o requirements/gpu.txt
 
 services: $(STAMP)  ## a team's services without containers: PostgreSQL, S3, MLflow, Prefect; Ctrl-C stops them
-	$(BIN)/python -m flows.services
+	$(BIN)/python -m steptool.orchestration.services.team
 
 doctor: $(STAMP)  ## what this machine lacks, and how to mend it
 	$(BIN)/steptool doctor

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import typer
 
-from steptool.errors import StepToolError
+from steptool.core.errors import StepToolError
 
 
 def run(main: Callable[..., None]) -> None:

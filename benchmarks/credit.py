@@ -25,13 +25,13 @@ import typer
 
 from benchmarks import run
 from benchmarks.variants import with_settings
-from steptool.errors import DataError, InputError
-from steptool.params import Params, load_params
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import DataError, InputError
+from steptool.core.storage import read_jsonl
+from steptool.core.types import ScoredTrajectory
 from steptool.rewards.shaping import step_rewards
-from steptool.storage import read_jsonl
 from steptool.training.batch import Episode, episode
 from steptool.training.measure import compared
-from steptool.types import ScoredTrajectory
 
 MOST_HALVES = 20
 KNOWN = ("reward.", "train.gamma_step=", "train.lambda_step=")

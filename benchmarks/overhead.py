@@ -24,16 +24,16 @@ from prefect.testing.utilities import prefect_test_harness
 from ruamel.yaml import YAML
 
 from flows.pipeline import pipeline
-from steptool.pipeline import stage_environment
-from steptool.registry.relay import Relay
-from steptool.registry.tracking import Tracking
+from steptool.orchestration.graph.repro import stage_environment
+from steptool.tracking.relay import Relay
+from steptool.tracking.run import Tracking
 
 Arm = Callable[[Path, int], None]
 """Runs so many stages in a workspace."""
 SHORT = 2
 ROOT = str(Path(__file__).parents[1])
 TRACKED = """
-from steptool.registry.tracking import Tracking
+from steptool.tracking.run import Tracking
 with Tracking(None, "overhead").stage("nothing", params={"a": 1}) as run:
     run.metrics(1, {"loss": 0.5})
     run.summary({"pass_rate": 0.5})

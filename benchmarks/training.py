@@ -27,18 +27,27 @@ from ruamel.yaml import YAML
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks import run
-from steptool.allocator import keep_freed_memory
-from steptool.errors import InputError
-from steptool.params import Params, apply_profile, parse_params
-from steptool.quiet import be_quiet
-from steptool.training import tiny_model
-from steptool.training.base_model import save
-from steptool.training.loop import OnMetrics
+from steptool.config.settings import Params, apply_profile, parse_params
+from steptool.core.errors import InputError
+from steptool.core.types import (
+    Judgement,
+    Observation,
+    Revision,
+    Sampling,
+    ScoredTrajectory,
+    Step,
+    StopReason,
+    Trajectory,
+)
+from steptool.methods.sft import train_sft
+from steptool.methods.step_ppo import train_ppo
+from steptool.policies import tiny_model
+from steptool.policies.base_models import save
+from steptool.policies.precision import Dtype
+from steptool.system.environment import be_quiet
+from steptool.system.memory import keep_freed_memory
 from steptool.training.model import PolicyWithValue
-from steptool.training.ppo import train_ppo
-from steptool.training.precision import Dtype
-from steptool.training.sft import train_sft
-from steptool.types import Judgement, Observation, Revision, Sampling, ScoredTrajectory, Step, StopReason, Trajectory
+from steptool.training.trainer import OnMetrics
 
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2": {

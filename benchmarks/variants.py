@@ -19,9 +19,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from benchmarks import run
-from steptool.errors import InputError
-from steptool.params import Params, load_params, parse_params
-from steptool.quiet import be_quiet
+from steptool.config.settings import Params, load_params, parse_params
+from steptool.core.errors import InputError
+from steptool.system.environment import be_quiet
 
 OUT = Path(".steptool/variants")
 SECTIONS = {"ppo": "train", "rft": "rft"}
@@ -50,17 +50,17 @@ def main(
     """Train each variant from one sample and compare on dev."""
     from steptool.evaluation.compare import compare
     from steptool.evaluation.metrics import Evaluation
-    from steptool.evaluation.wording import comparison_text
+    from steptool.methods.rft import train_rft
+    from steptool.methods.step_ppo import train_ppo
+    from steptool.policies.precision import compute_dtype
+    from steptool.report.wording import comparison_text
     from steptool.rewards.shaping import step_rewards
+    from steptool.rollouts.collect import generate
     from steptool.stages.annotate import judge
     from steptool.stages.common import read_tasks, sampling_of, tasks_of_round
     from steptool.stages.evaluate import evaluate_policy
-    from steptool.stages.generate import generate
     from steptool.stages.sample import MAX_BROKEN
     from steptool.training.model import PolicyWithValue
-    from steptool.training.ppo import train_ppo
-    from steptool.training.precision import compute_dtype
-    from steptool.training.rft import train_rft
 
     params = load_params()
     params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"split": "dev"})})

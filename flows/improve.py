@@ -7,8 +7,8 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.states import Completed, State
 
-from flows.approvals import server, waiting
 from flows.pipeline import pipeline
+from steptool.orchestration.approval.decisions import server, waiting
 from steptool.stages.promote import Proposals
 
 PROMOTE = "promotion/promote"

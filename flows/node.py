@@ -30,18 +30,15 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
 
-from flows.graph import LOCK, lock_entry, read_graph
-from flows.heartbeat import watched
-from flows.process import Processes, Stopped
-from flows.stage import StageFailed, repro
-from flows.transfer import clean_command, transfer
-from flows.workspace import Workspace, alone, open_workspace
-from steptool.storage import write_bytes
+from steptool.core.storage import write_bytes
+from steptool.orchestration.graph.process import Processes, Stopped
+from steptool.orchestration.graph.stages import LOCK, lock_entry, read_graph
+from steptool.orchestration.graph.task import StageFailed, repro
+from steptool.orchestration.graph.workspace import Workspace, alone, open_workspace
+from steptool.orchestration.machines import CLONE_VARIABLE, GPU_LIMIT
+from steptool.orchestration.machines.heartbeat import watched
+from steptool.orchestration.machines.transfer import clean_command, transfer
 
-CLONE_VARIABLE = "STEPTOOL_CLONE"
-"""Folder of the node's clone, one for each GPU; the working directory where it is not set."""
-GPU_LIMIT = "gpu"
-"""Global concurrency limit of which a training holds one slot: `prefect gcl update gpu --limit <number of GPUs>`."""
 LEASE_S = 60.0
 """How long the slot of a holder that was killed stays taken; Prefect takes no less."""
 SLOT_POLL_S = 2.0

@@ -15,15 +15,15 @@ from prefect.futures import PrefectFuture, wait
 from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.graph import Node, read_graph
-from flows.remote import LOST_RETRIES, run_remote_stage
-from flows.stage import run_stage, scheduled
-from flows.workspace import alone, open_workspace
-from steptool.params import load_params, next_draw
-from steptool.registry.tracking import Tracking
-from steptool.stages.common import PARAMS
+from steptool.config.places import PARAMS
+from steptool.config.settings import load_params, next_draw
+from steptool.core.storage import write_bytes
+from steptool.orchestration.graph.stages import Node, read_graph
+from steptool.orchestration.graph.task import run_stage, scheduled
+from steptool.orchestration.graph.workspace import alone, open_workspace
+from steptool.orchestration.machines.remote import LOST_RETRIES, run_remote_stage
 from steptool.stages.outcome import log_outcome
-from steptool.storage import write_bytes
+from steptool.tracking.run import Tracking
 
 STAGES_AT_ONCE = 8
 

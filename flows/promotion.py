@@ -24,9 +24,18 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows.approvals import PROMOTION, Decision, NotWaiting, Proposal, command, decide, numbers, server
-from steptool.errors import StepToolError
-from steptool.params import write_duration
+from steptool.config.settings import write_duration
+from steptool.core.errors import StepToolError
+from steptool.orchestration.approval.decisions import (
+    PROMOTION,
+    Decision,
+    NotWaiting,
+    Proposal,
+    command,
+    decide,
+    numbers,
+    server,
+)
 from steptool.registry.promotion import NAME_LENGTH, REASON_LENGTH, AlreadyChampion, Approval, Receipt, shown
 from steptool.stages.promote import Proposals
 

@@ -14,9 +14,9 @@ from typing import Annotated
 
 import typer
 
-from steptool.allocator import keep_freed_memory, nothing_is_garbage
-from steptool.errors import StepToolError, printable
-from steptool.quiet import be_quiet
+from steptool.core.errors import StepToolError, printable
+from steptool.system.environment import be_quiet
+from steptool.system.memory import keep_freed_memory, nothing_is_garbage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -30,7 +30,7 @@ Reason = Annotated[str, typer.Option(help="Why; goes on the receipt.")]
 
 
 def _stage(name: str, *arguments: str) -> None:
-    from steptool.lineage import code_at_start
+    from steptool.config.lineage import code_at_start
 
     keep_freed_memory()
     code_at_start()
@@ -44,7 +44,7 @@ def run(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages to bring up to date; all by default.")] = None,
 ) -> None:
     """Bring everything up to date (`dvc repro`), as one tracked pipeline run, and print the results."""
-    from steptool.pipeline import run_pipeline
+    from steptool.orchestration.graph.repro import run_pipeline
 
     run_pipeline(targets or [])
 
@@ -135,7 +135,7 @@ def promote(
 @app.command()
 def approvals() -> None:
     """List the promotions that wait for a person, with the numbers of the gate."""
-    from flows.approvals import list_waiting
+    from steptool.orchestration.approval.decisions import list_waiting
 
     list_waiting()
 
@@ -143,7 +143,7 @@ def approvals() -> None:
 @app.command()
 def approve(run: WaitingRun, by: Decider, reason: Reason) -> None:
     """Let a promotion that waits go on; the evidence is looked at once more."""
-    from flows.approvals import decide
+    from steptool.orchestration.approval.decisions import decide
 
     decide(run, "approved", by, reason)
 
@@ -151,7 +151,7 @@ def approve(run: WaitingRun, by: Decider, reason: Reason) -> None:
 @app.command()
 def reject(run: WaitingRun, by: Decider, reason: Reason) -> None:
     """Turn down a promotion that waits."""
-    from flows.approvals import decide
+    from steptool.orchestration.approval.decisions import decide
 
     decide(run, "rejected", by, reason)
 
@@ -159,7 +159,7 @@ def reject(run: WaitingRun, by: Decider, reason: Reason) -> None:
 @app.command()
 def deploy() -> None:
     """Register the deployments of infra/prefect.yaml with the Prefect server at PREFECT_API_URL."""
-    from flows.deploy import deploy as register_deployments
+    from steptool.orchestration.services.deploy import deploy as register_deployments
 
     typer.echo("\n".join(register_deployments()))
 
@@ -170,7 +170,7 @@ def serve(
     mlflow_port: Annotated[int, typer.Option(help="Of MLflow's pages.")] = 5000,
 ) -> None:
     """Run a Prefect server, a worker and MLflow's pages on this machine until Ctrl-C."""
-    from flows.serve import serve as run_services
+    from steptool.orchestration.services.serve import serve as run_services
 
     run_services(port, mlflow_port)
 
@@ -178,7 +178,7 @@ def serve(
 @app.command()
 def data_arrived(path: Annotated[Path, typer.Argument(help="File or folder that is now in place.")]) -> None:
     """Announce data made outside of the pipeline, so that a Prefect automation may train on it."""
-    from flows.events import announce_arrival
+    from steptool.orchestration.graph.events import announce_arrival
 
     announce_arrival(path)
 
@@ -199,8 +199,8 @@ def params(
     profile: Annotated[str | None, typer.Option(help="Name in profiles/, or a file, to lay over params.yaml.")] = None,
 ) -> None:
     """Check params.yaml; with --profile, change it first (`git checkout params.yaml` undoes it)."""
-    from steptool.params import apply_profile, load_params
-    from steptool.storage import write_bytes
+    from steptool.config.settings import apply_profile, load_params
+    from steptool.core.storage import write_bytes
 
     path = Path("params.yaml")
     if profile:

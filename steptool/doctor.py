@@ -17,11 +17,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from steptool.errors import ParamsError, StepToolError, printable
-from steptool.lineage import check_state, read_lock, refuse_false_lineage
-from steptool.params import load_params
-from steptool.registry.client import database_file, probe
-from steptool.registry.redaction import public
+from steptool.config.lineage import check_state, read_lock, refuse_false_lineage
+from steptool.config.settings import load_params
+from steptool.core.errors import ParamsError, StepToolError, printable
+from steptool.tracking.client import database_file, probe
+from steptool.tracking.redaction import public
 
 GIB = 1 << 30
 DISK_GIB = 10

@@ -17,32 +17,32 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows.graph import read_graph
+from steptool.orchestration.graph.stages import read_graph
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(file for top in ("steptool", "flows", "benchmarks") for file in (ROOT / top).rglob("*.py"))
 
+LEARNING = ("steptool/training/", "steptool/methods/", "steptool/policies/")
 OWNERS = {
-    "torch": ("steptool/training/", "steptool/rollouts/engine.py", "steptool/rollouts/cpu_kernels.py"),
-    "transformers": ("steptool/training/",),
-    "peft": ("steptool/training/",),
-    "trl": ("steptool/training/",),
-    "accelerate": ("steptool/training/",),
-    "vllm": ("steptool/rollouts/engine.py", "steptool/rollouts/cpu_kernels.py"),
-    "great_expectations": ("steptool/validation/",),
-    "mlflow": ("steptool/registry/",),
-    "prefect": ("flows/",),
-    "dvc": ("flows/",),
+    "torch": (*LEARNING, "steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py"),
+    "transformers": LEARNING,
+    "peft": LEARNING,
+    "trl": LEARNING,
+    "accelerate": LEARNING,
+    "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py"),
+    "great_expectations": ("steptool/checks/",),
+    "mlflow": ("steptool/registry/", "steptool/tracking/"),
+    "prefect": ("flows/", "steptool/orchestration/"),
+    "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
 PURE = (
-    "steptool/rollouts/chat_format.py",
-    "steptool/rollouts/strategies.py",
+    "steptool/formats/json_call.py",
     "steptool/rollouts/rollout.py",
-    "steptool/rewards/rules.py",
+    "steptool/annotators/rules.py",
     "steptool/rewards/shaping.py",
-    "steptool/training/advantages.py",
+    "steptool/training/credit.py",
     "steptool/training/losses.py",
     "steptool/evaluation/metrics.py",
     "steptool/evaluation/compare.py",
@@ -51,7 +51,7 @@ IMPURE_MODULES = {
     *("os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "mmap", "sqlite3", "subprocess", "signal"),
     *("socket", "ssl", "http", "urllib", "requests", "httpx", "aiohttp", "urllib3", "ftplib", "smtplib"),
     *("random", "secrets", "uuid", "time", "datetime", "sched", "logging"),
-    "steptool.storage",
+    "steptool.core.storage",
 }
 SEEDED = {"default_rng", "Generator", "SeedSequence", "PCG64", "BitGenerator"}
 """What of numpy.random has no hidden global state."""
@@ -64,7 +64,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "__import__", "torch.load", "numpy.load", "np
 
 
 def name_of(file: Path) -> str:
-    """steptool/rewards/rules.py -> steptool.rewards.rules; a package's __init__ has the package's name."""
+    """steptool/annotators/rules.py -> steptool.annotators.rules; a package's __init__ has the package's name."""
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -185,8 +185,8 @@ def uncovered(stage: str, verb: str, deps: list[str]) -> set[str]:
 @pytest.mark.parametrize(
     ("path", "code", "package"),
     [
-        ("steptool/rewards/rules.py", "import torch", "torch"),
-        ("steptool/rollouts/chat_format.py", "from transformers import AutoTokenizer", "transformers"),
+        ("steptool/annotators/rules.py", "import torch", "torch"),
+        ("steptool/formats/json_call.py", "from transformers import AutoTokenizer", "transformers"),
         ("steptool/cli.py", "def f():\n    import mlflow.pyfunc", "mlflow"),
         ("steptool/rollouts/rollout.py", "from vllm.outputs import RequestOutput", "vllm"),
         ("steptool/stages/train.py", "import dvc.api", "dvc"),
@@ -203,7 +203,7 @@ def test_a_heavy_package_out_of_its_place_is_caught(path: str, code: str, packag
         "from pathlib import Path",
         "from time import monotonic",
         "def f():\n    import random",
-        "from steptool.storage import read_json",
+        "from steptool.core.storage import read_json",
         "open('x')",
         "np.random.shuffle(x)",
         "torch.randperm(3)",
@@ -248,7 +248,7 @@ def test_relative_imports_are_resolved() -> None:
 
 
 def test_there_is_something_to_look_at() -> None:
-    assert {"steptool.types", "steptool.training.base_model"} <= set(MODULES)
+    assert {"steptool.core.types", "steptool.policies.base_models"} <= set(MODULES)
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -268,15 +268,16 @@ def test_pure_modules_touch_nothing_outside(path: str) -> None:
     assert impurities(ast.parse((ROOT / path).read_text(encoding="utf-8"))) == set()
 
 
-@pytest.mark.parametrize("module", ["steptool.types", "steptool.errors"])
+@pytest.mark.parametrize("module", ["steptool.core.types", "steptool.core.errors"])
 def test_types_and_errors_need_only_pydantic(module: str) -> None:
-    allowed = {"pydantic", "steptool.types", "steptool.errors", *sys.stdlib_module_names}
+    allowed = {"pydantic", "steptool.core.types", "steptool.core.errors", *sys.stdlib_module_names}
     assert {name for name in imports(TREES[module], module) if not within(name, allowed)} == set()
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_only_the_command_line_and_the_flows_know_the_stages(module: str) -> None:
-    if module in ("steptool.cli", "steptool.pipeline") or within(module, {"steptool.stages", "flows", "benchmarks"}):
+    knowing = {"steptool.cli", "steptool.orchestration.graph.repro", "steptool.stages", "flows", "benchmarks"}
+    if within(module, knowing):
         return
     assert {name for name in internal(module) if within(name, {"steptool.stages", "steptool.cli", "flows"})} == set()
 
@@ -317,7 +318,7 @@ def dep_paths(stage: dict[str, Any]) -> list[str]:
 
 def test_a_forgotten_dep_is_caught() -> None:
     deps = ["steptool/training", "steptool/stages"]
-    assert "steptool/storage.py" in uncovered("base", "base", deps)
+    assert "steptool/core/storage.py" in uncovered("base", "base", deps)
     assert uncovered("base", "base", ["steptool"]) == set()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.variants import with_settings
-from steptool.errors import InputError, ParamsError
-from steptool.params import load_params
+from steptool.config.settings import load_params
+from steptool.core.errors import InputError, ParamsError
 
 
 def test_a_variant_sets_its_arms_section_or_the_one_that_it_names() -> None:

@@ -20,13 +20,13 @@ from dvc.cli.parser import get_main_parser
 
 from steptool import doctor
 from steptool.cli import app
-from steptool.errors import InputError, StepToolError, printable
-from steptool.lineage import check_state, read_lock
+from steptool.config.lineage import check_state, read_lock
+from steptool.core.errors import InputError, StepToolError, printable
+from steptool.core.storage import read_json, read_jsonl, read_text
+from steptool.core.types import Task
 from steptool.stages.common import round_of
-from steptool.storage import read_json, read_jsonl, read_text
-from steptool.types import Task
 from tests.project import copy_project
-from tests.test_external import ENVIRONMENT
+from tests.stages.test_external import ENVIRONMENT
 
 ROOT = Path(__file__).parents[1]
 TOOLS = ("dvc", "steptool", "git", "make", "mlflow", "prefect", "hf", "rm")
@@ -252,7 +252,7 @@ def test_doctor_says_what_keeps_dvc_from_working(
 
 
 def test_an_unknown_round_is_answered_with_those_that_there_are() -> None:
-    from steptool.params import Params
+    from steptool.config.settings import Params
 
     params = Params.model_validate({"rounds": {"r2": {"policy": "p", "previous": "p"}}})
     with pytest.raises(InputError, match="no round 'r3'; there are r2") as caught:

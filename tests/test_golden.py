@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from steptool.annotators.rules import ANNOTATOR, annotate
+from steptool.config.settings import RewardParams
+from steptool.core.types import ScoredTrajectory, Task, content_hash
 from steptool.evaluation.metrics import Budget, evaluate
-from steptool.params import RewardParams
-from steptool.rewards.rules import ANNOTATOR, annotate
+from steptool.formats.json_call import ChatFormat
+from steptool.policies import tiny_model
 from steptool.rewards.shaping import step_rewards
-from steptool.rollouts.chat_format import ChatFormat
-from steptool.training import tiny_model
-from steptool.types import ScoredTrajectory, Task, content_hash
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 
 GOLDEN = {

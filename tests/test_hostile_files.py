@@ -28,10 +28,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steptool import storage
-from steptool.errors import DataError, InputError
-from steptool.storage import parse_json, parse_record, read_json, read_jsonl, read_record, write_jsonl
-from steptool.types import AnswerCheck, ScoredTrajectory, Task, Tool, ToolCall, Trajectory
+from steptool.core import storage
+from steptool.core.errors import DataError, InputError
+from steptool.core.storage import parse_json, parse_record, read_json, read_jsonl, read_record, write_jsonl
+from steptool.core.types import AnswerCheck, ScoredTrajectory, Task, Tool, ToolCall, Trajectory
 from steptool.worlds.recorded import QUERIES, REPLIES, VARIABLE, RecordedWorld
 
 HEADER = json.dumps({"schema_version": 1, "kind": "ToolCall", "rows": 1})
@@ -367,7 +367,7 @@ import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 from steptool.worlds.recorded import RecordedWorld
-from steptool.errors import DataError
+from steptool.core.errors import DataError
 try:
     RecordedWorld(Path(sys.argv[1]))
 except DataError as error:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from steptool.types import Frozen
+from steptool.core.types import Frozen
 
 Floats = NDArray[np.float64]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]

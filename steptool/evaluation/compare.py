@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from scipy.stats import binomtest, permutation_test
 
-from steptool.errors import NotComparable
+from steptool.core.errors import NotComparable
+from steptool.core.types import Frozen
 from steptool.evaluation.bootstrap import bootstrap_mean
 from steptool.evaluation.metrics import ALL, Budget, Evaluation, Rate
-from steptool.types import Frozen
 
 Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
 """Of a rate."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
+from steptool.core.types import ScoredTrajectory, StopReason, Trajectory
 from steptool.evaluation.metrics import Evaluation
-from steptool.types import ScoredTrajectory, StopReason, Trajectory
 
 
 class Cause(StrEnum):

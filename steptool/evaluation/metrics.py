@@ -15,9 +15,8 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from steptool.errors import DataError
-from steptool.evaluation.bootstrap import Estimate, bootstrap_ratios
-from steptool.types import (
+from steptool.core.errors import DataError
+from steptool.core.types import (
     SUBSETS,
     Frozen,
     Revision,
@@ -28,6 +27,7 @@ from steptool.types import (
     Trajectory,
     content_hash,
 )
+from steptool.evaluation.bootstrap import Estimate, bootstrap_ratios
 
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from steptool.errors import DataError, InputError, ModelError
+from steptool.config.settings import ModelName
+from steptool.core.errors import DataError, InputError, ModelError
+from steptool.core.storage import file_hash, parse_record, parse_text, read_text
+from steptool.core.types import Frozen, content_hash
 from steptool.evaluation.metrics import Evaluation
-from steptool.params import ModelName
-from steptool.registry.client import told_plainly
 from steptool.registry.flavour import MODEL, write_flavour
-from steptool.registry.tracking import StageRun, Tracking
-from steptool.storage import file_hash, parse_record, parse_text, read_text
-from steptool.types import Frozen, content_hash
+from steptool.tracking.client import told_plainly
+from steptool.tracking.run import StageRun, Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -265,7 +265,7 @@ def check_plain_model(folder: Path) -> None:
         raise ModelError(
             "is an adapter, not a whole model",
             where=str(folder),
-            fix="merge it first: steptool.training.policy_folder.merge_adapter",
+            fix="merge it first: steptool.policies.folder.merge_adapter",
         )
     wanted = {
         "config.json": "configuration",

@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock
 from pydantic import TypeAdapter
 
-from steptool.errors import InputError, ModelError, NotComparable, TrackingError
+from steptool.config.settings import PromoteParams
+from steptool.core.errors import InputError, ModelError, NotComparable, TrackingError
+from steptool.core.types import Frozen
 from steptool.evaluation.compare import Comparison, compare
 from steptool.evaluation.metrics import ALL, Evaluation
-from steptool.params import PromoteParams
-from steptool.registry.client import told_plainly
-from steptool.registry.environment import user_name
 from steptool.registry.models import (
     CANDIDATE,
     CHAMPION,
@@ -40,8 +39,9 @@ from steptool.registry.models import (
     load_start,
     version_or_none,
 )
-from steptool.registry.tracking import WORK, Tracking, warn
-from steptool.types import Frozen
+from steptool.tracking.client import told_plainly
+from steptool.tracking.machine import user_name
+from steptool.tracking.run import WORK, Tracking, warn
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion

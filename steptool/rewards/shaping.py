@@ -21,9 +21,9 @@ answer that is right less than half the time.) Ng's theorem needs a function of 
 
 from __future__ import annotations
 
-from steptool.params import RewardParams
-from steptool.rewards.usage import argument_links, fresh_values
-from steptool.types import ScoredTrajectory, StopReason
+from steptool.config.settings import RewardParams
+from steptool.core.types import ScoredTrajectory, StopReason
+from steptool.trajectories.links import argument_links, fresh_values
 
 _OUT_OF_BUDGET = (StopReason.call_budget, StopReason.token_budget)
 

@@ -20,9 +20,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from steptool.errors import WorldError, describe
-from steptool.rollouts.chat_format import ChatFormat, clean_text
-from steptool.types import (
+from steptool.core.errors import WorldError, describe
+from steptool.core.types import (
     Observation,
     Revision,
     Sampling,
@@ -33,6 +32,7 @@ from steptool.types import (
     Trajectory,
     content_hash,
 )
+from steptool.formats.json_call import ChatFormat, clean_text
 from steptool.worlds.base import Session
 
 NOT_FINITE = "the engine returned a log-probability that is not finite"

@@ -6,12 +6,13 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from steptool.errors import DataError, StepToolError, WorldError, describe
-from steptool.params import Params, load_params
-from steptool.rewards.rules import ANNOTATOR, annotate, unjudged
-from steptool.stages.common import EXTERNAL_WORLD, PARAMS, SCORED, TASKS, TRAJECTORIES, read_tasks, round_of, stage
-from steptool.storage import read_jsonl, write_jsonl
-from steptool.types import Revision, ScoredTrajectory, StopReason, Task, Trajectory
+from steptool.annotators.rules import ANNOTATOR, annotate, unjudged
+from steptool.config.places import EXTERNAL_WORLD, PARAMS, SCORED, TASKS, TRAJECTORIES
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import DataError, StepToolError, WorldError, describe
+from steptool.core.storage import read_jsonl, write_jsonl
+from steptool.core.types import Revision, ScoredTrajectory, StopReason, Task, Trajectory
+from steptool.stages.common import read_tasks, round_of, stage
 from steptool.worlds import World, open_world, world_content
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from steptool.params import load_params
-from steptool.stages.common import BASE, EXTERNAL_BASE, PARAMS, stage
-from steptool.training.base_content import base_content
-from steptool.training.base_model import fetch_base
+from steptool.config.places import BASE, EXTERNAL_BASE, PARAMS
+from steptool.config.settings import load_params
+from steptool.policies.base_content import base_content
+from steptool.policies.base_models import fetch_base
+from steptool.stages.common import stage
 
 
 def main() -> None:

@@ -12,30 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from steptool.errors import ParamsError, StepToolError, StorageError
-from steptool.lineage import AGAIN, Reading
-from steptool.params import Params, RoundParams, load_params
-from steptool.registry.tracking import StageRun, Tracking
-from steptool.storage import file_hash, manifest, output_folder, read_jsonl
-from steptool.types import Sampling, Task, Trajectory
+from steptool.config.lineage import AGAIN, Reading
+from steptool.config.places import DEMONSTRATIONS, PARAMS, TASKS
+from steptool.config.settings import Params, RoundParams, load_params
+from steptool.core.errors import ParamsError, StepToolError, StorageError
+from steptool.core.storage import file_hash, manifest, output_folder, read_jsonl
+from steptool.core.types import Sampling, Task, Trajectory
+from steptool.tracking.run import StageRun, Tracking
 
-PARAMS = Path("params.yaml")
-TASKS = Path("data/tasks")
-DEMONSTRATIONS = TASKS / "demonstrations.jsonl"
-TRAJECTORIES = Path("data/trajectories")
-SCORED = Path("data/scored")
-VALIDATED = Path("data/validated")
-MODELS = Path("models")
-BASE, SFT, RFT = MODELS / "base", MODELS / "sft", MODELS / "rft"
-EVALUATION = Path("metrics/evaluation")
-EXTERNAL_BASE, EXTERNAL_WORLD = Path("data/external/base.json"), Path("data/external/world.json")
-EXTERNAL_DEMONSTRATIONS = Path("data/external/demonstrations.json")
-"""What stage `external` found outside of the repository."""
-REGISTRATION = Path("metrics/registration")
-REPORT = Path("reports")
-WORK = Path(".steptool")
-"""State of this checkout: checkpoints, merged weights, what could not be logged yet. Never an output."""
-MERGED = WORK / "merged"
 ROUNDS_WANTED = "add one: rounds: {r1: {policy: models/sft, previous: models/sft}}"
 ROUNDS_OF_A_DRAW = 97
 """More than anyone asks for; a prime, so that draws do not come back to the same tasks soon."""

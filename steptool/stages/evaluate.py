@@ -6,28 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from steptool.errors import DataError
+from steptool.annotators.rules import ANNOTATOR, unjudged
+from steptool.config.places import EVALUATION, EXTERNAL_WORLD, PARAMS, SFT, TASKS
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import DataError
+from steptool.core.storage import write_json, write_jsonl
+from steptool.core.types import Task
 from steptool.evaluation.compare import Comparison, compare
 from steptool.evaluation.metrics import Budget, Evaluation, evaluate, refuse_unless_measurable
-from steptool.params import Params, load_params
-from steptool.rewards.rules import ANNOTATOR, unjudged
+from steptool.policies.precision import compute_dtype
+from steptool.rollouts.collect import Sampler, generate
 from steptool.stages.annotate import judge
-from steptool.stages.common import (
-    EVALUATION,
-    EXTERNAL_WORLD,
-    PARAMS,
-    SFT,
-    TASKS,
-    last_round,
-    read_tasks,
-    sampling_of,
-    stage,
-)
-from steptool.stages.generate import Sampler, generate
+from steptool.stages.common import last_round, read_tasks, sampling_of, stage
 from steptool.stages.results import COMPARISONS, policies_of
-from steptool.storage import write_json, write_jsonl
-from steptool.training.precision import compute_dtype
-from steptool.types import Task
 from steptool.worlds import world_content
 
 SUMMARY = "summary.json"

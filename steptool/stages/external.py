@@ -10,11 +10,11 @@ the command `steptool` cannot be found, it ends `dvc repro` before DVC has remov
 
 from __future__ import annotations
 
-from steptool.errors import DataError
-from steptool.params import load_params
-from steptool.stages.common import EXTERNAL_BASE, EXTERNAL_DEMONSTRATIONS, EXTERNAL_WORLD, PARAMS
-from steptool.storage import read_json, write_json
-from steptool.training.base_content import base_content
+from steptool.config.places import EXTERNAL_BASE, EXTERNAL_DEMONSTRATIONS, EXTERNAL_WORLD, PARAMS
+from steptool.config.settings import load_params
+from steptool.core.errors import DataError
+from steptool.core.storage import read_json, write_json
+from steptool.policies.base_content import base_content
 from steptool.worlds import world_content
 from steptool.worlds.demonstrations import demonstrations_content
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from steptool.stages.common import WORK, Stage
-from steptool.storage import write_json
+from steptool.config.places import WORK
+from steptool.core.storage import write_json
+from steptool.core.types import content_hash
+from steptool.stages.common import Stage
 from steptool.training.model import PolicyWithValue
-from steptool.types import content_hash
 
 
 class Fitting:

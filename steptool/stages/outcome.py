@@ -10,12 +10,13 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from steptool.config.lineage import Entry, read_lock
+from steptool.config.places import EVALUATION
+from steptool.config.settings import Params
+from steptool.core.storage import read_record
 from steptool.evaluation.metrics import Evaluation
-from steptool.lineage import Entry, read_lock
-from steptool.params import Params
-from steptool.registry.tracking import PipelineRun
-from steptool.stages.common import EVALUATION, REGISTRATION, last_round
-from steptool.storage import read_record
+from steptool.stages.common import REGISTRATION, last_round
+from steptool.tracking.run import PipelineRun
 
 
 def log_outcome(run: PipelineRun, params: Params) -> None:

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steptool.params import Params, load_params
-from steptool.stages.common import (
-    DEMONSTRATIONS,
-    EXTERNAL_DEMONSTRATIONS,
-    EXTERNAL_WORLD,
-    PARAMS,
-    TASKS,
-    stage,
-)
-from steptool.storage import write_jsonl
-from steptool.types import Trajectory
+from steptool.config.places import DEMONSTRATIONS, EXTERNAL_DEMONSTRATIONS, EXTERNAL_WORLD, PARAMS, TASKS
+from steptool.config.settings import Params, load_params
+from steptool.core.storage import write_jsonl
+from steptool.core.types import Trajectory
+from steptool.stages.common import stage
 from steptool.worlds import World, open_world, world_content
 from steptool.worlds.checks import Splits, check_demonstrations, check_tasks, without_check
 from steptool.worlds.demonstrations import demonstrations_content, read_demonstrations

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 
-from steptool.errors import InputError
-from steptool.params import load_params
+from steptool.config.places import PARAMS
+from steptool.config.settings import load_params
+from steptool.core.errors import InputError
 from steptool.registry.models import CANDIDATE
 from steptool.registry.promotion import Approval, Gate, Receipt, has_verdict, judge, promote, reject, rollback
-from steptool.registry.tracking import Tracking
-from steptool.stages.common import PARAMS
+from steptool.tracking.run import Tracking
 
 
 class Proposals:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from steptool.config.places import EVALUATION, MERGED, MODELS, PARAMS, SFT
+from steptool.config.settings import load_params
+from steptool.core.storage import read_record, write_json
 from steptool.evaluation.metrics import Evaluation
-from steptool.params import load_params
+from steptool.policies.folder import plain_weights
 from steptool.registry.models import register
-from steptool.registry.tracking import Tracking
-from steptool.stages.common import EVALUATION, MERGED, MODELS, PARAMS, REGISTRATION, SFT, last_round, stage
-from steptool.storage import read_record, write_json
-from steptool.training.policy_folder import plain_weights
+from steptool.stages.common import REGISTRATION, last_round, stage
+from steptool.tracking.run import Tracking
 
 
 def main() -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 
-from steptool.errors import DataError
+from steptool.config.places import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import DataError
+from steptool.core.storage import read_jsonl, read_record, write_bytes
+from steptool.core.types import ScoredTrajectory, Task
 from steptool.evaluation.metrics import Evaluation, attempts_by_task
-from steptool.evaluation.report import ReportData, RoundStats, render_report
-from steptool.params import Params, load_params
+from steptool.report.page import ReportData, RoundStats, render_report
 from steptool.rewards.shaping import step_rewards
-from steptool.stages.common import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED, read_tasks, stage
+from steptool.stages.common import read_tasks, stage
 from steptool.stages.results import TRAINING, Training, read_results
-from steptool.storage import read_jsonl, read_record, write_bytes
-from steptool.types import ScoredTrajectory, Task
 
 _ADVANTAGE = re.compile(r"advantage_step_(\d{1,9})", re.ASCII)
 

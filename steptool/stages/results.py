@@ -7,14 +7,14 @@ from typing import Annotated
 
 from pydantic import Field, RootModel
 
-from steptool.errors import DataError
+from steptool.config.places import EVALUATION, MODELS, PARAMS, RFT, SFT
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import DataError
+from steptool.core.storage import WRITTEN_OTHERWISE, read_record
+from steptool.core.types import Frozen
 from steptool.evaluation.compare import Comparison, refuse_unless_comparable
 from steptool.evaluation.metrics import METRICS, Evaluation
-from steptool.evaluation.wording import text_table
-from steptool.params import Params, load_params
-from steptool.stages.common import EVALUATION, MODELS, PARAMS, RFT, SFT
-from steptool.storage import WRITTEN_OTHERWISE, read_record
-from steptool.types import Frozen
+from steptool.report.wording import text_table
 
 COMPARISONS = "comparisons.json"
 TRAINING = "training.json"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from steptool.params import load_params
-from steptool.stages.common import PARAMS, RFT, SFT, VALIDATED, stage
+from steptool.config.places import PARAMS, RFT, SFT, VALIDATED
+from steptool.config.settings import load_params
+from steptool.core.storage import read_jsonl
+from steptool.core.types import ScoredTrajectory
+from steptool.methods.rft import train_rft
+from steptool.policies.precision import compute_dtype
+from steptool.stages.common import stage
 from steptool.stages.fitting import Fitting
-from steptool.storage import read_jsonl
 from steptool.training.model import PolicyWithValue
-from steptool.training.precision import compute_dtype
-from steptool.training.rft import train_rft
-from steptool.types import ScoredTrajectory
 
 
 def main() -> None:

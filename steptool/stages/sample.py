@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steptool.params import load_params
-from steptool.stages.common import (
-    EXTERNAL_WORLD,
-    PARAMS,
-    TASKS,
-    TRAJECTORIES,
-    draw_of_round,
-    round_of,
-    sampling_of,
-    stage,
-    tasks_of_round,
-)
-from steptool.stages.generate import generate
-from steptool.storage import write_jsonl
-from steptool.training.precision import compute_dtype
+from steptool.config.places import EXTERNAL_WORLD, PARAMS, TASKS, TRAJECTORIES
+from steptool.config.settings import load_params
+from steptool.core.storage import write_jsonl
+from steptool.policies.precision import compute_dtype
+from steptool.rollouts.collect import generate
+from steptool.stages.common import draw_of_round, round_of, sampling_of, stage, tasks_of_round
 from steptool.worlds import world_content
 
 MAX_BROKEN = 0.5

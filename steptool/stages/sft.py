@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from steptool.errors import DataError
-from steptool.params import load_params
-from steptool.rollouts.chat_format import ChatFormat
-from steptool.stages.common import BASE, DEMONSTRATIONS, PARAMS, SFT, TASKS, read_tasks, stage
-from steptool.storage import read_jsonl
-from steptool.training.base_model import load_tokenizer
-from steptool.training.precision import compute_dtype
-from steptool.training.sft import train_sft
-from steptool.types import Trajectory
+from steptool.config.places import BASE, DEMONSTRATIONS, PARAMS, SFT, TASKS
+from steptool.config.settings import load_params
+from steptool.core.errors import DataError
+from steptool.core.storage import read_jsonl
+from steptool.core.types import Trajectory
+from steptool.formats.json_call import ChatFormat
+from steptool.methods.sft import train_sft
+from steptool.policies.base_models import load_tokenizer
+from steptool.policies.precision import compute_dtype
+from steptool.stages.common import read_tasks, stage
 
 
 def main() -> None:

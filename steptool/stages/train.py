@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steptool.params import TrainParams, load_params
+from steptool.config.places import MODELS, PARAMS, SFT, VALIDATED
+from steptool.config.settings import TrainParams, load_params
+from steptool.core.storage import read_jsonl
+from steptool.core.types import ScoredTrajectory
+from steptool.methods.step_ppo import train_ppo
+from steptool.policies.precision import compute_dtype
 from steptool.rewards.shaping import step_rewards
-from steptool.stages.common import MODELS, PARAMS, SFT, VALIDATED, round_of, stage
+from steptool.stages.common import round_of, stage
 from steptool.stages.fitting import Fitting
-from steptool.storage import read_jsonl
 from steptool.training.model import PolicyWithValue
-from steptool.training.ppo import train_ppo
-from steptool.training.precision import compute_dtype
-from steptool.types import ScoredTrajectory
 
 
 def main(round: str) -> None:

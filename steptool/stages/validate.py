@@ -6,15 +6,16 @@ from pathlib import Path
 
 from pydantic import Field
 
-from steptool.errors import ValidationFailed
-from steptool.params import load_params
-from steptool.rewards.rules import unjudged
+from steptool.annotators.rules import unjudged
+from steptool.checks.gate import validate
+from steptool.checks.page import render_page
+from steptool.config.places import PARAMS, SCORED, TASKS, VALIDATED, WORK
+from steptool.config.settings import load_params
+from steptool.core.errors import ValidationFailed
+from steptool.core.storage import read_jsonl, read_record, write_bytes, write_json, write_jsonl
+from steptool.core.types import Frozen, ScoredTrajectory
 from steptool.rewards.shaping import step_rewards
-from steptool.stages.common import PARAMS, SCORED, TASKS, VALIDATED, WORK, round_of, stage, tasks_of_round
-from steptool.storage import read_jsonl, read_record, write_bytes, write_json, write_jsonl
-from steptool.types import Frozen, ScoredTrajectory
-from steptool.validation.gate import validate
-from steptool.validation.page import render_page
+from steptool.stages.common import round_of, stage, tasks_of_round
 
 PAGE = "validation.html"
 SUMMARY = "summary.json"

@@ -26,8 +26,8 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from steptool.errors import DataError
-from steptool.types import ScoredTrajectory
+from steptool.core.errors import DataError
+from steptool.core.types import ScoredTrajectory
 
 
 @dataclass(frozen=True)

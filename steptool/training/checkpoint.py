@@ -19,9 +19,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from steptool.errors import ModelError
-from steptool.storage import write_bytes
-from steptool.training.model_folder import require_finite
+from steptool.core.errors import ModelError
+from steptool.core.storage import write_bytes
+from steptool.policies.model_folder import require_finite
 
 FILE = "checkpoint.safetensors"
 

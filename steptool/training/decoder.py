@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import MoeModelOutputWithPast
 
-from steptool.errors import ModelError, reason
+from steptool.core.errors import ModelError, reason
 
 FLOAT32_DIFFERENCE, BFLOAT16_DIFFERENCE = 2e-3, 0.1
 """Nats that rounding explains. Over some sixty architectures with random weights the largest difference was 1e-5 in

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steptool.params import TrainParams
-from steptool.progress import progress
+from steptool.config.settings import TrainParams
+from steptool.system.progress import progress
 from steptool.training import losses
-from steptool.training.advantages import (
+from steptool.training.batch import Batch, Episode
+from steptool.training.credit import (
     Discounts,
     leave_one_out,
     penalised,
@@ -27,9 +28,8 @@ from steptool.training.advantages import (
     token_gae,
     where_attempts_part,
 )
-from steptool.training.batch import Batch, Episode
-from steptool.training.loop import LowerCache, require_finite
 from steptool.training.model import PolicyWithValue, ValueHead
+from steptool.training.trainer import LowerCache, require_finite
 
 
 def compared(episodes: Sequence[Episode], rewards: Sequence[Sequence[float]], params: TrainParams) -> list[list[float]]:

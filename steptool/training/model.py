@@ -27,13 +27,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from steptool.errors import ModelError
-from steptool.params import TrainParams
-from steptool.training import decoder
-from steptool.training.attention import SPAN_ATTENTION
-from steptool.training.batch import Episode, Row, pack
-from steptool.training.model_folder import load_model
-from steptool.training.policy_folder import (
+from steptool.config.settings import TrainParams
+from steptool.core.errors import ModelError
+from steptool.policies.folder import (
     fresh_adapter,
     load_tensors,
     lora_config,
@@ -41,7 +37,11 @@ from steptool.training.policy_folder import (
     resolve_policy,
     save_policy,
 )
-from steptool.training.precision import Dtype, autocast
+from steptool.policies.model_folder import load_model
+from steptool.policies.precision import Dtype, autocast
+from steptool.training import decoder
+from steptool.training.attention import SPAN_ATTENTION
+from steptool.training.batch import Episode, Row, pack
 
 __all__ = ["PolicyWithValue", "adapter_groups", "merge_adapter", "resolve_policy"]
 

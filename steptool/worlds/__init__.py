@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from steptool.params import WorldParams
+from steptool.config.settings import WorldParams
 from steptool.worlds.base import Session, World
 from steptool.worlds.mini import MiniWorld
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from steptool.types import Observation, Revision, Task
+from steptool.core.types import Observation, Revision, Task
 
 
 class Session(Protocol):

@@ -18,9 +18,9 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, SchemaResource
 
-from steptool.errors import DataError
-from steptool.storage import parse_json
-from steptool.types import FINISH, TOOL_NAME, Task, Tool, ToolCall, Trajectory
+from steptool.core.errors import DataError
+from steptool.core.storage import parse_json
+from steptool.core.types import FINISH, TOOL_NAME, Task, Tool, ToolCall, Trajectory
 
 MAX_NAME = 200
 """Characters of an id, a subset or a tool's name."""

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from steptool.errors import DataError
-from steptool.storage import file_hash, parse_record, parse_text, read_lines
-from steptool.types import Frozen, Observation, Revision, Sampling, Step, StopReason, ToolCall, Trajectory
+from steptool.core.errors import DataError
+from steptool.core.storage import file_hash, parse_record, parse_text, read_lines
+from steptool.core.types import Frozen, Observation, Revision, Sampling, Step, StopReason, ToolCall, Trajectory
 from steptool.worlds.checks import Splits, check_demonstrations
 
 GIVEN = Revision(name="given", revision="1")

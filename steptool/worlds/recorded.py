@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator
 
-from steptool.errors import DataError, InputError, RecordingMiss, WorldError
-from steptool.storage import file_hash, parse_json, parse_record, parse_text, read_lines
-from steptool.types import AnswerCheck, Observation, Revision, Task, Tool, content_hash
+from steptool.core.errors import DataError, InputError, RecordingMiss, WorldError
+from steptool.core.storage import file_hash, parse_json, parse_record, parse_text, read_lines
+from steptool.core.types import AnswerCheck, Observation, Revision, Task, Tool, content_hash
 
 VARIABLE = "STEPTOOL_RECORDED"
 QUERIES, REPLIES = "queries.jsonl.gz", "tool_responses.jsonl.gz"

@@ -9,10 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from steptool.evaluation.compare import compare
-from steptool.evaluation.metrics import Budget, Evaluation, evaluate
-from steptool.evaluation.report import ReportData, RoundStats, render_report
-from steptool.types import (
+from steptool.core.types import (
     FINISH,
     SUBSETS,
     AnswerCheck,
@@ -28,6 +25,9 @@ from steptool.types import (
     ToolCall,
     Trajectory,
 )
+from steptool.evaluation.compare import compare
+from steptool.evaluation.metrics import Budget, Evaluation, evaluate
+from steptool.report.page import ReportData, RoundStats, render_report
 
 WORLD = Revision(name="mini", revision="4c1f09aa")
 RULES = Revision(name="rules", revision="1")

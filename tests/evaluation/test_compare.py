@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_data import evaluation, finish, scored, task
 
-from steptool.errors import NotComparable
+from steptool.core.errors import NotComparable
+from steptool.core.types import SUBSETS, Revision, Task
 from steptool.evaluation.compare import Comparison, compare, paired_difference
 from steptool.evaluation.metrics import Budget, Evaluation
-from steptool.types import SUBSETS, Revision, Task
 
 BASELINE = [0, 0, 0, 0, 0, 0, 1, 1, 0, 0]
 CANDIDATE = [1, 1, 1, 1, 1, 1, 0, 1, 0, 0]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from sample_data import DETAILS, LOOKUP, call, evaluation, finish, give_up, parse_error, scored, task
 
+from steptool.core.types import Step, StopReason
 from steptool.evaluation.failures import Cause, failure_cause, failure_shares
-from steptool.types import Step, StopReason
 
 FIND = call(LOOKUP.name, {"title": "x"}, '{"id":"bk1"}')
 UNKNOWN = call("nope", {}, "no such tool", "unknown_tool")

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_data import DETAILS, LOOKUP, SAMPLING, budget, call, evaluation, finish, give_up, scored, task
 
-from steptool.errors import DataError
+from steptool.core.errors import DataError
+from steptool.core.types import SUBSETS, AnswerCheck, Revision, ScoredTrajectory, StopReason, Task
 from steptool.evaluation.bootstrap import bootstrap_ratios
 from steptool.evaluation.metrics import (
     ALL,
@@ -28,7 +29,6 @@ from steptool.evaluation.metrics import (
     group_tasks,
     refuse_unless_measurable,
 )
-from steptool.types import SUBSETS, AnswerCheck, Revision, ScoredTrajectory, StopReason, Task
 
 FIND = call(LOOKUP.name, {"title": "x"}, '{"id":"bk1"}')
 FIND_FAILS = call(LOOKUP.name, {"title": "x"}, "retry", "rate_limit")

@@ -22,10 +22,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from steptool.errors import DataError, NotComparable
-from steptool.evaluation.compare import compare, paired_difference
-from steptool.evaluation.metrics import Budget, Evaluation, evaluate
-from steptool.types import (
+from steptool.core.errors import DataError, NotComparable
+from steptool.core.types import (
     FINISH,
     Judgement,
     Observation,
@@ -38,6 +36,8 @@ from steptool.types import (
     ToolCall,
     Trajectory,
 )
+from steptool.evaluation.compare import compare, paired_difference
+from steptool.evaluation.metrics import Budget, Evaluation, evaluate
 
 RECORDED = Path(os.environ.get("STEPTOOL_RECORDED", ""))
 pytestmark = pytest.mark.skipif(

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from steptool.core.types import Revision
 from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.metrics import Budget, Evaluation, task_ids_hash
 from steptool.registry.models import register
-from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
-from steptool.types import Revision
+from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
 
 
 @pytest.fixture(autouse=True)

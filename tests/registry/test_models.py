@@ -20,12 +20,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
-from steptool.errors import DataError, InputError, ModelError, TrackingError
+from steptool.core.errors import DataError, InputError, ModelError, TrackingError
+from steptool.core.storage import file_hash, write_json
 from steptool.evaluation.metrics import Evaluation
 from steptool.registry.models import find_version, load_evaluation, load_registered, load_start, register
-from steptool.registry.relocation import follow_artifacts
-from steptool.registry.tracking import Tracking
-from steptool.storage import file_hash, write_json
+from steptool.tracking.relocation import follow_artifacts
+from steptool.tracking.run import Tracking
 from tests.project import copy_project
 from tests.registry.conftest import nothing_solved
 
@@ -412,7 +412,7 @@ def test_a_folder_that_is_no_plain_model_is_refused(
 
 def tiny_model(folder: Path, seed: int) -> None:
     """A whole plain model; its weights readable by their owner alone, as safetensors leaves them."""
-    from steptool.training.tiny_model import model, tokenizer
+    from steptool.policies.tiny_model import model, tokenizer
 
     model(seed).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
@@ -502,7 +502,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM
 from steptool.registry.models import load_registered
-from steptool.registry.tracking import Tracking
+from steptool.tracking.run import Tracking
 
 folder = load_registered(Tracking(None, "test", root=Path(sys.argv[1])), "agent", "candidate", out=Path("fetched"))
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

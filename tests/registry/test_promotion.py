@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from steptool.errors import DataError, InputError, ModelError, StepToolError, TrackingError
+from steptool.config.settings import PromoteParams
+from steptool.core.errors import DataError, InputError, ModelError, StepToolError, TrackingError
 from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.metrics import Evaluation
-from steptool.params import PromoteParams
 from steptool.registry import promotion
 from steptool.registry.models import CHAMPION, attach_evaluation, load_registered, register, version_or_none
 from steptool.registry.promotion import (
@@ -45,7 +45,7 @@ from steptool.registry.promotion import (
     rollback,
     shown,
 )
-from steptool.registry.tracking import Tracking
+from steptool.tracking.run import Tracking
 from tests.registry.conftest import nothing_solved
 
 Build = Callable[..., Evaluation]

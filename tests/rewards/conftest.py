@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from steptool.types import (
+from steptool.core.types import (
     FINISH,
     Observation,
     Revision,

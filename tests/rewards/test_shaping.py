@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steptool.params import RewardParams
-from steptool.rewards.rules import annotate
+from steptool.annotators.rules import annotate
+from steptool.config.settings import RewardParams
+from steptool.core.types import Judgement, Revision, ScoredTrajectory, StopReason, Trajectory
 from steptool.rewards.shaping import expected_return, potentials, step_rewards
-from steptool.types import Judgement, Revision, ScoredTrajectory, StopReason, Trajectory
 
 Make = Callable[..., Any]
 FIND = ("find", {"name": "Dune"}, {"id": "bk417"})

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from steptool.rollouts.chat_format import ChatFormat
-from steptool.training import tiny_model
-from steptool.types import Sampling, Task, Tool
+from steptool.core.types import Sampling, Task, Tool
+from steptool.formats.json_call import ChatFormat
+from steptool.policies import tiny_model
 
 TOOLS = (
     Tool(

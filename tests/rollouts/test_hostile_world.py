@@ -23,16 +23,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steptool.errors import WorldError
-from steptool.rollouts import engine as engine_module
-from steptool.rollouts.chat_format import ChatFormat
-from steptool.rollouts.engine import Engine
-from steptool.rollouts.fake import AnsweringGenerator
-from steptool.rollouts.pump import SETTLE_TURNS
+from steptool.core.errors import WorldError
+from steptool.core.storage import read_jsonl, write_jsonl
+from steptool.core.types import Observation, Revision, Sampling, StopReason, Task, Tool, ToolCall, Trajectory
+from steptool.engines import vllm_local as engine_module
+from steptool.engines.fake import AnsweringGenerator
+from steptool.engines.pump import SETTLE_TURNS
+from steptool.engines.vllm_local import Engine
+from steptool.formats.json_call import ChatFormat
+from steptool.policies import tiny_model
 from steptool.rollouts.rollout import Generation, rollout, run_rollouts
-from steptool.storage import read_jsonl, write_jsonl
-from steptool.training import tiny_model
-from steptool.types import Observation, Revision, Sampling, StopReason, Task, Tool, ToolCall, Trajectory
 
 CHAT = ChatFormat(tiny_model.tokenizer())
 ARGUMENTS = {"id": "a-1", "of": [{"deep": 1}]}

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steptool.errors import WorldError
-from steptool.rollouts.chat_format import ChatFormat
-from steptool.rollouts.fake import AnsweringGenerator, ScriptedGenerator
+from steptool.core.errors import WorldError
+from steptool.core.types import Observation, Revision, Sampling, StopReason, Task, ToolCall, Trajectory
+from steptool.engines.fake import AnsweringGenerator, ScriptedGenerator
+from steptool.formats.json_call import ChatFormat
+from steptool.policies import tiny_model
 from steptool.rollouts.rollout import Generation, finish_answer, rollout, run_rollouts
-from steptool.training import tiny_model
-from steptool.types import Observation, Revision, Sampling, StopReason, Task, ToolCall, Trajectory
 
 CHAT = ChatFormat(tiny_model.tokenizer())
 LOOK = CHAT.render_action("Look it up.", ToolCall(name="find_order", arguments={"id": "a-1"}))

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from steptool.params import Params, apply_profile, load_params
-from steptool.registry.tracking import PARENT_VARIABLE, RELAYED_VARIABLE
-from steptool.rollouts.chat_format import ChatFormat
+from steptool.config.places import DEMONSTRATIONS, PARAMS, TASKS
+from steptool.config.settings import Params, apply_profile, load_params
+from steptool.core.storage import write_jsonl
+from steptool.core.types import Revision, ToolCall
+from steptool.formats.json_call import ChatFormat
+from steptool.policies import tiny_model
+from steptool.rollouts.collect import Sampler, _revision
 from steptool.rollouts.rollout import Generation
 from steptool.stages import evaluate
-from steptool.stages.common import DEMONSTRATIONS, PARAMS, TASKS
-from steptool.stages.generate import Sampler, _revision
 from steptool.stages.results import policies_of
-from steptool.storage import write_jsonl
-from steptool.training import tiny_model
-from steptool.types import Revision, ToolCall
+from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE
 from steptool.worlds import open_world
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 

@@ -15,13 +15,12 @@ from typing import Any
 
 import pytest
 
-from steptool.errors import DataError, StepToolError, WorldError
-from steptool.params import Params
-from steptool.rewards.rules import unjudged
-from steptool.stages import annotate
-from steptool.stages.common import SCORED, TRAJECTORIES, read_tasks, sampling_of
-from steptool.storage import read_jsonl, write_jsonl
-from steptool.types import (
+from steptool.annotators.rules import unjudged
+from steptool.config.places import SCORED, TRAJECTORIES
+from steptool.config.settings import Params
+from steptool.core.errors import DataError, StepToolError, WorldError
+from steptool.core.storage import read_jsonl, write_jsonl
+from steptool.core.types import (
     FINISH,
     AnswerCheck,
     Revision,
@@ -32,6 +31,8 @@ from steptool.types import (
     ToolCall,
     Trajectory,
 )
+from steptool.stages import annotate
+from steptool.stages.common import read_tasks, sampling_of
 from steptool.worlds import open_world
 from steptool.worlds.mini import MiniWorld
 

@@ -8,23 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from steptool.errors import DataError, ParamsError, StorageError
-from steptool.params import Params
-from steptool.registry.tracking import RELAYED_VARIABLE, Tracking
+from steptool.config.places import BASE, DEMONSTRATIONS, REPORT, TASKS
+from steptool.config.settings import Params
+from steptool.core.errors import DataError, ParamsError, StorageError
+from steptool.core.storage import read_jsonl, write_jsonl
+from steptool.core.types import Trajectory
+from steptool.policies import tiny_model
 from steptool.stages import sft
-from steptool.stages.common import (
-    BASE,
-    DEMONSTRATIONS,
-    REPORT,
-    TASKS,
-    last_round,
-    read_tasks,
-    stage,
-    tasks_of_round,
-)
-from steptool.storage import read_jsonl, write_jsonl
-from steptool.training import tiny_model
-from steptool.types import Trajectory
+from steptool.stages.common import last_round, read_tasks, stage, tasks_of_round
+from steptool.tracking.run import RELAYED_VARIABLE, Tracking
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 
 

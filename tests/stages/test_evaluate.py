@@ -14,12 +14,13 @@ from collections.abc import Callable
 import pytest
 from ruamel.yaml import YAML
 
-from steptool.errors import DataError, StepToolError
-from steptool.params import Params
+from steptool.config.places import EVALUATION, PARAMS, TASKS
+from steptool.config.settings import Params
+from steptool.core.errors import DataError, StepToolError
+from steptool.core.storage import write_jsonl
+from steptool.core.types import AnswerCheck
 from steptool.rollouts.rollout import Generation
-from steptool.stages.common import EVALUATION, PARAMS, TASKS, read_tasks
-from steptool.storage import write_jsonl
-from steptool.types import AnswerCheck
+from steptool.stages.common import read_tasks
 from tests.stages.conftest import Act, answers
 
 EvaluateWith = Callable[[Act], None]

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from steptool.stages.common import WORK, Stage
+from steptool.config.places import WORK
+from steptool.stages.common import Stage
 from steptool.stages.fitting import Fitting
 
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from steptool.errors import ModelError, StepToolError
-from steptool.params import Params
-from steptool.rollouts.chat_format import ChatFormat
+from steptool.config.settings import Params
+from steptool.core.errors import ModelError, StepToolError
+from steptool.core.types import Observation, Revision, Sampling, StopReason, Task, ToolCall, Trajectory
+from steptool.formats.json_call import ChatFormat
+from steptool.policies import tiny_model
+from steptool.rollouts.collect import TRIES, Sampler, refuse_broken
 from steptool.rollouts.rollout import Generation
-from steptool.stages.generate import TRIES, Sampler, refuse_broken
-from steptool.training import tiny_model
-from steptool.types import Observation, Revision, Sampling, StopReason, Task, ToolCall, Trajectory
 
 CHAT = ChatFormat(tiny_model.tokenizer())
 ANSWER = CHAT.render_action("", ToolCall(name="Finish", arguments={"answer": "x"}))

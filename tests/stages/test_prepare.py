@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from steptool.storage import read_jsonl
-from steptool.types import Trajectory
+from steptool.core.storage import read_jsonl
+from steptool.core.types import Trajectory
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from steptool.errors import InputError
+from steptool.core.errors import InputError
 from steptool.stages.promote import promote_candidate, roll_back
 
 

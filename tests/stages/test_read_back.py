@@ -19,17 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from steptool.errors import InputError
-from steptool.evaluation.compare import compare
-from steptool.evaluation.metrics import Budget, Evaluation, evaluate
-from steptool.evaluation.report import render_report
-from steptool.evaluation.wording import text_table
-from steptool.params import Params
-from steptool.stages import report
-from steptool.stages.common import EVALUATION, MODELS, TASKS, VALIDATED, read_tasks, sampling_of
-from steptool.stages.results import policies_of, read_results
-from steptool.storage import read_jsonl, write_json, write_jsonl
-from steptool.types import (
+from steptool.config.places import EVALUATION, MODELS, TASKS, VALIDATED
+from steptool.config.settings import Params
+from steptool.core.errors import InputError
+from steptool.core.storage import read_jsonl, write_json, write_jsonl
+from steptool.core.types import (
     FINISH,
     Judgement,
     Observation,
@@ -41,6 +35,13 @@ from steptool.types import (
     ToolCall,
     Trajectory,
 )
+from steptool.evaluation.compare import compare
+from steptool.evaluation.metrics import Budget, Evaluation, evaluate
+from steptool.report.page import render_report
+from steptool.report.wording import text_table
+from steptool.stages import report
+from steptool.stages.common import read_tasks, sampling_of
+from steptool.stages.results import policies_of, read_results
 
 RULES, WORLD = Revision(name="rules", revision="1"), Revision(name="mini", revision="1")
 ROUNDS = {"r1": {"policy": "models/sft", "previous": "models/sft"}}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from steptool.storage import read_jsonl
-from steptool.types import ScoredTrajectory, StopReason
+from steptool.core.storage import read_jsonl
+from steptool.core.types import ScoredTrajectory, StopReason
 from steptool.worlds.recorded import VARIABLE
 
 ROOT = Path(__file__).parents[2]

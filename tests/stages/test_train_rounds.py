@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from steptool.params import TrainParams
+from steptool.config.settings import TrainParams
 from steptool.stages.train import of_round
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from steptool.errors import DataError, ValidationFailed
-from steptool.params import Params
-from steptool.rewards.rules import annotate
+from steptool.annotators.rules import annotate
+from steptool.config.places import SCORED, VALIDATED
+from steptool.config.settings import Params
+from steptool.core.errors import DataError, ValidationFailed
+from steptool.core.storage import write_jsonl
+from steptool.core.types import FINISH, Revision, Step, StopReason, ToolCall, Trajectory
 from steptool.stages import validate
-from steptool.stages.common import SCORED, VALIDATED, read_tasks, sampling_of
-from steptool.storage import write_jsonl
-from steptool.types import FINISH, Revision, Step, StopReason, ToolCall, Trajectory
+from steptool.stages.common import read_tasks, sampling_of
 
 PREVIOUS = VALIDATED / "r1/summary.json"
 WHOLE = {"solve_rate": 0.5, "trajectories": 4}

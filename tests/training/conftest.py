@@ -9,9 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from steptool.params import TrainParams
-from steptool.training.model import PolicyWithValue
-from steptool.types import (
+from steptool.config.settings import TrainParams
+from steptool.core.types import (
     Judgement,
     Observation,
     Revision,
@@ -22,6 +21,7 @@ from steptool.types import (
     ToolCall,
     Trajectory,
 )
+from steptool.training.model import PolicyWithValue
 
 VOCABULARY = 40
 REVISION = Revision(name="test", revision="0")

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steptool.errors import DataError
-from steptool.training.advantages import Discounts, token_gae
+from steptool.core.errors import DataError
+from steptool.core.types import ScoredTrajectory, StopReason
 from steptool.training.batch import Episode, Row, Span, episode, pack
-from steptool.types import ScoredTrajectory, StopReason
+from steptool.training.credit import Discounts, token_gae
 
 MakeScored = Callable[..., ScoredTrajectory]
 

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 from benchmarks.credit import agreement, chosen, episodes, halves, main, moments, outcomes
-from steptool.errors import DataError, InputError
-from steptool.params import Params, load_params
-from steptool.storage import write_jsonl
-from steptool.types import ScoredTrajectory
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import DataError, InputError
+from steptool.core.storage import write_jsonl
+from steptool.core.types import ScoredTrajectory
 
 MakeScored = Callable[..., ScoredTrajectory]
 

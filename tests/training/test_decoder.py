@@ -15,15 +15,16 @@ import torch
 from torch.nn import functional as F
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from steptool.errors import ModelError
-from steptool.params import SftParams, TrainParams
-from steptool.training import attention, decoder, tiny_model
-from steptool.training.base_model import save
+from steptool.config.settings import SftParams, TrainParams
+from steptool.core.errors import ModelError
+from steptool.methods.sft import train_sft
+from steptool.policies import tiny_model
+from steptool.policies.base_models import save
+from steptool.policies.folder import plain_weights
+from steptool.policies.model_folder import check_model_folder, load_model
+from steptool.training import attention, decoder
 from steptool.training.batch import pack
 from steptool.training.model import PolicyWithValue, _stream
-from steptool.training.model_folder import check_model_folder, load_model
-from steptool.training.policy_folder import plain_weights
-from steptool.training.sft import train_sft
 
 PARAMS = TrainParams(lora_first_layer=2, lora_rank=2, lora_alpha=4)
 SIZES = {

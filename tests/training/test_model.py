@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from steptool.errors import ModelError
-from steptool.params import TrainParams
-from steptool.training import tiny_model
-from steptool.training.base_model import fetch_base
+from steptool.config.settings import TrainParams
+from steptool.core.errors import ModelError
+from steptool.core.types import ScoredTrajectory
+from steptool.policies import tiny_model
+from steptool.policies.base_models import fetch_base
+from steptool.policies.folder import plain_weights
+from steptool.policies.model_folder import weights_hash
 from steptool.training.batch import Batch, Row, Span, episode, pack
 from steptool.training.model import PolicyWithValue, ValueHead, adapter_groups, merge_adapter, resolve_policy
-from steptool.training.model_folder import weights_hash
-from steptool.training.policy_folder import plain_weights
-from steptool.types import ScoredTrajectory
 
 MakePolicy = Callable[..., PolicyWithValue]
 MakeScored = Callable[..., ScoredTrajectory]

@@ -19,7 +19,7 @@ from functools import cache
 import pytest
 import torch
 
-from steptool.training.advantages import Discounts, token_gae, whiten
+from steptool.training.credit import Discounts, token_gae, whiten
 from steptool.training.losses import Clip, policy_loss
 
 GAMMA, ALPHA, COST, STEPS = 0.99, 0.1, 0.1, 3

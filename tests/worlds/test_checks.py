@@ -20,11 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from steptool.errors import DataError
-from steptool.rewards.rules import annotate
-from steptool.rollouts.chat_format import ChatFormat, describe_tool
-from steptool.training import tiny_model
-from steptool.types import (
+from steptool.annotators.rules import annotate
+from steptool.core.errors import DataError
+from steptool.core.types import (
     FINISH,
     AnswerCheck,
     Observation,
@@ -35,6 +33,8 @@ from steptool.types import (
     ToolCall,
     Trajectory,
 )
+from steptool.formats.json_call import ChatFormat, describe_tool
+from steptool.policies import tiny_model
 from steptool.worlds.checks import check_demonstrations, check_tasks, without_check
 from steptool.worlds.demonstrations import GIVEN, NOT_SAMPLED
 from steptool.worlds.mini import MiniWorld, expert_demonstrations

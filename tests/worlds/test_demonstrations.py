@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from steptool.errors import DataError, ParamsError
-from steptool.params import parse_params
-from steptool.rollouts.chat_format import ChatFormat
-from steptool.training import tiny_model
-from steptool.types import Revision, StopReason, Task, Tool
+from steptool.config.settings import parse_params
+from steptool.core.errors import DataError, ParamsError
+from steptool.core.types import Revision, StopReason, Task, Tool
+from steptool.formats.json_call import ChatFormat
+from steptool.policies import tiny_model
 from steptool.worlds.demonstrations import read_demonstrations
 
 WORLD = Revision(name="ours", revision="7")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from steptool.errors import InputError
-from steptool.types import StopReason, Trajectory
+from steptool.core.errors import InputError
+from steptool.core.types import StopReason, Trajectory
 from steptool.worlds.mini import MiniWorld, expert_demonstrations, expert_steps
 
 WORLD = MiniWorld(17, 300, 6, 6)

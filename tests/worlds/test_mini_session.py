@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steptool.types import AnswerCheck, Observation
+from steptool.core.types import AnswerCheck, Observation
 from steptool.worlds.mini import MiniWorld
 from steptool.worlds.mini.answers import is_correct
 from steptool.worlds.mini.plans import Case

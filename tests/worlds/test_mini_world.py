@@ -15,8 +15,8 @@ from collections import Counter
 
 import pytest
 
-from steptool.errors import InputError, WorldError
-from steptool.types import SUBSETS, Task
+from steptool.core.errors import InputError, WorldError
+from steptool.core.types import SUBSETS, Task
 from steptool.worlds.mini import MiniWorld, expert_steps
 from steptool.worlds.mini.catalog import CATEGORIES, PROVIDERS
 from steptool.worlds.mini.phrases import FRAMES
@@ -207,7 +207,7 @@ def test_ids_are_unique_and_do_not_follow_from_names(world: MiniWorld) -> None:
 
 def test_same_seed_gives_the_same_bytes_in_another_process() -> None:
     program = (
-        "from steptool.types import content_hash as h\n"
+        "from steptool.core.types import content_hash as h\n"
         "from steptool.worlds.mini import MiniWorld, expert_demonstrations as e\n"
         "w = MiniWorld(3, 30, 12, 12)\n"
         "tasks = [t.model_dump(mode='json') for s in ('train', 'dev', 'test') for t in w.all_tasks(s)]\n"

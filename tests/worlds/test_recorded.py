@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from steptool.errors import DataError, InputError, RecordingMiss
-from steptool.rollouts.chat_format import ChatFormat
-from steptool.rollouts.fake import ScriptedGenerator
+from steptool.core.errors import DataError, InputError, RecordingMiss
+from steptool.core.types import Observation, Revision, Sampling, StopReason, ToolCall
+from steptool.engines.fake import ScriptedGenerator
+from steptool.formats.json_call import ChatFormat
+from steptool.policies import tiny_model
 from steptool.rollouts.rollout import rollout
-from steptool.training import tiny_model
-from steptool.types import Observation, Revision, Sampling, StopReason, ToolCall
 from steptool.worlds.checks import check_tasks
 from steptool.worlds.recorded import QUERIES, REPLIES, RecordedWorld
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 
-from steptool.types import MAX_ANSWER, AnswerCheck
+from steptool.core.types import MAX_ANSWER, AnswerCheck
 
 _NUMBER = re.compile(r"[$€£]?\s*(-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?)\s*(?:[$€£%°]|°?[A-Za-z]{1,12})?")
 

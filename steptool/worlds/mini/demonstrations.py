@@ -16,8 +16,8 @@ import json
 from collections.abc import Callable
 from random import Random
 
-from steptool.errors import InputError
-from steptool.types import Revision, Sampling, Step, StopReason, ToolCall, Trajectory
+from steptool.core.errors import InputError
+from steptool.core.types import Revision, Sampling, Step, StopReason, ToolCall, Trajectory
 from steptool.worlds.mini.plans import Case, interrupted
 from steptool.worlds.mini.world import MiniWorld, finish
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from steptool.types import Observation, content_hash
+from steptool.core.types import Observation, content_hash
 from steptool.worlds.mini.catalog import CATEGORIES
 from steptool.worlds.mini.schema import MAX_TEXT, OPTIONS, Api, Category, Provider
 from steptool.worlds.mini.store import CURRENCY_RATES, Store

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from steptool.types import Task, ToolCall
+from steptool.core.types import Task, ToolCall
 from steptool.worlds.mini.schema import OPTIONS, Api, Provider
 from steptool.worlds.mini.store import Listing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from steptool.types import Observation
+from steptool.core.types import Observation
 from steptool.worlds.mini.answers import is_correct
 from steptool.worlds.mini.execute import execute, failure
 from steptool.worlds.mini.plans import Case, Hiccup

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
-from steptool.types import ToolCall
+from steptool.core.types import ToolCall
 from steptool.worlds.mini.catalog import CATEGORIES
 from steptool.worlds.mini.execute import confirmation, converted
 from steptool.worlds.mini.phrases import say

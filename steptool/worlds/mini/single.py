@@ -8,7 +8,7 @@ from itertools import chain
 from random import Random
 from typing import Literal
 
-from steptool.types import ToolCall
+from steptool.core.types import ToolCall
 from steptool.worlds.mini.catalog import CATEGORIES
 from steptool.worlds.mini.execute import confirmation, converted, in_unit
 from steptool.worlds.mini.phrases import say

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from steptool.errors import InputError
-from steptool.types import SUBSETS, AnswerCheck, Task
+from steptool.core.errors import InputError
+from steptool.core.types import SUBSETS, AnswerCheck, Task
 from steptool.worlds.mini.catalog import CATEGORIES, PROVIDERS
 from steptool.worlds.mini.plans import Case, Hiccup, HiccupKind, Plan, interrupted, possible_hiccups
 from steptool.worlds.mini.schema import Api, Provider, Split

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict
 
-from steptool.errors import WorldError
-from steptool.types import FINISH, Revision, Task, ToolCall, content_hash
+from steptool.core.errors import WorldError
+from steptool.core.types import FINISH, Revision, Task, ToolCall, content_hash
 from steptool.worlds.mini.catalog import PROVIDERS
 from steptool.worlds.mini.plans import Case
 from steptool.worlds.mini.schema import SPLITS, Split

@@ -1,0 +1,296 @@
+"""Whether what a stage read is what DVC records of it.
+
+DVC hashes a stage's dependencies and reads its settings once more when the stage has ended, and writes these into
+dvc.lock. What was changed meanwhile would then stand there as the origin of an output that was made of the old.
+
+    start of a stage     `Reading` notes the settings, code and inputs that dvc.yaml names for it
+    before its output    `Reading.check` ends the stage where one of them is another now
+    afterwards           `disagreements` compares dvc.lock with the manifests inside the outputs
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+import steptool
+from steptool.core.errors import DataError, InputError, ParamsError, StepToolError, reason
+from steptool.core.storage import MANIFEST, MAX_DOCUMENT, conflict_line, file_hash, read_bounded, read_json
+
+PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
+RESTORE = "mend it, or restore the committed one: git checkout {}"
+REWRITTEN_S = 0.2
+"""DVC rewrites its files in place, so one that is broken may be whole a moment later."""
+AGAIN = "run the same command again"
+PACKAGE = Path(steptool.__file__).parent
+Signature = tuple[tuple[str, int, int, int], ...]
+
+
+@cache
+def code_at_start() -> dict[str, str]:
+    """Digest of every file of this package by its path (steptool/cli.py), as it was at the first call.
+
+    The command line calls it before it imports a stage, so that this is the code that runs.
+    """
+    return {str(PACKAGE.name / file.relative_to(PACKAGE)): _digest(file) for file in _files(PACKAGE)}
+
+
+class File(BaseModel):
+    """A file or folder, with DVC's hash of its content where it has one."""
+
+    path: str
+    md5: str | None = None
+
+
+class Entry(BaseModel):
+    """A stage's entry in dvc.lock, as far as anything here reads it."""
+
+    params: dict[str, dict[str, Any]] = {}
+    deps: list[File] = []
+    outs: list[File] = []
+
+
+class LockFile(BaseModel):
+    stages: dict[str, Entry] = {}
+
+
+class _Declared(BaseModel):
+    """Of a stage in dvc.yaml, what is read here."""
+
+    deps: list[Any] = []
+    params: list[Any] = []
+
+
+class _PipelineFile(BaseModel):
+    stages: dict[str, dict[str, Any]] = {}
+
+
+class Reading:
+    """What the stage `name` (of round `round`) reads, as it is now.
+
+    `inputs`: files and folders with their digests by `file_hash`. `external`: what lies outside of the repository, by
+    the file in which stage `external` noted its content, with a function that finds the content (None: it cannot).
+    Raises InputError where the checkout in the working directory holds other code than this process runs, DataError
+    where something outside is not what was noted.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        round: str | None,
+        inputs: Mapping[Path, str],
+        external: Mapping[Path, Callable[[], str | None]],
+    ) -> None:
+        self._inputs = dict(inputs)
+        self._signatures = {path: _signature(path) for path in inputs}
+        self._keys, self._code = _declared(name)
+        self.settings = _settings(self._keys)
+        """The values in params.yaml of what dvc.yaml lists under the stage's `params`."""
+        self._label = f"{name} {round}" if round else name
+        if other := self._other_code():
+            raise InputError(
+                f"`steptool` runs the code of {PACKAGE.parent}, which differs from this checkout's: {', '.join(other)}",
+                where=str(Path.cwd()),
+                fix="use the environment of this checkout, or type `steptool run`, which takes the code from here",
+            )
+        self._find = dict(external)
+        self.external = {path.stem: _as_noted(path, find()) for path, find in external.items()}
+        """The content of what lies outside of the repository."""
+
+    def check(self) -> None:
+        """Raise StepToolError where something is not as it was."""
+        now = _settings(self._keys)
+        changed = [f"{PARAMS}: {key}" for key in self._keys if self.settings.get(key) != now.get(key)]
+        changed += self._other_code()
+        changed += [str(path) for path, digest in self._inputs.items() if self._is_other(path, digest)]
+        contents = {path: find() for path, find in self._find.items()}
+        changed += [f"what {path} describes" for path, content in contents.items() if self._is_new(path, content)]
+        if changed:
+            raise StepToolError(
+                f"changed while the stage ran: {', '.join(changed)}; its output does not count",
+                where=f"stage {self._label}",
+                fix=AGAIN,
+            )
+
+    def _other_code(self) -> list[str]:
+        ours = code_at_start()
+        here = {str(file): _digest(file) for declared in self._code for file in _files(declared)}
+        known = {file for file in ours if any(Path(file).is_relative_to(declared) for declared in self._code)}
+        if not here:
+            return []  # not a checkout: nothing here that DVC could record
+        return sorted(file for file in known | here.keys() if here.get(file) != ours.get(file))
+
+    def _is_new(self, path: Path, content: str | None) -> bool:
+        return content is not None and content != self.external[path.stem]
+
+    def _is_other(self, path: Path, digest: str) -> bool:
+        if _signature(path) == self._signatures[path]:
+            return False
+        return not path.exists() or file_hash(path) != digest
+
+
+def disagreements(entries: Mapping[str, Entry], root: Path = Path()) -> dict[str, list[str]]:
+    """Settings that `entries`, of dvc.lock, and the manifests of the outputs do not agree about, by the stage."""
+    found = {}
+    for address, entry in entries.items():
+        recorded = entry.params.get(str(PARAMS), {})
+        for out in entry.outs:
+            made_with = _made_with(root / out.path / MANIFEST)
+            if made_with is not None and made_with != recorded:
+                keys = sorted(made_with.keys() | recorded.keys())
+                found[address] = [key for key in keys if made_with.get(key) != recorded.get(key)]
+    return found
+
+
+def refuse_false_lineage(entries: Mapping[str, Entry], root: Path = Path()) -> None:
+    """Raise StepToolError where dvc.lock says that an output was made with settings that it was not made with."""
+    for address, keys in disagreements(entries, root).items():
+        raise StepToolError(
+            f"dvc.lock and the output disagree about {', '.join(keys)}, which changed as the stage ended",
+            where=f"stage {address}",
+            fix=f"dvc repro --force --single-item {address}",
+        )
+
+
+def check_state(root: Path = Path()) -> None:
+    """Raise InputError where this is no repository, or where a file of DVC's own keeps it from working."""
+    from dvc.rwlock import SCHEMA as RWLOCK
+    from voluptuous import Invalid
+
+    if not (root / ".dvc").is_dir():
+        raise InputError(
+            "no DVC repository", where=str(root.absolute()), fix="change to the folder that holds .dvc and dvc.yaml"
+        )
+    rwlock = root / ".dvc" / "tmp" / "rwlock"
+    for last in (False, False, False, True):
+        try:
+            read_lock(root)
+            if rwlock.exists():
+                RWLOCK(json.loads(rwlock.read_text(encoding="utf-8")))
+            return
+        except ParamsError:
+            if last:
+                raise
+        except (OSError, ValueError, RecursionError, Invalid) as error:
+            if last:
+                raise InputError(
+                    "damaged, as a machine that went down leaves it; DVC notes there who reads and writes what",
+                    where=str(rwlock),
+                    fix=f"rm -r {rwlock}",
+                ) from error
+        time.sleep(REWRITTEN_S)
+
+
+def _as_noted(path: Path, content: str | None) -> str:
+    noted = read_json(path) if path.exists() else None  # a stage that is run by itself finds none
+    known = noted.get("content") if isinstance(noted, dict) else None
+    if content is not None and known is not None and content != known:
+        raise DataError(
+            f"says {known!r}, but what lies outside of the repository is now {content!r}",
+            where=str(path),
+            fix="run `dvc repro`, which reads it again; another machine needs the same files",
+        )
+    return content or str(known)
+
+
+def _made_with(manifest: Path) -> dict[str, Any] | None:
+    try:
+        document = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # not there, or damaged: DVC sees that by itself
+    settings = document.get("settings") if isinstance(document, dict) else None
+    return settings if isinstance(settings, dict) else None
+
+
+def _declared(name: str) -> tuple[list[str], list[Path]]:
+    """The settings and the code that dvc.yaml names for the stage; nothing where there is no such stage."""
+    document = read_yaml(PIPELINE)
+    try:
+        stages = _PipelineFile.model_validate({} if document is None else document).stages
+        stage = stages.get(name, {})
+        declared = _Declared.model_validate(stage.get("do", stage))
+    except ValidationError as error:
+        raise ParamsError(_not_dvcs(error), where=str(PIPELINE), fix=RESTORE.format(PIPELINE)) from error
+    deps = [Path(dep) for dep in declared.deps if isinstance(dep, str)]
+    keys = [key for key in declared.params if isinstance(key, str)]
+    return keys, [dep for dep in deps if dep.parts[:1] == (PACKAGE.name,)]
+
+
+def read_lock(root: Path = Path()) -> LockFile:
+    """Raises ParamsError where dvc.lock is not what DVC writes."""
+    path = root / LOCK
+    document = read_yaml(path)
+    try:
+        return LockFile() if document is None else LockFile.model_validate(document)
+    except ValidationError as error:
+        raise ParamsError(_not_dvcs(error), where=str(path), fix=RESTORE.format(path)) from error
+
+
+def _not_dvcs(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    found = first["msg"].partition(" or instance of ")[0]
+    return f"not what DVC reads: {f'{place}: ' if place else ''}{found}"
+
+
+def read_yaml(path: Path) -> Any:
+    """None where there is no such file. Raises ParamsError where it is not YAML, as after a merge with conflicts."""
+    if not path.exists():
+        return None
+    try:
+        text = read_bounded(path, MAX_DOCUMENT).decode()
+        if line := conflict_line(text):
+            fix = f"mend the conflict, or take one side, as with `git checkout --ours {path}`"
+            raise ParamsError("a mark of a merge conflict", where=f"{path}:{line}", fix=fix)
+        return YAML(typ="safe").load(text)
+    except OSError as error:
+        found, fix = f"cannot be read: {error.strerror or error}", f"move it away, then {RESTORE.format(path)}"
+        raise ParamsError(found, where=str(path), fix=fix) from error
+    # ruamel passes on what Python raises, such as ValueError for the date 2024-99-99.
+    except (YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        found = f"not YAML: {getattr(error, 'problem', None) or reason(error)}"
+        raise ParamsError(found, where=str(path), fix=RESTORE.format(path)) from error
+
+
+def _settings(keys: list[str]) -> dict[str, Any]:
+    """Values of params.yaml by dotted key, those that stand in it; as DVC notes them."""
+    document = read_yaml(PARAMS) if keys else None
+    found = {}
+    for key in keys:
+        value: Any = document
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is not None:
+            found[key] = value
+    return found
+
+
+def _files(place: Path) -> Iterator[Path]:
+    """The file, or those of the folder, without what .dvcignore leaves out."""
+    if place.is_file():
+        yield place
+    for file in sorted(place.rglob("*")):
+        if file.is_file() and "__pycache__" not in file.parts and file.suffix not in (".pyc", ".tmp"):
+            yield file
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _signature(path: Path) -> Signature:
+    """What changes when a file does, without reading it."""
+    found = []
+    for file in _files(path):
+        status = file.stat()
+        found.append((str(file), status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(found)

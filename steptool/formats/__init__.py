@@ -1,0 +1,1 @@
+"""Prompts, actions and observations as tokens, and back."""

@@ -1,0 +1,1 @@
+"""What a promotion asks a person, and the answer."""

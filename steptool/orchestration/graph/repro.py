@@ -1,0 +1,95 @@
+"""`steptool run`: the whole DVC graph as one tracked pipeline run, then the results."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from steptool.config.lineage import check_state, read_lock, refuse_false_lineage
+from steptool.config.places import PARAMS, REPORT
+from steptool.config.settings import load_params
+from steptool.core.errors import StepToolError
+from steptool.system.supervisor import supervised
+from steptool.tracking.relay import Relay
+from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+
+
+def run_pipeline(targets: list[str]) -> None:
+    """Run `dvc repro` with a parent run around it; raises StepToolError when a stage fails.
+
+    When this process ends, by a signal or kill -9 too, so do DVC and the stages.
+    """
+    started = time.monotonic()
+    params = load_params(PARAMS)
+    check_state()
+    tracking = Tracking(None, params.tracking.experiment)
+    with _ended_by_signals(), tracking.pipeline(params.model_dump()) as run, Relay(Path()):
+        code = _repro(targets, stage_environment(run.run_id, Path()))
+        if code != 0:
+            raise StepToolError(
+                f"`dvc repro` ended with {code}; what was finished is kept",
+                fix="mend what the lines above say, then run the same command again: it goes on from there",
+            )
+        refuse_false_lineage(read_lock().stages)
+        if not targets:
+            from steptool.stages.outcome import log_outcome
+
+            log_outcome(run, params)
+    if not targets:
+        from steptool.stages.results import results_table
+
+        print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def stage_environment(parent: str, root: Path) -> dict[str, str]:
+    """This process's environment for the stages of the pipeline run `parent`, which a `Relay` here sends for.
+
+    Their command is `steptool`: the one beside this Python, whether or not its environment is activated. Its code is
+    that of the checkout `root`, which DVC hashes, wherever the package was installed from.
+    """
+
+    def before(first: Path, name: str) -> str:
+        return os.pathsep.join(filter(None, (str(first), os.environ.get(name))))
+
+    return os.environ | {
+        "PATH": before(Path(sys.executable).parent, "PATH"),
+        "PYTHONPATH": before(root.resolve(), "PYTHONPATH"),
+        PARENT_VARIABLE: parent,
+        RELAYED_VARIABLE: "1",
+    }
+
+
+def _repro(targets: list[str], environment: dict[str, str]) -> int:
+    # --wait-for-lock: DVC's own patience is 3 s, and a stage that loses that race is not recorded.
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", *targets]
+    child = subprocess.Popen(supervised(command), env=environment, stdin=subprocess.PIPE, start_new_session=True)
+    assert child.stdin is not None
+    try:
+        return child.wait()
+    finally:
+        child.stdin.close()  # which ends what still runs
+        child.wait()
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the block as an exception does, so that nothing goes on running and the end is logged."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in former.items():
+        if handler != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Servers that start, answer and end together."""

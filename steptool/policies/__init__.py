@@ -1,0 +1,1 @@
+"""Policy folders, base models, adapters and their types of number."""

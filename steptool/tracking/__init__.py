@@ -1,0 +1,1 @@
+"""Runs, metrics and their delivery to MLflow."""

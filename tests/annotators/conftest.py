@@ -1,0 +1,1 @@
+from tests.rewards.conftest import task, trajectory  # noqa: F401  fixtures

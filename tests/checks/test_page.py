@@ -1,0 +1,72 @@
+"""The page needs no network, escapes what tools said, and shows what failed first."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from steptool.checks.gate import FailingRow, Finding, SuiteReport, ValidationReport
+from steptool.checks.page import render_page
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def report(*, passed: bool) -> ValidationReport:
+    good = Finding(
+        says="Rewards are finite.",
+        fix="mend",
+        expectation="expect_a",
+        column="reward",
+        passed=True,
+        observed="all 2 rows",
+    )
+    row = FailingRow(source="s.jsonl:2", trajectory_id="abc", task_id="t", step=1, value=HOSTILE)
+    bad = good.model_copy(update={"says": "Nobody is late.", "passed": False, "failing": (row,), "failing_count": 30})
+    suite = SuiteReport(name="steps", title="Steps", rows=2, findings=(good,) if passed else (good, bad))
+    return ValidationReport(
+        source="s.jsonl", trajectories=1, tasks=1, steps=2, solve_rate=0.5, mean_return=0.25, suites=(suite,)
+    )
+
+
+def test_the_page_fetches_nothing_and_runs_nothing() -> None:
+    page = render_page(report(passed=False))
+    assert not re.search(r"https?:|//[a-z]|@import|url\(|<script|<link|<img|<iframe", page)
+
+
+def test_values_are_escaped() -> None:
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in render_page(report(passed=False))
+
+
+@pytest.mark.parametrize(("passed", "verdict"), [(True, "may be trained on"), (False, "Nothing trains on this data")])
+def test_the_verdict_stands_at_the_top(passed: bool, verdict: str) -> None:
+    page = render_page(report(passed=passed), title="Round 1")
+    assert "<title>Round 1</title>" in page
+    assert verdict in page
+
+
+def test_failures_come_first_with_their_rows() -> None:
+    page = render_page(report(passed=False))
+    assert page.index("Nobody is late.") < page.index("Rewards are finite.")
+    assert "s.jsonl:2" in page
+    assert "The first 1 of 30." in page
+
+
+def test_the_same_report_gives_the_same_bytes() -> None:
+    assert render_page(report(passed=False)) == render_page(report(passed=False))
+
+
+def test_every_tag_is_closed() -> None:
+    open_tags: list[str] = []
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            if tag != "meta":
+                open_tags.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert open_tags.pop() == tag
+
+    Tags().feed(render_page(report(passed=False)))
+    assert open_tags == []

@@ -1,0 +1,99 @@
+"""A stage in another clone: own directory, home and environment; nothing shared but Git, Prefect and the DVC remote."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from prefect.testing.utilities import prefect_test_harness
+from tests.orchestration.conftest import commit_all, dvc, sh
+
+from flows.pipeline import pipeline
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+STAGES: dict[str, object] = {
+    "a": {"cmd": "echo 1 > a.txt", "outs": ["a.txt"]},
+    "b": {
+        "cmd": "cat a.txt > b.txt; echo $HOME > home.txt",
+        "deps": ["a.txt"],
+        "outs": ["b.txt", "home.txt"],
+        "meta": {"resources": "gpu"},
+    },
+    "c": {"cmd": "cat b.txt > c.txt", "deps": ["b.txt"], "outs": ["c.txt"]},
+    **{
+        f"round{number}": {"cmd": f"echo {number} > rounds/{number}.txt", "outs": [f"rounds/{number}.txt"]}
+        for number in (1, 2)
+    },
+    "all": {"cmd": "cat rounds/*.txt > all.txt", "deps": ["rounds"], "outs": ["all.txt"], "meta": {"resources": "gpu"}},
+}
+
+
+@pytest.fixture
+def node(
+    workspace: Callable[[dict[str, object]], Path], tmp_path: Path
+) -> Iterator[tuple[Path, Path, subprocess.Popen[bytes]]]:
+    """The orchestrator's workspace, the node's home, and the node's worker, which serves `stage/gpu`."""
+    root, home, clone, remote = workspace(STAGES), tmp_path / "home", tmp_path / "clone", tmp_path / "remote"
+    home.mkdir()
+    (root / "params.yaml").write_text("seed: 17\n")
+    (root / ".gitignore").write_text("/rounds/\n/*.txt\n")  # else DVC puts one into the folder that is read
+    dvc(root, "remote", "add", "-d", "shared", str(remote))
+    commit_all(root)
+    sh(tmp_path, "git", "clone", "-q", str(root), str(clone))
+    with prefect_test_harness(server_startup_timeout=300):
+        with get_client(sync_client=True) as client:
+            client.create_global_concurrency_limit(_limit())
+        script = "from flows.node import remote_stage; remote_stage.serve(name='gpu')"
+        own = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path.cwd()),
+            "HOME": str(home),
+            "STEPTOOL_CLONE": str(clone),
+            "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+        }
+        worker = subprocess.Popen([sys.executable, "-c", script], cwd=home, env=own, start_new_session=True)
+        try:
+            _wait_for_deployment()
+            yield root, home, worker
+        finally:
+            worker.terminate()
+            worker.wait(30)
+
+
+def _limit() -> object:
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+
+    return GlobalConcurrencyLimitCreate(name="gpu", limit=1)
+
+
+def _wait_for_deployment() -> None:
+    deadline = time.monotonic() + 240
+    with get_client(sync_client=True) as client:
+        while not any(d.name == "gpu" for d in client.read_deployments()):
+            assert time.monotonic() < deadline, "the worker did not register"
+            time.sleep(0.5)
+
+
+def test_result_of_another_clone_is_as_if_made_here(
+    node: tuple[Path, Path, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, home, _ = node
+    monkeypatch.chdir(root)
+    (root / "params.yaml").write_text("seed: 18\n")  # what only this run has; the node gets its text
+    (root / "rounds").mkdir()
+    stale = root.parent / "clone" / "rounds" / "3.txt"  # from a run of the node that had a third round
+    stale.parent.mkdir()
+    stale.write_text("3\n")
+    assert pipeline(gpu="stage/gpu", return_state=True).is_completed()
+    assert (root / "all.txt").read_text() == "1\n2\n", "a folder is read whole, and holds what was made here"
+    assert (root / "c.txt").read_text() == "1\n"
+    assert (root / "home.txt").read_text() == f"{home}\n", "stage b ran on the node"
+    assert "up to date" in dvc(root, "status")
+    assert "didn't change" in dvc(root, "repro")
