@@ -57,8 +57,8 @@ def main(
     from steptool.rewards.shaping import step_rewards
     from steptool.rollouts.collect import generate
     from steptool.stages.annotate import judge
-    from steptool.stages.common import read_tasks, sampling_of, tasks_of_round
     from steptool.stages.evaluate import evaluate_policy
+    from steptool.stages.rounds import read_tasks, sampling_of, tasks_of_round
     from steptool.stages.sample import MAX_BROKEN
     from steptool.training.model import PolicyWithValue
 

@@ -30,10 +30,10 @@ Reason = Annotated[str, typer.Option(help="Why; goes on the receipt.")]
 
 
 def _stage(name: str, *arguments: str) -> None:
-    from steptool.config.lineage import code_at_start
+    from steptool.config.lineage import stage_code
 
     keep_freed_memory()
-    code_at_start()
+    stage_code(name)
     with nothing_is_garbage():
         module = importlib.import_module(f"steptool.stages.{name}")
     module.main(*arguments)
@@ -50,9 +50,9 @@ def run(
 
 
 @app.command()
-def external() -> None:
-    """Stage: note what is read from outside of the repository, which DVC cannot see by itself."""
-    _stage("external")
+def revisions() -> None:
+    """Stage: note what the code of each stage means, and what lies outside of the repository."""
+    _stage("revisions")
 
 
 @app.command()
@@ -215,7 +215,7 @@ def params(
 @app.command()
 def results() -> None:
     """Print the results table of the last evaluation."""
-    from steptool.stages.results import results_table
+    from steptool.stages.table import results_table
 
     typer.echo(results_table())
 

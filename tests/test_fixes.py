@@ -24,7 +24,7 @@ from steptool.config.lineage import check_state, read_lock
 from steptool.core.errors import InputError, StepToolError, printable
 from steptool.core.storage import read_json, read_jsonl, read_text
 from steptool.core.types import Task
-from steptool.stages.common import round_of
+from steptool.stages.rounds import round_of
 from tests.project import copy_project
 from tests.stages.test_external import ENVIRONMENT
 
@@ -132,7 +132,7 @@ def test_a_command_that_nobody_can_type_is_caught() -> None:
 
 
 def test_no_message_sends_anybody_to_write_into_an_output() -> None:
-    outputs = r"data/(tasks|trajectories|scored|validated|external)|models|metrics|reports"
+    outputs = r"data/(tasks|trajectories|scored|validated|revisions)|models|metrics|reports"
     for top in ("steptool", "flows"):
         for file in (ROOT / top).rglob("*.py"):
             for fix in fixes(ast.parse(file.read_text(encoding="utf-8"))):

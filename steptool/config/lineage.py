@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,41 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-import steptool
+from steptool.config.places import CODE
+from steptool.config.settings import Params
 from steptool.core.errors import DataError, InputError, ParamsError, StepToolError, reason
+from steptool.core.revision import code_revision, forget_sources
 from steptool.core.storage import MANIFEST, MAX_DOCUMENT, conflict_line, file_hash, read_bounded, read_json
+from steptool.core.types import content_hash
 
 PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
+DVC_STAGE = "DVC_STAGE"
+"""DVC sets it for the command of a stage."""
 RESTORE = "mend it, or restore the committed one: git checkout {}"
 REWRITTEN_S = 0.2
 """DVC rewrites its files in place, so one that is broken may be whole a moment later."""
 AGAIN = "run the same command again"
-PACKAGE = Path(steptool.__file__).parent
+MEANS_NOTHING = (
+    *("steptool.system", "steptool.tracking", "steptool.config"),
+    *("steptool.core.errors", "steptool.core.storage", "steptool.core.revision", "steptool.stages.common"),
+)
+"""Packages and modules that decide about no output: how a stage is run, watched and configured. What the settings say
+counts by their values."""
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
-@cache
-def code_at_start() -> dict[str, str]:
-    """Digest of every file of this package by its path (steptool/cli.py), as it was at the first call.
+def stage_code(name: str) -> str:
+    """Hash of what the code of stage `name` means. The command line asks before it imports the stage, so that this is
+    the code that runs."""
+    return code_revision([f"steptool.stages.{name}"], without=MEANS_NOTHING)
 
-    The command line calls it before it imports a stage, so that this is the code that runs.
-    """
-    return {str(PACKAGE.name / file.relative_to(PACKAGE)): _digest(file) for file in _files(PACKAGE)}
+
+def stage_revision(name: str, params: Params) -> str:
+    """What decides about the output of stage `name` beside its inputs: its code, and the settings that dvc.yaml lists
+    for it, their defaults included."""
+    values = params.model_dump(mode="json", by_alias=True)
+    settings = {key: _at(values, key) for key in _settings_of(name)}
+    return f"code {stage_code(name)}, settings {content_hash(settings)}"
 
 
 class File(BaseModel):
@@ -78,30 +93,28 @@ class Reading:
     """What the stage `name` (of round `round`) reads, as it is now.
 
     `inputs`: files and folders with their digests by `file_hash`. `external`: what lies outside of the repository, by
-    the file in which stage `external` noted its content, with a function that finds the content (None: it cannot).
-    Raises InputError where the checkout in the working directory holds other code than this process runs, DataError
-    where something outside is not what was noted.
+    the file in which stage `revisions` noted its content, with a function that finds the content (None: it cannot).
+    Raises DataError where something outside, or under DVC the code, is not what was noted.
     """
 
     def __init__(
         self,
         name: str,
         round: str | None,
+        params: Params,
         inputs: Mapping[Path, str],
         external: Mapping[Path, Callable[[], str | None]],
     ) -> None:
         self._inputs = dict(inputs)
         self._signatures = {path: _signature(path) for path in inputs}
-        self._keys, self._code = _declared(name)
+        self._name = name
+        self._keys = _settings_of(name)
         self.settings = _settings(self._keys)
         """The values in params.yaml of what dvc.yaml lists under the stage's `params`."""
         self._label = f"{name} {round}" if round else name
-        if other := self._other_code():
-            raise InputError(
-                f"`steptool` runs the code of {PACKAGE.parent}, which differs from this checkout's: {', '.join(other)}",
-                where=str(Path.cwd()),
-                fix="use the environment of this checkout, or type `steptool run`, which takes the code from here",
-            )
+        self._code = stage_code(name)
+        if DVC_STAGE in os.environ:  # a stage that is run by hand is not recorded
+            _as_noted(CODE / f"{name}.json", stage_revision(name, params))
         self._find = dict(external)
         self.external = {path.stem: _as_noted(path, find()) for path, find in external.items()}
         """The content of what lies outside of the repository."""
@@ -110,7 +123,8 @@ class Reading:
         """Raise StepToolError where something is not as it was."""
         now = _settings(self._keys)
         changed = [f"{PARAMS}: {key}" for key in self._keys if self.settings.get(key) != now.get(key)]
-        changed += self._other_code()
+        forget_sources()
+        changed += ["the code that it runs"] if stage_code(self._name) != self._code else []
         changed += [str(path) for path, digest in self._inputs.items() if self._is_other(path, digest)]
         contents = {path: find() for path, find in self._find.items()}
         changed += [f"what {path} describes" for path, content in contents.items() if self._is_new(path, content)]
@@ -120,14 +134,6 @@ class Reading:
                 where=f"stage {self._label}",
                 fix=AGAIN,
             )
-
-    def _other_code(self) -> list[str]:
-        ours = code_at_start()
-        here = {str(file): _digest(file) for declared in self._code for file in _files(declared)}
-        known = {file for file in ours if any(Path(file).is_relative_to(declared) for declared in self._code)}
-        if not here:
-            return []  # not a checkout: nothing here that DVC could record
-        return sorted(file for file in known | here.keys() if here.get(file) != ours.get(file))
 
     def _is_new(self, path: Path, content: str | None) -> bool:
         return content is not None and content != self.external[path.stem]
@@ -195,9 +201,9 @@ def _as_noted(path: Path, content: str | None) -> str:
     known = noted.get("content") if isinstance(noted, dict) else None
     if content is not None and known is not None and content != known:
         raise DataError(
-            f"says {known!r}, but what lies outside of the repository is now {content!r}",
+            f"says {known!r}, but here it is now {content!r}",
             where=str(path),
-            fix="run `dvc repro`, which reads it again; another machine needs the same files",
+            fix="run `dvc repro`, which reads it again; another machine needs the same files and the same code",
         )
     return content or str(known)
 
@@ -211,18 +217,30 @@ def _made_with(manifest: Path) -> dict[str, Any] | None:
     return settings if isinstance(settings, dict) else None
 
 
-def _declared(name: str) -> tuple[list[str], list[Path]]:
-    """The settings and the code that dvc.yaml names for the stage; nothing where there is no such stage."""
+def stages_with_code() -> list[str]:
+    """Names of the stages of dvc.yaml that depend on what their code means."""
+    return [name for name, stage in _declared().items() if (CODE / f"{name}.json").as_posix() in stage.deps]
+
+
+def _settings_of(name: str) -> list[str]:
+    """The settings that dvc.yaml names for the stage; nothing where there is no such stage."""
+    return [key for key in _declared().get(name, _Declared()).params if isinstance(key, str)]
+
+
+def _declared() -> dict[str, _Declared]:
+    """The stages of dvc.yaml by name; one made by foreach counts once. Raises ParamsError for another shape."""
     document = read_yaml(PIPELINE)
     try:
         stages = _PipelineFile.model_validate({} if document is None else document).stages
-        stage = stages.get(name, {})
-        declared = _Declared.model_validate(stage.get("do", stage))
+        return {name: _Declared.model_validate(stage.get("do", stage)) for name, stage in stages.items()}
     except ValidationError as error:
         raise ParamsError(_not_dvcs(error), where=str(PIPELINE), fix=RESTORE.format(PIPELINE)) from error
-    deps = [Path(dep) for dep in declared.deps if isinstance(dep, str)]
-    keys = [key for key in declared.params if isinstance(key, str)]
-    return keys, [dep for dep in deps if dep.parts[:1] == (PACKAGE.name,)]
+
+
+def _at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
 
 
 def read_lock(root: Path = Path()) -> LockFile:
@@ -252,6 +270,8 @@ def read_yaml(path: Path) -> Any:
             fix = f"mend the conflict, or take one side, as with `git checkout --ours {path}`"
             raise ParamsError("a mark of a merge conflict", where=f"{path}:{line}", fix=fix)
         return YAML(typ="safe").load(text)
+    except ParamsError:  # a ValueError, too
+        raise
     except OSError as error:
         found, fix = f"cannot be read: {error.strerror or error}", f"move it away, then {RESTORE.format(path)}"
         raise ParamsError(found, where=str(path), fix=fix) from error

@@ -11,9 +11,11 @@ VALIDATED = Path("data/validated")
 MODELS = Path("models")
 BASE, SFT, RFT = MODELS / "base", MODELS / "sft", MODELS / "rft"
 EVALUATION = Path("metrics/evaluation")
-EXTERNAL_BASE, EXTERNAL_WORLD = Path("data/external/base.json"), Path("data/external/world.json")
-EXTERNAL_DEMONSTRATIONS = Path("data/external/demonstrations.json")
-"""What stage `external` found outside of the repository."""
+REVISIONS = Path("data/revisions")
+"""What stage `revisions` found of what DVC does not see by itself: `code/<stage>.json`, and what lies outside."""
+EXTERNAL_BASE, EXTERNAL_WORLD = REVISIONS / "base.json", REVISIONS / "world.json"
+EXTERNAL_DEMONSTRATIONS = REVISIONS / "demonstrations.json"
+CODE = REVISIONS / "code"
 REGISTRATION = Path("metrics/registration")
 REPORT = Path("reports")
 WORK = Path(".steptool")

@@ -187,7 +187,6 @@ class SampleParams(Section):
     max_step_tokens: Positive = 48
     max_tokens: Positive = 1024
     """Tokens of one trajectory, context included."""
-    concurrency: Many = 128
     draw: Natural = 0
     """Which draw of tasks and random numbers; another begins elsewhere among the tasks, with other numbers."""
     tool_timeout_s: Bound = 10.0
@@ -338,6 +337,13 @@ Rounds = Annotated[
 ]
 
 
+class MachineParams(Section):
+    """What changes the speed and the memory of a run and nothing else; no stage runs again for it."""
+
+    concurrency: Many = 128
+    """Trajectories in flight."""
+
+
 class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
     world: WorldParams = WorldParams()
@@ -354,6 +360,7 @@ class Params(Section):
     evaluate: EvaluateParams = EvaluateParams()
     promote: PromoteParams = PromoteParams()
     tracking: TrackingParams = TrackingParams()
+    machine: MachineParams = MachineParams()
     rounds: Rounds = Field(default_factory=dict)
 
     @model_validator(mode="after")

@@ -77,7 +77,7 @@ class Sampler:
         for tries in range(TRIES):
             with progress(f"{what}, try {tries + 1}" if tries else what, len(wanted), "trajectories") as advance:
                 again = run_rollouts(
-                    [jobs[index] for index in wanted], self.params.sample.concurrency, lambda _: advance(1)
+                    [jobs[index] for index in wanted], self.params.machine.concurrency, lambda _: advance(1)
                 )
                 made |= zip(wanted, self.engine.run(again), strict=True)
             wanted = [index for index in wanted if not made[index].stop_reason.terminated]
@@ -121,7 +121,7 @@ def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
             weights,
             dtype=dtype,
             max_model_len=params.sample.max_tokens,
-            concurrency=params.sample.concurrency,
+            concurrency=params.machine.concurrency,
             seed=seed,
         )
     try:

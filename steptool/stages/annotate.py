@@ -12,7 +12,8 @@ from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError, StepToolError, WorldError, describe
 from steptool.core.storage import read_jsonl, write_jsonl
 from steptool.core.types import Revision, ScoredTrajectory, StopReason, Task, Trajectory
-from steptool.stages.common import read_tasks, round_of, stage
+from steptool.stages.common import stage
+from steptool.stages.rounds import read_tasks, round_of
 from steptool.worlds import World, open_world, world_content
 
 

@@ -13,16 +13,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from steptool.config.lineage import AGAIN, Reading
-from steptool.config.places import DEMONSTRATIONS, PARAMS, TASKS
-from steptool.config.settings import Params, RoundParams, load_params
-from steptool.core.errors import ParamsError, StepToolError, StorageError
-from steptool.core.storage import file_hash, manifest, output_folder, read_jsonl
-from steptool.core.types import Sampling, Task, Trajectory
+from steptool.config.places import PARAMS
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import StepToolError, StorageError
+from steptool.core.storage import file_hash, manifest, output_folder
 from steptool.tracking.run import StageRun, Tracking
-
-ROUNDS_WANTED = "add one: rounds: {r1: {policy: models/sft, previous: models/sft}}"
-ROUNDS_OF_A_DRAW = 97
-"""More than anyone asks for; a prime, so that draws do not come back to the same tasks soon."""
 
 
 @dataclass
@@ -63,7 +58,7 @@ def stage(
     label = f"{name} {round}" if round else name
     determines = manifest(label, used, inputs, params.seed)
     digests = {path: determines["inputs"][key] for key, path in inputs.items()}
-    reading = Reading(name, round, digests, external or {})
+    reading = Reading(name, round, params, digests, external or {})
     if PARAMS.exists() and load_params(PARAMS) != params:
         raise StepToolError(f"{PARAMS} changed while the stage began", where=f"stage {label}", fix=AGAIN)
     determines |= {"external": reading.external, "settings": reading.settings}
@@ -90,55 +85,3 @@ def _permitted(out: Path) -> Iterator[None]:
             raise
         fix = "mend the permissions, or work in a copy of this folder that you may write to; no output was lost"
         raise StorageError(error.strerror or "no permission", where=str(error.filename or out), fix=fix) from error
-
-
-def round_of(params: Params, key: str) -> tuple[int, RoundParams]:
-    """Number (from 0) and settings of a round.
-
-    The number is the one in its name, so that rounds which come or go leave the others as they are.
-    """
-    if key not in params.rounds:
-        raise ParamsError(
-            f"no round {key!r}; there are {', '.join(params.rounds) or 'none'}",
-            where=str(PARAMS),
-            fix="name one of these, or add it under `rounds`" if params.rounds else ROUNDS_WANTED,
-        )
-    return int(key.removeprefix("r")) - 1, params.rounds[key]
-
-
-def last_round(params: Params) -> str:
-    """Key of the round whose policy is evaluated against the others and registered."""
-    if not params.rounds:
-        raise ParamsError("holds no `rounds`", where=str(PARAMS), fix=ROUNDS_WANTED)
-    return list(params.rounds)[-1]
-
-
-def read_tasks(split: str) -> list[Task]:
-    return read_jsonl(TASKS / f"{split}.jsonl", Task)
-
-
-def draw_of_round(params: Params, index: int) -> int:
-    """Number of round `index` (from 0) among those of all draws: it chooses the round's tasks and random numbers.
-
-    It does not depend on how many rounds there are, so that another round leaves those before it as they are.
-    """
-    return params.sample.draw * ROUNDS_OF_A_DRAW + index
-
-
-def tasks_of_round(params: Params, index: int) -> list[Task]:
-    """Training tasks of round `index`: each round the next ones, those without a demonstration first."""
-    shown = {demo.task_id for demo in read_jsonl(DEMONSTRATIONS, Trajectory)}
-    tasks = sorted(read_tasks("train"), key=lambda task: task.id in shown)
-    start = draw_of_round(params, index) * params.sample.tasks
-    return [tasks[(start + offset) % len(tasks)] for offset in range(min(params.sample.tasks, len(tasks)))]
-
-
-def sampling_of(params: Params) -> Sampling:
-    wanted = params.sample
-    return Sampling(
-        temperature=wanted.temperature,
-        top_p=wanted.top_p,
-        max_calls=wanted.max_calls,
-        max_step_tokens=wanted.max_step_tokens,
-        max_tokens=wanted.max_tokens,
-    )

@@ -17,8 +17,9 @@ from steptool.evaluation.metrics import Budget, Evaluation, evaluate, refuse_unl
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.collect import Sampler, generate
 from steptool.stages.annotate import judge
-from steptool.stages.common import last_round, read_tasks, sampling_of, stage
+from steptool.stages.common import stage
 from steptool.stages.results import COMPARISONS, policies_of
+from steptool.stages.rounds import last_round, read_tasks, sampling_of
 from steptool.worlds import world_content
 
 SUMMARY = "summary.json"

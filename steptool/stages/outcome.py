@@ -11,11 +11,11 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from steptool.config.lineage import Entry, read_lock
-from steptool.config.places import EVALUATION
+from steptool.config.places import EVALUATION, REGISTRATION
 from steptool.config.settings import Params
 from steptool.core.storage import read_record
 from steptool.evaluation.metrics import Evaluation
-from steptool.stages.common import REGISTRATION, last_round
+from steptool.stages.rounds import last_round
 from steptool.tracking.run import PipelineRun
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from steptool.config.places import EVALUATION, MERGED, MODELS, PARAMS, SFT
+from steptool.config.places import EVALUATION, MERGED, MODELS, PARAMS, REGISTRATION, SFT
 from steptool.config.settings import load_params
 from steptool.core.storage import read_record, write_json
 from steptool.evaluation.metrics import Evaluation
 from steptool.policies.folder import plain_weights
 from steptool.registry.models import register
-from steptool.stages.common import REGISTRATION, last_round, stage
+from steptool.stages.common import stage
+from steptool.stages.rounds import last_round
 from steptool.tracking.run import Tracking
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from io import StringIO
+
+from ruamel.yaml import YAML
 
 from steptool.config.places import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED
 from steptool.config.settings import Params, load_params
@@ -12,16 +15,19 @@ from steptool.core.types import ScoredTrajectory, Task
 from steptool.evaluation.metrics import Evaluation, attempts_by_task
 from steptool.report.page import ReportData, RoundStats, render_report
 from steptool.rewards.shaping import step_rewards
-from steptool.stages.common import read_tasks, stage
+from steptool.stages.common import stage
 from steptool.stages.results import TRAINING, Training, read_results
+from steptool.stages.rounds import read_tasks
 
+NOT_SHOWN = {"promote", "tracking", "machine"}
+"""Sections that decide about no result."""
 _ADVANTAGE = re.compile(r"advantage_step_(\d{1,9})", re.ASCII)
 
 
 def main() -> None:
     params = load_params(PARAMS)
     uses = {"reward": params.reward, "gamma": params.train.gamma_step}
-    inputs = {"evaluation": EVALUATION, "tasks": TASKS, "settings": PARAMS}
+    inputs = {"evaluation": EVALUATION, "tasks": TASKS}
     inputs |= {f"trained {key}": MODELS / key / TRAINING for key in params.rounds}
     inputs |= {f"validated {key}": VALIDATED / key for key in params.rounds}
     with stage("report", REPORT, params, uses=uses, inputs=inputs) as running:
@@ -54,9 +60,18 @@ def _gather(params: Params) -> ReportData:
             "base model": params.model.base,
             "world": f"{budget.world.name} {budget.world.revision}",
             "annotator": f"{budget.annotator.name} {budget.annotator.revision}",
-            "params.yaml": PARAMS.read_text(encoding="utf-8"),
+            "params.yaml": _settings(params),
         },
     )
+
+
+def _settings(params: Params) -> str:
+    """The settings that decide about results, as YAML."""
+    text = StringIO()
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.dump(params.model_dump(mode="json", by_alias=True, exclude=NOT_SHOWN), text)
+    return text.getvalue()
 
 
 def _judged(evaluation: Evaluation, tasks: list[Task]) -> list[ScoredTrajectory]:

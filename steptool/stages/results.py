@@ -7,14 +7,13 @@ from typing import Annotated
 
 from pydantic import Field, RootModel
 
-from steptool.config.places import EVALUATION, MODELS, PARAMS, RFT, SFT
-from steptool.config.settings import Params, load_params
+from steptool.config.places import EVALUATION, MODELS, RFT, SFT
+from steptool.config.settings import Params
 from steptool.core.errors import DataError
 from steptool.core.storage import WRITTEN_OTHERWISE, read_record
 from steptool.core.types import Frozen
 from steptool.evaluation.compare import Comparison, refuse_unless_comparable
 from steptool.evaluation.metrics import METRICS, Evaluation
-from steptool.report.wording import text_table
 
 COMPARISONS = "comparisons.json"
 TRAINING = "training.json"
@@ -60,8 +59,3 @@ def _read_evaluation(name: str) -> Evaluation:
     if found:
         raise DataError(found, where=str(path), fix=WRITTEN_OTHERWISE)
     return evaluation
-
-
-def results_table() -> str:
-    """The table that `steptool run` ends with."""
-    return text_table(*read_results(load_params(PARAMS)))

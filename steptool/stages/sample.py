@@ -9,7 +9,8 @@ from steptool.config.settings import load_params
 from steptool.core.storage import write_jsonl
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.collect import generate
-from steptool.stages.common import draw_of_round, round_of, sampling_of, stage, tasks_of_round
+from steptool.stages.common import stage
+from steptool.stages.rounds import draw_of_round, round_of, sampling_of, tasks_of_round
 from steptool.worlds import world_content
 
 MAX_BROKEN = 0.5

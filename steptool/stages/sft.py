@@ -11,7 +11,8 @@ from steptool.formats.json_call import ChatFormat
 from steptool.methods.sft import train_sft
 from steptool.policies.base_models import load_tokenizer
 from steptool.policies.precision import compute_dtype
-from steptool.stages.common import read_tasks, stage
+from steptool.stages.common import stage
+from steptool.stages.rounds import read_tasks
 
 
 def main() -> None:

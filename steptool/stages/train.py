@@ -11,8 +11,9 @@ from steptool.core.types import ScoredTrajectory
 from steptool.methods.step_ppo import train_ppo
 from steptool.policies.precision import compute_dtype
 from steptool.rewards.shaping import step_rewards
-from steptool.stages.common import round_of, stage
+from steptool.stages.common import stage
 from steptool.stages.fitting import Fitting
+from steptool.stages.rounds import round_of
 from steptool.training.model import PolicyWithValue
 
 

@@ -15,7 +15,8 @@ from steptool.core.errors import ValidationFailed
 from steptool.core.storage import read_jsonl, read_record, write_bytes, write_json, write_jsonl
 from steptool.core.types import Frozen, ScoredTrajectory
 from steptool.rewards.shaping import step_rewards
-from steptool.stages.common import round_of, stage, tasks_of_round
+from steptool.stages.common import stage
+from steptool.stages.rounds import round_of, tasks_of_round
 
 PAGE = "validation.html"
 SUMMARY = "summary.json"

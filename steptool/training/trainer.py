@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from steptool.core.errors import StepToolError
-from steptool.core.storage import file_hash
+from steptool.core.revision import code_revision
 from steptool.core.types import content_hash
 from steptool.system.progress import progress
 from steptool.training.batch import Batch, Episode, Row
@@ -192,7 +192,7 @@ def fingerprint(kind: str, policy: PolicyWithValue, episodes: Sequence[Episode],
     for parameter in policy.trainable().values():
         weights.update(parameter.detach().cpu().numpy().tobytes())
     data = [(item.trajectory_id, item.rewards) for item in episodes]
-    code = [file_hash(file) for file in sorted(Path(__file__).parent.glob("*.py"))]
+    code = code_revision([f"steptool.methods.{name}" for name in ("rft", "step_ppo")], without=("steptool.system",))
     return content_hash([kind, weights.hexdigest(), data, repr(params), seed, code])
 
 

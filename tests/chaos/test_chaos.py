@@ -30,13 +30,13 @@ from typing import Any, Protocol
 import psutil
 import pytest
 from ruamel.yaml import YAML
+
+from flows.pipeline import pipeline
+from steptool.orchestration.services.team import Services
 from tests.orchestration.conftest import Workspace, dvc, sh, workspace
 from tests.orchestration.site import ROOT, START_S, Site, gpu, kill, team
 from tests.orchestration.test_process import wait_for
 from tests.orchestration.test_services import needs_postgres
-
-from flows.pipeline import pipeline
-from steptool.orchestration.services.team import Services
 from tests.project import copy_project
 
 __all__ = ["workspace"]  # a fixture of the flows' tests

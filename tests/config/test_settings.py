@@ -34,7 +34,7 @@ from steptool.config.settings import (
     parse_params,
 )
 from steptool.core.errors import InputError, ParamsError
-from steptool.stages.common import ROUNDS_OF_A_DRAW
+from steptool.stages.rounds import ROUNDS_OF_A_DRAW
 
 ROOT = Path(__file__).parents[2]
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))

@@ -32,7 +32,7 @@ from steptool.core.types import (
     Trajectory,
 )
 from steptool.stages import annotate
-from steptool.stages.common import read_tasks, sampling_of
+from steptool.stages.rounds import read_tasks, sampling_of
 from steptool.worlds import open_world
 from steptool.worlds.mini import MiniWorld
 

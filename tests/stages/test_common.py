@@ -15,7 +15,8 @@ from steptool.core.storage import read_jsonl, write_jsonl
 from steptool.core.types import Trajectory
 from steptool.policies import tiny_model
 from steptool.stages import sft
-from steptool.stages.common import last_round, read_tasks, stage, tasks_of_round
+from steptool.stages.common import stage
+from steptool.stages.rounds import last_round, read_tasks, tasks_of_round
 from steptool.tracking.run import RELAYED_VARIABLE, Tracking
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 

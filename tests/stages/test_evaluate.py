@@ -20,7 +20,7 @@ from steptool.core.errors import DataError, StepToolError
 from steptool.core.storage import write_jsonl
 from steptool.core.types import AnswerCheck
 from steptool.rollouts.rollout import Generation
-from steptool.stages.common import read_tasks
+from steptool.stages.rounds import read_tasks
 from tests.stages.conftest import Act, answers
 
 EvaluateWith = Callable[[Act], None]

@@ -23,7 +23,7 @@ from steptool.config.settings import Params, WorldParams
 from steptool.core.errors import DataError, ModelError
 from steptool.policies import base_content as content_of_base
 from steptool.policies.base_content import base_content
-from steptool.stages import external
+from steptool.stages import revisions
 from steptool.worlds import world_content
 from steptool.worlds.recorded import QUERIES, REPLIES, VARIABLE
 from tests.project import copy_project
@@ -143,11 +143,11 @@ def test_a_path_that_leads_to_nothing_is_refused_by_the_first_stage(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = Params.model_validate({"model": {"base": "tiny-random"}, **settings})
-    monkeypatch.setattr(external, "load_params", lambda _: params)
+    monkeypatch.setattr(revisions, "load_params", lambda _: params)
     (tmp_path / "tests").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises((DataError, ModelError), match=r"no such f|on this machine") as caught:
-        external.main()
+        revisions.main()
     assert "dvc repro" not in str(caught.value.fix), "it would only say the same again"
 
 
@@ -232,7 +232,7 @@ def test_recordings_that_change_under_the_same_path_make_prepare_run_again(
     # A stage that is run by itself, as on a node, notices that it has other files than those that were looked at.
     pack(mine, "Why?")
     said = repro(project, "--single-item", "--force", "prepare", code=255, **variables)
-    assert "what lies outside of the repository is now" in said
+    assert "but here it is now" in said
     shutil.rmtree(mine)
     assert "on this machine" in repro(project, "prepare", code=255, **variables)
 

@@ -40,8 +40,8 @@ from steptool.evaluation.metrics import Budget, Evaluation, evaluate
 from steptool.report.page import render_report
 from steptool.report.wording import text_table
 from steptool.stages import report
-from steptool.stages.common import read_tasks, sampling_of
 from steptool.stages.results import policies_of, read_results
+from steptool.stages.rounds import read_tasks, sampling_of
 
 RULES, WORLD = Revision(name="rules", revision="1"), Revision(name="mini", revision="1")
 ROUNDS = {"r1": {"policy": "models/sft", "previous": "models/sft"}}

@@ -14,7 +14,7 @@ from steptool.core.errors import DataError, ValidationFailed
 from steptool.core.storage import write_jsonl
 from steptool.core.types import FINISH, Revision, Step, StopReason, ToolCall, Trajectory
 from steptool.stages import validate
-from steptool.stages.common import read_tasks, sampling_of
+from steptool.stages.rounds import read_tasks, sampling_of
 
 PREVIOUS = VALIDATED / "r1/summary.json"
 WHOLE = {"solve_rate": 0.5, "trajectories": 4}

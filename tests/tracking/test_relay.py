@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from tests.orchestration.test_process import wait_for
 
 from steptool.tracking import relay as relay_module
 from steptool.tracking import run as tracking_module
 from steptool.tracking.relay import Relay
 from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+from tests.orchestration.test_process import wait_for
 
 SOON_S = 30
 STAGE = """

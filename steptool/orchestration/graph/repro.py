@@ -42,7 +42,7 @@ def run_pipeline(targets: list[str]) -> None:
 
             log_outcome(run, params)
     if not targets:
-        from steptool.stages.results import results_table
+        from steptool.stages.table import results_table
 
         print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
 

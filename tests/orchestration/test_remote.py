@@ -13,9 +13,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
-from tests.orchestration.conftest import commit_all, dvc, sh
 
 from flows.pipeline import pipeline
+from tests.orchestration.conftest import commit_all, dvc, sh
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 STAGES: dict[str, object] = {

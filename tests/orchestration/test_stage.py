@@ -8,7 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 from prefect.logging import disable_run_logger
-from tests.orchestration.conftest import commit_all, sh
 
 import steptool.orchestration.graph.task
 from steptool.core.errors import StepToolError
@@ -18,6 +17,7 @@ from steptool.orchestration.graph.task import _Progress
 from steptool.orchestration.graph.workspace import Workspace
 from steptool.orchestration.machines.remote import _committed, _only_inputs
 from steptool.orchestration.machines.transfer import transfer
+from tests.orchestration.conftest import commit_all, sh
 
 Make = Callable[[dict[str, object]], Path]
 

@@ -15,10 +15,10 @@ from threading import Barrier
 
 import pytest
 from ruamel.yaml import YAML
-from tests.orchestration.conftest import dvc
 
 from steptool.core.errors import InputError, ParamsError
 from steptool.orchestration.graph.stages import Schedule, lock_entry, merge_lock_entry, read_graph
+from tests.orchestration.conftest import dvc
 from tests.project import ROOT
 
 STAGES: dict[str, object] = {
@@ -81,12 +81,12 @@ def test_what_the_projects_own_stages_read_on_a_node() -> None:
     nodes = {node.address: node for node in read_graph(ROOT)}
     assert nodes["rft"].inputs == ("data/validated/r1", "data/validated/r2", "models/sft")
     assert nodes["evaluate"].inputs == (
-        "data/external/world.json",
+        "data/revisions/world.json",
         "data/tasks",
         *(f"models/{name}" for name in ("base", "r1", "r2", "rft", "sft")),
     )
     assert nodes["evaluate"].folders == ("models",)
-    world = "data/external/world.json"
+    world = "data/revisions/world.json"
     assert nodes["sample@r2"].inputs == (world, "data/tasks", "models/r1", "models/sft"), "r1 is an adapter of it"
     assert nodes["evaluate"].metrics == ("metrics/evaluation/summary.json",)
     assert {"steptool/worlds", "steptool/core/types.py"} <= set(nodes["evaluate"].sources)

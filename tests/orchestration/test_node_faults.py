@@ -24,12 +24,12 @@ import pytest
 from filelock import FileLock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+
+from steptool.orchestration.services.team import Services
 from tests.orchestration.conftest import dvc
 from tests.orchestration.site import ROOT, START_S, Site, gpu, kill, running, team
 from tests.orchestration.test_process import gone, wait_for
 from tests.orchestration.test_services import needs_postgres
-
-from steptool.orchestration.services.team import Services
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), needs_postgres]
 Workspace = Callable[[dict[str, object]], Path]

@@ -20,12 +20,12 @@ from typing import Any
 import boto3
 import psutil
 import pytest
-from tests.orchestration.test_process import gone, wait_for
 
 from steptool.core.errors import StepToolError
 from steptool.orchestration.services.postgres import DATABASES, USER, postgres_program
 from steptool.orchestration.services.servers import POLL_S
 from steptool.orchestration.services.team import PORTS, Services
+from tests.orchestration.test_process import gone, wait_for
 
 
 def has_postgres() -> bool:

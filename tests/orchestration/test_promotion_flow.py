@@ -25,7 +25,6 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
-from tests.orchestration.conftest import dvc, sh
 
 from flows import promotion
 from flows.improve import improve
@@ -37,6 +36,7 @@ from steptool.registry.models import CHAMPION, register, version_or_none
 from steptool.registry.promotion import Receipt, has_verdict
 from steptool.stages.promote import Proposals
 from steptool.tracking.run import Tracking
+from tests.orchestration.conftest import dvc, sh
 from tests.registry.conftest import empty_database, evaluation_of, nothing_solved  # noqa: F401  fixtures
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -20,6 +20,7 @@ from prefect.utilities.templating import apply_values
 from prefect.workers.base import BaseJobConfiguration
 from prefect.workers.process import ProcessJobConfiguration
 from ruamel.yaml import YAML
+
 from tests.orchestration.conftest import commit_all
 
 INFRA = Path(__file__).parents[2] / "infra"

@@ -16,8 +16,8 @@ import pytest
 from steptool.config.settings import load_params
 from steptool.core.errors import DataError, ParamsError
 from steptool.evaluation.metrics import Evaluation
-from steptool.stages.common import last_round
 from steptool.stages.outcome import log_outcome
+from steptool.stages.rounds import last_round
 from steptool.tracking.run import Tracking
 
 LOCK = """

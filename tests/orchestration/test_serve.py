@@ -8,11 +8,11 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from tests.orchestration.serving import lay_out, serving
 
 from steptool.core.errors import InputError
 from steptool.orchestration.services.serve import serve
 from steptool.orchestration.services.servers import any_free_port
+from tests.orchestration.serving import lay_out, serving
 from tests.registry.conftest import empty_database  # noqa: F401  a fixture
 
 

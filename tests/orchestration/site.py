@@ -17,13 +17,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-from tests.orchestration.conftest import commit_all, dvc, sh
-from tests.orchestration.network import Proxy
-from tests.orchestration.test_process import wait_for
 
 from flows.node import remote_stage
 from flows.pipeline import pipeline
 from steptool.orchestration.services.team import PORTS, Services
+from tests.orchestration.conftest import commit_all, dvc, sh
+from tests.orchestration.network import Proxy
+from tests.orchestration.test_process import wait_for
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"PREFECT_API_URL": PREFECT_API_URL, "PREFECT_API_AUTH_STRING": PREFECT_API_AUTH_STRING}

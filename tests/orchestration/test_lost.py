@@ -15,10 +15,10 @@ import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling, Completed, Pending, Running, State, Suspended
-from tests.orchestration.serving import Serving, lay_out, serving
-from tests.orchestration.test_process import wait_for
 
 from steptool.orchestration.services import lost
+from tests.orchestration.serving import Serving, lay_out, serving
+from tests.orchestration.test_process import wait_for
 from tests.registry.conftest import empty_database  # noqa: F401  a fixture
 
 FLOWS = """

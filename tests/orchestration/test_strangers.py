@@ -29,13 +29,13 @@ from pathlib import Path
 import botocore.exceptions
 import psycopg2
 import pytest
-from tests.orchestration.serving import Serving, lay_out, serving
-from tests.orchestration.test_services import needs_postgres, store_client
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from steptool.orchestration.services.servers import HOST, USER
 from steptool.orchestration.services.team import PORTS, Services
+from tests.orchestration.serving import Serving, lay_out, serving
+from tests.orchestration.test_services import needs_postgres, store_client
 from tests.registry.conftest import empty_database  # noqa: F401  a fixture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), needs_postgres]

@@ -1,0 +1,184 @@
+"""What code means, as one hash: the syntax trees of all modules that it can reach.
+
+Two versions of a source that mean the same have the same revision. What does not count: comments, layout,
+docstrings, the order of imports, imports for type checkers, and what an error says (the arguments of `raise`). What
+counts is everything else: values, defaults, types of fields, which error is raised and when.
+
+    steptool.stages.sample ── imports ──▶ steptool.rollouts.rollout ──▶ steptool.formats.json_call ──▶ …
+                             └ left out: modules of `without`, and other packages (the lock file pins those)
+
+Files beside the modules of a package that are no Python (a template) count by their bytes.
+
+A plugin is found by its name at run time, not by an import, so whoever asks names the plugins that a run uses:
+`code_revision(["steptool.stages.sample", "steptool.worlds.mini.world"])`.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+from collections.abc import Collection, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from steptool.core.errors import InputError
+
+LENGTH = 16
+"""Hex digits of a revision."""
+IDLE_MODULES = ("__future__", "typing")
+"""What is imported from them has no effect of its own."""
+
+
+def code_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> str:
+    """Hash of the modules `entries` and of all that they import from their own packages, directly or through others.
+
+    `without` are modules and packages to leave out, with all inside them; nothing is reached through these.
+    Raises InputError for a module that does not exist or cannot be read as Python.
+    """
+    digest = hashlib.sha256()
+    for name, tree in sorted(closure(entries, without=without).items()):
+        digest.update(f"{name}\0{tree}\0".encode())
+    return digest.hexdigest()[:LENGTH]
+
+
+def forget_sources() -> None:
+    """Read every source anew from now on. Until then a process sees each as it was when it was first asked for."""
+    _read.cache_clear()
+    _path.cache_clear()
+    _data.cache_clear()
+
+
+def closure(entries: Iterable[str], *, without: Collection[str] = ()) -> dict[str, str]:
+    """Every module that `entries` reach, themselves included, and the hash of what it means; and the files beside
+    them that are no Python, by `<package>/<name>`."""
+    names = list(entries)
+    packages = {name.partition(".")[0] for name in names}
+    found: dict[str, str] = {}
+    while names:
+        name = names.pop()
+        if name in found or _is_within(name, without):
+            continue
+        found[name], imported = _read(name)
+        found |= _data(name)
+        names += [module for wanted in imported if wanted.partition(".")[0] in packages and (module := _module(wanted))]
+    return found
+
+
+@cache
+def _read(name: str) -> tuple[str, tuple[str, ...]]:
+    """Hash of a module's meaning, and the dotted names that it imports."""
+    path = _path(name)
+    if path is None:
+        raise InputError("no such module", where=name, fix="check the import path, and that its package is installed")
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"cannot be read as Python: {error}", where=str(path), fix="mend the file") from error
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    # A package runs before the modules inside it.
+    parents = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
+    imported = set(_imports(tree, package))
+    return _hash(_meaning(tree)), (*parents, *imported)
+
+
+@cache
+def _data(name: str) -> dict[str, str]:
+    """Name and hash of the files that are no Python in the folder of a package's module."""
+    path = _path(name)
+    if path is None or not path.with_name("__init__.py").exists():
+        return {}
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    files = (file for file in sorted(path.parent.iterdir()) if file.is_file() and file.suffix not in (".py", ".pyc"))
+    return {f"{package}/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def _hash(value: str) -> str:
+    return hashlib.sha256(value.encode()).hexdigest()
+
+
+def _module(wanted: str) -> str | None:
+    """The module of a dotted name: `a.b` of `from a import b` may be a module, or something inside module `a`."""
+    if _path(wanted):
+        return wanted
+    parent = wanted.rpartition(".")[0]
+    return parent if parent and _path(parent) else None
+
+
+@cache
+def _path(name: str) -> Path | None:
+    """Source file of a module, found without running it."""
+    top, *rest = name.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.origin:
+        return None
+    origin = Path(spec.origin)
+    if not rest:
+        return origin
+    if origin.name != "__init__.py":
+        return None
+    inside = origin.parent.joinpath(*rest)
+    return next((file for file in (inside.with_suffix(".py"), inside / "__init__.py") if file.is_file()), None)
+
+
+def _is_within(name: str, packages: Collection[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """Dotted names that a module imports, in functions too: `from a import b` gives `a.b`."""
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+            base = ".".join(filter(None, (above if node.level else "", node.module or "")))
+            yield from (base if alias.name == "*" else f"{base}.{alias.name}" for alias in node.names)
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under `if TYPE_CHECKING:`, which never run."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        children = node.orelse if _is_for_type_checkers(node) else list(ast.iter_child_nodes(node))
+        waiting += reversed(children)
+
+
+def _is_for_type_checkers(node: Any) -> TypeGuard[ast.If]:
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def _meaning(node: Any) -> str:
+    """A syntax tree as text. Fields that are empty are left out: later versions of Python add some."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_meaning, _in_order(node)))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        return f"Raise({_meaning(node.exc.func)})"
+    fields = ((name, getattr(node, name, None)) for name in node._fields)
+    parts = [f"{name}={_meaning(value)}" for name, value in fields if value not in (None, [])]
+    return f"{type(node).__name__}({','.join(parts)})"
+
+
+def _in_order(nodes: list[Any]) -> list[Any]:
+    """Statements without those that mean nothing, imports first and sorted: their order means nothing either."""
+    meant = [node for node in nodes if not _is_idle(node)]
+    imports = [node for node in meant if isinstance(node, ast.Import | ast.ImportFrom)]
+    others = [node for node in meant if not isinstance(node, ast.Import | ast.ImportFrom)]
+    return [*sorted(imports, key=ast.unparse), *others]
+
+
+def _is_idle(node: Any) -> bool:
+    """Whether a statement means nothing: a docstring (of a field too), `__version__` and its like, and what only type
+    checkers need."""
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    if isinstance(node, ast.ImportFrom):
+        return node.module in IDLE_MODULES
+    if isinstance(node, ast.Assign):
+        return all(isinstance(target, ast.Name) and target.id.startswith("__") for target in node.targets)
+    return _is_for_type_checkers(node) and not node.orelse

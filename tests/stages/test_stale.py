@@ -1,0 +1,107 @@
+"""A stage is stale when its meaning changed, and only then: what stage `revisions` writes for it is other text.
+
+change                                         stages that run again
+a comment, an error's text, tracking, the CLI  none
+a new module that nobody imports               none
+the rules                                      annotate, evaluate; and what follows from their outputs
+the loss of PPO                                train, rft
+a setting of speed                             none
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from steptool.config.places import CODE
+from tests.project import copy_project
+
+EVERY = {"base", "prepare", "sft", "sample", "annotate", "validate", "train", "rft", "evaluate", "report", "register"}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("STEPTOOL_", "DVC_"))}
+
+
+def revisions(project: Path) -> dict[str, str]:
+    """What `steptool revisions` writes for every stage."""
+    command = [sys.executable, "-m", "steptool.cli", "revisions"]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(project)}
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return {file.stem: file.read_text() for file in (project / CODE).iterdir()}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    copy_project(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def before(project: Path) -> dict[str, str]:
+    return revisions(project)
+
+
+@pytest.fixture
+def restored(project: Path) -> Iterator[Path]:
+    """The project, as it was again afterwards."""
+    kept = {file: file.read_bytes() for file in (project / "params.yaml", *(project / "steptool").rglob("*.*"))}
+    yield project
+    for file in (project / "steptool").rglob("*.*"):
+        if file not in kept:
+            file.unlink()
+    for file, content in kept.items():
+        file.write_bytes(content)
+
+
+CHANGES = {
+    "a comment": ("steptool/annotators/rules.py", "CONSULTED = 0.5", "CONSULTED = 0.5  # half", set()),
+    "a docstring": ("steptool/training/losses.py", '"""', '"""Of all: ', set()),
+    "an error's text": ("steptool/annotators/rules.py", "belongs to task", "is of task", set()),
+    "tracking": ("steptool/tracking/run.py", "class Tracking", "ANSWER = 42\n\n\nclass Tracking", set()),
+    "progress": ("steptool/system/progress.py", "LINE_EVERY_S = 15.0", "LINE_EVERY_S = 5.0", set()),
+    "the command line": ("steptool/cli.py", "def _leave(", "ANSWER = 42\n\n\ndef _leave(", set()),
+    "the rules": (
+        "steptool/annotators/rules.py",
+        "CONSULTED = 0.5",
+        "CONSULTED = 0.6",
+        {"annotate", "validate", "evaluate"},
+    ),
+    "the loss": ("steptool/training/losses.py", "import torch", "import torch\n\nANSWER = 42", {"train", "rft"}),
+    "the page": ("steptool/report/page.html.jinja", "<body", "<body ", {"report"}),
+    "a setting of speed": ("params.yaml", "concurrency: 128", "concurrency: 64", set()),
+    "a bar of the gate": ("params.yaml", "min_pass_rate: 0.3", "min_pass_rate: 0.4", set()),
+    "a temperature": ("params.yaml", "temperature: 0.8", "temperature: 0.7", {"sample", "evaluate", "report"}),
+}
+
+
+def test_every_stage_depends_on_what_its_code_means(before: dict[str, str]) -> None:
+    assert before.keys() == EVERY
+    assert len(set(before.values())) == len(EVERY)
+
+
+@pytest.mark.parametrize(("file", "old", "new", "stale"), CHANGES.values(), ids=CHANGES)
+def test_a_stage_is_stale_exactly_when_its_meaning_changed(
+    restored: Path, before: dict[str, str], file: str, old: str, new: str, stale: set[str]
+) -> None:
+    text = (restored / file).read_text()
+    assert old in text
+    (restored / file).write_text(text.replace(old, new, 1))
+    now = revisions(restored)
+    assert {name for name in EVERY if now[name] != before[name]} == stale
+
+
+def test_a_new_method_makes_no_stage_stale(restored: Path, before: dict[str, str]) -> None:
+    (restored / "steptool/methods/dpo.py").write_text('"""Direct preference optimisation."""\n\nBETA = 0.1\n')
+    assert revisions(restored) == before
+
+
+def test_a_setting_that_is_left_out_counts_with_its_default(restored: Path, before: dict[str, str]) -> None:
+    text = (restored / "params.yaml").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("  max_grad_norm:"))
+    (restored / "params.yaml").write_text(text.replace(line + "\n", ""))
+    assert revisions(restored) == before
