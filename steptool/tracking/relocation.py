@@ -40,7 +40,7 @@ def follow_artifacts(database: Path) -> None:
     if not database.is_file():
         return
     try:
-        with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        with closing(sqlite3.connect(database)) as connection, connection:
             if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'logged_models'").fetchone():
                 _rename_places(connection, database.parent / FOLDER)  # else MLflow has made no tables yet
     except sqlite3.Error as error:
