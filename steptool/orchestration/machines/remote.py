@@ -146,8 +146,8 @@ def _committed(workspace: Workspace, node: Node) -> str:
         ).stdout.strip()
 
     changed = git("diff", "--name-only", "HEAD").splitlines()
-    if node.sources:
-        changed += git("ls-files", "--others", "--exclude-standard", "--", *node.sources).splitlines()
+    # Code that Git does not know yet would be missing there.
+    changed += git("ls-files", "--others", "--exclude-standard", "--", *node.sources, "*.py").splitlines()
     if unsent := sorted(set(changed) - {"params.yaml", LOCK}):
         raise StepToolError(
             f"changes that are not committed: {', '.join(unsent)}",
