@@ -51,12 +51,12 @@ def stage_code(name: str) -> str:
     return code_revision([f"steptool.stages.{name}"], without=MEANS_NOTHING)
 
 
-def stage_revision(name: str, params: Params) -> str:
+def stage_revision(name: str, params: Params) -> dict[str, str]:
     """What decides about the output of stage `name` beside its inputs: its code, and the settings that dvc.yaml lists
-    for it, their defaults included."""
+    for it, their defaults included. As hashes."""
     values = params.model_dump(mode="json", by_alias=True)
     settings = {key: _at(values, key) for key in _settings_of(name)}
-    return f"code {stage_code(name)}, settings {content_hash(settings)}"
+    return {"code": stage_code(name), "settings": content_hash(settings)}
 
 
 class File(BaseModel):
@@ -101,7 +101,6 @@ class Reading:
         self,
         name: str,
         round: str | None,
-        params: Params,
         inputs: Mapping[Path, str],
         external: Mapping[Path, Callable[[], str | None]],
     ) -> None:
@@ -114,7 +113,7 @@ class Reading:
         self._label = f"{name} {round}" if round else name
         self._code = stage_code(name)
         if DVC_STAGE in os.environ:  # a stage that is run by hand is not recorded
-            _as_noted(CODE / f"{name}.json", stage_revision(name, params))
+            _as_noted(CODE / f"{name}.json", self._code, "code")
         self._find = dict(external)
         self.external = {path.stem: _as_noted(path, find()) for path, find in external.items()}
         """The content of what lies outside of the repository."""
@@ -196,9 +195,9 @@ def check_state(root: Path = Path()) -> None:
         time.sleep(REWRITTEN_S)
 
 
-def _as_noted(path: Path, content: str | None) -> str:
+def _as_noted(path: Path, content: str | None, what: str = "content") -> str:
     noted = read_json(path) if path.exists() else None  # a stage that is run by itself finds none
-    known = noted.get("content") if isinstance(noted, dict) else None
+    known = noted.get(what) if isinstance(noted, dict) else None
     if content is not None and known is not None and content != known:
         raise DataError(
             f"says {known!r}, but here it is now {content!r}",

@@ -58,7 +58,7 @@ def stage(
     label = f"{name} {round}" if round else name
     determines = manifest(label, used, inputs, params.seed)
     digests = {path: determines["inputs"][key] for key, path in inputs.items()}
-    reading = Reading(name, round, params, digests, external or {})
+    reading = Reading(name, round, digests, external or {})
     if PARAMS.exists() and load_params(PARAMS) != params:
         raise StepToolError(f"{PARAMS} changed while the stage began", where=f"stage {label}", fix=AGAIN)
     determines |= {"external": reading.external, "settings": reading.settings}

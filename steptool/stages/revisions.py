@@ -29,7 +29,7 @@ def main() -> None:
         EXTERNAL_WORLD: {"content": world_content(params.world)},
         EXTERNAL_DEMONSTRATIONS: {"content": demonstrations_content(params.demonstrations.path)},
     }
-    found |= {CODE / f"{name}.json": {"content": stage_revision(name, params)} for name in stages_with_code()}
+    found |= {CODE / f"{name}.json": stage_revision(name, params) for name in stages_with_code()}
     for path, content in found.items():
         write_json(path, content)
     print(f"revisions: base {found[EXTERNAL_BASE]['content']}, world {found[EXTERNAL_WORLD]['content']}", flush=True)

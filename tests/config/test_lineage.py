@@ -27,7 +27,7 @@ from steptool.config.lineage import (
     refuse_false_lineage,
 )
 from steptool.config.places import CODE, EXTERNAL_WORLD, TRAJECTORIES
-from steptool.config.settings import Params, load_params
+from steptool.config.settings import load_params
 from steptool.core.errors import DataError, InputError, ParamsError, StepToolError
 from steptool.core.storage import write_json
 from steptool.stages.common import stage
@@ -145,12 +145,12 @@ def test_other_code_than_was_noted_is_refused_where_dvc_records_the_output(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a node that has another version of the package. By hand, nothing is recorded, so any code may run."""
-    write_json(CODE / "sample.json", {"content": "code 1, settings 2"})
+    write_json(CODE / "sample.json", {"code": "1", "settings": "2"})
     run(lambda: None)
     monkeypatch.setenv("DVC_STAGE", "sample@r1")
-    with pytest.raises(DataError, match=r"(?s)says 'code 1, settings 2'.*the same code"):
+    with pytest.raises(DataError, match=r"(?s)says '1', but here.*the same code"):
         run(lambda: None)
-    write_json(CODE / "sample.json", {"content": lineage.stage_revision("sample", load_params())})
+    write_json(CODE / "sample.json", {"code": lineage.stage_code("sample"), "settings": "older ones"})
     run(lambda: None)
 
 
@@ -237,7 +237,7 @@ def test_a_lock_of_another_shape_is_one_plain_error(checkout: Path, text: str) -
 def test_a_pipeline_file_of_another_shape_is_one_plain_error(checkout: Path, text: str) -> None:
     Path("dvc.yaml").write_text(text)
     with pytest.raises(ParamsError, match=r"^dvc\.yaml(:\d+)?: ") as caught:
-        Reading("prepare", None, Params(), {}, {})
+        Reading("prepare", None, {}, {})
     assert len(str(caught.value).splitlines()) == 2
 
 
