@@ -10,7 +10,6 @@ dvc.lock. What was changed meanwhile would then stand there as the origin of an 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -300,10 +299,6 @@ def _files(place: Path) -> Iterator[Path]:
     for file in sorted(place.rglob("*")):
         if file.is_file() and "__pycache__" not in file.parts and file.suffix not in (".pyc", ".tmp"):
             yield file
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _signature(path: Path) -> Signature:
