@@ -282,14 +282,7 @@ def read_yaml(path: Path) -> Any:
 def _settings(keys: list[str]) -> dict[str, Any]:
     """Values of params.yaml by dotted key, those that stand in it; as DVC notes them."""
     document = read_yaml(PARAMS) if keys else None
-    found = {}
-    for key in keys:
-        value: Any = document
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is not None:
-            found[key] = value
-    return found
+    return {key: value for key in keys if (value := _at(document, key)) is not None}
 
 
 def _files(place: Path) -> Iterator[Path]:
