@@ -199,10 +199,11 @@ def params(
     profile: Annotated[str | None, typer.Option(help="Name in profiles/, or a file, to lay over params.yaml.")] = None,
 ) -> None:
     """Check params.yaml; with --profile, change it first (`git checkout params.yaml` undoes it)."""
+    from steptool.config.places import PARAMS
     from steptool.config.settings import apply_profile, load_params
     from steptool.core.storage import write_bytes
 
-    path = Path("params.yaml")
+    path = PARAMS
     if profile:
         file = Path(profile) if profile.endswith(".yaml") else Path("profiles") / f"{profile}.yaml"
         write_bytes(path, apply_profile(path, file).encode())

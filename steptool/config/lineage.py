@@ -21,14 +21,14 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from steptool.config.places import CODE
+from steptool.config.places import CODE, PARAMS
 from steptool.config.settings import Params
 from steptool.core.errors import DataError, InputError, ParamsError, StepToolError, reason
 from steptool.core.revision import code_revision, forget_sources
 from steptool.core.storage import MANIFEST, MAX_DOCUMENT, conflict_line, file_hash, read_bounded, read_json
 from steptool.core.types import content_hash
 
-PIPELINE, LOCK, PARAMS = Path("dvc.yaml"), Path("dvc.lock"), Path("params.yaml")
+PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 DVC_STAGE = "DVC_STAGE"
 """DVC sets it for the command of a stage."""
 RESTORE = "mend it, or restore the committed one: git checkout {}"

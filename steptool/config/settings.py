@@ -28,6 +28,7 @@ from ruamel.yaml.composer import Composer, ComposerError, MaxDepthExceededError
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from steptool.config.places import PARAMS
 from steptool.core.errors import ParamsError
 from steptool.core.storage import conflict_line, read_bounded
 
@@ -389,7 +390,7 @@ class Params(Section):
         return self
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
+def load_params(path: Path = PARAMS) -> Params:
     """Read and check a params file; raises one ParamsError that lists every problem with its line."""
     return parse_params(path, _load_yaml(path))
 
