@@ -24,7 +24,7 @@ from ruamel.yaml.error import YAMLError
 from steptool.config.places import CODE, PARAMS
 from steptool.config.settings import Params
 from steptool.core.errors import DataError, InputError, ParamsError, StepToolError, reason
-from steptool.core.revision import code_revision, forget_sources
+from steptool.core.revision import MEANS_NOTHING, code_revision, forget_sources
 from steptool.core.storage import MANIFEST, MAX_DOCUMENT, conflict_line, file_hash, read_bounded, read_json
 from steptool.core.types import content_hash
 
@@ -35,12 +35,6 @@ RESTORE = "mend it, or restore the committed one: git checkout {}"
 REWRITTEN_S = 0.2
 """DVC rewrites its files in place, so one that is broken may be whole a moment later."""
 AGAIN = "run the same command again"
-MEANS_NOTHING = (
-    *("steptool.system", "steptool.tracking", "steptool.config"),
-    *("steptool.core.errors", "steptool.core.storage", "steptool.core.revision", "steptool.stages.common"),
-)
-"""Packages and modules that decide about no output: how a stage is run, watched and configured. What the settings say
-counts by their values."""
 Signature = tuple[tuple[str, int, int, int], ...]
 
 

@@ -29,6 +29,13 @@ LENGTH = 16
 """Hex digits of a revision."""
 IDLE_MODULES = ("__future__", "typing")
 """What is imported from them has no effect of its own."""
+MEANS_NOTHING = (
+    *("steptool.system", "steptool.tracking", "steptool.config"),
+    *(f"steptool.core.{name}" for name in ("errors", "fields", "plugins", "revision", "storage")),
+    "steptool.stages.common",
+)
+"""Packages and modules that decide about no output: how a stage is run, watched and configured. What the settings say
+counts by their values."""
 
 
 def code_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> str:

@@ -30,7 +30,7 @@ from pydantic_core import from_json
 from steptool import __version__
 from steptool.core.errors import DataError, StorageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a stored record changes meaning; readers refuse other versions."""
 
 MANIFEST = "manifest.json"
