@@ -1,0 +1,43 @@
+"""How a conversation becomes tokens, and tokens become actions: the protocol that every prompt format speaks.
+
+    class React:
+        class Config(Settings): ...
+        def __init__(self, config: Config, tokenizer): ...      a Hugging Face tokenizer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from steptool.core.types import Action, Observation, Task
+
+
+class Format(Protocol):
+    stop_ids: tuple[int, ...]
+    """Tokens at which sampling an action stops."""
+
+    def prompt(self, task: Task) -> tuple[int, ...]:
+        """Offered tools, query and all markers up to where the policy begins."""
+        ...
+
+    def reply(
+        self, action_ids: Sequence[int], observations: Sequence[Observation], message: str | None
+    ) -> tuple[int, ...] | None:
+        """All tokens between the action `action_ids` and the next: what came back, and the markers around it.
+
+        `message` is the user's, where the action was one. None where the stream cannot be extended exactly.
+        """
+        ...
+
+    def parse(self, ids: Sequence[int]) -> Action:
+        """Read a sampled action. Never raises: what cannot be read is an action with `unreadable`."""
+        ...
+
+    def render(self, action: Action) -> tuple[int, ...]:
+        """Ids of a demonstrated action, its end of turn included; `parse` gives it back."""
+        ...
+
+    def hint(self, problem: str) -> str:
+        """What the policy is shown after an action that could not be read."""
+        ...
