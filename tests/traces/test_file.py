@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from steptool.worlds.demonstrations import read_demonstrations
 
 from steptool.config.settings import parse_params
 from steptool.core.errors import DataError, ParamsError
 from steptool.core.types import Revision, StopReason, Task, Tool
 from steptool.formats.json_call import ChatFormat
 from steptool.policies import tiny_model
-from steptool.worlds.demonstrations import read_demonstrations
 
 WORLD = Revision(name="ours", revision="7")
 FIND = Tool(name="find", description="", parameters={"type": "object", "properties": {"name": {"type": "string"}}})

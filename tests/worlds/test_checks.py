@@ -19,6 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from steptool.worlds.demonstrations import GIVEN, NOT_SAMPLED
+from steptool.worlds.mini.answers import is_correct
 
 from steptool.annotators.rules import annotate
 from steptool.core.errors import DataError
@@ -36,9 +38,7 @@ from steptool.core.types import (
 from steptool.formats.json_call import ChatFormat, describe_tool
 from steptool.policies import tiny_model
 from steptool.worlds.checks import check_demonstrations, check_tasks, without_check
-from steptool.worlds.demonstrations import GIVEN, NOT_SAMPLED
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
-from steptool.worlds.mini.answers import is_correct
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 
