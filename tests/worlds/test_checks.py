@@ -1,9 +1,9 @@
 """What a world may be refused for.
 
-split   task   question   tools            check
-train   t1     Where?     find, look       text "Oslo"
-dev     t2     When?      find, look       number 3
-test    t3     Who?       find, look       set {A, B}
+split   task   question          tools        answer
+train   t1     Where is t1?      find, look   Oslo
+dev     t2     Where is t2?      find, look   Oslo
+test    t3     Where is t3?      find, look   Oslo
 
 Each row of a table below changes one thing in this world.
 """
