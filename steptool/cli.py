@@ -206,7 +206,7 @@ def params(
     profile: Annotated[str | None, typer.Option(help="Name in profiles/, or a file, to lay over params.yaml.")] = None,
 ) -> None:
     """Check params.yaml; with --profile, change it first (`git checkout params.yaml` undoes it)."""
-    from steptool.config.arms import arms_of, check_method
+    from steptool.config.arms import arms_of, check_methods
     from steptool.config.lineage import write_graph
     from steptool.config.places import PARAMS
     from steptool.config.settings import apply_profile, load_params
@@ -217,8 +217,7 @@ def params(
         write_bytes(PARAMS, apply_profile(PARAMS, file).encode())
     settings = load_params(PARAMS)
     arms = arms_of(settings)
-    for arm in arms:
-        check_method(arm)
+    check_methods(settings)
     typer.echo(
         f"{PARAMS} is valid: world {settings.world.name}, base {settings.model.base}, "
         f"arms {', '.join(arm.name for arm in arms)}"
