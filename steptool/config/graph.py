@@ -39,8 +39,8 @@ from steptool.config.plugins import Use
 from steptool.config.settings import DEMONSTRATIONS, Params
 
 HEADER = (
-    "# The one graph, which `steptool graph` writes from params.yaml. `dvc repro` brings it up to date, `dvc dag` draws\n"
-    "# it, `steptool run` adds a tracked parent run. Stages of your own, and `meta` of these, are kept as they are.\n"
+    "# The one graph, which `steptool graph` writes from params.yaml. `dvc repro` brings it up to date,\n"
+    "# `dvc dag` draws it, `steptool run` adds a tracked parent run. Stages of your own, and `meta` of these, are kept.\n"
 )
 GPU = {"resources": "gpu", "retries": 2, "timeout": "6h"}
 SUMMARY = "summary.json"
@@ -106,13 +106,12 @@ def _stages(params: Params) -> Iterator[StageSpec]:
             yield from _round(params, round_of(params, name))
         elif (arm := arm_of(params, name)).method is not None:
             yield _train(params, arm, arm.method)
-    compared = {"arms": [arm.name for arm in arms]}
+    compared: dict[str, Any] = {"arms": [arm.name for arm in arms]}
     if params.register_.best_on:
-        yield _measure(
-            params, arms, "select", "Every arm on the dev tasks, to choose one to register", SELECTION, compared
-        )
+        description = "Every arm on the dev tasks, to choose one to register"
+        yield _measure(params, arms, "select", description, SELECTION, compared)
     description = "Every arm on the held-out tasks, under equal conditions"
-    compared |= {"compare": [list(pair) for pair in pairs_of(params)]}  # type: ignore[dict-item]
+    compared = {**compared, "compare": pairs_of(params)}
     yield _measure(params, arms, "evaluate", description, EVALUATION, compared)
     rounds = (VALIDATED / name for name in params.rounds)
     yield StageSpec(
