@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from steptool.core.fields import Bound, Many, Rate
-from steptool.core.plugins import revision_of
+from steptool.core.plugins import modules_of
+from steptool.core.revision import MEANS_NOTHING, code_revision
 from steptool.core.types import content_hash
 from steptool.training.batch import Batch, Episode, pack
 from steptool.training.job import Data, Job
@@ -133,6 +134,9 @@ class AdapterMethod(ABC):
         weights = hashlib.sha256()
         for parameter in policy.trainable().values():
             weights.update(parameter.detach().cpu().numpy().tobytes())
+        code = code_revision([__name__, *modules_of(type(self), self.config)], without=MEANS_NOTHING)
+        settings = self.config.model_dump(mode="json")
         data = [(item.trajectory_id, item.rewards) for item in batch.episodes]
-        how = revision_of(self).revision
-        return content_hash([how, weights.hexdigest(), data, batch.units, job.data.reward.gamma, job.seed])
+        return content_hash(
+            [code, settings, weights.hexdigest(), data, batch.units, job.data.reward.gamma, job.seed]
+        )
