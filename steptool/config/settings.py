@@ -208,7 +208,7 @@ class ValidateParams(Section):
     max_drift: Fraction = 0.4
     max_broken: Fraction = 0.1
     """Share of the trajectories that an engine or world fault may cut short."""
-    min_per_subset: Natural = 1
+    min_per_group: Natural = 1
     max_logprob: Weight = 1e-3
 
 
