@@ -60,6 +60,13 @@ class RegisteredVersion(Frozen):
     """False where the same weights with the same evaluation were registered before."""
 
 
+class Registration(RegisteredVersion):
+    """The last registration from this folder."""
+
+    arm: str
+    lineage: dict[str, str]
+
+
 def register(
     tracking: Tracking,
     run: StageRun,

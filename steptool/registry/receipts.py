@@ -3,8 +3,8 @@
     1 receipt stored   2 the block that carries it out   3 verdict written
 
 MLflow has no transaction over these. If 2 fails, the receipt is taken back; if that fails too, because MLflow is gone,
-a receipt without a verdict is left, which counts for nothing. If 3 fails, the champion has a whole receipt, and the next
-promotion or rollback writes the verdict.
+a receipt without a verdict is left, which counts for nothing. If 3 fails, the champion has a whole receipt, and the
+next promotion or rollback writes the verdict.
 """
 
 from __future__ import annotations
