@@ -64,7 +64,7 @@ ModelName = Annotated[Name, AfterValidator(_model_name)]
 """It stands in paths, in `models:/NAME@ALIAS` and in filters of MLflow, where `/`, `:`, `@`, `%` and quotes have a
 meaning."""
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-"""What a round, an arm, a method or a metric is called: it stands in the names of stages, folders and MLflow metrics."""
+"""What a round, an arm, a method or a metric is called: it stands in names of stages, of folders, and in MLflow."""
 
 
 def _not_an_output(path: str) -> str:
