@@ -119,7 +119,9 @@ def text_table(results: Results) -> str:
     rule = "─" * max(map(len, lines))
     below = [comparison_text(each) for each in results.comparisons]
     for measure in results.own_metrics:
-        values = [f"{each.name} {measured(measure, each.metrics[ALL].get(measure.name))}" for each in results.evaluations]
+        values = [
+            f"{each.name} {measured(measure, each.metrics[ALL].get(measure.name))}" for each in results.evaluations
+        ]
         below.append(f"{measure.name} ({measure.describes}): {', '.join(values)}")
     below += [
         f"{each.name}: faults of the engine or the world ended {percent(each.broken, 1)} of its attempts, "

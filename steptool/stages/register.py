@@ -10,11 +10,12 @@ from pathlib import Path
 from pydantic import RootModel
 
 from steptool.config.arms import Arm, arm_of, arms_of, pairs_of
+from steptool.config.graph import SUMMARY
 from steptool.config.places import EVALUATION, MERGED, PARAMS, REGISTRATION, SELECTION
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError, ParamsError
 from steptool.core.storage import file_hash, read_record, write_json
-from steptool.evaluation.metrics import SUMMARY, Evaluation
+from steptool.evaluation.metrics import Evaluation
 from steptool.policies.folder import plain_weights
 from steptool.registry.models import Registration, register
 from steptool.stages.results import read_evaluation
@@ -44,9 +45,7 @@ def main(name: str | None = None) -> None:
         for key, path in _inputs(arm, against).items():
             run.dataset(path, key, digests[key])
         lineage = _lineage(params, arm, evaluation, digests)
-        version = register(
-            tracking, run, params.tracking.model_name, weights, evaluation, lineage, baseline=baseline
-        )
+        version = register(tracking, run, params.tracking.model_name, weights, evaluation, lineage, baseline=baseline)
         write_json(REGISTRATION, Registration(arm=arm.name, lineage=lineage, **version.model_dump()).model_dump())
     done = "is registered as" if version.is_new else "was registered before, with this evaluation, as"
     print(
