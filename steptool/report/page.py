@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from steptool.core.types import ScoredTrajectory, Task
 from steptool.evaluation.compare import Comparison, Difference
@@ -49,15 +49,15 @@ class Trained(BaseModel):
 
 
 class ReportData(Results):
-    judged: dict[str, list[ScoredTrajectory]] = {}
+    judged: dict[str, list[ScoredTrajectory]] = Field(default_factory=dict)
     """Arm → its judged test trajectories."""
-    trained: dict[str, Trained] = {}
+    trained: dict[str, Trained] = Field(default_factory=dict)
     """By arm; the ones that were trained here."""
-    rounds: dict[str, Round] = {}
-    tasks: list[Task] = []
-    rewards: dict[str, list[float]] = {}
+    rounds: dict[str, Round] = Field(default_factory=dict)
+    tasks: list[Task] = Field(default_factory=list)
+    rewards: dict[str, list[float]] = Field(default_factory=dict)
     """Trajectory id → reward of each step."""
-    meta: dict[str, Any] = {}
+    meta: dict[str, Any] = Field(default_factory=dict)
     """What made the report (seed, base model, settings); a value of several lines is folded away."""
 
 
@@ -77,15 +77,6 @@ class Forest:
     rows: tuple[Whisker, ...]
     ticks: tuple[tuple[float, str], ...]
     zero: float
-
-
-@dataclass(frozen=True)
-class MethodCharts:
-    """What a method logged of its optimiser steps."""
-
-    method: str
-    first: list[LineChart]
-    folded: list[LineChart]
 
 
 Point = tuple[float, float]
@@ -148,8 +139,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "in_table_order": _arm_charts(data, colour),
         "rounds": data.rounds,
         "sampled": _round_charts(data),
-        "by_step": _step_charts(data, colour),
-        "optimiser": _optimiser_charts(data, colour),
+        **dict(zip(("training", "more_training"), _training_charts(data, colour), strict=True)),
         "causes": list(Cause),
         "failures": {
             name: failure_shares(by_name[name], judged) for name, judged in data.judged.items() if name in by_name
@@ -259,44 +249,43 @@ def _round_charts(data: ReportData) -> list[LineChart]:
     return [chart for chart in (outcomes, rewards) if chart]
 
 
-def _step_charts(data: ReportData, colour: Mapping[str, str]) -> list[LineChart]:
-    chart = line_chart(
-        "Advantage by step",
-        [_by_step(name, colour[name], trained.advantage_by_step) for name, trained in data.trained.items()],
-        note="mean size a token: how much is decided there",
-        x_label="step",
-    )
-    return [chart] if chart else []
-
-
 def _by_step(label: str, colour: str, values: Sequence[float]) -> Series:
     return Series(label, colour, [(float(index), value) for index, value in enumerate(values, start=1)])
 
 
-def _optimiser_charts(data: ReportData, colour: Mapping[str, str]) -> list[MethodCharts]:
-    """What each method logged. Its arms stand one after another along one axis."""
-    methods: dict[str, dict[str, list[dict[str, float]]]] = {}
+def _training_charts(data: ReportData, colour: Mapping[str, str]) -> tuple[list[LineChart], list[LineChart]]:
+    """What each method logged: the figures to look at first, and the others. A method that logs none of OPTIMISER has
+    all of its own among the first.
+    """
+    methods: dict[str, dict[str, Trained]] = {}
     for name, trained in data.trained.items():
-        if trained.steps:
-            methods.setdefault(data.arm(name).method or name, {})[name] = trained.steps
-    found = []
-    for method, rows_of in methods.items():
-        logged = dict.fromkeys(key for rows in rows_of.values() for row in rows for key in row if key != COUNTER)
+        methods.setdefault(data.arm(name).method or name, {})[name] = trained
+    first: list[LineChart | None] = []
+    others: list[LineChart | None] = []
+    for method, arms in methods.items():
+        logged = dict.fromkeys(key for arm in arms.values() for row in arm.steps for key in row if key != COUNTER)
         known = [key for key in OPTIMISER if key in logged] or list(logged)
-        first = [_optimiser_chart(key, rows_of, colour) for key in known]
-        folded = [_optimiser_chart(key, rows_of, colour) for key in logged if key not in known]
-        found.append(MethodCharts(method, [c for c in first if c], [c for c in folded if c]))
-    return found
+        first += [_optimiser_chart(method, key, arms, colour) for key in known]
+        first.append(_advantage_chart(method, arms, colour))
+        others += [_optimiser_chart(method, key, arms, colour) for key in logged if key not in known]
+    return [chart for chart in first if chart], [chart for chart in others if chart]
 
 
 def _optimiser_chart(
-    key: str, rows_of: Mapping[str, list[dict[str, float]]], colour: Mapping[str, str]
+    method: str, key: str, arms: Mapping[str, Trained], colour: Mapping[str, str]
 ) -> LineChart | None:
+    """One figure of every optimiser step, the arms one after another along one axis."""
     title, note = OPTIMISER.get(key, (key.replace("_", " ").capitalize(), ""))
     series, dividers, start = [], [], 0
-    for name, rows in rows_of.items():
-        values = [(float(start + index), row[key]) for index, row in enumerate(rows) if key in row]
+    for name, arm in arms.items():
+        values = [(float(start + index), row[key]) for index, row in enumerate(arm.steps) if key in row]
         series.append(Series(name, colour[name], values, dots=False))
-        start += len(rows)
+        start += len(arm.steps)
         dividers.append(start - 0.5)
+    note = f"{method}: {note}" if note else method
     return line_chart(title, series, note=note, x_label="optimiser step", dividers=dividers[:-1])
+
+
+def _advantage_chart(method: str, arms: Mapping[str, Trained], colour: Mapping[str, str]) -> LineChart | None:
+    series = [_by_step(name, colour[name], arm.advantage_by_step) for name, arm in arms.items()]
+    return line_chart("Advantage by step", series, note=f"{method}: mean size a token", x_label="step")
