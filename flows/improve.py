@@ -22,9 +22,9 @@ def improve(gpu: str | None = None, again: bool = False, fresh: bool = False) ->
     """
     pipeline(None, gpu, again, fresh)
     proposals = Proposals()
-    if proposals.is_judged():
+    if proposals.has_verdict():
         return Completed(name="Unchanged", message="the candidate has its verdict")
-    version = proposals.judge().version
+    version = proposals.assess().version
     with server() as client:
         if any(proposal.receipt.version == version for _, proposal in waiting(client)):
             return Completed(name="Unchanged", message=f"version {version} waits for a decision already")

@@ -63,7 +63,7 @@ def _run(root: Path, nodes: list[Node], gpu: str | None, *, again: bool) -> list
         if not all(state.is_completed() for state in states):
             run.status = "KILLED" if any(state.is_cancelled() for state in states) else "FAILED"
         elif {"evaluate", "register"} <= futures.keys():
-            log_outcome(run, params)
+            log_outcome(run)
         return states
 
 

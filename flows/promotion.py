@@ -36,7 +36,8 @@ from steptool.orchestration.approval.decisions import (
     numbers,
     server,
 )
-from steptool.registry.promotion import NAME_LENGTH, REASON_LENGTH, AlreadyChampion, Approval, Receipt, shown
+from steptool.registry.promotion import AlreadyChampion
+from steptool.registry.receipts import NAME_LENGTH, REASON_LENGTH, Approval, Receipt, shown
 from steptool.stages.promote import Proposals
 
 EXPIRE = "expire-approval/expire"
@@ -51,7 +52,7 @@ def promotion() -> State:
     proposal = Proposal.of_run()
     if proposal is None:
         try:
-            receipt = proposals.judge()
+            receipt = proposals.assess()
         except AlreadyChampion as fault:
             return Completed(name="Unchanged", message=fault.found)
         if not (receipt.promoted and proposals.needs_approval):

@@ -43,7 +43,7 @@ def run_pipeline(targets: list[str]) -> None:
             from steptool.stages.register import main as register
 
             register()
-            log_outcome(run, params)
+            log_outcome(run)
     if not targets:
         from steptool.stages.table import results_table
 
