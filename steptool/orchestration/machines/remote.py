@@ -1,4 +1,4 @@
-"""The orchestrator's side of a stage that runs on another machine; see `flows.node`."""
+"""The orchestrator's side of a stage that runs on another machine; the other side is `machines.requested`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ START_S = 900.0
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def run_remote_stage(node: Node, workspace: Workspace, deployment: str) -> State:
-    """Run a stage through `deployment`, a deployment of `flows.node.remote_stage`, unless it is up to date.
+    """Run a stage through `deployment`, a deployment of `run_requested_stage`, unless it is up to date.
 
     Raises NodeLost where the node is gone, StageFailed where the stage failed there.
     """
