@@ -4,6 +4,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 TASKS = Path("data/tasks")
+REFERENCES = TASKS / "references.jsonl"
 DEMONSTRATIONS = TASKS / "demonstrations.jsonl"
 TRAJECTORIES = Path("data/trajectories")
 SCORED = Path("data/scored")

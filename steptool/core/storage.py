@@ -301,7 +301,8 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
 def _header(path: Path, header: Any, model: type[Record], fix: str) -> dict[str, Any]:
     version = header.get("schema_version") if isinstance(header, dict) else None
     if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise DataError(f"schema version {str(version)[:64]}, expected {SCHEMA_VERSION}", where=f"{path}:1", fix=fix)
+        found = f"schema version {str(version)[:64]}, expected {SCHEMA_VERSION}"
+        raise DataError(found, where=f"{path}:1", fix=WRITTEN_OTHERWISE)
     if not (isinstance(header.get("rows"), int) and isinstance(header.get("kind"), str)):
         raise DataError("its first line names no kind and rows", where=f"{path}:1", fix=fix)
     if header["rows"] and header["kind"] != model.__name__:

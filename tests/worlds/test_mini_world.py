@@ -20,7 +20,7 @@ from steptool.core.types import SUBSETS, Task
 from steptool.worlds.mini import MiniWorld, expert_steps
 from steptool.worlds.mini.catalog import CATEGORIES, PROVIDERS
 from steptool.worlds.mini.phrases import FRAMES
-from steptool.worlds.mini.schema import SPLITS
+from steptool.worlds.base import SPLITS
 from steptool.worlds.mini.words import WORDS
 
 SIZES = {"train": 360, "dev": 120, "test": 300}
