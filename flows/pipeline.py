@@ -1,6 +1,6 @@
 """All stages of dvc.yaml, in dependency order, independent ones at the same time.
 
-    python -m flows.pipeline
+python -m flows.pipeline
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class Called:
 
 
 Judge = Callable[[str, list[Called], Any], Any]
-"""A check of the project. It gets the answer, the calls, and the object whose methods the tools are (None where they are
-functions), and returns True or False, or how far the task is solved, from 0 to 1."""
+"""A check of the project. It gets the answer, the calls, and the object whose methods the tools are (None where they
+are functions), and returns True or False, or how far the task is solved, from 0 to 1."""
 
 
 class FunctionsSession:

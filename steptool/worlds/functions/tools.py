@@ -9,7 +9,7 @@ from types import MethodType, ModuleType
 from typing import Any, get_type_hints
 
 import docstring_parser
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import ConfigDict, Field, ValidationError, create_model
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
@@ -28,26 +28,26 @@ class WrongArguments(Exception):
 class FunctionTool:
     """One function: what a policy sees of it, and what its arguments must be.
 
-    `where` names the module. Raises InputError where the function has no docstring, or an argument has no name, no type,
-    or one that JSON does not hold.
+    `where` names the module. Raises InputError where the function has no docstring, or an argument has no name, no
+    type, or one that JSON does not hold.
     """
 
     def __init__(self, name: str, function: Function, where: str) -> None:
         where = f"{where}, function {name}"
         documented = docstring_parser.parse(inspect.getdoc(function) or "")
         if not documented.short_description:
-            raise InputError("has no docstring", where=where, fix="write one that says what it does: the policy reads it")
-        described = {entry.arg_name: _one_line(entry.description) for entry in documented.params}
-        try:
-            self._arguments = create_model(
-                name,
-                __config__=ConfigDict(extra="forbid"),
-                # Under names of our own: an argument may be called as a method of the model is.
-                **{
-                    f"argument_{number}": (annotation, Field(default, alias=argument, **_described_as(described, argument)))
-                    for number, (argument, annotation, default) in enumerate(_parameters(function, where))
-                },
+            raise InputError(
+                "has no docstring", where=where, fix="write one that says what it does: the policy reads it"
             )
+        described = {entry.arg_name: _one_line(entry.description) for entry in documented.params}
+        fields: dict[str, Any] = {}
+        for argument, annotation, default in _parameters(function, where):
+            # A description in the annotation stays where the docstring has none.
+            text: dict[str, Any] = {"description": described[argument]} if described.get(argument) else {}
+            # Under a name of our own: an argument may be called as a method of the model is.
+            fields[f"argument_{len(fields)}"] = (annotation, Field(default, alias=argument, **text))
+        try:
+            self._arguments = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
             schema = self._arguments.model_json_schema(schema_generator=_WithoutTitles)
         except (PydanticUserError, TypeError) as error:
             raise InputError(
@@ -56,8 +56,8 @@ class FunctionTool:
                 fix="take str, int, float, bool, lists and dicts of these, an Enum, or a pydantic model",
             ) from error
         del schema["title"]
-        text = _one_line(f"{documented.short_description} {documented.long_description or ''}")
-        self.tool = Tool(name=name, description=text, parameters=schema)
+        description = _one_line(f"{documented.short_description} {documented.long_description or ''}")
+        self.tool = Tool(name=name, description=description, parameters=schema)
 
     def read(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """`arguments`, as JSON holds them, as the types of the signature; defaults are left to the function.
@@ -103,7 +103,7 @@ def _parameters(function: Function, where: str) -> list[tuple[str, Any, Any]]:
     """Name, type and default (`...` where there is none) of each argument."""
     try:
         types = get_type_hints(function, include_extras=True)
-    except Exception as error:  # noqa: BLE001 - an annotation may be any expression
+    except Exception as error:  # an annotation may be any expression
         raise InputError(f"has a type that cannot be read: {reason(error)}", where=where, fix="mend it") from error
     found = []
     for parameter in inspect.signature(function).parameters.values():
@@ -118,11 +118,6 @@ def _parameters(function: Function, where: str) -> list[tuple[str, Any, Any]]:
             raise InputError(f"does not say what its argument {name} is", where=where, fix=f"write `{name}: str`")
         found.append((name, types[name], ... if parameter.default is parameter.empty else parameter.default))
     return found
-
-
-def _described_as(described: dict[str, str], argument: str) -> dict[str, Any]:
-    """The description of an argument, where its docstring has one: else one in its annotation stays."""
-    return {"description": described[argument]} if described.get(argument) else {}
 
 
 def _one_line(text: str | None) -> str:
