@@ -1,10 +1,10 @@
 """What is measured of an attempt: the protocol that every metric of a project speaks.
 
-    metrics: {retries: {use: my_pkg.metrics:Retries}}
+metrics: {retries: {use: my_pkg.metrics:Retries}}
 
-    class Retries:
-        class Config(Settings): ...
-        def __init__(self, config: Config): ...
+class Retries:
+    class Config(Settings): ...
+    def __init__(self, config: Config): ...
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How a conversation becomes tokens, and tokens become actions: the protocol that every prompt format speaks.
 
-    class React:
-        class Config(Settings): ...
-        def __init__(self, config: Config, tokenizer): ...      a Hugging Face tokenizer
+class React:
+    class Config(Settings): ...
+    def __init__(self, config: Config, tokenizer): ...      a Hugging Face tokenizer
 """
 
 from __future__ import annotations

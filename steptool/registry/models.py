@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from steptool.config.settings import ModelName
+from steptool.core.fields import ModelName
 from steptool.core.errors import DataError, InputError, ModelError
 from steptool.core.storage import file_hash, parse_record, parse_text, read_text
 from steptool.core.types import Frozen, content_hash

@@ -24,8 +24,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from steptool.config.settings import write_duration
 from steptool.core.errors import StepToolError
+from steptool.core.fields import write_duration
 from steptool.orchestration.approval.decisions import (
     Decision,
     NotWaiting,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from steptool.config.lineage import check_state, read_lock, refuse_false_lineage
+from steptool.config.lineage import check_state, read_lock, refuse_false_lineage, write_graph
 from steptool.config.places import PARAMS, REPORT
 from steptool.config.settings import load_params
 from steptool.core.errors import StepToolError
@@ -28,6 +28,7 @@ def run_pipeline(targets: list[str]) -> None:
     started = time.monotonic()
     params = load_params(PARAMS)
     check_state()
+    print(write_graph(), flush=True)
     tracking = Tracking(None, params.tracking.experiment)
     with _ended_by_signals(), tracking.pipeline(params.model_dump()) as run, Relay(Path()):
         code = _repro(targets, stage_environment(run.run_id, Path()))
@@ -39,7 +40,9 @@ def run_pipeline(targets: list[str]) -> None:
         refuse_false_lineage(read_lock().stages)
         if not targets:
             from steptool.stages.outcome import log_outcome
+            from steptool.stages.register import main as register
 
+            register()
             log_outcome(run, params)
     if not targets:
         from steptool.stages.table import results_table

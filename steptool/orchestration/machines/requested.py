@@ -76,13 +76,13 @@ def run_requested_stage(stage: str, commit: str, params: str, lock: str, parent_
 
 def _run(workspace: Workspace, stage: str, commit: str, params: str, lock: str) -> None:
     check_out(workspace, commit, params, lock)
-    node = next(node for node in read_graph(workspace.root, [stage]) if node.address == stage)
-    if node.folders:  # which are read whole: what a run with more rounds left in them would be read too
-        workspace.run(*clean_command(node, "--quiet"))
-    if node.inputs:
-        transfer(workspace, "pull", *node.inputs)
+    wanted = next(found for found in read_graph(workspace.root, [stage]) if found.address == stage)
+    if wanted.folders:  # which are read whole: what a run with more rounds left in them would be read too
+        workspace.run(*clean_command(wanted, "--quiet"))
+    if wanted.inputs:
+        transfer(workspace, "pull", *wanted.inputs)
     with _gpu_slot(workspace):
-        repro(node, workspace)
+        repro(wanted, workspace)
     transfer(workspace, "push", stage)
 
 
