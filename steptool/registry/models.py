@@ -27,7 +27,7 @@ from steptool.core.storage import file_hash, parse_record, parse_text, read_text
 from steptool.core.types import Frozen, content_hash
 from steptool.evaluation.metrics import Evaluation
 from steptool.registry.flavour import MODEL, write_flavour
-from steptool.tracking.client import told_plainly
+from steptool.tracking.client import mlflow_errors
 from steptool.tracking.run import StageRun, Tracking
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def register(
     model_hash, evaluation_hash = file_hash(model_dir), content_hash(evaluation.model_dump(mode="json"))
     start_hash = content_hash(start.model_dump(mode="json"))
     hashes = {MODEL_HASH: model_hash, START_HASH: start_hash, EVALUATION_HASH: evaluation_hash}
-    with told_plainly(tracking.uri, f"register {name}"):
+    with mlflow_errors(tracking.uri, f"register {name}"):
         version = _registered_before(tracking, name, model_hash, evaluation_hash)
         is_new = version is None
         if version is None:
@@ -134,7 +134,7 @@ def _checked(tracking: Tracking, version: ModelVersion, into: str | None) -> Pat
     expected = version.tags.get(MODEL_HASH)
     if expected is None:
         raise ModelError("its registration broke off", where=_called(version), fix=_register_again(version))
-    with told_plainly(tracking.uri, f"fetch {_called(version)}"):
+    with mlflow_errors(tracking.uri, f"fetch {_called(version)}"):
         folder = _download(tracking, version, into)
     found = f"content {file_hash(folder)}" if folder else "no files"
     if folder is None or found != f"content {expected}":
@@ -184,7 +184,7 @@ def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what:
             fix="give the alias to another version in MLflow, or delete this one there",
         )
     file, fix = _file(version, name), _register_again(version)
-    with told_plainly(tracking.uri, f"read the {what} of version {version.version}"):
+    with mlflow_errors(tracking.uri, f"read the {what} of version {version.version}"):
         listed = tracking.client.list_artifacts(version.run_id, str(Path(file).parent))
         if file not in [info.path for info in listed if not info.is_dir]:
             raise DataError(f"holds no {what}", where=_called(version), fix=fix)
@@ -219,7 +219,7 @@ def attach_evaluation(tracking: Tracking, name: str, which: str | int, evaluatio
             where=_called(version),
             fix="evaluate the model of this version: fetch it with `load_registered`",
         )
-    with told_plainly(tracking.uri, "attach the evaluation"):
+    with mlflow_errors(tracking.uri, "attach the evaluation"):
         tracking.client.log_text(version.run_id, evaluation.model_dump_json(indent=2), _file(version, EVALUATION))
         digest = content_hash(evaluation.model_dump(mode="json"))
         tracking.client.set_model_version_tag(name, str(version.version), EVALUATION_HASH, digest)
@@ -247,7 +247,7 @@ def version_or_none(tracking: Tracking, name: str, which: str | int) -> ModelVer
     from mlflow.exceptions import MlflowException
 
     check_name(name)
-    with told_plainly(tracking.uri, f"look up {name}"):
+    with mlflow_errors(tracking.uri, f"look up {name}"):
         try:
             number = str(which)
             if not number.isdecimal():

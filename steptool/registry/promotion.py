@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock
 from pydantic import TypeAdapter
 
+from steptool.config.places import WORK
 from steptool.config.settings import PromoteParams
 from steptool.core.errors import InputError, ModelError, NotComparable, TrackingError
 from steptool.core.types import Frozen
@@ -39,9 +40,9 @@ from steptool.registry.models import (
     load_start,
     version_or_none,
 )
-from steptool.tracking.client import told_plainly
+from steptool.tracking.client import mlflow_errors, warn
 from steptool.tracking.machine import user_name
-from steptool.tracking.run import WORK, Tracking, warn
+from steptool.tracking.run import Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -324,7 +325,7 @@ def champions(tracking: Tracking, name: str) -> list[int]:
     champion = version_or_none(tracking, name, CHAMPION)
     if champion is None:
         return []
-    with told_plainly(tracking.uri, f"read {name}"):
+    with mlflow_errors(tracking.uri, f"read {name}"):
         noted = tracking.client.get_registered_model(name).tags.get(HISTORY, "[]")
     try:
         past = TypeAdapter(list[int]).validate_json(noted)
@@ -361,12 +362,12 @@ def _check_unmoved(tracking: Tracking, name: str, expected: ModelVersion | None)
 
 
 def _set_champion(tracking: Tracking, version: ModelVersion) -> None:
-    with told_plainly(tracking.uri, "set the champion"):
+    with mlflow_errors(tracking.uri, "set the champion"):
         tracking.client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
 
 def _write_history(tracking: Tracking, name: str, versions: list[int]) -> None:
-    with told_plainly(tracking.uri, f"write the history of {name}"):
+    with mlflow_errors(tracking.uri, f"write the history of {name}"):
         tracking.client.set_registered_model_tag(name, HISTORY, json.dumps(versions[-HISTORY_LENGTH:]))
 
 
@@ -395,7 +396,7 @@ def _receipt(tracking: Tracking, version: ModelVersion, receipt: Receipt) -> Ite
         tags[PREVIOUS] = str(receipt.previous_champion or "none")
     makes_champion = receipt.verdict in MADE_CHAMPION
     try:
-        with told_plainly(tracking.uri, "store the receipt"):
+        with mlflow_errors(tracking.uri, "store the receipt"):
             if VERDICT in version.tags:  # of an earlier receipt
                 tracking.client.delete_model_version_tag(version.name, str(version.version), VERDICT)
             tracking.client.log_text(version.run_id, receipt.model_dump_json(indent=2), file)
@@ -408,7 +409,7 @@ def _receipt(tracking: Tracking, version: ModelVersion, receipt: Receipt) -> Ite
                 _take_back(tracking, version, [*tags, VERDICT], file)
         if not (moved and isinstance(fault, TrackingError)):
             raise
-    with _mended_later() if makes_champion else nullcontext(), told_plainly(tracking.uri, "write the verdict"):
+    with _mended_later() if makes_champion else nullcontext(), mlflow_errors(tracking.uri, "write the verdict"):
         _set_tags(tracking, version, {VERDICT: receipt.verdict})
 
 
@@ -428,7 +429,7 @@ def _set_tags(tracking: Tracking, version: ModelVersion, tags: Mapping[str, str]
 
 def _take_back(tracking: Tracking, version: ModelVersion, tags: Iterable[str], file: str) -> None:
     """Remove a receipt that was not carried out: its file, and from the tags, which say again what they said."""
-    with told_plainly(tracking.uri, "take the receipt back"):
+    with mlflow_errors(tracking.uri, "take the receipt back"):
         for key in tags:
             if key in version.tags:
                 _set_tags(tracking, version, {key: version.tags[key]})
@@ -466,7 +467,7 @@ def _finish_last(tracking: Tracking, name: str) -> None:
     except ValueError:  # of another release; its own verdict stands
         return
     if verdict in MADE_CHAMPION and champion.tags.get(VERDICT) != verdict:
-        with told_plainly(tracking.uri, "write the verdict"):
+        with mlflow_errors(tracking.uri, "write the verdict"):
             _set_tags(tracking, champion, {VERDICT: verdict})
 
 

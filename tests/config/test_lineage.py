@@ -31,7 +31,7 @@ from steptool.config.settings import load_params
 from steptool.core.errors import DataError, InputError, ParamsError, StepToolError
 from steptool.core.storage import write_json
 from steptool.stages.common import stage
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE
+from steptool.tracking.run import PARENT_VARIABLE
 from tests.project import copy_project
 from tests.stages.test_external import ENVIRONMENT
 
@@ -45,7 +45,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(PARENT_VARIABLE, "none")
-    monkeypatch.setenv(RELAYED_VARIABLE, "1")
     TASKS.parent.mkdir(parents=True)
     TASKS.write_text("tasks")
     write_json(EXTERNAL_WORLD, {"content": "pack 1"})
