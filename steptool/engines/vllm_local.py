@@ -21,7 +21,7 @@ from steptool.core.plugins import NoSettings
 from steptool.core.types import content_hash
 from steptool.engines.base import Generation, Request
 from steptool.engines.pump import Pump
-from steptool.system.memory import nothing_is_garbage, return_freed_memory
+from steptool.system.memory import without_garbage_collection, return_freed_memory
 
 CPU_CACHE_BYTES = 2 << 30
 """Most memory for keys and values on a CPU, and never over a quarter of the machine's. SmolLM2-135M takes
@@ -66,7 +66,7 @@ class VllmEngine:
             "seed": seed,
         }
         try:
-            with warnings.catch_warnings(), nothing_is_garbage():
+            with warnings.catch_warnings(), without_garbage_collection():
                 warnings.simplefilter("ignore", FutureWarning)  # about PyTorch, from inside vLLM
                 self._pump = Pump(lambda: _Vllm(policy, options))
         except Exception as fault:
