@@ -103,19 +103,31 @@ def _method(params: Params, arm: str) -> Use:
     return replace(used, settings={**used.settings, **wanted.settings})
 
 
-def check_method(arm: Arm) -> None:
-    """Raise ParamsError, with every problem and its line, where an arm's method refuses its settings.
+def check_methods(params: Params, path: Path = PARAMS) -> None:
+    """Check the settings of every method, and those that arms lay over them. It imports the methods: it takes seconds.
 
-    It imports the method, which may take seconds.
+    Raises ParamsError, with every problem of a method and its line in the file `path`.
     """
-    if arm.method is None:
-        return
+    for key, used in params.methods.items():
+        _check(used, path, ("methods", key))
+    for name, arm in params.arms.items():
+        if arm.method is not None:
+            _check(_method(params, name), path, ("arms", name, "settings"), ("methods", arm.method))
+
+
+def check_method(arm: Arm) -> None:
+    """Check the settings of the method of one arm. Raises ParamsError, with every problem and its line."""
+    if arm.method is not None:
+        _check(arm.method, PARAMS, ("arms", arm.name, "settings"), ("methods", arm.method.name))
+
+
+def _check(used: Use, path: Path, *places: tuple[str, ...]) -> None:
     try:
-        arm.method.config  # noqa: B018 - this is what checks it
+        used.config  # noqa: B018 - this is what checks it
     except ValidationError as error:
-        raise problems_of(error, PARAMS, ("arms", arm.name, "settings"), ("methods", arm.method.name)) from error
+        raise problems_of(error, path, *places) from error
     except InputError as error:
-        raise ParamsError(error.found, where=f"{PARAMS}: arms.{arm.name}.method", fix=error.fix) from error
+        raise ParamsError(error.found, where=f"{path}: {'.'.join(places[-1])}", fix=error.fix) from error
 
 
 def rounds_of(params: Params) -> list[Round]:

@@ -45,7 +45,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
 """Section of params.yaml → name → `module:Class`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Use:
     """A plugin that params.yaml names, with its settings."""
 
@@ -54,10 +54,15 @@ class Use:
     """As params.yaml has it."""
     path: str
     """`module:Class`."""
-    settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    settings: dict[str, Any] = field(default_factory=dict)
     """As written, without the defaults."""
     is_heavy: bool = False
     """Whether its module takes seconds to import, so that nothing imports it before it is needed."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Use) and (self.path, self.dump()) == (other.path, other.dump())
+
+    __hash__ = None  # type: ignore[assignment]
 
     @cached_property
     def cls(self) -> type[Any]:

@@ -20,7 +20,7 @@ from ruamel.yaml.composer import Composer, ComposerError, MaxDepthExceededError
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from steptool.config.places import PARAMS
+from steptool.config.places import BASE, PARAMS
 from steptool.config.plugins import Section, Use, plugin_keys
 from steptool.core.errors import ParamsError
 from steptool.core.fields import (
@@ -37,6 +37,7 @@ from steptool.core.fields import (
     Settings,
     Text,
     Weight,
+    not_an_output,
 )
 from steptool.core.storage import conflict_line, read_bounded
 
@@ -142,6 +143,10 @@ class RoundParams(Settings):
     """Arm that this round samples from, or base."""
 
 
+def _given_folder(path: str) -> str:
+    return path if path == BASE.as_posix() else not_an_output(path)
+
+
 class ArmParams(Settings):
     """A policy: one that is trained, by a method from data, or one that is only evaluated, from a folder."""
 
@@ -153,8 +158,8 @@ class ArmParams(Settings):
     """What it learns from: demonstrations, and rounds by their names."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """Laid over the method's, for this arm alone."""
-    folder: Text = ""
-    """Of a policy that is there already: it is evaluated, not trained."""
+    folder: Annotated[Text, AfterValidator(_given_folder)] = ""
+    """Of a policy that is there already: it is evaluated, not trained. models/base is the base model."""
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> ArmParams:

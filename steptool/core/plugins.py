@@ -10,9 +10,11 @@ What a plugin class may have, all of it optional:
     name: ClassVar[str]                       what results call it; else the name of the class
     @staticmethod def content(config) -> str  what the files that it reads outside of its sources consist of, as a
                                               hash or another short text; without one it reads none
+    self.seed: int                            where the seed that it was given decides what it does, as in a world that
+                                              makes its tasks
 
 Its revision is computed from these, never kept by hand: a hash of what its sources mean (`steptool.core.revision`), of
-its settings with their defaults, and of that content.
+its settings with their defaults, of that content and of the seed.
 """
 
 from __future__ import annotations
@@ -82,5 +84,6 @@ def revision_of(plugin: object, config: BaseModel | None = None) -> Revision:
     settings = getattr(plugin, "config", None) if config is None else config
     settings = NoSettings() if settings is None else settings
     code = code_revision(modules_of(kind, settings), without=MEANS_NOTHING)
-    parts = [kind.__qualname__, code, settings.model_dump(mode="json"), content_of(kind, settings)]
+    seed = getattr(plugin, "seed", None)
+    parts = [kind.__qualname__, code, settings.model_dump(mode="json"), content_of(kind, settings), seed]
     return Revision(name=getattr(kind, "name", kind.__qualname__), revision=content_hash(parts))

@@ -22,7 +22,7 @@ from steptool.core.errors import ModelError, WorldError, describe, reason
 from steptool.core.types import content_hash
 from steptool.engines.pump import Pump, Request
 from steptool.rollouts.rollout import Generation
-from steptool.system.memory import nothing_is_garbage, return_freed_memory
+from steptool.system.memory import without_garbage_collection, return_freed_memory
 
 Result = TypeVar("Result")
 
@@ -72,7 +72,7 @@ class Engine:
             "seed": seed,
         }
         try:
-            with warnings.catch_warnings(), nothing_is_garbage():
+            with warnings.catch_warnings(), without_garbage_collection():
                 warnings.simplefilter("ignore", FutureWarning)  # about PyTorch, from inside vLLM
                 self._pump = Pump(lambda: _Vllm(model_dir, options))
         except Exception as fault:
