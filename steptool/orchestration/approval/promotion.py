@@ -36,7 +36,8 @@ from steptool.orchestration.approval.decisions import (
     server,
     waiting,
 )
-from steptool.registry.promotion import NAME_LENGTH, REASON_LENGTH, AlreadyChampion, Approval, Receipt, shown
+from steptool.registry.promotion import AlreadyChampion
+from steptool.registry.receipts import NAME_LENGTH, REASON_LENGTH, Approval, Receipt, shown
 from steptool.stages.promote import Proposals
 
 PROMOTE, EXPIRE = "promotion/promote", "expire-approval/expire"
@@ -53,7 +54,7 @@ def promote_with_approval() -> State:
     proposal = Proposal.of_run()
     if proposal is None:
         try:
-            receipt = proposals.judge()
+            receipt = proposals.assess()
         except AlreadyChampion as fault:
             return Completed(name="Unchanged", message=fault.found)
         if not (receipt.promoted and proposals.needs_approval):
@@ -69,9 +70,9 @@ def propose_candidate() -> State:
     The promotion is a flow run of its own: it may wait for days.
     """
     proposals = Proposals()
-    if proposals.is_judged():
+    if proposals.has_verdict():
         return Completed(name="Unchanged", message="the candidate has its verdict")
-    version = proposals.judge().version
+    version = proposals.assess().version
     with server() as client:
         if any(proposal.receipt.version == version for _, proposal in waiting(client)):
             return Completed(name="Unchanged", message=f"version {version} waits for a decision already")

@@ -57,5 +57,5 @@ def _run(root: Path, stages: list[GraphStage], gpu: str | None, *, again: bool, 
             run.status = "KILLED" if any(state.is_cancelled() for state in states) else "FAILED"
         elif is_whole and "evaluate" in futures:  # a graph of other stages has nothing to register
             workspace.run(sys.executable, "-m", "steptool.cli", "register")
-            log_outcome(run, params)
+            log_outcome(run)
         return states

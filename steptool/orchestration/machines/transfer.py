@@ -14,12 +14,6 @@ DELAYS_S = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0, *(300.0,) * 20)
 """Between tries: a short cut costs seconds, and only one of two hours costs the result of a long training."""
 
 
-def clean_command(stage: GraphStage, *options: str) -> list[str]:
-    """`git clean` of all that is not the node's input from the folders that it reads whole; it must have some."""
-    spared = [f"--exclude=/{path}" for path in stage.inputs]
-    return ["git", "clean", "-ffdx", *options, *spared, "--", *stage.folders]
-
-
 def transfer(workspace: Workspace, direction: Literal["pull", "push"], *targets: str) -> None:
     """`dvc pull` or `dvc push`, tried until it succeeds. What has arrived is not sent again, so a try resumes.
 
