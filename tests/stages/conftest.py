@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from steptool.config.places import DEMONSTRATIONS, PARAMS, REFERENCES, TASKS
 from steptool.config.settings import Params, apply_profile, load_params
 from steptool.core.storage import write_jsonl
 from steptool.core.types import Conditions, Revision, Sampling, Task, Trajectory
+from steptool.rollouts.collect import refuse_broken
+from steptool.stages import evaluate, select
 from steptool.testing import conditions, finish, revision, trajectory
 from steptool.tracking.run import PARENT_VARIABLE
 from steptool.worlds.mini import MiniWorld
@@ -72,25 +75,19 @@ class StandIn:
         self, tasks: Sequence[Task], sampling: Sampling, attempts: int, *, what: str, max_broken: float
     ) -> list[Trajectory]:
         arm = Path(self.policy.name).name
-        made = [self.attempt(arm, task) for task in tasks]
-        under = self.conditions(sampling)
-        wrong = [trajectory(finish("x"), of=task, solved=0.0) for task in tasks]
-        return [
-            Trajectory.create(
-                **{
-                    **{name: value for name, value in dict(one or other).items() if name != "id"},
-                    "policy": self.policy,
-                    "conditions": under,
-                }
-            )
-            for one, other in zip(made, wrong, strict=True)
-        ]
+        made = [self.attempt(arm, task) or trajectory(finish("x"), of=task, solved=0.0) for task in tasks]
+        refuse_broken(made, max_broken)
+        by_this_policy = {"policy": self.policy, "conditions": self.conditions(sampling)}
+        return [Trajectory.create(**{**_fields(each), **by_this_policy}) for each in made]
+
+
+def _fields(of: Trajectory) -> dict[str, Any]:
+    return {name: value for name, value in dict(of).items() if name != "id"}
 
 
 @pytest.fixture
 def measure(project: Params, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run the stage `evaluate`, or `select`, with the attempts that `attempt` gives in place of an engine's."""
-    from steptool.stages import evaluate, select
 
     def run(attempt: Attempt, stage: str = "evaluate") -> None:
         @contextmanager

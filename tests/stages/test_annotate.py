@@ -62,9 +62,7 @@ def test_an_attempt_that_a_fault_ended_is_not_solved(project: Params) -> None:
     assert [each.solved for each in scored()] == [0.0]
 
 
-def test_answers_that_nothing_can_check_are_counted_apart(
-    project: Params, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_answers_that_nothing_can_check_are_counted_apart(project: Params, capsys: pytest.CaptureFixture[str]) -> None:
     write_jsonl(SOURCE, [answered(0, None), answered(1, 1.0), answered(2, None)])
     annotate.main("r1")
     assert "1 trajectories, 100.0% solved; 2 more have no verdict" in capsys.readouterr().out
