@@ -16,7 +16,7 @@ import typer
 
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
-from steptool.system.memory import keep_freed_memory, nothing_is_garbage
+from steptool.system.memory import keep_freed_memory, without_garbage_collection
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -35,7 +35,7 @@ def _stage(name: str, *arguments: str) -> None:
 
     keep_freed_memory()
     code_revision([f"steptool.stages.{name}"], without=MEANS_NOTHING)  # read before it is imported: the code that runs
-    with nothing_is_garbage():
+    with without_garbage_collection():
         module = importlib.import_module(f"steptool.stages.{name}")
     module.main(*arguments)
 
@@ -247,6 +247,7 @@ def main() -> None:
     atexit.register(_leave, status)  # the first to be registered is the last to be called
     be_quiet()
     status[0] = _run()
+    sys.exit(status[0])
 
 
 def _run() -> int:
@@ -264,11 +265,12 @@ def _run() -> int:
 
 
 def _leave(status: list[int]) -> None:
-    """End the process and leave its memory to the system.
+    """End a process that loaded vLLM at once, and leave its memory to the system.
 
-    Python would look through all that was loaded for up to 3 s with vLLM, and triton's bindings print what they
-    take for leaks.
+    Python would look through all that was loaded for up to 3 s, and triton's bindings print what they take for leaks.
     """
+    if "vllm" not in sys.modules:
+        return
     try:
         sys.stdout.flush()
         sys.stderr.flush()

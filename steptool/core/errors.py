@@ -54,7 +54,7 @@ class ModelError(InputError):
 
 
 class NotComparable(InputError):
-    """Two evaluations differ in budget, tasks, world or judge, so their difference means nothing."""
+    """Two evaluations differ in conditions, annotator or tasks, so their difference means nothing."""
 
 
 class ValidationFailed(StepToolError):

@@ -181,6 +181,12 @@ class Action(Frozen):
     def is_finish(self) -> bool:
         return bool(self.calls) and self.calls[0].name == FINISH
 
+    @property
+    def answer(self) -> str | None:
+        """What `Finish` answers, as text; None where it gives up. What is not a string becomes JSON: 12, ["a"]."""
+        answer = self.calls[0].arguments.get("answer") if self.is_finish else None
+        return answer if answer is None or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+
 
 class Observation(Frozen):
     """What the world replied. Untrusted text, never trained on."""
