@@ -24,16 +24,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from steptool.formats.episode import encode
-from steptool.rewards.paper import Paper
-from steptool.rewards.potential import Potential
 
 from steptool.annotators.rules import Rules
 from steptool.core.plugins import revision_of
 from steptool.core.types import ScoredTrajectory, Task, Trajectory, content_hash
 from steptool.evaluation.metrics import evaluate
+from steptool.formats.episode import encode
 from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
+from steptool.rewards.paper import Paper
+from steptool.rewards.potential import Potential
 from steptool.testing import CONDITIONS
 from steptool.worlds.base import SPLITS
 from steptool.worlds.mini import MiniWorld
