@@ -51,6 +51,7 @@ UNJUDGED = "no exact check for this answer"
 
 class Rules:
     name = "rules"
+    needs_outcome = True
 
     class Config(Settings):
         consulted: Fraction = 0.5

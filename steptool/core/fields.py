@@ -64,10 +64,10 @@ ModelName = Annotated[Name, AfterValidator(_model_name)]
 """It stands in paths, in `models:/NAME@ALIAS` and in filters of MLflow, where `/`, `:`, `@`, `%` and quotes have a
 meaning."""
 Key = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-"""What a round, an arm, a method or a metric is called: it stands in the names of stages, folders and MLflow metrics."""
+"""What a round, an arm, a method or a metric is called: it stands in names of stages, of folders, and in MLflow."""
 
 
-def _not_an_output(path: str) -> str:
+def not_an_output(path: str) -> str:
     """Refuse what lies where stages write, by whatever path: through a link, or from the root of the disk."""
     place = os.path.relpath(os.path.realpath(path), os.path.realpath(os.curdir))
     if path and {PurePosixPath(name).parts[:1] for name in (place, os.path.normpath(path))} & {(n,) for n in OUTPUTS}:
@@ -77,7 +77,7 @@ def _not_an_output(path: str) -> str:
     return path
 
 
-Outside = Annotated[Text, AfterValidator(_not_an_output)]
+Outside = Annotated[Text, AfterValidator(not_an_output)]
 """A path of something that the user keeps and a stage reads."""
 
 

@@ -10,9 +10,11 @@ What a plugin class may have, all of it optional:
     name: ClassVar[str]                       what results call it; else the name of the class
     @staticmethod def content(config) -> str  what the files that it reads outside of its sources consist of, as a
                                               hash or another short text; without one it reads none
+    self.seed: int                            where the seed that it was given decides what it does, as in a world that
+                                              makes its tasks
 
 Its revision is computed from these, never kept by hand: a hash of what its sources mean (`steptool.core.revision`), of
-its settings with their defaults, and of that content.
+its settings with their defaults, of that content and of the seed.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
@@ -34,24 +37,32 @@ class NoSettings(Settings):
     """The `Config` of a plugin without one."""
 
 
-def load_class(path: str) -> type[Any]:
-    """The class that an import path names: `my_pkg.worlds:Shop`. The working directory is searched first.
+def load_module(name: str) -> ModuleType:
+    """Import a module; the working directory is searched first.
 
-    Raises InputError where there is no such module or class, or the module raises as it is imported.
+    Raises InputError where there is no such module, or it raises as it is imported.
     """
-    module_name, _, name = path.partition(":")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module_name)
+        return importlib.import_module(name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # code of somebody else, which may raise anything
         said = f"{type(error).__name__}: {reason(error)}"
         raise InputError(
-            f"cannot be imported: {said}", where=module_name, fix="mend the module, or install its package"
+            f"cannot be imported: {said}", where=name, fix="mend the module, or install its package"
         ) from error
+
+
+def load_class(path: str) -> type[Any]:
+    """The class that an import path names: `my_pkg.worlds:Shop`.
+
+    Raises InputError where there is no such module or class, or the module raises as it is imported.
+    """
+    module_name, _, name = path.partition(":")
+    found: Any = load_module(module_name)
     for part in name.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, type):
@@ -82,5 +93,6 @@ def revision_of(plugin: object, config: BaseModel | None = None) -> Revision:
     settings = getattr(plugin, "config", None) if config is None else config
     settings = NoSettings() if settings is None else settings
     code = code_revision(modules_of(kind, settings), without=MEANS_NOTHING)
-    parts = [kind.__qualname__, code, settings.model_dump(mode="json"), content_of(kind, settings)]
+    seed = getattr(plugin, "seed", None)
+    parts = [kind.__qualname__, code, settings.model_dump(mode="json"), content_of(kind, settings), seed]
     return Revision(name=getattr(kind, "name", kind.__qualname__), revision=content_hash(parts))

@@ -11,7 +11,7 @@ from pydantic import Field
 from steptool.core.types import Frozen
 
 Floats = NDArray[np.float64]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Amount = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 CHUNK = 1_000
 """Resamples drawn at once: bounds memory to CHUNK × tasks counts."""
@@ -25,8 +25,9 @@ class Estimate(Frozen):
     high: Amount | None = None
 
     @property
-    def largest(self) -> float:
-        return max((x for x in (self.value, self.low, self.high) if x is not None), default=0.0)
+    def numbers(self) -> list[float]:
+        """Those that are there."""
+        return [number for number in (self.value, self.low, self.high) if number is not None]
 
 
 def bootstrap_ratios(

@@ -1,5 +1,8 @@
 """What becomes of memory that was freed, as glibc is told, and when Python looks for some.
 
+glibc reads the same settings from the environment too (MALLOC_ARENA_MAX and others), but only as a process starts: a
+stage that `dvc repro` starts would not have them.
+
 A training step, and a step of an engine, allocates the same again. What it frees stays with the process: returned,
 it would be 30 000 fresh pages a step of SmolLM2-135M, each cleared by the kernel, an eighth of the time.
 
@@ -47,7 +50,7 @@ def return_freed_memory() -> bool:
 
 
 @contextmanager
-def nothing_is_garbage() -> Iterator[None]:
+def without_garbage_collection() -> Iterator[None]:
     """No collection in the block, and none ever of what it leaves behind."""
     gc.disable()
     try:

@@ -21,7 +21,7 @@ from steptool.rollouts.collect import Sampler, _revision
 from steptool.rollouts.rollout import Generation
 from steptool.stages import evaluate
 from steptool.stages.results import policies_of
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE
+from steptool.tracking.run import PARENT_VARIABLE
 from steptool.worlds import open_world
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 
@@ -55,7 +55,6 @@ def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(template, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv(PARENT_VARIABLE, "0" * 32)
-    monkeypatch.setenv(RELAYED_VARIABLE, "1")
     return load_params(PARAMS)
 
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from steptool.config.lineage import check_state, read_lock, refuse_false_lineage
+from steptool.config.lineage import check_state, read_lock, refuse_false_lineage, write_graph
 from steptool.config.places import PARAMS, REPORT
 from steptool.config.settings import load_params
 from steptool.core.errors import StepToolError
 from steptool.system.supervisor import supervised
 from steptool.tracking.relay import Relay
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+from steptool.tracking.run import PARENT_VARIABLE, Tracking
 
 
 def run_pipeline(targets: list[str]) -> None:
@@ -28,6 +28,7 @@ def run_pipeline(targets: list[str]) -> None:
     started = time.monotonic()
     params = load_params(PARAMS)
     check_state()
+    print(write_graph(), flush=True)
     tracking = Tracking(None, params.tracking.experiment)
     with _ended_by_signals(), tracking.pipeline(params.model_dump()) as run, Relay(Path()):
         code = _repro(targets, stage_environment(run.run_id, Path()))
@@ -39,8 +40,10 @@ def run_pipeline(targets: list[str]) -> None:
         refuse_false_lineage(read_lock().stages)
         if not targets:
             from steptool.stages.outcome import log_outcome
+            from steptool.stages.register import main as register
 
-            log_outcome(run, params)
+            register()
+            log_outcome(run)
     if not targets:
         from steptool.stages.table import results_table
 
@@ -61,7 +64,6 @@ def stage_environment(parent: str, root: Path) -> dict[str, str]:
         "PATH": before(Path(sys.executable).parent, "PATH"),
         "PYTHONPATH": before(root.resolve(), "PYTHONPATH"),
         PARENT_VARIABLE: parent,
-        RELAYED_VARIABLE: "1",
     }
 
 
