@@ -44,10 +44,9 @@ def init(folder: Path) -> None:
     _write_graph(folder)
     print(f"{folder} is a project: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
     if not _commit(folder, f"Start the project {name}"):
-        print("Git does not know you, so nothing is committed. In the project, type:")
-        print(
-            "  git config user.name NAME; git config user.email ADDRESS; git add -A; git commit -m 'Start the project'"
-        )
+        print("Git does not know who you are, so nothing is committed. Tell it, then commit in the project:")
+        print("  git config --global user.name NAME; git config --global user.email ADDRESS")
+        print("  git add --all; git commit --message 'Start the project'")
     print(f"Next:\n  cd {shlex.quote(str(folder))}")
     print("  steptool params --profile tiny     a toy model first: shows that the parts fit together")
     print("  make run                           tasks to registered model, and a report")
