@@ -250,7 +250,7 @@ class StopReason(StrEnum):
     rewritten = "rewritten"
     """The agent rewrote its history, so the token stream cannot be extended: a truncation."""
     engine_error = "engine_error"
-    """Generation failed: a truncation, the value of the next state is bootstrapped."""
+    """The engine or the format failed: a truncation, the value of the next state is bootstrapped."""
     world_error = "world_error"
     """The world failed: a truncation."""
 
