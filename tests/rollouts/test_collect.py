@@ -263,7 +263,7 @@ def test_conditions_follow_the_seed_of_the_world_the_dtype_and_the_settings(poli
     shorter = given(lambda tokenizer: CHAT, JsonCall.Config(max_observation=99))
     for part, changes in {
         "world": {"seed": 18},
-        "engine": {"model": ModelParams(dtype="bfloat16")},
+        "dtype": {"model": ModelParams(dtype="bfloat16")},
         "format": {"format": shorter},
     }.items():
         (line,) = plain.differences(conditions(**changes))
