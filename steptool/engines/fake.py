@@ -1,9 +1,9 @@
 """Engines without a model: they say what they are told to. For tests, and for a project that tries its world out.
 
-    engine: {use: "steptool.engines.fake:RulesEngine", rules: says.jsonl}
+engine: {use: "steptool.engines.fake:RulesEngine", rules: says.jsonl}
 
-    {"when": "<|im_start|>tool", "say": "Finish {\\"answer\\": \\"shipped\\"}"}      the first line whose text
-    {"when": "", "say": "find_order {\\"id\\": \\"a-1\\"}"}                          the prompt holds
+{"when": "<|im_start|>tool", "say": "Finish {\\"answer\\": \\"shipped\\"}"}      the first line whose text
+{"when": "", "say": "find_order {\\"id\\": \\"a-1\\"}"}                          the prompt holds
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class RulesEngine:
 
 
 def read_rules(path: Path) -> list[Rule]:
-    fix = f"write lines such as {{\"when\": \"\", \"say\": \"ping {{}}\"}} into {path}"
+    fix = f'write lines such as {{"when": "", "say": "ping {{}}"}} into {path}'
     lines = enumerate(read_lines(path, missing=fix, broken=fix), start=1)
     rules = [
         parse_record(parse_text(line, str(path), line=number, fix=fix), Rule, where=f"{path}:{number}", fix=fix)
