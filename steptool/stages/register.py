@@ -38,7 +38,7 @@ def main(name: str | None = None) -> None:
     tracking = Tracking(None, params.tracking.experiment)
     with (
         tracking.stage("register", params={"arm": arm.name}, tracks_itself=True) as run,
-        plain_weights(arm.folder, evaluation.dtype, MERGED) as weights,
+        plain_weights(arm.folder, _dtype_of(evaluation), MERGED) as weights,
     ):
         digests = {key: file_hash(path) for key, path in _inputs(arm, against).items()}
         _refuse_other_weights(arm, evaluation, digests["policy"])
@@ -93,6 +93,19 @@ def baseline_of(params: Params, arm: str) -> str | None:
 def _inputs(arm: Arm, baseline: str | None) -> dict[str, Path]:
     found = {"policy": arm.folder, "evaluation": EVALUATION / f"{arm.name}.json"}
     return found | ({"baseline": EVALUATION / f"{baseline}.json"} if baseline else {})
+
+
+def _dtype_of(evaluation: Evaluation) -> str:
+    """The type that the policy computed in as it was evaluated: the last word of the engine's name, `vllm bfloat16`."""
+    engine = evaluation.conditions.engine
+    dtype = engine.name.rpartition(" ")[2]
+    if dtype not in ("float32", "bfloat16"):
+        raise DataError(
+            f"its engine {engine} does not say in which type it computed",
+            where=str(EVALUATION / f"{evaluation.name}.json"),
+            fix=EVALUATE_AGAIN,
+        )
+    return dtype
 
 
 def _refuse_other_weights(arm: Arm, evaluation: Evaluation, found: str) -> None:
