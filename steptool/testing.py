@@ -235,9 +235,8 @@ def _succeeded(of: Step) -> bool:
 def _ending(last: Step) -> tuple[StopReason, str | None]:
     """The stop reason and the answer of an attempt that ends with this step."""
     if last.is_finish:
-        answer = last.action.calls[0].arguments.get("answer")
-        said = answer if answer is None or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
-        return (StopReason.gave_up if answer is None else StopReason.finished), said
+        answer = last.action.answer
+        return (StopReason.gave_up if answer is None else StopReason.finished), answer
     if last.action.message is not None and last.reply is None:
         return StopReason.finished, last.action.message
     return StopReason.call_budget, None

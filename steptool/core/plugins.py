@@ -22,6 +22,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
@@ -36,24 +37,32 @@ class NoSettings(Settings):
     """The `Config` of a plugin without one."""
 
 
-def load_class(path: str) -> type[Any]:
-    """The class that an import path names: `my_pkg.worlds:Shop`. The working directory is searched first.
+def load_module(name: str) -> ModuleType:
+    """Import a module; the working directory is searched first.
 
-    Raises InputError where there is no such module or class, or the module raises as it is imported.
+    Raises InputError where there is no such module, or it raises as it is imported.
     """
-    module_name, _, name = path.partition(":")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module_name)
+        return importlib.import_module(name)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # code of somebody else, which may raise anything
         said = f"{type(error).__name__}: {reason(error)}"
         raise InputError(
-            f"cannot be imported: {said}", where=module_name, fix="mend the module, or install its package"
+            f"cannot be imported: {said}", where=name, fix="mend the module, or install its package"
         ) from error
+
+
+def load_class(path: str) -> type[Any]:
+    """The class that an import path names: `my_pkg.worlds:Shop`.
+
+    Raises InputError where there is no such module or class, or the module raises as it is imported.
+    """
+    module_name, _, name = path.partition(":")
+    found: Any = load_module(module_name)
     for part in name.split("."):
         found = getattr(found, part, None)
     if not isinstance(found, type):

@@ -181,6 +181,12 @@ class Action(Frozen):
     def is_finish(self) -> bool:
         return bool(self.calls) and self.calls[0].name == FINISH
 
+    @property
+    def answer(self) -> str | None:
+        """What `Finish` answers, as text; None where it gives up. What is not a string becomes JSON: 12, ["a"]."""
+        answer = self.calls[0].arguments.get("answer") if self.is_finish else None
+        return answer if answer is None or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+
 
 class Observation(Frozen):
     """What the world replied. Untrusted text, never trained on."""
@@ -244,7 +250,7 @@ class StopReason(StrEnum):
     rewritten = "rewritten"
     """The agent rewrote its history, so the token stream cannot be extended: a truncation."""
     engine_error = "engine_error"
-    """Generation failed: a truncation, the value of the next state is bootstrapped."""
+    """The engine or the format failed: a truncation, the value of the next state is bootstrapped."""
     world_error = "world_error"
     """The world failed: a truncation."""
 

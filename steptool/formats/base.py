@@ -16,6 +16,8 @@ from steptool.core.types import Action, Observation, Task
 class Format(Protocol):
     stop_ids: tuple[int, ...]
     """Tokens at which sampling an action stops."""
+    max_observation: int
+    """Characters of an observation, or of a message of the user, that a policy is shown. What is longer is cut."""
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """Offered tools, query and all markers up to where the policy begins."""
@@ -35,7 +37,10 @@ class Format(Protocol):
         ...
 
     def render(self, action: Action) -> tuple[int, ...]:
-        """Ids of a demonstrated action, its end of turn included; `parse` gives it back."""
+        """Ids of a demonstrated action, its end of turn included; `parse` gives it back.
+
+        Raises ValueError for an action that the format does not have.
+        """
         ...
 
     def hint(self, problem: str) -> str:

@@ -178,7 +178,8 @@ def load_tensors(model: PeftModel, value_head: nn.Module, folder: Path) -> None:
             raise ModelError(
                 f"the adapter has {key} {saved[key]}, the settings ask for {wanted[key]}",
                 where=str(folder),
-                fix=f"set train.{name} as it was when the adapter was made, or train from models/sft",
+                fix=f"set {name} of the arm's method, under `methods` in params.yaml, as it was when the adapter was "
+                "made, or let the arm start from a plain model",
             )
     load_adapter(model, folder)
     state = load_file(folder / VALUE_HEAD)

@@ -27,7 +27,7 @@ from steptool.core.storage import file_hash, parse_record, parse_text, read_text
 from steptool.core.types import Frozen, content_hash
 from steptool.evaluation.metrics import Evaluation
 from steptool.registry.flavour import MODEL, write_flavour
-from steptool.tracking.client import told_plainly
+from steptool.tracking.client import mlflow_errors
 from steptool.tracking.run import StageRun, Tracking
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def register(
     hashes = {MODEL_HASH: model_hash, EVALUATION_HASH: evaluation_hash}
     if baseline:
         hashes = {BASELINE_HASH: content_hash(baseline.model_dump(mode="json")), **hashes}
-    with told_plainly(tracking.uri, f"register {name}"):
+    with mlflow_errors(tracking.uri, f"register {name}"):
         version = _registered_before(tracking, name, model_hash, evaluation_hash)
         is_new = version is None
         if version is None:
@@ -142,7 +142,7 @@ def _checked(tracking: Tracking, version: ModelVersion, into: str | None) -> Pat
     expected = version.tags.get(MODEL_HASH)
     if expected is None:
         raise ModelError("its registration broke off", where=_called(version), fix=_register_again(version))
-    with told_plainly(tracking.uri, f"fetch {_called(version)}"):
+    with mlflow_errors(tracking.uri, f"fetch {_called(version)}"):
         folder = _download(tracking, version, into)
     found = f"content {file_hash(folder)}" if folder else "no files"
     if folder is None or found != f"content {expected}":
@@ -194,7 +194,7 @@ def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what:
             fix="give the alias to another version in MLflow, or delete this one there",
         )
     file, fix = _file(version, name), _register_again(version)
-    with told_plainly(tracking.uri, f"read the {what} of version {version.version}"):
+    with mlflow_errors(tracking.uri, f"read the {what} of version {version.version}"):
         listed = tracking.client.list_artifacts(version.run_id, str(Path(file).parent))
         if file not in [info.path for info in listed if not info.is_dir]:
             raise DataError(f"holds no {what}", where=_called(version), fix=fix)
@@ -229,7 +229,7 @@ def attach_evaluation(tracking: Tracking, name: str, which: str | int, evaluatio
             where=_called(version),
             fix="evaluate the model of this version: fetch it with `load_registered`",
         )
-    with told_plainly(tracking.uri, "attach the evaluation"):
+    with mlflow_errors(tracking.uri, "attach the evaluation"):
         tracking.client.log_text(version.run_id, evaluation.model_dump_json(indent=2), _file(version, EVALUATION))
         digest = content_hash(evaluation.model_dump(mode="json"))
         tracking.client.set_model_version_tag(name, str(version.version), EVALUATION_HASH, digest)
@@ -257,7 +257,7 @@ def version_or_none(tracking: Tracking, name: str, which: str | int) -> ModelVer
     from mlflow.exceptions import MlflowException
 
     check_name(name)
-    with told_plainly(tracking.uri, f"look up {name}"):
+    with mlflow_errors(tracking.uri, f"look up {name}"):
         try:
             number = str(which)
             if not number.isdecimal():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 from pydantic import TypeAdapter
 
+from steptool.config.places import WORK
 from steptool.core.errors import ModelError, TrackingError
 from steptool.registry.gate import Gate, decide
 from steptool.registry.models import (
@@ -37,9 +38,9 @@ from steptool.registry.receipts import (
     one_line,
     stored,
 )
-from steptool.tracking.client import told_plainly
+from steptool.tracking.client import mlflow_errors
 from steptool.tracking.machine import user_name
-from steptool.tracking.run import WORK, Tracking
+from steptool.tracking.run import Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -169,7 +170,7 @@ def champions(tracking: Tracking, name: str) -> list[int]:
     champion = version_or_none(tracking, name, CHAMPION)
     if champion is None:
         return []
-    with told_plainly(tracking.uri, f"read {name}"):
+    with mlflow_errors(tracking.uri, f"read {name}"):
         noted = tracking.client.get_registered_model(name).tags.get(HISTORY, "[]")
     try:
         past = TypeAdapter(list[int]).validate_json(noted)
@@ -206,12 +207,12 @@ def _check_unmoved(tracking: Tracking, name: str, expected: ModelVersion | None)
 
 
 def _set_champion(tracking: Tracking, version: ModelVersion) -> None:
-    with told_plainly(tracking.uri, "set the champion"):
+    with mlflow_errors(tracking.uri, "set the champion"):
         tracking.client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
 
 def _write_history(tracking: Tracking, name: str, versions: list[int]) -> None:
-    with told_plainly(tracking.uri, f"write the history of {name}"):
+    with mlflow_errors(tracking.uri, f"write the history of {name}"):
         tracking.client.set_registered_model_tag(name, HISTORY, json.dumps(versions[-HISTORY_LENGTH:]))
 
 

@@ -21,8 +21,8 @@ from steptool.core.types import Frozen
 from steptool.evaluation.compare import Comparison
 from steptool.evaluation.metrics import ALL
 from steptool.registry.models import CHAMPION, artifacts_at, version_or_none
-from steptool.tracking.client import told_plainly
-from steptool.tracking.run import Tracking, warn
+from steptool.tracking.client import mlflow_errors, warn
+from steptool.tracking.run import Tracking
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -110,7 +110,7 @@ def stored(tracking: Tracking, version: ModelVersion, receipt: Receipt) -> Itera
         tags[PREVIOUS] = str(receipt.previous_champion or "none")
     makes_champion = receipt.verdict in MADE_CHAMPION
     try:
-        with told_plainly(tracking.uri, "store the receipt"):
+        with mlflow_errors(tracking.uri, "store the receipt"):
             if VERDICT in version.tags:  # of an earlier receipt
                 tracking.client.delete_model_version_tag(version.name, str(version.version), VERDICT)
             tracking.client.log_text(version.run_id, receipt.model_dump_json(indent=2), file)
@@ -123,7 +123,7 @@ def stored(tracking: Tracking, version: ModelVersion, receipt: Receipt) -> Itera
                 _take_back(tracking, version, [*tags, VERDICT], file)
         if not (moved and isinstance(fault, TrackingError)):
             raise
-    with mended_later() if makes_champion else nullcontext(), told_plainly(tracking.uri, "write the verdict"):
+    with mended_later() if makes_champion else nullcontext(), mlflow_errors(tracking.uri, "write the verdict"):
         _set_tags(tracking, version, {VERDICT: receipt.verdict})
 
 
@@ -137,7 +137,7 @@ def finish_last(tracking: Tracking, name: str) -> None:
     except ValueError:  # of another release; its own verdict stands
         return
     if verdict in MADE_CHAMPION and champion.tags.get(VERDICT) != verdict:
-        with told_plainly(tracking.uri, "write the verdict"):
+        with mlflow_errors(tracking.uri, "write the verdict"):
             _set_tags(tracking, champion, {VERDICT: verdict})
 
 
@@ -166,7 +166,7 @@ def _set_tags(tracking: Tracking, version: ModelVersion, tags: Mapping[str, str]
 
 def _take_back(tracking: Tracking, version: ModelVersion, tags: Iterable[str], file: str) -> None:
     """Remove a receipt that was not carried out: its file, and from the tags, which say again what they said."""
-    with told_plainly(tracking.uri, "take the receipt back"):
+    with mlflow_errors(tracking.uri, "take the receipt back"):
         for key in tags:
             if key in version.tags:
                 _set_tags(tracking, version, {key: version.tags[key]})

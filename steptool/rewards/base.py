@@ -34,3 +34,13 @@ class HasClosedForm(Protocol):
     def expected_return(self, scored: ScoredTrajectory) -> float:
         """Σ γ^t r_t in closed form."""
         ...
+
+
+@runtime_checkable
+class Shapes(Protocol):
+    """A form that may add differences of a potential of states between steps (Ng, Harada & Russell 1999)."""
+
+    @property
+    def shapes(self) -> bool:
+        """Whether it does. They cancel over an attempt only where nothing but steps is discounted."""
+        ...

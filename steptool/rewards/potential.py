@@ -37,6 +37,10 @@ class Potential:
     def gamma(self) -> float:
         return self.config.gamma
 
+    @property
+    def shapes(self) -> bool:
+        return self.config.alpha > 0
+
     def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
         plain, phi = verdict_less_costs(scored, self.config), potentials(scored, self.config.alpha)
         steps = zip(plain, phi, phi[1:], strict=False)  # one potential more than there are steps
@@ -44,9 +48,10 @@ class Potential:
 
     def expected_return(self, scored: ScoredTrajectory) -> float:
         """γ^T (solved − budget) − cost Σ γ^t, and + γ^n Φ(n) for a truncation."""
-        return discounted(scored, self.config) + self.gamma ** len(scored.judgements) * potentials(
-            scored, self.config.alpha
-        )[-1]
+        return (
+            discounted(scored, self.config)
+            + self.gamma ** len(scored.judgements) * potentials(scored, self.config.alpha)[-1]
+        )
 
 
 def potentials(scored: ScoredTrajectory, alpha: float) -> list[float]:

@@ -8,7 +8,7 @@ from pydantic import Field, RootModel
 
 from steptool.config.arms import Arm as ArmOfParams
 from steptool.config.arms import arms_of
-from steptool.config.places import EVALUATION
+from steptool.config.places import COMPARISONS, EVALUATION
 from steptool.config.settings import Params
 from steptool.core.errors import DataError
 from steptool.core.storage import WRITTEN_OTHERWISE, read_record
@@ -18,7 +18,6 @@ from steptool.evaluation.compare import Comparison, refuse_unless_comparable
 from steptool.evaluation.metrics import Evaluation
 from steptool.report.results import Arm, Results
 
-COMPARISONS = "comparisons.json"
 TRAINING = "training.json"
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 

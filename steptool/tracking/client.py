@@ -1,4 +1,4 @@
-"""The connection to MLflow: found out fast, made once, quiet, and with its faults told in one error.
+"""The connection to MLflow: found out fast, made once, quiet, and with its faults in one error.
 
 MLflow takes seconds to import, so it is imported when the first connection is made.
 """
@@ -96,7 +96,7 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     """
     _prepare(uri)
     database = database_file(uri)
-    with told_plainly(uri, "open the experiment"):
+    with mlflow_errors(uri, "open the experiment"):
         if database is None:
             probe(uri)
             return _open(uri, experiment, artifacts=None)
@@ -115,7 +115,7 @@ def probe(uri: str) -> None:
     for 100 s.
     """
     scheme = _prepare(uri)
-    with told_plainly(uri, "reach MLflow"):
+    with mlflow_errors(uri, "reach MLflow"):
         from requests.exceptions import ProxyError
 
         if scheme in ("http", "https"):
@@ -182,7 +182,7 @@ class RefusedError(TrackingError):
 
 
 @contextmanager
-def told_plainly(uri: str, doing: str) -> Iterator[None]:
+def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
     """Turn whatever MLflow raises into one TrackingError that names the URI and the fix, and no secret."""
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
@@ -277,7 +277,7 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowClien
         fix = "set MLFLOW_TRACKING_URI to the address of an MLflow server"
         raise TrackingError("what answers there is no MLflow server", where=public(uri), fix=fix)
     if found.lifecycle_stage != "active":
-        raise TrackingError(
+        raise RefusedError(
             f"the experiment {experiment!r} was deleted",
             where=public(uri),
             fix=f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or set tracking.experiment",
@@ -285,6 +285,10 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowClien
     for key in KIND.keys() - found.tags.keys():
         client.set_experiment_tag(found.experiment_id, key, KIND[key])
     return client, found.experiment_id
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _first_line(text: str) -> str:

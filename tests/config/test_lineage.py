@@ -33,7 +33,7 @@ from steptool.config.settings import load_params
 from steptool.core.errors import DataError, InputError, ParamsError, StepToolError
 from steptool.core.storage import write_json
 from steptool.stages.common import stage
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE
+from steptool.tracking.run import PARENT_VARIABLE
 from steptool.worlds.mini.world import MiniWorld
 from tests.project import copy_project
 from tests.stages.test_external import ENVIRONMENT
@@ -48,7 +48,6 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(PARENT_VARIABLE, "none")
-    monkeypatch.setenv(RELAYED_VARIABLE, "1")
     TASKS.parent.mkdir(parents=True)
     TASKS.write_text("tasks")
     write_json(NOTED, {"content": {"world": "pack 1"}})

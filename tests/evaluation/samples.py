@@ -20,7 +20,9 @@ TOKENS = {"context_ids": (1, 2, 3), "action_ids": tuple(range(18))}
 
 
 def task(index: int, group: str = "G1_tool") -> Task:
-    return testing.task(f"{group}-{index:03d}", f"When did “The Glass Orchard {index}” appear?", LOOKUP, DETAILS, group=group)
+    return testing.task(
+        f"{group}-{index:03d}", f"When did “The Glass Orchard {index}” appear?", LOOKUP, DETAILS, group=group
+    )
 
 
 def references(tasks: Sequence[Task]) -> dict[str, Reference]:

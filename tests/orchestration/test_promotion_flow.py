@@ -26,7 +26,7 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import promotion
+from steptool.orchestration.approval import promotion
 from flows.improve import improve
 from steptool.core.errors import InputError
 from steptool.orchestration.approval.decisions import Decision, NotWaiting, Proposal, decide, list_waiting, waiting

@@ -19,12 +19,12 @@ from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.metrics import Evaluation, Measure
 from steptool.registry.models import register
 from steptool.testing import conditions
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+from steptool.tracking.run import PARENT_VARIABLE, Tracking
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")] + [PARENT_VARIABLE, RELAYED_VARIABLE]:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")] + [PARENT_VARIABLE]:
         monkeypatch.delenv(name, raising=False)
 
 

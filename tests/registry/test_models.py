@@ -22,11 +22,11 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from steptool.core.errors import DataError, InputError, ModelError, TrackingError
 from steptool.core.storage import file_hash, write_json
+from steptool.core.types import Revision
 from steptool.evaluation.metrics import Evaluation
 from steptool.registry.models import find_version, load_baseline, load_evaluation, load_registered, register
 from steptool.tracking.relocation import follow_artifacts
 from steptool.tracking.run import Tracking
-from tests.project import copy_project
 from tests.registry.conftest import nothing_solved
 
 Build = Callable[..., Evaluation]
@@ -371,6 +371,21 @@ def test_a_version_says_what_it_is_on_mlflows_pages(
     }
 
 
+def test_a_version_may_be_compared_with_nothing(tracking: Tracking, evaluation_of: Build, tmp_path: Path) -> None:
+    """Registered with a baseline, without one, and with one again: the last registration counts."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / file).write_text("a")
+    for baseline in (evaluation_of("1000", "sft"), None, evaluation_of("1100", "sft")):
+        with tracking.stage("register") as run:
+            made = register(tracking, run, "agent", folder, evaluation_of("1110"), {}, baseline=baseline)
+        version = find_version(tracking, "agent", "candidate")
+        assert made.version == 1
+        assert load_baseline(tracking, version) == baseline
+        assert ("against sft" in version.description) == (baseline is not None)
+
+
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
 def test_stored_files_have_the_mode_of_any_new_file(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, tmp_path: Path, mask: int, mode: int
@@ -407,6 +422,14 @@ def test_a_folder_that_is_no_plain_model_is_refused(
         (folder / file).touch()
     with pytest.raises(ModelError, match=found), tracking.stage("register") as run:
         register(tracking, run, "agent", folder, evaluation_of("1"), {}, baseline=evaluation_of("0", "sft"))
+
+
+PARAMS = """
+rounds: {r1: {from: sft}}
+arms:
+  sft: {method: sft, from: base, data: [demonstrations]}
+  ppo: {method: step_ppo, from: sft, data: [r1]}
+"""
 
 
 def tiny_model(folder: Path, seed: int) -> None:
@@ -449,29 +472,26 @@ def test_mlflows_own_flavours_load_the_champion_as_it_was_evaluated(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_printed_fix_of_a_damaged_version_mends_it(
-    evaluation_of: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
+    tracking: Tracking, evaluation_of: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The graph's own stage `register`, and the command exactly as it is printed, for each thing that can be lost."""
-    copy_project(tmp_path)
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    tiny_model(tmp_path / "models/r2", 17)
-    for name, verdicts in (("r2", "1110"), ("sft", "1000")):
-        write_json(tmp_path / f"metrics/evaluation/{name}.json", evaluation_of(verdicts, name).model_dump(mode="json"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """`steptool register`, and the command exactly as it is printed, for each thing that can be lost."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    tiny_model(tmp_path / "models/ppo", 17)
+    policy = Revision(name="models/ppo", revision=file_hash(tmp_path / "models/ppo"))
+    for name, verdicts in (("ppo", "1110"), ("sft", "1000")):
+        evaluation = evaluation_of(verdicts, name).model_copy(update={"policy": policy})
+        write_json(tmp_path / f"metrics/evaluation/{name}.json", evaluation.model_dump(mode="json"))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
-        "PATH": path,
-        "PYTHONPATH": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
 
-    def run(command: str) -> str:
-        words = command.split()
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    def run(command: str) -> None:
+        done = subprocess.run(command.split(), env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
-    for command in ("git init -q", "dvc repro --single-item register"):
-        run(command)
-    tracking = Tracking(None, "steptool", root=tmp_path)
+    run("steptool register")
     version = find_version(tracking, "steptool", 1)
     losses: list[tuple[str, Callable[[], object]]] = [
         ("mlruns/models/*/artifacts/model/config.json", lambda: load_registered(tracking, "steptool", 1)),
@@ -491,7 +511,7 @@ def test_the_printed_fix_of_a_damaged_version_mends_it(
     tracking.client.delete_registered_model_alias("steptool", "candidate")
     with pytest.raises(ModelError, match="no version 'candidate'") as caught:
         find_version(tracking, "steptool", "candidate")
-    run(re.findall(r"`(.*?)`", str(caught.value.fix))[1])
+    run(re.findall(r"`(.*?)`", str(caught.value.fix))[0])
     assert find_version(tracking, "steptool", "candidate").version == 1
 
 

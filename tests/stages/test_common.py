@@ -17,7 +17,7 @@ from steptool.policies import tiny_model
 from steptool.stages import sft
 from steptool.stages.common import stage
 from steptool.stages.rounds import last_round, read_tasks, tasks_of_round
-from steptool.tracking.run import RELAYED_VARIABLE, Tracking
+from steptool.tracking.run import PARENT_VARIABLE, Tracking
 from steptool.worlds.mini import MiniWorld, expert_demonstrations
 
 
@@ -64,7 +64,7 @@ def test_a_checkout_that_may_not_be_written_to_is_said_so(
     def refuse(self: Tracking) -> str:
         raise OSError(number, os.strerror(number), ".steptool")
 
-    monkeypatch.delenv(RELAYED_VARIABLE)
+    monkeypatch.delenv(PARENT_VARIABLE)
     monkeypatch.setattr(Tracking, "pipeline_run_id", refuse)
     said = rf"^\.steptool: {os.strerror(number)}\n  fix: mend the permissions"
     with pytest.raises(StorageError, match=said), stage("report", REPORT, project, uses={}, inputs={}):

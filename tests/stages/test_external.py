@@ -29,8 +29,7 @@ from tests.project import copy_project
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "STEPTOOL_", "DVC_"))} | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "STEPTOOL_RELAYED": "1",  # no MLflow: it is not what these tests are about
-    "STEPTOOL_PARENT_RUN_ID": "none",
+    "STEPTOOL_PARENT_RUN_ID": "none",  # no MLflow: it is not what these tests are about
 }
 
 

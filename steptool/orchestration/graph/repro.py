@@ -17,7 +17,7 @@ from steptool.config.settings import load_params
 from steptool.core.errors import StepToolError
 from steptool.system.supervisor import supervised
 from steptool.tracking.relay import Relay
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+from steptool.tracking.run import PARENT_VARIABLE, Tracking
 
 
 def run_pipeline(targets: list[str]) -> None:
@@ -64,7 +64,6 @@ def stage_environment(parent: str, root: Path) -> dict[str, str]:
         "PATH": before(Path(sys.executable).parent, "PATH"),
         "PYTHONPATH": before(root.resolve(), "PYTHONPATH"),
         PARENT_VARIABLE: parent,
-        RELAYED_VARIABLE: "1",
     }
 
 

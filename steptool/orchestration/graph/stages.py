@@ -55,6 +55,8 @@ class GraphStage(Frozen):
     that was added with `dvc add`."""
     sources: tuple[str, ...]
     """What it reads that Git keeps."""
+    folders: tuple[str, ...]
+    """Its dependencies that are folders around outputs of other stages: it reads all that lies there."""
     outputs: tuple[str, ...]
     metrics: tuple[str, ...]
     """Those of the outputs that are metrics, and the metrics that dvc.yaml names inside them."""
@@ -112,8 +114,8 @@ def _stage(root: Path, stage: Any, upstream: list[str], made: set[Path], shown: 
         return os.path.relpath(item.fs_path, root)
 
     read = [Path(inside(dep)) for dep in stage.deps]
+    within = {path: [out for out in made if path in out.parents] for path in read}
     inputs = {path for path in read if any(path == out or out in path.parents for out in made)}
-    within = {out for out in made for path in read if path in out.parents}  # what a folder that it reads holds
 
     try:
         schedule = Schedule.model_validate(stage.meta or {})
@@ -128,8 +130,9 @@ def _stage(root: Path, stage: Any, upstream: list[str], made: set[Path], shown: 
         upstream=tuple(upstream),
         schedule=schedule,
         description=stage.desc or "",
-        inputs=tuple(map(str, sorted(inputs | within))),
-        sources=tuple(str(path) for path in read if path not in inputs),
+        inputs=tuple(map(str, sorted(inputs.union(*within.values())))),
+        sources=tuple(str(path) for path in read if path not in inputs and not within[path]),
+        folders=tuple(str(path) for path, outs in within.items() if outs),
         outputs=tuple(inside(out) for out in stage.outs),
         metrics=(
             *(inside(out) for out in stage.outs if out.metric),
