@@ -39,7 +39,10 @@ OWNERS = {
 
 PURE = (
     "steptool/formats/json_call.py",
-    "steptool/rollouts/rollout.py",
+    "steptool/formats/episode.py",
+    "steptool/rollouts/branch.py",
+    "steptool/rollouts/chain.py",
+    "steptool/rollouts/guard.py",
     "steptool/annotators/rules.py",
     "steptool/rewards/shaping.py",
     "steptool/training/credit.py",
@@ -173,7 +176,7 @@ def dangers(tree: ast.AST) -> set[str]:
         ("steptool/annotators/rules.py", "import torch", "torch"),
         ("steptool/formats/json_call.py", "from transformers import AutoTokenizer", "transformers"),
         ("steptool/cli.py", "def f():\n    import mlflow.pyfunc", "mlflow"),
-        ("steptool/rollouts/rollout.py", "from vllm.outputs import RequestOutput", "vllm"),
+        ("steptool/rollouts/branch.py", "from vllm.outputs import RequestOutput", "vllm"),
         ("steptool/stages/train.py", "import dvc.api", "dvc"),
     ],
 )
