@@ -147,9 +147,7 @@ def measure(method: str, shape: str, dtype: Dtype, params: Params, tasks: int) -
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     ends: list[float] = []
-    what, tokens = METHODS[method](
-        shape, dtype, params, tasks, lambda step, metrics: ends.append(time.perf_counter())
-    )
+    what, tokens = METHODS[method](shape, dtype, params, tasks, lambda step, metrics: ends.append(time.perf_counter()))
     steps = [after - before for before, after in pairwise(ends)]
     if DEVICE.type == "cuda":
         where, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()

@@ -50,7 +50,12 @@ def with_settings(written: dict[str, Any], variant: str) -> Params:
             (data.setdefault(section, {}) if section else settings)[name] = YAML(typ="safe").load(value)
         except (TypeError, YAMLError) as error:
             raise InputError(f"no setting {pair!r}", where=variant, fix="write section.key=value") from error
-    data["arms"][VARIANT] = {"method": method, "from": "base", "data": [next(iter(data["rounds"]))], "settings": settings}
+    data["arms"][VARIANT] = {
+        "method": method,
+        "from": "base",
+        "data": [next(iter(data["rounds"]))],
+        "settings": settings,
+    }
     return parse_params(Path(variant), data)
 
 

@@ -86,7 +86,7 @@ def measure_policy(
     metrics: Mapping[str, Metric],
     out: Path,
 ) -> Evaluation:
-    """The policy that `sampler` holds on `tasks`; its judged trajectories and its evaluation are written below `out`."""
+    """The policy that `sampler` holds on `tasks`; its judged trajectories and the evaluation are written into `out`."""
     wanted = params.evaluate
     sampling = sampling_of(params).model_copy(update={"temperature": wanted.temperature, "top_p": 1.0})
     trajectories = sampler.attempts(
