@@ -128,7 +128,7 @@ def test_where_nothing_is_solved_rft_is_what_it_started_from_and_ppo_fails(proje
     [
         ("rft: {method: rft, from: base, data: [demonstrations]}", "rft needs scored, which data", "data: [ROUND]"),
         ("sft2: {method: sft, from: base, data: [r1]}", "sft needs demonstrations, which data", "[demonstrations]"),
-        ("theirs: {folder: models/theirs}", "it is evaluated, not trained", "an arm with a method"),
+        ("theirs: {folder: given}", "it is evaluated, not trained", "an arm with a method"),
         ("x: {method: sft, from: base, data: [r1], settings: {beta: 1.0}}", "beta: unknown key", ""),
     ],
 )
