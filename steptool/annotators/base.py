@@ -1,12 +1,12 @@
 """What scores the steps of an attempt: the protocol that every annotator speaks.
 
-    class Judge:
-        class Config(Settings): ...
-        def __init__(self, config: Config): ...
+class Judge:
+    class Config(Settings): ...
+    def __init__(self, config: Config): ...
 
-        needs_outcome: ClassVar[bool] = True      where it knows no verdict but the one that the session recorded, so
-                                                  that tasks which a judge must decide are refused before anything is
-                                                  sampled; without it, it is taken to be such a judge
+    needs_outcome: ClassVar[bool] = True      where it knows no verdict but the one that the session recorded, so
+                                              that tasks which a judge must decide are refused before anything is
+                                              sampled; without it, it is taken to be such a judge
 """
 
 from __future__ import annotations

@@ -12,6 +12,8 @@ VALIDATED = Path("data/validated")
 MODELS = Path("models")
 BASE = MODELS / "base"
 EVALUATION = Path("metrics/evaluation")
+COMPARISONS = "comparisons.json"
+"""Of pairs of arms, in that folder."""
 SELECTION = Path("metrics/selection")
 """Of the arms on the dev tasks, where `register.best_on` asks for it."""
 REPORT = Path("reports")

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 330, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 36
 CHARACTER = 6.5
 """Width of one, about, in the size that ticks are written in."""
-TILTED, LONGEST = 40, 16
+TILTED, LONGEST = 52, 14
 """Room that names need which stand aslant, and how many characters of one are shown."""
 
 
@@ -142,7 +142,9 @@ def line_chart(
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
+    """Both ends of a long name: names of one family differ in the last letters as often as in the first."""
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _digits_of(step: float) -> Callable[[float], str]:

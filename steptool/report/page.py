@@ -20,7 +20,7 @@ from steptool.evaluation.metrics import ALL, ROLL_UPS
 from steptool.report import wording
 from steptool.report.charts import LineChart, Series, line_chart, nice_ticks
 from steptool.report.examples import examples
-from steptool.report.results import BUILT_IN, Results
+from steptool.report.results import Results, title_of
 
 
 class Round(BaseModel):
@@ -112,6 +112,8 @@ def render_report(data: ReportData) -> str:
         interval=wording.interval,
         p_number=wording.p_number,
         measured=wording.measured,
+        measured_interval=wording.measured_interval,
+        title_of=title_of,
         groups_text=wording.groups_text,
     )
     return environment.get_template("page.html.jinja").render(_context(data))
@@ -131,7 +133,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "evaluations": data.evaluations,
         "comparisons": data.comparisons,
         "captions": {name: data.arm(name).caption for name in by_name},
-        "measures": [*BUILT_IN, *data.own_metrics],
+        "measures": data.measures,
         "groups": list(last.metrics) if last else [],
         "roll_ups": {*ROLL_UPS, ALL},
         "colour": colour,
@@ -271,9 +273,7 @@ def _training_charts(data: ReportData, colour: Mapping[str, str]) -> tuple[list[
     return [chart for chart in first if chart], [chart for chart in others if chart]
 
 
-def _optimiser_chart(
-    method: str, key: str, arms: Mapping[str, Trained], colour: Mapping[str, str]
-) -> LineChart | None:
+def _optimiser_chart(method: str, key: str, arms: Mapping[str, Trained], colour: Mapping[str, str]) -> LineChart | None:
     """One figure of every optimiser step, the arms one after another along one axis."""
     title, note = OPTIMISER.get(key, (key.replace("_", " ").capitalize(), ""))
     series, dividers, start = [], [], 0

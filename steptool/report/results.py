@@ -5,8 +5,19 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from steptool.core.types import Frozen
+from steptool.evaluation.built_in import METRICS
 from steptool.evaluation.compare import Comparison
-from steptool.evaluation.metrics import COUNTS, METRICS, Evaluation
+from steptool.evaluation.metrics import Evaluation, Measure
+
+TITLES = {
+    "finish_rate": "Finished",
+    "pass_rate_finished": "Solved, if finished",
+    "tool_recall": "Relevant tools called",
+    "call_success": "Calls that succeed",
+    "calls_per_task": "Actions a task",
+    "tokens_per_task": "Tokens a task",
+}
+"""Of the built-in metrics, where a word says more than the name."""
 
 
 class Arm(Frozen):
@@ -29,35 +40,6 @@ class Arm(Frozen):
         return f"{self.method}{start}" + (f" on {', '.join(self.data)}" if self.data else "")
 
 
-class Measure(Frozen):
-    """One metric of the tables."""
-
-    name: str
-    describes: str
-    is_rate: bool
-
-    @property
-    def title(self) -> str:
-        return TITLES.get(self.name, self.name.replace("_", " ").capitalize())
-
-
-TITLES = {
-    "finish_rate": "Finished",
-    "pass_rate_finished": "Solved, if finished",
-    "tool_recall": "Relevant tools called",
-    "call_success": "Calls that succeed",
-    "calls_per_task": "Actions a task",
-    "tokens_per_task": "Tokens a task",
-}
-"""Of the built-in metrics, where a word says more than the name."""
-BUILT_IN = [
-    Measure(name=name, describes=describes, is_rate=name not in COUNTS)
-    for name, describes in METRICS.items()
-    if name != "pass_rate"
-]
-"""What stands beside the pass rate."""
-
-
 class Results(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,13 +49,22 @@ class Results(BaseModel):
     """Of these arms, in their order."""
     comparisons: list[Comparison]
     """In the order of `compare`; the first is the headline."""
-    own_metrics: list[Measure] = []
-    """Metrics of the project, beside the built-in ones."""
 
     @property
     def headline(self) -> Comparison | None:
         """The comparison that the report is about."""
         return self.comparisons[0] if self.comparisons else None
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """What is measured beside the pass rate, by its name, in the order of the tables."""
+        found = self.evaluations[0].measures if self.evaluations else {}
+        return {name: measure for name, measure in found.items() if name != "pass_rate"}
+
+    @property
+    def own_measures(self) -> dict[str, Measure]:
+        """Those of the project."""
+        return {name: measure for name, measure in self.measures.items() if name not in METRICS}
 
     def arm(self, name: str) -> Arm:
         return next((arm for arm in self.arms if arm.name == name), Arm(name=name))
@@ -91,3 +82,8 @@ class Results(BaseModel):
             line.insert(0, at)
             at = known[at]
         return line
+
+
+def title_of(measure: str) -> str:
+    """What a metric is called in the tables."""
+    return TITLES.get(measure, measure.replace("_", " ").capitalize())

@@ -7,8 +7,8 @@ import textwrap
 from steptool.core.types import SUBSETS
 from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.compare import Comparison, Difference
-from steptool.evaluation.metrics import ALL, Evaluation
-from steptool.report.results import Measure, Results
+from steptool.evaluation.metrics import ALL, Evaluation, Measure
+from steptool.report.results import Results
 
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
@@ -100,10 +100,17 @@ def groups_text(evaluation: Evaluation) -> str:
     return ", ".join(parts) + new + "."
 
 
-def measured(measure: Measure, estimate: Estimate | None) -> str:
+def measured(measure: Measure, estimate: Estimate) -> str:
     """The value of a metric: in percent where it is a rate."""
-    value = estimate.value if estimate else None
-    return percent(value) if measure.is_rate else number(value, 0 if value is not None and abs(value) >= 100 else 1)
+    return percent(estimate.value) if measure.is_rate else number(estimate.value, _digits(estimate))
+
+
+def measured_interval(measure: Measure, estimate: Estimate) -> str:
+    return interval(estimate, rate=measure.is_rate, digits=0 if measure.is_rate else _digits(estimate))
+
+
+def _digits(estimate: Estimate) -> int:
+    return 0 if estimate.value is not None and abs(estimate.value) >= 20 else 1
 
 
 def text_table(results: Results) -> str:
@@ -118,11 +125,9 @@ def text_table(results: Results) -> str:
         lines = _table(results, [])
     rule = "─" * max(map(len, lines))
     below = [comparison_text(each) for each in results.comparisons]
-    for measure in results.own_metrics:
-        values = [
-            f"{each.name} {measured(measure, each.metrics[ALL].get(measure.name))}" for each in results.evaluations
-        ]
-        below.append(f"{measure.name} ({measure.describes}): {', '.join(values)}")
+    for name, measure in results.own_measures.items():
+        values = [f"{each.name} {measured(measure, each.metrics[ALL][name])}" for each in results.evaluations]
+        below.append(f"{name} ({measure.describes}): {', '.join(values)}")
     below += [
         f"{each.name}: faults of the engine or the world ended {percent(each.broken, 1)} of its attempts, "
         "which count as unsolved"

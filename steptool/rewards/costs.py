@@ -1,6 +1,6 @@
 """What the reward forms of this package share: the verdict at the last step, less what steps and a spent budget cost.
 
-    r_t = −cost        r_T = solved − cost − budget        solved is 0 where there is no verdict
+r_t = −cost        r_T = solved − cost − budget        solved is 0 where there is no verdict
 """
 
 from __future__ import annotations

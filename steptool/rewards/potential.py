@@ -48,9 +48,10 @@ class Potential:
 
     def expected_return(self, scored: ScoredTrajectory) -> float:
         """γ^T (solved − budget) − cost Σ γ^t, and + γ^n Φ(n) for a truncation."""
-        return discounted(scored, self.config) + self.gamma ** len(scored.judgements) * potentials(
-            scored, self.config.alpha
-        )[-1]
+        return (
+            discounted(scored, self.config)
+            + self.gamma ** len(scored.judgements) * potentials(scored, self.config.alpha)[-1]
+        )
 
 
 def potentials(scored: ScoredTrajectory, alpha: float) -> list[float]:

@@ -18,7 +18,9 @@ def main(round: str) -> None:
     name = round_of(params, round).name
     source = TRAJECTORIES / name / "trajectories.jsonl.gz"
     inputs = {"trajectories": source, "tasks": TASKS}
-    with stage("annotate", SCORED / name, params, uses={"annotate": params.annotate}, inputs=inputs, argument=name) as running:
+    with stage(
+        "annotate", SCORED / name, params, uses={"annotate": params.annotate}, inputs=inputs, argument=name
+    ) as running:
         annotator = params.annotate.build()
         scored = annotate_all(
             annotator,

@@ -10,7 +10,7 @@ import numpy as np
 
 from steptool.annotators.annotate import annotate_all
 from steptool.config.arms import arms_of, pairs_of
-from steptool.config.places import EVALUATION, PARAMS, TASKS
+from steptool.config.places import COMPARISONS, EVALUATION, PARAMS, TASKS
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import ParamsError
 from steptool.core.plugins import revision_of
@@ -22,7 +22,6 @@ from steptool.evaluation.compare import Comparison, compare
 from steptool.evaluation.metrics import Evaluation, evaluate, refuse_unless_measurable
 from steptool.rollouts.collect import Sampler, open_sampler
 from steptool.stages.common import Stage, stage
-from steptool.stages.results import COMPARISONS
 from steptool.stages.rounds import read_references, read_tasks, sampling_of
 
 SUMMARY = "summary.json"

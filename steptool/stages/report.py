@@ -77,7 +77,14 @@ def _judged(evaluation: Evaluation, tasks: list[Task]) -> list[ScoredTrajectory]
     path = EVALUATION / f"{evaluation.name}.trajectories.jsonl.gz"
     scored = read_jsonl(path, ScoredTrajectory)
     try:
-        attempts_by_task(scored, tasks, evaluation.policy, evaluation.budget)
+        attempts_by_task(
+            scored,
+            tasks,
+            policy=evaluation.policy,
+            conditions=evaluation.conditions,
+            annotator=evaluation.annotator,
+            attempts=evaluation.attempts,
+        )
     except DataError as error:
         raise DataError(f"{error.where}: {error.found}", where=str(path), fix=error.fix) from error
     return scored

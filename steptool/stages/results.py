@@ -8,16 +8,16 @@ from pydantic import Field, RootModel
 
 from steptool.config.arms import Arm as ArmOfParams
 from steptool.config.arms import arms_of
-from steptool.config.places import EVALUATION
+from steptool.config.places import COMPARISONS, EVALUATION
 from steptool.config.settings import Params
 from steptool.core.errors import DataError
 from steptool.core.storage import WRITTEN_OTHERWISE, read_record
 from steptool.core.types import Frozen
+from steptool.evaluation.built_in import METRICS
 from steptool.evaluation.compare import Comparison, refuse_unless_comparable
-from steptool.evaluation.metrics import METRICS, Evaluation
-from steptool.report.results import Arm, Measure, Results
+from steptool.evaluation.metrics import Evaluation
+from steptool.report.results import Arm, Results
 
-COMPARISONS = "comparisons.json"
 TRAINING = "training.json"
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
@@ -45,10 +45,6 @@ def read_results(params: Params) -> Results:
         arms=[_shown(arm) for arm in arms],
         evaluations=evaluations,
         comparisons=_read_comparisons(set(params.arms)),
-        own_metrics=[
-            Measure(name=name, describes=use.cls.describes, is_rate=use.cls.is_rate)
-            for name, use in params.metrics.items()
-        ],
     )
 
 
@@ -75,8 +71,8 @@ def read_evaluation(arm: str) -> Evaluation:
         found = f"is the evaluation of {evaluation.name!r}"
     elif evaluation.metrics.keys() != evaluation.groups.keys():
         found = f"has metrics of {', '.join(evaluation.metrics)}, but tasks of {', '.join(evaluation.groups)}"
-    elif lacking := [group for group, row in evaluation.metrics.items() if not METRICS.keys() <= row.keys()]:
-        found = f"lacks metrics of {lacking[0]}: {', '.join(METRICS.keys() - evaluation.metrics[lacking[0]].keys())}"
+    elif lacking := METRICS.keys() - evaluation.measures.keys():
+        found = f"lacks metrics: {', '.join(sorted(lacking))}"
     if found:
         raise DataError(found, where=str(path), fix=WRITTEN_OTHERWISE)
     return evaluation

@@ -111,7 +111,9 @@ def test_the_same_batch_gives_the_same_report(passing: ValidationReport, batch: 
 def test_rewards_without_a_closed_form_are_held_against_none(batch: MakeBatch) -> None:
     report = judge(batch(6), WithoutClosedForm(), params=ValidateParams(min_return_spread=0.0))
     assert failed(report) == []
-    assert "The discounted rewards of a trajectory add up to their closed form." not in {f.says for f in report.findings}
+    assert "The discounted rewards of a trajectory add up to their closed form." not in {
+        f.says for f in report.findings
+    }
 
 
 def test_none_solved(batch: MakeBatch) -> None:

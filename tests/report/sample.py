@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from steptool.core.types import SUBSETS, Revision, ScoredTrajectory, Step, StopReason, Task
+from steptool.core.types import SUBSETS, Reference, Revision, ScoredTrajectory, Step, StopReason, Task
 from steptool.evaluation.compare import compare
 from steptool.evaluation.metrics import Evaluation, evaluate
 from steptool.report.page import ReportData, Round, Trained, render_report
-from steptool.report.results import Arm, Measure
+from steptool.report.results import Arm
 from steptool.testing import (
     call,
     conditions,
@@ -42,7 +43,17 @@ THEIRS = Arm(name="theirs")
 ARMS = [SFT, FIRST, SECOND, FILTERED, THEIRS]
 SKILLS = {"warmup": 0.6, "first": 0.7, "second": 0.8, "filtered": 0.66, "theirs": 0.64}
 PAIRS = [("second", "warmup"), ("second", "filtered")]
-RETRIES = Measure(name="retries", describes="calls that repeat the one before", is_rate=False)
+
+
+class Retries:
+    """A metric of a project."""
+
+    describes = "calls that repeat the one before"
+    is_rate = False
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        actions = [each.action for each in scored.trajectory.steps]
+        return sum(one == other for one, other in pairwise(actions)), 1
 
 
 def task(index: int, group: str = "G1_tool") -> Task:
@@ -82,12 +93,12 @@ def evaluation(
         Revision(name=arm, revision="1"),
         judged,
         tasks,
-        CONDITIONS,
-        Revision(name="rules", revision="1"),
         {each.id: reference(each, 1983, [LOOKUP.name, DETAILS.name]) for each in tasks},
+        conditions=CONDITIONS,
+        annotator=Revision(name="rules", revision="1"),
         split="test",
         attempts=attempts,
-        dtype="float32",
+        more={"retries": Retries()},
         resamples=500,
         confidence=0.95,
         rng=np.random.default_rng(seed),

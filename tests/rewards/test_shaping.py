@@ -158,8 +158,7 @@ def test_the_discounted_sum_of_shaping_is_minus_the_first_potential_which_is_zer
     if scored is None or not scored.trajectory.stop_reason.terminated:
         return
     shaped, plain = (
-        form("potential", alpha=a, step_cost=0.1, budget_cost=0.3, gamma=gamma).rewards(scored)
-        for a in (alpha, 0.0)
+        form("potential", alpha=a, step_cost=0.1, budget_cost=0.3, gamma=gamma).rewards(scored) for a in (alpha, 0.0)
     )
     assert sum(gamma**t * (a - b) for t, (a, b) in enumerate(zip(shaped, plain, strict=True))) == pytest.approx(
         0, abs=1e-9
