@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -57,11 +58,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def project(written: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(written: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(written[0])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "tools", raising=False)
-    return written[0]
+    yield written[0]
+    sys.modules.pop("tools", None)
 
 
 def test_what_a_project_shares_with_the_repository_is_the_same() -> None:
