@@ -26,9 +26,9 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from steptool.orchestration.approval import promotion
 from flows.improve import improve
 from steptool.core.errors import InputError
+from steptool.orchestration.approval import promotion
 from steptool.orchestration.approval.decisions import Decision, NotWaiting, Proposal, decide, list_waiting, waiting
 from steptool.orchestration.graph.events import announce_arrival
 from steptool.orchestration.services.deploy import NIGHTLY, TRAIN_ON_NEW_DATA, deploy
