@@ -41,6 +41,14 @@ def _stage(name: str, *arguments: str) -> None:
 
 
 @app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
+    """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up."""
+    from steptool.project.init import init as write_project
+
+    write_project(folder)
+
+
+@app.command()
 def graph() -> None:
     """Write dvc.yaml: the stages that the rounds and arms of params.yaml ask for."""
     from steptool.config.lineage import write_graph

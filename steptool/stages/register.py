@@ -38,7 +38,7 @@ def main(name: str | None = None) -> None:
     tracking = Tracking(None, params.tracking.experiment)
     with (
         tracking.stage("register", params={"arm": arm.name}, tracks_itself=True) as run,
-        plain_weights(arm.folder, _dtype_of(evaluation), MERGED) as weights,
+        plain_weights(arm.folder, evaluation.conditions.dtype, MERGED) as weights,
     ):
         digests = {key: file_hash(path) for key, path in _inputs(arm, against).items()}
         _refuse_other_weights(arm, evaluation, digests["policy"])
@@ -95,19 +95,6 @@ def _inputs(arm: Arm, baseline: str | None) -> dict[str, Path]:
     return found | ({"baseline": EVALUATION / f"{baseline}.json"} if baseline else {})
 
 
-def _dtype_of(evaluation: Evaluation) -> str:
-    """The type that the policy computed in as it was evaluated: the last word of the engine's name, `vllm bfloat16`."""
-    engine = evaluation.conditions.engine
-    dtype = engine.name.rpartition(" ")[2]
-    if dtype not in ("float32", "bfloat16"):
-        raise DataError(
-            f"its engine {engine} does not say in which type it computed",
-            where=str(EVALUATION / f"{evaluation.name}.json"),
-            fix=EVALUATE_AGAIN,
-        )
-    return dtype
-
-
 def _refuse_other_weights(arm: Arm, evaluation: Evaluation, found: str) -> None:
     if evaluation.policy.revision != found:
         raise DataError(
@@ -126,7 +113,7 @@ def _lineage(params: Params, arm: Arm, evaluation: Evaluation, digests: dict[str
         "policy": str(evaluation.policy),
         "world": str(conditions.world),
         "format": str(conditions.format),
-        "engine": str(conditions.engine),
+        "engine": f"{conditions.engine} in {conditions.dtype}",
         "search": str(conditions.search),
         "annotator": str(evaluation.annotator),
         **{f"input.{name}": digest for name, digest in digests.items()},

@@ -55,7 +55,7 @@ def evaluation_of() -> Callable[..., Evaluation]:
         return Evaluation(
             name=name,
             policy=Revision(name=name, revision="abc"),
-            conditions=conditions(temperature=0.0, max_calls=max_calls, engine="vllm float32"),
+            conditions=conditions(temperature=0.0, max_calls=max_calls),
             annotator=Revision(name="rules", revision="1"),
             attempts=1,
             split="test",
