@@ -16,9 +16,7 @@ import pytest
 from steptool.config.places import EVALUATION, REGISTRATION
 from steptool.core.errors import DataError, ParamsError
 from steptool.core.storage import write_json
-from steptool.evaluation.bootstrap import Estimate
-from steptool.evaluation.built_in import METRICS
-from steptool.evaluation.metrics import Evaluation, Measure
+from steptool.evaluation.metrics import Evaluation
 from steptool.stages.outcome import log_outcome
 from steptool.tracking.run import Tracking
 
@@ -52,12 +50,7 @@ def finished(tracking: Tracking, evaluation_of: Callable[..., Evaluation], monke
     monkeypatch.chdir(tracking.root)
     Path("dvc.lock").write_text(LOCK)
     write_json(REGISTRATION, RECEIPT)
-    evaluation = evaluation_of("1101", "ppo2")
-    unmeasured = dict.fromkeys(METRICS.keys() - evaluation.measures.keys(), Estimate(value=None))
-    measures = {name: Measure(describes=name, is_rate=True) for name in METRICS}
-    metrics = dict.fromkeys(evaluation.groups, evaluation.metrics["all"] | unmeasured)
-    whole = evaluation.model_copy(update={"measures": measures, "metrics": metrics})
-    write_json(EVALUATION / "ppo2.json", whole.model_dump(mode="json"))
+    write_json(EVALUATION / "ppo2.json", evaluation_of("1101", "ppo2").model_dump(mode="json"))
     return tracking
 
 
