@@ -16,7 +16,8 @@ import pytest
 
 from steptool.core.types import Revision
 from steptool.evaluation.bootstrap import Estimate
-from steptool.evaluation.metrics import Evaluation, Measure
+from steptool.evaluation.built_in import METRICS
+from steptool.evaluation.metrics import Evaluation, Measure, group_tasks
 from steptool.registry.models import register
 from steptool.testing import conditions
 from steptool.tracking.run import PARENT_VARIABLE, Tracking
@@ -51,11 +52,12 @@ def evaluation_of() -> Callable[..., Evaluation]:
 
     def build(verdicts: str, name: str = "ppo", *, finish_rate: float = 1.0, max_calls: int = 8) -> Evaluation:
         solved = {f"t{index}": float(verdict) for index, verdict in enumerate(verdicts)}
+        group_of = dict.fromkeys(solved, "G1_instruction")
         rates = {"pass_rate": sum(solved.values()) / len(solved), "finish_rate": finish_rate}
         return Evaluation(
             name=name,
             policy=Revision(name=name, revision="abc"),
-            conditions=conditions(temperature=0.0, max_calls=max_calls, engine="vllm float32"),
+            conditions=conditions(temperature=0.0, max_calls=max_calls),
             annotator=Revision(name="rules", revision="1"),
             attempts=1,
             split="test",
@@ -63,9 +65,9 @@ def evaluation_of() -> Callable[..., Evaluation]:
             confidence=0.95,
             broken=0.0,
             solved=solved,
-            group_of=dict.fromkeys(solved, "G1_instruction"),
-            measures={metric: Measure(describes=metric, is_rate=True) for metric in rates},
-            metrics={"all": {metric: Estimate(value=value) for metric, value in rates.items()}},
+            group_of=group_of,
+            measures={name: Measure(describes=each.describes, is_rate=each.is_rate) for name, each in METRICS.items()},
+            metrics=dict.fromkeys(group_tasks(group_of), {name: Estimate(value=rates.get(name)) for name in METRICS}),
         )
 
     return build
@@ -73,7 +75,7 @@ def evaluation_of() -> Callable[..., Evaluation]:
 
 def nothing_solved(like: Evaluation) -> Evaluation:
     """An evaluation under the same conditions as `like` of an arm `sft` that solves nothing."""
-    metrics = {"all": like.metrics["all"] | {"pass_rate": Estimate(value=0.0)}}
+    metrics = {group: row | {"pass_rate": Estimate(value=0.0)} for group, row in like.metrics.items()}
     changes = {"name": "sft", "solved": dict.fromkeys(like.solved, 0.0), "metrics": metrics}
     return like.model_copy(update={**changes, "policy": Revision(name="sft", revision="abc")})
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -415,15 +415,16 @@ class Faulty:
 
 @contextmanager
 def faulty(tracking: Tracking, call: int, *, after: bool, lasts: bool) -> Iterator[Faulty]:
-    sound = tracking._connection
+    connections, experiment = tracking.delivery._connections, tracking.experiment
+    sound = tracking.delivery.connection(experiment)
     client = Faulty(sound[0], call, after=after, lasts=lasts)
-    tracking.__dict__["_connection"] = (client, sound[1])
+    connections[experiment] = (cast(MlflowClient, client), sound[1])
     try:
         yield client
     except StepToolError:
         assert client.struck
     finally:
-        tracking.__dict__["_connection"] = sound
+        connections[experiment] = sound
 
 
 def receipt_tags(tracking: Tracking, version: int) -> tuple[str | None, str | None]:
