@@ -200,11 +200,6 @@ class Journal:
             raise DataError("not an entry of a journal", where=f"{self.path}:{number}") from error
 
 
-def journals_in(folder: Path) -> list[Journal]:
-    """Oldest first."""
-    return [Journal(path) for path in sorted(folder.glob("*.jsonl"))]
-
-
 def _append(path: Path, record: Record) -> None:
     rest = f"{record.model_dump_json(exclude_defaults=True)}\n".encode()
     with _kept(path):

@@ -77,7 +77,7 @@ class Tracking:
             yield run
 
     def new_pipeline(self, name: str = "pipeline") -> str:
-        """Open the parent run of the stages to come, which end it, and return its id."""
+        """Open a parent run that the stages to come end, and return its id."""
         run = self._new_pipeline_run(name)
         run.journal.remove()
         return run.run_id
@@ -118,9 +118,9 @@ class Tracking:
         journal = Journal.begin(self.delivery.folder, header)
         delivers = by_itself or tracks_itself
         run = StageRun(journal, self._open(journal, header) if delivers else "", label, parent)
-        if delivers:
-            self.delivery.try_to_deliver()  # what waits
         run.params(params or {})
+        if delivers:
+            self.delivery.try_to_deliver()
         with self._ended(run, delivers=delivers):
             yield run
 
