@@ -189,9 +189,10 @@ class Journal:
     def _lines(self) -> list[str]:
         """The complete lines, without one that is still being written or that a kill cut off."""
         try:
-            return self.path.read_bytes().decode().split("\n")[:-1]
+            written = self.path.read_bytes().rpartition(b"\n")[0].decode()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"not a journal: {error}", where=str(self.path)) from error
+        return written.split("\n") if written else []
 
     def _parsed(self, kind: type[Line], number: int, line: str) -> Line:
         try:

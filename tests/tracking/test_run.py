@@ -271,8 +271,8 @@ def test_a_journal_cut_off_by_a_kill_loses_only_its_last_line(
         mend = cut_connection()
         run.params({"seed": 1})
     mend()
-    with run.journal.path.open("a") as file:
-        file.write('{"run_id": "abc", "met')
+    with run.journal.path.open("ab") as file:
+        file.write('{"tags": {"note": "ü'.encode()[:-1])  # half a character
     tracking.delivery.deliver()
     assert tracking.client.get_run(run.run_id).data.params == {"seed": "1"}
 
