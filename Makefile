@@ -96,7 +96,7 @@ format: $(STAMP)  ## rewrite the code as `make lint` wants it
 
 # Resolved for the older Python: those versions install on 3.12 too. Names and versions only, no addresses.
 COMPILE := $(UV) pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-header --no-annotate \
-    --no-emit-index-url --no-emit-find-links --extra dev --extra services
+    --no-emit-index-url --no-emit-find-links --extra dev --extra flows --extra services
 lock: $(STAMP)  ## resolve the requirements anew
 	$(COMPILE) --extra cpu $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) -o requirements/cpu.txt
 	$(COMPILE) --extra gpu -o requirements/gpu.txt

@@ -47,6 +47,7 @@ CONDITIONS = Conditions(
     world=revision("mini"),
     format=revision("json_call"),
     engine=revision("vllm"),
+    dtype="float32",
     search=revision("chain"),
     sampling=SAMPLING,
 )
@@ -56,7 +57,7 @@ def conditions(**changes: Any) -> Conditions:
     """CONDITIONS with changes: of a part as a Revision or its name, of the sampling by the names of its fields."""
     sampling = {name: value for name, value in changes.items() if name in Sampling.model_fields}
     parts = {
-        name: revision(value) if isinstance(value, str) else value
+        name: revision(value) if isinstance(value, str) and name != "dtype" else value
         for name, value in changes.items()
         if name not in sampling
     }

@@ -336,7 +336,7 @@ def _load_yaml(path: Path) -> Any:
     try:
         text = read_bounded(path, MAX_FILE).decode()
     except FileNotFoundError as error:
-        raise ParamsError("no such file", where=str(path), fix="run steptool from the repository's root") from error
+        raise ParamsError("no such file", where=str(path), fix="run steptool from the project's root") from error
     except UnicodeDecodeError as error:
         raise ParamsError(f"not UTF-8 text: {error.reason}", where=str(path), fix="save it as UTF-8") from error
     except OSError as error:

@@ -288,7 +288,8 @@ class Conditions(Frozen):
     world: Revision
     format: Revision
     engine: Revision
-    """With the type of its computation."""
+    dtype: Literal["float32", "bfloat16"]
+    """Type of the engine's computation."""
     search: Revision
     sampling: Sampling
 
@@ -299,7 +300,9 @@ class Conditions(Frozen):
 
 
 def _flat(conditions: Conditions) -> dict[str, Any]:
-    parts: dict[str, Any] = {name: str(getattr(conditions, name)) for name in ("world", "format", "engine", "search")}
+    parts: dict[str, Any] = {
+        name: str(getattr(conditions, name)) for name in ("world", "format", "engine", "dtype", "search")
+    }
     return parts | conditions.sampling.model_dump()
 
 

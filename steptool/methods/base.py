@@ -137,6 +137,4 @@ class AdapterMethod(ABC):
         code = code_revision([__name__, *modules_of(type(self), self.config)], without=MEANS_NOTHING)
         settings = self.config.model_dump(mode="json")
         data = [(item.trajectory_id, item.rewards) for item in batch.episodes]
-        return content_hash(
-            [code, settings, weights.hexdigest(), data, batch.units, job.data.reward.gamma, job.seed]
-        )
+        return content_hash([code, settings, weights.hexdigest(), data, batch.units, job.data.reward.gamma, job.seed])

@@ -86,11 +86,12 @@ class Sampler:
 
     def conditions(self, sampling: Sampling) -> Conditions:
         """What decides about an attempt beside policy and seed."""
-        engine, world = _revision(self._engine, self.params.engine), _revision(self.world, self.params.world)
+        world = _revision(self.world, self.params.world)
         return Conditions(
             world=Revision(name=world.name, revision=content_hash([world.revision, self.params.seed])),
             format=_revision(self.format, self.params.format),
-            engine=Revision(name=f"{engine.name} {self.dtype}", revision=engine.revision),
+            engine=_revision(self._engine, self.params.engine),
+            dtype=self.dtype,
             search=_revision(self.search, self.params.search),
             sampling=sampling,
         )

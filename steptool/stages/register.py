@@ -38,7 +38,7 @@ def main(name: str | None = None) -> None:
     tracking = Tracking(None, params.tracking.experiment)
     with (
         tracking.stage("register", params={"arm": arm.name}, tracks_itself=True) as run,
-        plain_weights(arm.folder, evaluation.dtype, MERGED) as weights,
+        plain_weights(arm.folder, evaluation.conditions.dtype, MERGED) as weights,
     ):
         digests = {key: file_hash(path) for key, path in _inputs(arm, against).items()}
         _refuse_other_weights(arm, evaluation, digests["policy"])
@@ -113,7 +113,7 @@ def _lineage(params: Params, arm: Arm, evaluation: Evaluation, digests: dict[str
         "policy": str(evaluation.policy),
         "world": str(conditions.world),
         "format": str(conditions.format),
-        "engine": str(conditions.engine),
+        "engine": f"{conditions.engine} in {conditions.dtype}",
         "search": str(conditions.search),
         "annotator": str(evaluation.annotator),
         **{f"input.{name}": digest for name, digest in digests.items()},

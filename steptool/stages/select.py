@@ -1,4 +1,7 @@
-"""Stage `select`: every arm on the dev tasks, to choose which one to register (`register.best_on: dev`)."""
+"""Stage `select`: every arm on the dev tasks, so that `steptool register` can choose the best of them.
+
+In the graph only where params.yaml says `register: {best_on: dev}`: the tasks of the report must not choose.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,6 @@ from torch import Tensor
 from steptool.core.errors import DataError
 from steptool.core.types import ScoredTrajectory
 
-
 Unit = tuple[int, ...]
 """Indices of the trajectories that one row must hold."""
 

@@ -106,7 +106,13 @@ class PolicyWithValue(nn.Module):
 
     @classmethod
     def load(
-        cls, folder: Path, adapter: AdapterSettings, *, dtype: Dtype = "float32", seed: int = 0, device: str | None = None
+        cls,
+        folder: Path,
+        adapter: AdapterSettings,
+        *,
+        dtype: Dtype = "float32",
+        seed: int = 0,
+        device: str | None = None,
     ) -> PolicyWithValue:
         """Load a policy folder for training; a plain model gets a fresh adapter drawn from `seed`.
 

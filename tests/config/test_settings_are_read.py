@@ -36,7 +36,7 @@ def without_fields(source: str) -> tuple[str, set[tuple[str, str]]]:
             continue
         found.add((owner, ast.unparse(item.target)))
         for number in range(item.lineno - 1, item.end_lineno or item.lineno):
-            lines[number] = "    pass" if number == item.lineno - 1 else ""
+            lines[number] = f"{' ' * item.col_offset}pass" if number == item.lineno - 1 else ""
     return "\n".join(lines) + "\n", found
 
 
@@ -53,7 +53,7 @@ def test_every_setting_is_read_by_other_code_than_its_class(tmp_path: Path) -> N
             file.write_text(text)
             wanted |= found
     assert len(wanted) > 50
-    command = [sys.executable, "-m", "mypy", "--output", "json", "steptool", "flows"]
+    command = [sys.executable, "-m", "mypy", "--soft-error-limit", "-1", "--output", "json", "steptool", "flows"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500).stdout
     read = set()
     for line in said.splitlines():
@@ -61,5 +61,5 @@ def test_every_setting_is_read_by_other_code_than_its_class(tmp_path: Path) -> N
         if problem["code"] == "attr-defined" and not problem["file"].endswith(SECTIONS):
             parts = problem["message"].split('"')
             read.add((parts[1], parts[3]))
-    inherited = {name for _, name in read}
-    assert not {(owner, name) for owner, name in wanted - read if name not in inherited or owner != "Config"}
+    # A base class of a `Config` is read as that.
+    assert {(owner, name) for owner, name in wanted - read if ("Config", name) not in read} == set()
