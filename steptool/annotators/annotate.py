@@ -1,4 +1,4 @@
-"""Scores for whole files of trajectories, by any annotator; what does not fit is named with file, trajectory and task."""
+"""Scores for a file of trajectories, by any annotator; what does not fit is named with file, trajectory and task."""
 
 from __future__ import annotations
 

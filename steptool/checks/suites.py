@@ -21,7 +21,10 @@ RETURN_TOLERANCE = 1e-6
 SAMPLE_AGAIN = "run `dvc repro --force --single-item sample-ROUND`"
 ANNOTATE_AGAIN = "run `dvc repro --force --single-item annotate-ROUND`"
 NO_SCORE = "the annotator gave no score: take another one, or mend the one that you brought"
-NO_VERDICT = "give every training task an exact answer_check (text, number or set), or take a world or an annotator that can tell"
+NO_VERDICT = (
+    "give every training task an exact answer_check (text, number or set), or take a world or an annotator that can "
+    "tell"
+)
 BROKEN_ENGINE = "the engine reports log-probabilities that cannot be: run `steptool doctor`, then sample again"
 
 

@@ -66,7 +66,7 @@ class Comparison(Difference):
 def compare(candidate: Evaluation, baseline: Evaluation, *, resamples: int, confidence: float, seed: int) -> Comparison:
     """Paired difference of the pass rate, with a bootstrap interval over tasks.
 
-    Raises NotComparable, listing every difference, unless both were measured under the same conditions on the same tasks.
+    Raises NotComparable, listing every difference, unless both were measured under equal conditions on the same tasks.
     """
     refuse_unless_comparable(candidate, baseline)
     rng = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 """Which reply a later step used: the links that credit flows along.
 
-A step makes one move, or several at the same time: a call each, a message to the user, or a text that could not be read.
+A step makes one move, or several at the same time: calls, a message to the user, or a text that could not be read.
 """
 
 from __future__ import annotations

@@ -279,12 +279,12 @@ def test_only_successful_calls_contribute_and_only_once(
 ) -> None:
     scored = annotated(trajectory(*calls, answer=answer), task(QUERY), 0.0, RELEVANT)
     earlier: list[Any] = []
-    for step, judgement in zip(scored.trajectory.steps[:-1], scored.judgements[:-1], strict=True):
+    for made, judgement in zip(scored.trajectory.steps[:-1], scored.judgements[:-1], strict=True):
         assert judgement.contribution <= judgement.success
         if judgement.contribution:
-            assert step.action.calls not in earlier
+            assert made.action.calls not in earlier
         if judgement.success:
-            earlier.append(step.action.calls)
+            earlier.append(made.action.calls)
 
 
 @pytest.mark.parametrize(

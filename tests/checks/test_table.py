@@ -11,7 +11,7 @@ import math
 
 import pytest
 
-from steptool.checks.table import STEP_COLUMNS, TRAJECTORY_COLUMNS, step_table, group_table, trajectory_table
+from steptool.checks.table import STEP_COLUMNS, TRAJECTORY_COLUMNS, group_table, step_table, trajectory_table
 from steptool.core.types import ScoredTrajectory
 
 

@@ -125,7 +125,7 @@ def test_a_changed_description_of_a_tool_changes_the_tasks() -> None:
     first, *others = TASKS
     tool = first.tools[0].model_copy(update={"description": "find books"})
     reworded = [first.model_copy(update={"tools": (tool, *first.tools[1:])}), *others]
-    with pytest.raises(NotComparable, match="tasks_hash: .* their queries, tools or answers are not the same"):
+    with pytest.raises(NotComparable, match=r"tasks_hash: .* their queries, tools or answers are not the same"):
         against(measured("r1", CANDIDATE, reworded), measured("sft", BASELINE))
 
 

@@ -49,7 +49,7 @@ def annotated(
     solved: float | None,
     relevant: tuple[str, ...] = (),
     *,
-    rules: Rules = Rules(Rules.Config()),  # noqa: B008 - it holds nothing that changes
+    rules: Rules = Rules(Rules.Config()),
 ) -> ScoredTrajectory:
     """What the rules say of a trajectory whose session gave the verdict `solved`."""
     fields = dict(trajectory) | {"outcome": Outcome(solved=solved)}

@@ -75,9 +75,7 @@ def scored(of: Task, policy: str, solved: float) -> ScoredTrajectory:
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `report` reads, of three arms and six tasks."""
     folder = tmp_path_factory.mktemp("results")
-    tasks = [
-        task(f"{group}-{index}", "?", group=group) for index in range(3) for group in ("G1_tool", "G2_category")
-    ]
+    tasks = [task(f"{group}-{index}", "?", group=group) for index in range(3) for group in ("G1_tool", "G2_category")]
     known = {each.id: reference(each, "x") for each in tasks}
     evaluations: list[Evaluation] = []
     for number, name in enumerate(ARMS):
