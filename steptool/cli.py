@@ -41,6 +41,14 @@ def _stage(name: str, *arguments: str) -> None:
 
 
 @app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
+    """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up."""
+    from steptool.project.init import init as write_project
+
+    write_project(folder)
+
+
+@app.command()
 def graph() -> None:
     """Write dvc.yaml: the stages that the rounds and arms of params.yaml ask for."""
     from steptool.config.lineage import write_graph
@@ -265,11 +273,11 @@ def _run() -> int:
 
 
 def _leave(status: list[int]) -> None:
-    """End a process that loaded vLLM at once, and leave its memory to the system.
+    """End a process that loaded triton, as vLLM and some trainers do, and leave its memory to the system.
 
     Python would look through all that was loaded for up to 3 s, and triton's bindings print what they take for leaks.
     """
-    if "vllm" not in sys.modules:
+    if "triton" not in sys.modules:
         return
     try:
         sys.stdout.flush()

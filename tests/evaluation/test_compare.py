@@ -94,7 +94,8 @@ def changed(of: Evaluation, **fields: Any) -> Evaluation:
 OTHERWISE = {
     "world": revision("mini", "other"),
     "format": revision("json_call", "another prompt"),
-    "engine": revision("vllm bfloat16"),
+    "engine": revision("vllm", "another"),
+    "dtype": "bfloat16",
     "search": revision("dfsdt"),
     "temperature": 0.7,
     "top_p": 0.9,

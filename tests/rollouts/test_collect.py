@@ -240,7 +240,7 @@ def test_attempts_keep_policy_conditions_and_outcome(attempts: Attempts, policy:
     assert [t.outcome for t in made] == [Outcome(solved=1.0)] * 3
     conditions = made[0].conditions
     assert conditions is not None
-    assert conditions.engine == Revision(name="FakeEngine float32", revision="1")
+    assert (conditions.engine, conditions.dtype) == (revision("FakeEngine"), "float32")
     assert (conditions.world.name, conditions.format.name, conditions.search.name) == (
         "StubWorld",
         "json_call",
@@ -263,7 +263,7 @@ def test_conditions_follow_the_seed_of_the_world_the_dtype_and_the_settings(poli
     shorter = given(lambda tokenizer: CHAT, JsonCall.Config(max_observation=99))
     for part, changes in {
         "world": {"seed": 18},
-        "engine": {"model": ModelParams(dtype="bfloat16")},
+        "dtype": {"model": ModelParams(dtype="bfloat16")},
         "format": {"format": shorter},
     }.items():
         (line,) = plain.differences(conditions(**changes))

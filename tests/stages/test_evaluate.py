@@ -48,9 +48,10 @@ def answers(arm: str, task: Task) -> Trajectory | None:
 
 def solves(skill: dict[str, int]) -> Attempt:
     """So many of the first tasks are solved by each arm."""
+    place = {task.id: index for split in ("dev", "test") for index, task in enumerate(read_tasks(split))}
 
     def attempt(arm: str, task: Task) -> Trajectory:
-        solved = int(task.id.rsplit("-", 1)[1]) < skill.get(arm, 0)
+        solved = place[task.id] < skill.get(arm, 0)
         return trajectory(finish("x"), of=task, solved=float(solved))
 
     return attempt

@@ -22,6 +22,7 @@ from steptool.core.types import Reference, Task, Trajectory
 
 pytestmark = pytest.mark.slow
 
+ARMS = {"sft": {"method": "sft", "from": "base", "data": ["demonstrations"]}}
 FIND = {"name": "find", "description": "", "category": "Data", "parameters": []}
 
 
@@ -39,7 +40,7 @@ def prepare(folder: Path, requests: list[dict[str, Any]], **more: Any) -> subpro
 
 
 def run_prepare(folder: Path, params: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    (folder / "params.yaml").write_text(json.dumps(params))
+    (folder / "params.yaml").write_text(json.dumps({"arms": ARMS, **params}))
     command = [str(Path(sys.executable).with_name("steptool")), "prepare"]
     quiet = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"}
     return subprocess.run(command, cwd=folder, env=quiet, capture_output=True, text=True, timeout=120, check=False)
