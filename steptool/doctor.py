@@ -155,7 +155,7 @@ def memory(meminfo: str) -> Check:
         return Check(name="memory", ok=True, found="unknown")
     available = int(match[1]) * 1024
     ok = available >= MEMORY_GIB * GIB
-    fix = f"close other programs: {MEMORY_GIB} GiB are needed; or lower machine.concurrency and train.row_tokens"
+    fix = f"close other programs: {MEMORY_GIB} GiB are needed; or lower machine.concurrency and machine.row_tokens"
     return Check(name="memory", ok=ok, found=f"{available / GIB:.1f} GiB available", fix="" if ok else fix)
 
 

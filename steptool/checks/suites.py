@@ -141,8 +141,8 @@ def trajectory_suite(
                 meta=_meta(
                     f"The solve rate moved by at most {params.max_drift:.2f} since the previous round "
                     f"({previous_solve_rate:.3f}).",
-                    "a fall: the last round harmed the policy, lower train.learning_rate; a leap: read some solved "
-                    "trajectories for a loophole; then raise validate.max_drift if all is well",
+                    "a fall: the last round harmed the policy, lower its method's learning_rate; a leap: read some "
+                    "solved trajectories for a loophole; then raise validate.max_drift if all is well",
                 ),
             )
         )

@@ -34,7 +34,6 @@ from steptool.policies.folder import (
     fresh_adapter,
     load_tensors,
     lora_config,
-    merge_adapter,
     resolve_policy,
     save_policy,
 )
@@ -43,8 +42,6 @@ from steptool.policies.precision import Dtype, autocast
 from steptool.training import decoder
 from steptool.training.attention import SPAN_ATTENTION
 from steptool.training.batch import Episode, Row, pack
-
-__all__ = ["PolicyWithValue", "adapter_groups", "merge_adapter", "resolve_policy"]
 
 _HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
 _CHECK_WINDOW = 8  # tokens of half a stream that is compared with Transformers

@@ -16,7 +16,7 @@ from steptool.core.types import ScoredTrajectory
 from steptool.methods.step_ppo import StepPpo
 from steptool.policies import tiny_model
 from steptool.policies.base_models import fetch_base
-from steptool.policies.folder import plain_weights
+from steptool.policies.folder import merge_adapter, plain_weights, resolve_policy
 from steptool.policies.model_folder import weights_hash
 from steptool.training.batch import Batch, Row, Span, episode, pack
 from steptool.training.model import (
@@ -24,8 +24,6 @@ from steptool.training.model import (
     PolicyWithValue,
     ValueHead,
     adapter_groups,
-    merge_adapter,
-    resolve_policy,
 )
 
 MakePolicy = Callable[..., PolicyWithValue]
