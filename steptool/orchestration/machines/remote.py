@@ -20,7 +20,7 @@ from steptool.orchestration.graph.stages import LOCK, GraphStage, lock_text, mer
 from steptool.orchestration.graph.task import NodeLost, StageCancelled, StageFailed, publish
 from steptool.orchestration.graph.workspace import Workspace
 from steptool.orchestration.machines.heartbeat import BEAT_S, NODE, ORCHESTRATOR, Pulse
-from steptool.orchestration.machines.transfer import transfer
+from steptool.orchestration.machines.transfer import clean_command, transfer
 
 LOST_RETRIES = 2
 """Times that a stage goes to another node when its own was lost, whatever its `meta` says of retries."""
@@ -39,6 +39,7 @@ def run_remote_stage(stage: GraphStage, workspace: Workspace, deployment: str) -
     if not workspace.again and _is_up_to_date(stage, workspace):
         return Completed(name="Cached", message="nothing that it depends on has changed")
     commit = _committed(workspace, stage)
+    _only_inputs(workspace, stage)
     if stage.inputs:
         transfer(workspace, "push", *stage.inputs)
     parameters = {
@@ -120,6 +121,21 @@ def _is_up_to_date(stage: GraphStage, workspace: Workspace) -> bool:
     lines: list[str] = []
     workspace.dvc("status", "--json", stage.address, on_line=lines.append)
     return json.loads(lines[-1] if lines else "{}") == {}
+
+
+def _only_inputs(workspace: Workspace, stage: GraphStage) -> None:
+    """Raise StepToolError where a folder that the stage reads whole holds more than a node would have in it."""
+    if not stage.folders:
+        return
+    lines: list[str] = []
+    workspace.run(*clean_command(stage, "--dry-run", "--exclude=*.tmp"), on_line=lines.append)
+    if extra := [line.removeprefix("Would remove ") for line in lines if line.startswith("Would remove ")]:
+        folders = ", ".join(stage.folders)
+        raise StepToolError(
+            f"stage {stage.address} reads {folders} whole, with what no stage makes: {', '.join(extra)}",
+            where=str(workspace.root),
+            fix="move that away: a node would not have it, and what it makes would never be up to date here",
+        )
 
 
 def _committed(workspace: Workspace, stage: GraphStage) -> str:

@@ -37,7 +37,7 @@ from steptool.orchestration.graph.task import StageFailed, repro
 from steptool.orchestration.graph.workspace import Workspace, alone, open_workspace
 from steptool.orchestration.machines import CLONE_VARIABLE, GPU_LIMIT
 from steptool.orchestration.machines.heartbeat import watched
-from steptool.orchestration.machines.transfer import transfer
+from steptool.orchestration.machines.transfer import clean_command, transfer
 
 LEASE_S = 60.0
 """How long the slot of a holder that was killed stays taken; Prefect takes no less."""
@@ -77,6 +77,8 @@ def run_requested_stage(stage: str, commit: str, params: str, lock: str, parent_
 def _run(workspace: Workspace, stage: str, commit: str, params: str, lock: str) -> None:
     check_out(workspace, commit, params, lock)
     wanted = next(found for found in read_graph(workspace.root, [stage]) if found.address == stage)
+    if wanted.folders:  # which are read whole: what a run with more rounds left in them would be read too
+        workspace.run(*clean_command(wanted, "--quiet"))
     if wanted.inputs:
         transfer(workspace, "pull", *wanted.inputs)
     with _gpu_slot(workspace):
