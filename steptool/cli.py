@@ -273,11 +273,11 @@ def _run() -> int:
 
 
 def _leave(status: list[int]) -> None:
-    """End a process that loaded vLLM at once, and leave its memory to the system.
+    """End a process that loaded triton, as vLLM and some trainers do, and leave its memory to the system.
 
     Python would look through all that was loaded for up to 3 s, and triton's bindings print what they take for leaks.
     """
-    if "vllm" not in sys.modules:
+    if "triton" not in sys.modules:
         return
     try:
         sys.stdout.flush()

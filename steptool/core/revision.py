@@ -4,7 +4,7 @@ Two versions of a source that mean the same have the same revision. What does no
 docstrings, the order of imports, imports for type checkers, and what an error says (the arguments of `raise`). What
 counts is everything else: values, defaults, types of fields, which error is raised and when.
 
-    steptool.stages.sample ── imports ──▶ steptool.rollouts.rollout ──▶ steptool.formats.json_call ──▶ …
+    steptool.stages.sample ── imports ──▶ steptool.rollouts.collect ──▶ steptool.formats.json_call ──▶ …
                              └ left out: modules of `without`, and other packages (the lock file pins those)
 
 Files beside the modules of a package that are no Python (a template) count by their bytes.

@@ -300,7 +300,9 @@ class Conditions(Frozen):
 
 
 def _flat(conditions: Conditions) -> dict[str, Any]:
-    parts: dict[str, Any] = {name: str(getattr(conditions, name)) for name in ("world", "format", "engine", "dtype", "search")}
+    parts: dict[str, Any] = {
+        name: str(getattr(conditions, name)) for name in ("world", "format", "engine", "dtype", "search")
+    }
     return parts | conditions.sampling.model_dump()
 
 

@@ -32,8 +32,8 @@ from typing import Generic, Protocol, TypeVar
 from steptool.engines.base import Generation, Request
 
 SETTLE_TURNS = 20
-"""Turns of the event loop before a step: enough for an attempt to close its session, which takes eight, and for the next
-to ask for its first tokens."""
+"""Turns of the event loop before a step. An attempt that ends takes eight to close its session and to let the next one ask
+for its first tokens."""
 SETTLE_TIMEOUT_S = 0.5
 """How long the engine waits for that at most: a tool that blocks the event loop must not stop everything."""
 TRIES_ALONE = 3

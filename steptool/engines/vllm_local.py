@@ -21,7 +21,7 @@ from steptool.core.plugins import NoSettings
 from steptool.core.types import content_hash
 from steptool.engines.base import Generation, Request
 from steptool.engines.pump import Pump
-from steptool.system.memory import without_garbage_collection, return_freed_memory
+from steptool.system.memory import return_freed_memory, without_garbage_collection
 
 CPU_CACHE_BYTES = 2 << 30
 """Most memory for keys and values on a CPU, and never over a quarter of the machine's. SmolLM2-135M takes

@@ -1,8 +1,8 @@
 """Step-grained PPO on scored trajectories (StepTool, arXiv 2410.07745).
 
-    1  examples    attempts as token streams with a reward a step; without a critic, those that differ from their siblings
+    1  select      attempts as token streams with a reward a step; without a critic, where siblings ended otherwise
     2  measure     one pass without gradient: log pi_old, hidden states, log pi_ref if a KL is asked for
-    3  credit      a value head fitted to the empirical returns and GAE with it, or against the other attempts at the task
+    3  credit      a value head fitted to the empirical returns and GAE with it, or against the other attempts
     4  objective   the clipped surrogate with whitened advantages, `epochs` x `minibatches` optimiser steps
 
 What was sampled is what is trained on: token ids and log-probabilities come from the engine.

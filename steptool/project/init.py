@@ -66,17 +66,16 @@ def template() -> Iterator[tuple[PurePosixPath, bytes]]:
 def _refuse(folder: Path) -> None:
     if shutil.which("git") is None:
         raise InputError("git is not on the PATH", fix="install it (Debian: apt install git)")
+    fix = "name a folder that is new or empty"
     try:
         entries = [entry.name for entry in folder.iterdir()] if folder.exists() else []
     except OSError as error:
-        raise InputError(
-            f"cannot be read as a folder: {error.strerror}", where=str(folder), fix="name another"
-        ) from error
+        raise InputError(f"cannot be read as a folder: {error.strerror}", where=str(folder), fix=fix) from error
     if entries:
         raise InputError(
             f"is not empty: it holds {', '.join(sorted(entries)[:3])}",
             where=str(folder),
-            fix="name a folder that is new or empty",
+            fix=fix,
         )
 
 

@@ -56,7 +56,7 @@ def measure_arms(params: Params, split: str, running: Stage) -> dict[str, Evalua
         for arm in arms:
             if arm is not arms[0]:
                 sampler.load(arm.folder)
-            evaluation = _measure(params, arm.name, sampler, tasks, references, split, metrics, running.out)
+            evaluation = measure_policy(params, arm.name, sampler, tasks, references, split, metrics, running.out)
             running.run.summary({f"{arm.name}.{key}": value for key, value in evaluation.summary().items()})
             evaluations[arm.name] = evaluation
     write_json(running.out / SUMMARY, {name: each.summary() for name, each in evaluations.items()})
@@ -76,7 +76,7 @@ def _own_metrics(params: Params) -> dict[str, Metric]:
     return {name: used.build() for name, used in params.metrics.items()}
 
 
-def _measure(
+def measure_policy(
     params: Params,
     name: str,
     sampler: Sampler,
@@ -86,6 +86,7 @@ def _measure(
     metrics: Mapping[str, Metric],
     out: Path,
 ) -> Evaluation:
+    """The policy that `sampler` holds on `tasks`; its judged trajectories and the evaluation are written into `out`."""
     wanted = params.evaluate
     sampling = sampling_of(params).model_copy(update={"temperature": wanted.temperature, "top_p": 1.0})
     trajectories = sampler.attempts(

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from steptool.config.arms import Arm, arm_of, check_method
-from steptool.config.places import DEMONSTRATIONS, MODELS, PARAMS, REFERENCES, TASKS, VALIDATED, WORK
+from steptool.config.places import DEMONSTRATIONS, MODELS, PARAMS, TASKS, VALIDATED, WORK
 from steptool.config.plugins import Use
 from steptool.config.settings import DEMONSTRATIONS as SHOWN
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import ParamsError
 from steptool.core.storage import read_jsonl, write_json
-from steptool.core.types import Reference, ScoredTrajectory, Task, Trajectory, content_hash
+from steptool.core.types import ScoredTrajectory, Trajectory, content_hash
 from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.stages.common import stage
+from steptool.stages.rounds import read_references, read_tasks
 from steptool.training.job import Data, Job
 
 CHECKPOINTS = WORK / "checkpoints"
@@ -80,15 +81,14 @@ def method_of(arm: Arm) -> Use:
 
 def read_data(params: Params, arm: Arm, scored: list[Path]) -> Data:
     """What the method of an arm learns from; `scored` are the files of its rounds."""
-    tasks = {task.id: task for task in read_jsonl(TASKS / "train.jsonl", Task)}
-    references = {item.task_id: item for item in read_jsonl(REFERENCES, Reference) if item.task_id in tasks}
+    tasks, references = {task.id: task for task in read_tasks("train")}, read_references()
     return Data(
         format=params.format.build(load_tokenizer(arm.start_folder)),
         reward=params.reward.build(),
         scored=[item for path in scored for item in read_jsonl(path, ScoredTrajectory)],
         demonstrations=read_jsonl(DEMONSTRATIONS, Trajectory) if SHOWN in arm.data else [],
         tasks=tasks,
-        references=references,
+        references={id: references[id] for id in tasks if id in references},
     )
 
 

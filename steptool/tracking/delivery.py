@@ -2,10 +2,9 @@
 
     run ── appends ─→ .steptool/unlogged/<name>.jsonl ── read by ─→ Delivery ─→ MLflow
 
-A stage of a pipeline leaves this to the pipeline's process, which has MLflow loaded and delivers every second (`relay`):
-MLflow takes two seconds to import and connect, and a stage never waits for it. A stage that runs by itself delivers
-when its work is done. Whoever delivers sends everything that waits in the checkout, so what a lost server or a killed
-process left behind is sent by the next one.
+MLflow takes two seconds to import and connect. So a stage of a pipeline leaves delivery to the pipeline's process,
+which has MLflow loaded (`steptool.tracking.relay`); a stage that runs by itself delivers when its work is done. Each
+delivery sends all that waits in the checkout, also what was left when a server was lost or a process was killed.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from filelock import FileLock
 from steptool.config.places import WORK
 from steptool.core.errors import DataError, StepToolError, TrackingError
 from steptool.tracking.client import RefusedError, connect, mlflow_errors, warn
-from steptool.tracking.journal import Entry, Header, Journal, Sent, journals_in, now_ms
+from steptool.tracking.journal import Entry, Header, Journal, Sent, now_ms
 from steptool.tracking.redaction import public
 from steptool.tracking.sender import send
 
@@ -61,9 +60,9 @@ class Delivery:
         refused: RefusedError | None = None
         if self.folder.exists():
             with self._lock:
-                for journal in journals_in(self.folder):
+                for path in sorted(self.folder.glob("*.jsonl")):  # oldest first
                     try:
-                        self._deliver(journal)
+                        self._deliver(Journal(path))
                     except RefusedError as error:  # the experiment was deleted: that is nothing to the other journals
                         refused = error
         if refused:
@@ -114,7 +113,7 @@ class Delivery:
         journal.note_sent(None)  # a full disk shows here, before there is a run that could not be noted
         client, experiment_id = self.connection(header.experiment)
         with mlflow_errors(self.uri, "start a run"):
-            run = client.create_run(experiment_id, header.started_ms, dict(header.tags), header.name)
+            run = client.create_run(experiment_id, header.started_ms, header.tags, header.name)
         sent = Sent(run_id=run.info.run_id, entries=0)
         journal.note_sent(sent)
         return sent
@@ -131,7 +130,7 @@ class Delivery:
 
 
 def _with_metrics_joined(entries: Iterable[Entry]) -> Iterator[tuple[int, Entry]]:
-    """The entries, each with the number of those that it stands for: metrics of many steps are one request to MLflow."""
+    """The entries, with the metrics of many steps in one, and how many each stands for: one request to MLflow each."""
 
     def kind(numbered: tuple[int, Entry]) -> tuple[int, str | None]:
         number, entry = numbered

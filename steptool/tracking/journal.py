@@ -189,20 +189,16 @@ class Journal:
     def _lines(self) -> list[str]:
         """The complete lines, without one that is still being written or that a kill cut off."""
         try:
-            return self.path.read_bytes().decode().split("\n")[:-1]
+            written = self.path.read_bytes().rpartition(b"\n")[0].decode()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"not a journal: {error}", where=str(self.path)) from error
+        return written.split("\n") if written else []
 
     def _parsed(self, kind: type[Line], number: int, line: str) -> Line:
         try:
             return kind.model_validate_json(line)
         except ValueError as error:
             raise DataError("not an entry of a journal", where=f"{self.path}:{number}") from error
-
-
-def journals_in(folder: Path) -> list[Journal]:
-    """Oldest first."""
-    return [Journal(path) for path in sorted(folder.glob("*.jsonl"))]
 
 
 def _append(path: Path, record: Record) -> None:

@@ -77,7 +77,7 @@ class Tracking:
             yield run
 
     def new_pipeline(self, name: str = "pipeline") -> str:
-        """Open the parent run of the stages to come, which end it, and return its id."""
+        """Open a parent run that the stages to come end, and return its id."""
         run = self._new_pipeline_run(name)
         run.journal.remove()
         return run.run_id
@@ -114,25 +114,25 @@ class Tracking:
             "mlflow.source.name": f"steptool {name}" + (f" {round}" if round else ""),
             "mlflow.source.type": "LOCAL",
         }
-        header = self._header(label, tags, parent_to_end=parent if by_itself else None)
-        journal = Journal.begin(self.delivery.folder, header)
         delivers = by_itself or tracks_itself
-        run = StageRun(journal, self._open(journal, header) if delivers else "", label, parent)
-        if delivers:
-            self.delivery.try_to_deliver()  # what waits
+        journal, run_id = self._begin(label, tags, opens=delivers, parent_to_end=parent if by_itself else None)
+        run = StageRun(journal, run_id, label, parent)
         run.params(params or {})
+        if delivers:
+            self.delivery.try_to_deliver()
         with self._ended(run, delivers=delivers):
             yield run
 
     def _new_pipeline_run(self, name: str) -> PipelineRun:
-        header = self._header(name, {"steptool.kind": "pipeline"})
-        journal = Journal.begin(self.delivery.folder, header)
-        run_id = self._open(journal, header)
+        journal, run_id = self._begin(name, {"steptool.kind": "pipeline"})
         write_json(self._parent_file, {"run_id": run_id, "experiment": self.experiment, "uri": self.public_uri})
         return PipelineRun(journal, run_id)
 
-    def _header(self, name: str, tags: dict[str, str], parent_to_end: str | None = None) -> Header:
-        return Header(
+    def _begin(
+        self, name: str, tags: dict[str, str], *, opens: bool = True, parent_to_end: str | None = None
+    ) -> tuple[Journal, str]:
+        """The journal of a new run, and its id where it `opens` in MLflow at once; where that fails there is no run."""
+        header = Header(
             uri=self.public_uri,
             experiment=self.experiment,
             name=name,
@@ -140,11 +140,9 @@ class Tracking:
             started_ms=now_ms(),
             parent_to_end=parent_to_end,
         )
-
-    def _open(self, journal: Journal, header: Header) -> str:
-        """The id of the run, opened in MLflow. Where that fails nothing has happened, and the journal goes."""
+        journal = Journal.begin(self.delivery.folder, header)
         try:
-            return self.delivery.open(journal, header)
+            return journal, self.delivery.open(journal, header) if opens else ""
         except BaseException:
             journal.remove()
             raise

@@ -306,7 +306,8 @@ def test_conditions_say_what_differs() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"world": "x"}, {"format": "x"}, {"engine": "x"}, {"search": "x"}, {"temperature": 0.5}, {"top_p": 0.5},
+        {"world": "x"}, {"format": "x"}, {"engine": "x"}, {"dtype": "bfloat16"}, {"search": "x"},
+        {"temperature": 0.5}, {"top_p": 0.5},
         {"max_calls": 1}, {"max_step_tokens": 1}, {"max_tokens": 1},
     ],
 )  # fmt: skip

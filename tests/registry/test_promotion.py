@@ -415,16 +415,15 @@ class Faulty:
 
 @contextmanager
 def faulty(tracking: Tracking, call: int, *, after: bool, lasts: bool) -> Iterator[Faulty]:
-    connections, experiment = tracking.delivery._connections, tracking.experiment
-    sound = tracking.delivery.connection(experiment)
-    client = Faulty(sound[0], call, after=after, lasts=lasts)
-    connections[experiment] = (cast(MlflowClient, client), sound[1])
+    client, experiment_id = Faulty(tracking.client, call, after=after, lasts=lasts), tracking.experiment_id
+    patch = pytest.MonkeyPatch()
+    patch.setattr(tracking.delivery, "connection", lambda _: (client, experiment_id))
     try:
         yield client
     except StepToolError:
         assert client.struck
     finally:
-        connections[experiment] = sound
+        patch.undo()
 
 
 def receipt_tags(tracking: Tracking, version: int) -> tuple[str | None, str | None]:

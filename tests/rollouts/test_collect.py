@@ -240,7 +240,7 @@ def test_attempts_keep_policy_conditions_and_outcome(attempts: Attempts, policy:
     assert [t.outcome for t in made] == [Outcome(solved=1.0)] * 3
     conditions = made[0].conditions
     assert conditions is not None
-    assert (conditions.engine, conditions.dtype) == (Revision(name="FakeEngine", revision="1"), "float32")
+    assert (conditions.engine, conditions.dtype) == (revision("FakeEngine"), "float32")
     assert (conditions.world.name, conditions.format.name, conditions.search.name) == (
         "StubWorld",
         "json_call",

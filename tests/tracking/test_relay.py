@@ -82,9 +82,10 @@ def test_what_a_stage_wrote_down_is_the_run_that_it_would_have_logged(
 def test_stage_is_seen_while_it_runs_and_never_loads_mlflow(tracking: Tracking, parent: str) -> None:
     with Relay(tracking.root):
         child = start(tracking, "time.sleep(3)")
-        wait_for(lambda: any(run.data.params == {"seed": "17"} for run in stage_runs(tracking)), SOON_S)
+        wait_for(lambda: any(run.data.metrics == {"loss": 0.5} for run in stage_runs(tracking)), SOON_S)
         assert child.poll() is None
         assert stage_runs(tracking)[0].info.status == "RUNNING"
+        assert stage_runs(tracking)[0].data.params == {"seed": "17"}
         assert child.wait(60) == 0
     assert stage_runs(tracking)[0].info.status == "FINISHED"
 

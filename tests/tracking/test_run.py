@@ -271,14 +271,16 @@ def test_a_journal_cut_off_by_a_kill_loses_only_its_last_line(
         mend = cut_connection()
         run.params({"seed": 1})
     mend()
-    with run.journal.path.open("a") as file:
-        file.write('{"run_id": "abc", "met')
+    with run.journal.path.open("ab") as file:
+        file.write('{"tags": {"note": "ü'.encode()[:-1])  # half a character
     tracking.delivery.deliver()
     assert tracking.client.get_run(run.run_id).data.params == {"seed": "1"}
 
 
 def test_metrics_of_many_steps_are_one_request(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
-    """params  loss 0 ... loss 2999  summary and the wall time | parent's summary | end: metrics sent by 1,000."""
+    """wrote   loss 0 … loss 2999, pass_rate | the parent's pass_rate | wall_time_s | end
+    sent    one                            | one                    | one         | one
+    """
     with tracking.stage("train") as run:
         for step in range(3000):
             run.metrics(step, {"loss": 1.0 / (step + 1)})
@@ -424,14 +426,17 @@ def test_deleted_experiment_does_not_hold_up_the_journals_of_others(
 
 
 def test_a_password_in_the_uri_is_neither_said_nor_kept(
-    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]], capsys: pytest.CaptureFixture
+    tracking: Tracking,
+    cut_connection: Callable[[], Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     uri = "http://someone:secret@127.0.0.1:1"
     with pytest.raises(TrackingError) as caught, mlflow_errors(uri, "log"):
         raise MlflowException(f"API request to {uri}/api failed")
     assert "secret" not in str(caught.value)
     served = Tracking(uri, "test", root=tracking.root)
-    served.delivery._connections["test"] = (tracking.client, tracking.experiment_id)
+    monkeypatch.setattr(served.delivery, "connection", tracking.delivery.connection)
     with served.stage("train") as run:
         cut_connection()
         run.params({"seed": 1})
@@ -461,6 +466,7 @@ def test_a_server_that_refuses_connections_stops_the_stage_before_any_work(
     assert "mlflow server" in text
     assert "unset MLFLOW_TRACKING_URI" in text
     assert "secret" not in text
+    assert not list((tmp_path / ".steptool/unlogged").iterdir())
 
 
 def test_a_server_that_never_answers_is_given_up_within_seconds(
@@ -584,6 +590,31 @@ def test_two_processes_may_create_the_database_at_once(tmp_path: Path) -> None:
     assert [process.wait(timeout=200) for process in both] == [0, 0]
     tracking = Tracking(None, "x", root=tmp_path)
     assert len(tracking.client.search_runs([tracking.experiment_id])) == 1
+
+
+@pytest.mark.slow
+def test_stages_of_several_processes_in_one_checkout_are_each_sent_once(tracking: Tracking) -> None:
+    code = """
+import sys, time
+from steptool.tracking.run import Tracking
+with Tracking(None, "test").stage("sample", round=sys.argv[1]) as run:
+    for step in range(20):
+        run.metrics(step, {"done": step})
+        time.sleep(0.1)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    names = [f"r{number}" for number in range(4)]
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen([*command, name], cwd=tracking.root, env=environment) for name in names]
+    assert [process.wait(timeout=200) for process in processes] == [0] * 4
+    tracking.delivery.deliver()
+    logged = runs(tracking, "stage")
+    assert sorted(str(run.info.run_name) for run in logged) == [f"sample@{name}" for name in names]
+    assert {run.info.status for run in logged} == {"FINISHED"}
+    assert {len(tracking.client.get_metric_history(run.info.run_id, "done")) for run in logged} == {20}
+    assert [run.info.status for run in runs(tracking, "pipeline")] == ["FINISHED"]
+    assert list(tracking.delivery.folder.iterdir()) == []
 
 
 @pytest.mark.slow

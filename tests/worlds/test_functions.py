@@ -182,15 +182,12 @@ Make = Callable[..., FunctionsWorld]
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """A world in a project of its own; each module has a name of its own, as Python keeps modules by name."""
+    """A world in a project of its own. Python keeps modules by name, so that of the last one is forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    known = set(sys.modules)
 
     def world(code: str, tasks: list[dict[str, Any]] = ASK, seed: int = 17, **config: Any) -> FunctionsWorld:
-        for name in set(sys.modules) - known:
-            if name == "tools":
-                del sys.modules[name]
+        sys.modules.pop("tools", None)
         forget_sources()
         Path("tools.py").write_text(code)
         Path("tasks.jsonl").write_text("".join(f"{json.dumps(task)}\n" for task in tasks))

@@ -7,7 +7,7 @@ from typing import Literal
 from prefect import get_run_logger
 
 from steptool.core.errors import StepToolError
-from steptool.orchestration.graph.stages import GraphStage, has_remote
+from steptool.orchestration.graph.stages import has_remote
 from steptool.orchestration.graph.workspace import Workspace, dvc_command
 
 DELAYS_S = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0, *(300.0,) * 20)
