@@ -67,7 +67,7 @@ def evaluation_of() -> Callable[..., Evaluation]:
             solved=solved,
             group_of=group_of,
             measures={name: Measure(describes=each.describes, is_rate=each.is_rate) for name, each in METRICS.items()},
-            metrics=dict.fromkeys(group_tasks(group_of), {name: Estimate(value=rates.get(name)) for name in METRICS}),
+            metrics={key: {name: Estimate(value=rates.get(name)) for name in METRICS} for key in group_tasks(group_of)},
         )
 
     return build

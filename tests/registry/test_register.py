@@ -145,7 +145,7 @@ def test_registering_an_arm_says_what_made_it_and_can_be_repeated(
         "policy": f"models/ppo2 {file_hash(project / 'models/ppo2')}",
         "world": "mini 1",
         "format": "json_call 1",
-        "engine": "vllm 1",
+        "engine": "vllm 1 in float32",
         "search": "chain 1",
         "annotator": "rules 1",
         "input.policy": file_hash(project / "models/ppo2"),

@@ -124,7 +124,7 @@ def test_page_shows_the_conditions(page: str) -> None:
     assert [facts[part] for part in ("world", "format", "engine", "search", "annotator")] == [
         "mini 1",
         "json_call 1",
-        "vllm 1",
+        "vllm 1 in float32",
         "chain 1",
         "rules 1",
     ]
