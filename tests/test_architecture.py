@@ -50,9 +50,12 @@ PURE = (
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
     "steptool/annotators/rules.py",
-    "steptool/rewards/shaping.py",
+    "steptool/rewards/costs.py",
+    "steptool/rewards/paper.py",
+    "steptool/rewards/potential.py",
     "steptool/training/credit.py",
     "steptool/training/losses.py",
+    "steptool/evaluation/built_in.py",
     "steptool/evaluation/metrics.py",
     "steptool/evaluation/compare.py",
 )
