@@ -7,6 +7,7 @@ arms:   {sft:  {method: sft, from: base, data: [demonstrations]},           â””â
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,16 +32,13 @@ class Arm:
     """With the arm's own settings laid over the method's; they are checked by `check_method`."""
     start: str | None = None
     """Arm that it starts from, or base."""
+    start_folder: Path = MODELS / BASE_ARM
     data: tuple[str, ...] = ()
     """`demonstrations`, and rounds."""
-    ancestors: tuple[str, ...] = ()
-    """What its policy is built on, nearest first: arms, then base."""
+    ancestors: tuple[tuple[str, Path], ...] = ()
+    """What its policy is built on, name and folder, nearest first: arms, then base."""
     generation: int = 0
     """How many of its ancestors were trained by the same method: it moves the seed."""
-
-    @property
-    def start_folder(self) -> Path:
-        return MODELS / (self.start or BASE_ARM)
 
 
 @dataclass(frozen=True)
@@ -71,25 +69,25 @@ def arm_of(params: Params, name: str) -> Arm:
     if wanted.folder:
         return Arm(name, Path(wanted.folder))
     ancestors = tuple(_ancestors(params, name))
-    methods = [params.arms[each].method for each in ancestors if each != BASE_ARM]
+    methods = [params.arms[each].method for each, _ in ancestors if each != BASE_ARM]
     return Arm(
         name=name,
         folder=MODELS / name,
         method=_method(params, name),
         start=wanted.from_,
+        start_folder=ancestors[0][1],
         data=tuple(wanted.data),
         ancestors=ancestors,
         generation=methods.count(wanted.method),
     )
 
 
-def _ancestors(params: Params, name: str) -> list[str]:
-    found: list[str] = []
+def _ancestors(params: Params, name: str) -> Iterator[tuple[str, Path]]:
     start = params.arms[name].from_
     while start is not None:
-        found.append(start)
-        start = params.arms[start].from_ if start in params.arms else None
-    return found
+        arm = params.arms.get(start)
+        yield start, Path(arm.folder) if arm and arm.folder else MODELS / start
+        start = arm.from_ if arm else None
 
 
 def _method(params: Params, arm: str) -> Use:

@@ -208,7 +208,7 @@ def _policy_folders(arm: Arm | None) -> tuple[Path, ...]:
     """The folders that a policy is read from: its own, and those that it is built on."""
     if arm is None:
         return (BASE,)
-    return (arm.folder, *(BASE if name == "base" else BASE.parent / name for name in arm.ancestors))
+    return (arm.folder, *(folder for _, folder in arm.ancestors))
 
 
 def dvc_document(params: Params, existing: Any = None) -> dict[str, Any]:

@@ -46,6 +46,8 @@ SMOLLM2, TINY = "smollm2", "tiny-random"
 BASES = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
 BASE_ARM, DEMONSTRATIONS = "base", "demonstrations"
 """What an arm may start from, and learn from, beside other arms and rounds."""
+EVALUATION_FILES = ("summary", "comparisons")
+"""Files beside those of the arms in metrics/evaluation."""
 MOST_ROUNDS = 97
 MIN_TEMPERATURE = 0.01
 """vLLM raises a lower temperature to this one, and returns the log-probabilities of this one."""
@@ -250,8 +252,10 @@ class Params(Settings):
     @model_validator(mode="after")
     def _names_are_known(self) -> Params:
         """Every arm and round reads what is made before it."""
-        if BASE_ARM in self.arms or DEMONSTRATIONS in self.rounds:
-            raise ValueError(f"no arm is called {BASE_ARM}, which is the base model, and no round {DEMONSTRATIONS}")
+        if taken := [name for name in self.arms if name in (BASE_ARM, *EVALUATION_FILES)]:
+            raise ValueError(f"an arm is called {taken[0]}, which is the name of something else: call it otherwise")
+        if DEMONSTRATIONS in self.rounds:
+            raise ValueError(f"a round is called {DEMONSTRATIONS}, which is the name of something else")
         for name, wanted in self.rounds.items():
             self._require(f"rounds.{name}.from", wanted.from_, [BASE_ARM, *self.arms])
         for name, arm in self.arms.items():

@@ -85,7 +85,7 @@ def _read(name: str) -> tuple[str, tuple[str, ...]]:
         raise InputError(f"cannot be read as Python: {error}", where=str(path), fix="mend the file") from error
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     # A package runs before the modules inside it.
-    parents = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
+    parents = [parent for depth in range(1, name.count(".") + 1) if _path(parent := name.rsplit(".", depth)[0])]
     imported = set(_imports(tree, package))
     return _hash(_meaning(tree)), (*parents, *imported)
 
@@ -118,15 +118,16 @@ def _path(name: str) -> Path | None:
     """Source file of a module, found without running it."""
     top, *rest = name.split(".")
     spec = importlib.util.find_spec(top)
-    if spec is None or not spec.origin:
+    if spec is None:
         return None
-    origin = Path(spec.origin)
     if not rest:
-        return origin
-    if origin.name != "__init__.py":
-        return None
-    inside = origin.parent.joinpath(*rest)
-    return next((file for file in (inside.with_suffix(".py"), inside / "__init__.py") if file.is_file()), None)
+        return Path(spec.origin) if spec.origin else None  # None: a folder without __init__.py
+    for folder in spec.submodule_search_locations or ():
+        inside = Path(folder).joinpath(*rest)
+        for file in (inside.with_suffix(".py"), inside / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 def _is_within(name: str, packages: Collection[str]) -> bool:

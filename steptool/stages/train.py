@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steptool.config.arms import Arm, arm_of, check_method
-from steptool.config.places import DEMONSTRATIONS, MODELS, PARAMS, TASKS, VALIDATED, WORK
+from steptool.config.places import DEMONSTRATIONS, PARAMS, TASKS, VALIDATED, WORK
 from steptool.config.plugins import Use
 from steptool.config.settings import DEMONSTRATIONS as SHOWN
 from steptool.config.settings import Params, load_params
@@ -33,7 +33,7 @@ def main(arm: str) -> None:
     dtype = compute_dtype(params.model)
     uses: dict[str, Any] = {"method": {"use": method.name, **method.config.model_dump(mode="json")}}
     uses |= {"format": params.format, "dtype": dtype} | ({"reward": params.reward} if rounds else {})
-    policies = {f"policy {name}": MODELS / name for name in wanted.ancestors}
+    policies = {f"policy {name}": folder for name, folder in wanted.ancestors}
     inputs = {"tasks": TASKS, **{f"validated {name}": path for name, path in rounds.items()}, **policies}
     with stage("train", wanted.folder, params, uses=uses, inputs=inputs, argument=arm) as running:
         steps: list[dict[str, float]] = []

@@ -486,7 +486,7 @@ def graph(rounds: dict[str, str], **arms: tuple[str, list[str]]) -> dict[str, An
         (graph({}, a=("a", ["demonstrations"])), "wait for each other: arm a → arm a"),
         (graph({"r1": "a"}, a=("base", ["r1"])), "wait for each other"),
         (graph({}, a=("b", ["demonstrations"]), b=("a", ["demonstrations"])), "wait for each other"),
-        (graph({}, base=("base", ["demonstrations"])), "no arm is called base"),
+        (graph({}, base=("base", ["demonstrations"])), "an arm is called base"),
         ({"arms": {"a": {"method": "sft"}}}, r"an arm has method, from and data"),
         ({"arms": {"a": {"folder": "x", "method": "sft"}}}, r"an arm with `folder` is not trained"),
         ({"arms": {"a": {"folder": "models/sft"}}}, r"arms\.a\.folder: .*lies where stages write"),
@@ -516,7 +516,7 @@ def test_arms_and_rounds_build_on_each_other_in_any_order_of_writing() -> None:
     assert order.index(("arm", "b")) < order.index(("round", "r2")) < order.index(("arm", "c"))
     by_name = {arm.name: arm for arm in arms_of(params)}
     assert list(by_name) == ["c", "b", "a", "given"], "the order of tables is that of the file"
-    assert by_name["c"].ancestors == ("b", "a", "base")
+    assert [name for name, _ in by_name["c"].ancestors] == ["b", "a", "base"]
     assert {name: arm.generation for name, arm in by_name.items()} == {"a": 0, "b": 1, "c": 2, "given": 0}
     assert MOST_ROUNDS == ROUNDS_OF_A_DRAW
 

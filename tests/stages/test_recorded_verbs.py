@@ -22,10 +22,10 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no recorded pack")
 
 PROFILE = """
-world: {name: recorded, train_tasks: 20, dev_tasks: 1, test_tasks: 1}
+world: {use: recorded, train_tasks: 20, dev_tasks: 1, test_tasks: 1}
 sample: {tasks: 20, attempts: 1, max_tokens: 8192}
 rounds:
-  r1: {policy: models/base, previous: models/base}
+  r1: {from: base}
 """
 
 

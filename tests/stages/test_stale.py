@@ -71,7 +71,7 @@ CHANGES = {
     "the command line": ("steptool/cli.py", "def _leave(", "ANSWER = 42\n\n\ndef _leave(", set()),
     "the table of plugins": ("steptool/config/plugins.py", '"metrics": {},', '"metrics": {"m": "a:B"},', set()),
     "another world": ("steptool/worlds/recorded.py", "import json", "import json\n\nANSWER = 42", set()),
-    "another method": ("steptool/methods/rft.py", "import torch", "import torch\n\nANSWER = 42", {"train-rft"}),
+    "another method": ("steptool/methods/rft.py", "@dataclass", "ANSWER = 42\n\n\n@dataclass", {"train-rft"}),
     "the world in use": (
         "steptool/worlds/mini/execute.py",
         "import json",
@@ -112,7 +112,9 @@ CHANGES = {
 
 def test_every_stage_depends_on_what_its_code_means(before: dict[str, str]) -> None:
     assert before.keys() == EVERY
-    assert len(set(before.values())) == len(EVERY)
+    rounds = before["annotate-r1"] == before["annotate-r2"]
+    assert rounds, "the number of a round decides what it samples, not how that is scored"
+    assert len(set(before.values())) == len(EVERY) - rounds
 
 
 @pytest.mark.parametrize(("file", "old", "new", "stale"), CHANGES.values(), ids=CHANGES)
@@ -133,6 +135,6 @@ def test_a_new_method_makes_no_stage_stale(restored: Path, before: dict[str, str
 
 def test_a_setting_that_is_left_out_counts_with_its_default(restored: Path, before: dict[str, str]) -> None:
     text = (restored / "params.yaml").read_text()
-    line = next(line for line in text.splitlines() if line.startswith("  max_grad_norm:"))
+    line = next(line for line in text.splitlines() if line.startswith("  tool_timeout_s:"))
     (restored / "params.yaml").write_text(text.replace(line + "\n", ""))
     assert revisions(restored) == before
