@@ -1,4 +1,4 @@
-"""A method of a project is one file: `dpo.py` beside this one, in a folder that is not the package.
+"""A method of a project is one file: examples/plugins/dpo.py, in a folder that is not the package.
 
 task a    attempts 0 and 2 solved, 1 not      pairs (0, 1) (2, 1)
 task b    attempt 1 solved, 0 not             pair  (1, 0)
@@ -30,7 +30,7 @@ ADAPTER = {"lora_first_layer": 1, "lora_rank": 2, "lora_alpha": 4}
 
 @pytest.fixture
 def dpo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    shutil.copyfile(Path(__file__).with_name("dpo.py"), tmp_path / "my_dpo.py")
+    shutil.copyfile(Path(__file__).parents[2] / "examples" / "plugins" / "dpo.py", tmp_path / "my_dpo.py")
     monkeypatch.syspath_prepend(tmp_path)
     cls = load_class("my_dpo:Dpo")
     return cls(cls.Config(**SETTINGS, **ADAPTER))

@@ -26,6 +26,9 @@ world: {use: recorded, train_tasks: 20, dev_tasks: 1, test_tasks: 1}
 sample: {tasks: 20, attempts: 1, max_tokens: 8192}
 rounds:
   r1: {from: base}
+arms:
+  ppo2: {method: step_ppo, from: base, data: [r1]}
+compare: []
 """
 
 

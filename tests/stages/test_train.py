@@ -55,7 +55,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv(PARENT_VARIABLE, "0" * 32)
-    shutil.copyfile(Path(__file__).parents[1] / "methods" / "dpo.py", "my_dpo.py")
+    shutil.copyfile(Path(__file__).parents[2] / "examples" / "plugins" / "dpo.py", "my_dpo.py")
     PARAMS.write_text(SETTINGS)
     fetch_base("tiny-random", BASE)
     write_jsonl(TASKS / "train.jsonl", TASKS_GIVEN)
