@@ -130,7 +130,9 @@ def run_ppo(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetric
     model = model_of(shape, dtype, DEVICE)
     policy = PolicyWithValue.wrap(model, params.train, base=Path("models/base")).to(DEVICE)
     rewards = [[0.0] * (STEPS - 1) + [float(item.solved)] for item in made]
-    summary = train_ppo(policy, made, rewards, params.train, seed=0, on_metrics=tick)
+    # No engine gave the log-probabilities of made-up tokens.
+    train = params.train.model_copy(update={"max_engine_kl": float("inf")})
+    summary = train_ppo(policy, made, rewards, train, seed=0, on_metrics=tick)
     steps = min(params.train.minibatches, int(summary["tasks"]))
     return f"{len(made)} trajectories in {summary['rows']:.0f} rows", summary["tokens"] / steps
 
