@@ -54,7 +54,9 @@ class Switches:
 def _task(lights: tuple[bool, ...], index: int) -> Task:
     rooms = [room for room, is_on in zip(LIGHTS, lights, strict=True) if is_on]
     code = "".join("1" if is_on else "0" for is_on in lights)
-    return Task(id=f"{index}-{code}", group="lights", query=f"Light these and no others: {', '.join(rooms)}", tools=TOOLS)
+    return Task(
+        id=f"{index}-{code}", group="lights", query=f"Light these and no others: {', '.join(rooms)}", tools=TOOLS
+    )
 
 
 class House:

@@ -89,7 +89,7 @@ def test_a_section_without_use_takes_the_default_plugin(write: Any) -> None:
         ("world: {use: no_such_module:World}\n", r"params\.yaml:1: world: no_such_module:World: cannot be imported"),
         ("world: {use: 'json:World'}\n", r"params\.yaml:1: world: json:World: has no class 'World'"),
         ("world: {use: '../evil:World'}\n", r"params\.yaml:1: world: nothing is called"),
-        ("world:\n  use: mini\n  test_task: 3\n", r"params\.yaml:3: world\.test_task: unknown key, did you mean 'test_tasks'\?"),
+        ("world:\n  use: mini\n  test_task: 3\n", r"params\.yaml:3: world\.test_task: .* did you mean 'test_tasks'\?"),
         ("world:\n  use: mini\n  test_tasks: x\n", r"params\.yaml:3: world\.test_tasks: .*integer, got 'x'"),
         ("metrics:\n  m: {}\n", r"params\.yaml:2: metrics\.m: `use` is a name or `module:Class`, got 'None'"),
     ],
@@ -102,10 +102,11 @@ def test_a_plugin_that_cannot_be_used_is_named_with_its_line(write: Any, text: s
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("methods:\n  step_ppo:\n    clip_lo: 1\n", r"params\.yaml:3: methods\.step_ppo\.clip_lo: unknown key, did you mean 'clip_low'\?"),
+        ("methods:\n  step_ppo:\n    clip_lo: 1\n", r"params\.yaml:3: methods\.step_ppo\.clip_lo: .*'clip_low'\?"),
         ("methods:\n  mine: {use: no_such_module:M}\n", r"params\.yaml: methods\.mine: cannot be imported"),
         (
-            "arms:\n  a:\n    method: sft\n    from: base\n    data: [demonstrations]\n    settings:\n      epochs: many\n",
+            "arms:\n  a:\n    method: sft\n    from: base\n    data: [demonstrations]\n"
+            "    settings:\n      epochs: many\n",
             r"params\.yaml:7: arms\.a\.settings\.epochs: .*integer, got 'many'",
         ),
     ],
