@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer, ComposerError, MaxDepthExceededError
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
@@ -252,17 +253,18 @@ class Params(Settings):
     @model_validator(mode="after")
     def _names_are_known(self) -> Params:
         """Every arm and round reads what is made before it."""
-        if taken := [name for name in self.arms if name in (BASE_ARM, *EVALUATION_FILES)]:
-            raise ValueError(f"an arm is called {taken[0]}, which is the name of something else: call it otherwise")
+        for name in self.arms:
+            if name in (BASE_ARM, *EVALUATION_FILES):
+                raise _misplaced("an arm cannot be called that, it is the name of something else", "arms", name)
         if DEMONSTRATIONS in self.rounds:
-            raise ValueError(f"a round is called {DEMONSTRATIONS}, which is the name of something else")
+            raise _misplaced("a round cannot be called that, it names the demonstrations", "rounds", DEMONSTRATIONS)
         for name, wanted in self.rounds.items():
-            self._require(f"rounds.{name}.from", wanted.from_, [BASE_ARM, *self.arms])
+            _require(wanted.from_, [BASE_ARM, *self.arms], "rounds", name, "from")
         for name, arm in self.arms.items():
             if not arm.folder:
-                self._require(f"arms.{name}.from", str(arm.from_), [BASE_ARM, *self.arms])
+                _require(str(arm.from_), [BASE_ARM, *self.arms], "arms", name, "from")
             for source in arm.data:
-                self._require(f"arms.{name}.data", source, [DEMONSTRATIONS, *self.rounds])
+                _require(source, [DEMONSTRATIONS, *self.rounds], "arms", name, "data")
         self.made_in_order()
         return self
 
@@ -285,18 +287,13 @@ class Params(Settings):
     def _pairs_are_of_arms(self) -> Params:
         for pair in self.compare:
             for name in pair:
-                self._require("compare", name, list(self.arms))
+                _require(name, list(self.arms), "compare")
             if pair[0] == pair[1]:
-                raise ValueError(f"compare: {pair[0]} is compared with itself")
-        wanted = self.register_.arm
+                raise _misplaced(f"{pair[0]} is compared with itself", "compare")
         trained = [name for name, arm in self.arms.items() if not arm.folder]
-        if wanted is not None:
-            self._require("register.arm", wanted, trained)
+        if self.register_.arm is not None:
+            _require(self.register_.arm, trained, "register", "arm")
         return self
-
-    def _require(self, where: str, name: str, known: list[str]) -> None:
-        if name not in known:
-            raise ValueError(f"{where} is {name[:80]!r}; it can be {', '.join(known) or 'nothing yet'}")
 
     @model_validator(mode="after")
     def _resamples_reach_the_tails(self) -> Params:
@@ -307,6 +304,18 @@ class Params(Settings):
                 "interval, which is then a guess: raise evaluate.resamples until there are 5"
             )
         return self
+
+
+def _require(name: str, known: list[str], *place: str) -> None:
+    if name not in known:
+        raise _misplaced(f"is {name[:80]!r}; it can be {', '.join(known) or 'nothing yet'}", *place)
+
+
+def _misplaced(said: str, *place: str) -> ValidationError:
+    """What is wrong with the value at a place, such as arms.sft.data, of several sections together."""
+    kind = PydanticCustomError("value_error", "{said}", {"said": said})
+    details = InitErrorDetails(type=kind, loc=place, input=None)
+    return ValidationError.from_exception_data("Params", [details])
 
 
 def load_params(path: Path = PARAMS) -> Params:
