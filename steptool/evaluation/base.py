@@ -1,6 +1,6 @@
 """What is measured of an attempt: the protocol that every metric of a project speaks.
 
-metrics: {retries: {use: my_pkg.metrics:Retries}}
+metrics: {retries: {use: 'my_pkg.metrics:Retries'}}
 
 class Retries:
     class Config(Settings): ...
