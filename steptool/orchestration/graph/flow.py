@@ -9,11 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from prefect import get_run_logger
 from prefect.futures import PrefectFuture, wait
 from prefect.states import State
 
+from steptool.config.lineage import check_state, write_graph
 from steptool.config.places import PARAMS
-from steptool.config.settings import load_params, next_draw
+from steptool.config.settings import Params, load_params, next_draw
 from steptool.core.storage import write_bytes
 from steptool.orchestration.graph.stages import GraphStage, read_graph
 from steptool.orchestration.graph.task import run_stage, scheduled
@@ -25,22 +27,27 @@ from steptool.tracking.run import Tracking
 
 def run_graph(targets: Sequence[str], gpu: str | None, *, again: bool, fresh: bool) -> list[State]:
     """Bring `targets`, or everything where there are none, up to date in the working directory; the stages' states.
-    After everything the model is registered.
+    dvc.yaml is written from params.yaml first, and after everything the model is registered.
 
     targets: stages of dvc.yaml; what they need runs first. gpu: the deployment of `run_requested_stage` that stages
     with `resources: gpu` go to, such as `stage/gpu`; they run here where it is not given.
     again: run every stage, changed or not. fresh: sample new trajectories; `sample.draw` in params.yaml is raised.
     """
     root = Path.cwd()
-    stages = read_graph(root, targets)
+    check_state(root)
     with alone(root):
         if fresh:
             write_bytes(root / PARAMS, next_draw(root / PARAMS).encode())
-        return _run(root, stages, gpu, again=again, is_whole=not targets)
+        params = load_params(root / PARAMS)
+        if params.arms:  # without any, every stage is the project's own, and there is nothing to register
+            get_run_logger().info(write_graph())
+        stages = read_graph(root, targets)
+        return _run(root, params, stages, gpu, again=again, registers=bool(params.arms) and not targets)
 
 
-def _run(root: Path, stages: list[GraphStage], gpu: str | None, *, again: bool, is_whole: bool) -> list[State]:
-    params = load_params(PARAMS)
+def _run(
+    root: Path, params: Params, stages: list[GraphStage], gpu: str | None, *, again: bool, registers: bool
+) -> list[State]:
     tracking = Tracking(None, params.tracking.experiment)
     with tracking.pipeline(params.model_dump()) as run, open_workspace(root, run.run_id, again=again) as workspace:
         futures: dict[str, PrefectFuture[State]] = {}
@@ -55,7 +62,7 @@ def _run(root: Path, stages: list[GraphStage], gpu: str | None, *, again: bool, 
         states = [future.state for future in futures.values()]
         if not all(state.is_completed() for state in states):
             run.status = "KILLED" if any(state.is_cancelled() for state in states) else "FAILED"
-        elif is_whole and "evaluate" in futures:  # a graph of other stages has nothing to register
+        elif registers:
             workspace.run(sys.executable, "-m", "steptool.cli", "register")
             log_outcome(run)
         return states
