@@ -2,7 +2,7 @@
 
     {"task": "t7", "messages": [{"call": "toggle", "arguments": {"room": "hall"}, "reply": "{…}"}], "answer": "done"}
 
-demonstrations: {use: log:ChatLog, path: log.jsonl}
+demonstrations: {use: 'log:ChatLog', path: log.jsonl}
 """
 
 from __future__ import annotations

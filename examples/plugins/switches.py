@@ -1,6 +1,6 @@
 """A world with state: four lights. An attempt is judged by which of them are on when it ends.
 
-world: {use: switches:Switches, train_tasks: 12}
+world: {use: 'switches:Switches', train_tasks: 12}
 """
 
 from __future__ import annotations
