@@ -41,7 +41,7 @@ class Check(BaseModel):
 
 
 def checks(root: Path = Path(), environ: Mapping[str, str] = os.environ) -> list[Check]:
-    """Everything that a run needs, in the order in which to mend it. `root` is the repository's root."""
+    """Everything that a run needs, in the order in which to mend it. `root` is the project's root."""
     return [
         python(sys.version_info[:2]),
         packages(locked(root / "requirements")),
@@ -89,7 +89,7 @@ def packages(pins: Mapping[str, str], installed: Callable[[str], str | None] | N
     """Whether what is installed is what the lock says."""
     look_up = installed or _version
     if not pins:
-        return Check(name="packages", ok=False, found="no lock", fix="run it from the repository's root")
+        return Check(name="packages", ok=False, found="no lock", fix="run it from the project's root")
     wrong = [
         f"{name} {there or 'missing'}" + (f" (locked {pin})" if there else "")
         for name, pin in pins.items()
@@ -115,7 +115,7 @@ def dvc(root: Path) -> Check:
     """Whether DVC's files are here and whole, and dvc.lock says of every output what it was made with."""
     missing = [name for name in (".dvc/config", "dvc.yaml", "params.yaml") if not (root / name).exists()]
     if missing:
-        fix = f"run it from the repository's root, or restore them: git checkout {' '.join(missing)}"
+        fix = f"run it from the project's root, or restore them: git checkout {' '.join(missing)}"
         return Check(name="dvc", ok=False, found=f"not here: {', '.join(missing)}", fix=fix)
     try:
         check_state(root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks import training
 from benchmarks.variants import method_of, with_settings, written_params
 from steptool.config.places import PARAMS
 from steptool.config.settings import parse_params
@@ -35,3 +36,15 @@ def test_a_variant_changes_nothing_else() -> None:
 def test_a_variant_that_means_nothing_is_refused(variant: str) -> None:
     with pytest.raises((InputError, ParamsError)):
         method_of(with_settings(written_params(), variant))
+
+
+@pytest.mark.parametrize("method", training.METHODS)
+def test_a_method_is_timed_on_made_up_tokens(
+    method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"vocab_size": 64, "hidden_size": 18, "intermediate_size": 8, "num_hidden_layers": 2}
+    monkeypatch.setitem(training.SHAPES, "small", training.SHAPES["smollm2"] | small)
+    shallow = {"step_ppo": {"lora_first_layer": 1}, "sft": {"frozen_layers": 1}}
+    params = parse_params(PARAMS, {"methods": shallow})
+    assert training.measure(method, "small", "float32", params, tasks=2) > 0
+    assert f"{method} small float32 on " in capsys.readouterr().out

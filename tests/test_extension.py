@@ -92,8 +92,8 @@ class Project:
         yaml = YAML()
         document = yaml.load((self.root / "params.yaml").read_text())
         for key, value in settings.items():
-            if key in ("arms", "methods", "metrics") and key in document:
-                document[key] |= value
+            if key in ("arms", "methods", "metrics") and "ppo2" not in document.get(key, {}):
+                document[key] = document.get(key, {}) | value
             else:
                 document[key] = value
         with (self.root / "params.yaml").open("w") as file:

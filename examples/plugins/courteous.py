@@ -1,6 +1,6 @@
 """An annotator: a call contributed if its reply was no error and no other call had said the same.
 
-annotate: {use: courteous:Courteous}
+annotate: {use: 'courteous:Courteous'}
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A pair is a solved and an unsolved attempt at one task. With s(x) the log-probability of the actions of an attempt, less
 what the policy gave it before training:  loss = −log σ(β (s(solved) − s(unsolved))).
 
-methods: {dpo: {use: dpo:Dpo, beta: 0.1}}        arms: {dpo: {method: dpo, from: sft, data: [r1]}}
+methods: {dpo: {use: 'dpo:Dpo', beta: 0.1}}        arms: {dpo: {method: dpo, from: sft, data: [r1]}}
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     {"task": "t7", "messages": [{"call": "toggle", "arguments": {"room": "hall"}, "reply": "{…}"}], "answer": "done"}
 
-demonstrations: {use: log:ChatLog, path: log.jsonl}
+demonstrations: {use: 'log:ChatLog', path: log.jsonl}
 """
 
 from __future__ import annotations
@@ -14,7 +14,18 @@ from pathlib import Path
 from steptool.core.errors import DataError
 from steptool.core.fields import Outside, Settings
 from steptool.core.storage import file_hash
-from steptool.core.types import FINISH, Action, Observation, Outcome, Revision, Step, StopReason, Task, ToolCall, Trajectory
+from steptool.core.types import (
+    FINISH,
+    Action,
+    Observation,
+    Outcome,
+    Revision,
+    Step,
+    StopReason,
+    Task,
+    ToolCall,
+    Trajectory,
+)
 from steptool.worlds.base import World
 
 

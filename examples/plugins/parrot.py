@@ -1,6 +1,6 @@
 """An engine without a model: it repeats the last tokens of its prompt, as many as it may, and stops.
 
-engine: {use: parrot:Parrot}
+engine: {use: 'parrot:Parrot'}
 """
 
 from __future__ import annotations

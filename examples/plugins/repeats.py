@@ -1,6 +1,6 @@
 """A metric: the share of calls that repeat an earlier call of the attempt.
 
-metrics: {repeats: {use: repeats:Repeats}}
+metrics: {repeats: {use: 'repeats:Repeats'}}
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Another way to write calls: `<call toggle>{"room": "hall"}</call>`. Prompts and turns are those of json_call.
 
-format: {use: tagged:Tagged}
+format: {use: 'tagged:Tagged'}
 """
 
 from __future__ import annotations

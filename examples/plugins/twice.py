@@ -1,6 +1,6 @@
 """A search that tries twice, and gives the attempt that ended in an answer; the first where both or neither did.
 
-search: {use: twice:Twice}
+search: {use: 'twice:Twice'}
 """
 
 from __future__ import annotations

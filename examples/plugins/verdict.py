@@ -1,6 +1,6 @@
 """A reward form: the verdict at the end, and nothing on the way.
 
-reward: {use: verdict:Verdict}
+reward: {use: 'verdict:Verdict'}
 """
 
 from __future__ import annotations

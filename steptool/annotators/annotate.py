@@ -1,4 +1,4 @@
-"""Scores for a file of trajectories, by any annotator; what does not fit is named with file, trajectory and task."""
+"""Scores a file of trajectories with any annotator. An error names the file, the trajectory and the task."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def annotate_all(
 ) -> list[ScoredTrajectory]:
     """Score `trajectories` of `tasks`, in their order, at most `concurrency` of them at the same time.
 
-    `references`: by the task's id. `source`: the file that errors name. `what`: the words before the progress.
-    Raises DataError for a trajectory of no such task, StepToolError where the annotator raises, or gives other scores
-    than one judgement a step.
+    `references` are keyed by task id, `source` is the file that errors name, `what` is the label of the progress bar.
+    Raises DataError if a trajectory's task is not among `tasks`, StepToolError if the annotator raises or does not give
+    one judgement for each step.
     """
     by_id = {task.id: task for task in tasks}
     for trajectory in trajectories:
         if trajectory.task_id not in by_id or trajectory.task_id not in references:
             raise DataError(
-                f"its task is not among the {len(by_id)} that it was to be made of",
+                f"its task is not among the {len(by_id)} tasks of this stage",
                 where=_place(source, trajectory),
-                fix="run `dvc repro`: it samples again, with the tasks of today",
+                fix="run `dvc repro`, which samples again with the present tasks",
             )
 
     async def score_all() -> list[ScoredTrajectory]:
@@ -74,7 +74,7 @@ async def _score(
             where=where,
             fix="let its `annotate` return one Judgement a step: success and contribution, of the last solved",
         ) from error
-    except BaseException as fault:  # an annotator may be code of somebody else: SystemExit would end this with status 0
+    except BaseException as fault:  # foreign code: its SystemExit would end this process with status 0
         raise StepToolError(
             f"annotator {revision} failed: {describe(fault)}",
             where=where,

@@ -1,12 +1,12 @@
-"""What scores the steps of an attempt: the protocol that every annotator speaks.
+"""The protocol of annotators. An annotator scores the steps of an attempt.
 
 class Judge:
     class Config(Settings): ...
     def __init__(self, config: Config): ...
 
-    needs_outcome: ClassVar[bool] = True      where it knows no verdict but the one that the session recorded, so
-                                              that tasks which a judge must decide are refused before anything is
-                                              sampled; without it, it is taken to be such a judge
+    needs_outcome: ClassVar[bool] = True      set it if the annotator cannot judge answers and only passes on the
+                                              outcome that the session recorded: tasks that need a judge are then
+                                              refused before anything is sampled
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Success and contribution of every step by rules: no judge, no randomness, the same verdict each time.
+"""Scores success and contribution of every step by fixed rules, without a model and without randomness.
 
 success       1 if the action parses, names exactly one offered tool, its arguments fit that tool's JSON
               schema, and the reply is neither an error nor empty; else 0. A message succeeds if the user
@@ -105,7 +105,7 @@ class Rules:
                 if credit[user] > credit[source]:
                     credit[source] = credit[user]
                     why[source] = "used in the answer" if user == last else f"used by step {moves[user].step}"
-        # Credit passes through a failed call whose error said how to go on, and stays with none of them.
+        # A failed call whose error said how to go on passes its credit on and keeps none.
         return [own if fault is None else 0.0 for own, fault in zip(credit, faults, strict=True)], why
 
 
@@ -179,7 +179,7 @@ def _consulted(
     links: list[list[int]],
     faults: list[str | None],
 ) -> list[int]:
-    """Moves that count as consulted: relevant, new, and led there by something that the query names."""
+    """Moves that count as consulted: calls of relevant tools that show something new and lead back to the query."""
     query = v.run(task.query)
     roots: list[frozenset[str]] = []
     vouched: set[tuple[str, frozenset[str]]] = set()

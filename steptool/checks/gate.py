@@ -50,7 +50,7 @@ class Finding(Frozen):
     column: str
     passed: bool
     observed: str
-    """The value that was judged, or how many rows were; what went wrong where it could not be judged."""
+    """The value that was judged, or the number of judged rows. The problem, if it could not be judged."""
     failing_count: int = 0
     failing: tuple[FailingRow, ...] = ()
     """The first of the failing rows."""
@@ -68,7 +68,8 @@ class SuiteReport(Frozen):
 
 
 class ValidationReport(Frozen):
-    """Everything that the page and the error show. Holds no time and no machine: same data, same report."""
+    """Everything that the page and the error show. It holds no time and no machine: the same data give the same
+    report."""
 
     source: str
     trajectories: int
@@ -121,8 +122,8 @@ def validate(
 ) -> ValidationReport:
     """Judge `scored` and the rewards that `form` gives for it.
 
-    `previous_solve_rate`: of the round before, None for the first. `groups`: the group of every task that was to be
-    attempted, by its id. `source`: the file that `scored` was read from, named with the line in failing rows.
+    `previous_solve_rate` is that of the round before, None for the first. `groups` maps the id of every task of the
+    round to its group. `source` is the file that `scored` was read from; failing rows name it with the line.
     """
     rewards = [form.rewards(record) for record in scored]
     expected = [form.expected_return(record) for record in scored] if isinstance(form, HasClosedForm) else None
@@ -166,7 +167,7 @@ def _run(
     )
     outcome = next(iter(checkpoint.run(batch_parameters={"dataframe": table}).run_results.values()))
     if len(outcome.results) != len(expectations):
-        # Great Expectations drops what it cannot load and only logs that; a check lost is a check passed.
+        # Great Expectations drops what it cannot load and only logs that. A lost check would count as passed.
         raise StepToolError(
             f"{len(expectations)} expectations went in, {len(outcome.results)} were judged",
             where=f"suite {name}",

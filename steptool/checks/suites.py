@@ -1,4 +1,4 @@
-"""What must hold of scored trajectories before anything trains on them, as Great Expectations suites.
+"""The conditions that scored trajectories must meet before a training reads them, as Great Expectations suites.
 
 Every expectation carries in `meta` what it says in plain words and what to do when it fails. Suites are
 built in code on every run: a stored suite can lose expectations on loading without an error.
@@ -25,7 +25,7 @@ NO_VERDICT = (
     "give every training task an exact answer_check (text, number or set), or take a world or an annotator that can "
     "tell"
 )
-BROKEN_ENGINE = "the engine reports log-probabilities that cannot be: run `steptool doctor`, then sample again"
+BROKEN_ENGINE = "the engine reports impossible log-probabilities: run `steptool doctor`, then sample again"
 
 
 def _meta(says: str, fix: str) -> dict[str, Any]:
@@ -93,7 +93,8 @@ def trajectory_suite(
             min_value=params.min_solve_rate,
             meta=_meta(
                 f"At least {params.min_solve_rate:.0%} solve their task: without successes there is nothing to learn.",
-                "train the start policy longer (sft.epochs), offer easier tasks, or lower validate.min_solve_rate",
+                "train the start policy longer (methods.sft.epochs), offer easier tasks, or lower "
+                "validate.min_solve_rate",
             ),
         ),
         gxe.ExpectColumnMeanToBeBetween(
@@ -108,7 +109,7 @@ def trajectory_suite(
             column="discounted_return",
             min_value=params.min_return_spread,
             meta=_meta(
-                "Returns differ between trajectories: equal ones carry no signal.",
+                "Returns differ between trajectories: from equal returns nothing can be learned.",
                 "check the reward section, and sample more tasks or attempts",
             ),
         ),
@@ -194,7 +195,7 @@ def step_suite(params: ValidateParams) -> list[Expectation]:
         gxe.ExpectColumnValuesToNotBeNull(
             column="solved",
             row_condition=last,
-            meta=_meta("Every attempt was judged solved or not: training would unlearn what may be right.", NO_VERDICT),
+            meta=_meta("Every attempt has a verdict: without one, training might unlearn a right answer.", NO_VERDICT),
         ),
         *earned,
         gxe.ExpectColumnValuesToNotBeNull(

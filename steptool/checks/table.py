@@ -1,8 +1,8 @@
 """Scored trajectories as flat pandas tables: one row a step, one a trajectory, one a group.
 
 Great Expectations judges columns of single values, so lists (token ids, log-probabilities) become counts
-and extremes here. NaN stands for "does not apply" and for "nobody could tell": the success of a last step, the solved
-of an answer without a verdict, the log-probability of a step that nobody sampled. `*_COLUMNS` say what each column
+and extremes here. NaN means that a value does not apply or is not known: the success of a last step, `solved` of an
+answer without a verdict, the log-probability of a step that was not sampled. `*_COLUMNS` say what each column
 means; the tables hold exactly these, in order.
 """
 
@@ -96,7 +96,8 @@ def trajectory_table(
     gamma: float = 1.0,
     expected_returns: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """One row a trajectory. `expected_returns` are the discounted returns in closed form, to hold rewards against."""
+    """One row a trajectory. `expected_returns` are the discounted returns in closed form, to compare the rewards
+    with."""
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for index, (record, earned) in enumerate(zip(scored, rewards, strict=True)):

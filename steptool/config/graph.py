@@ -40,7 +40,8 @@ from steptool.config.settings import DEMONSTRATIONS, Params
 
 HEADER = (
     "# The one graph, which `steptool graph` writes from params.yaml. `dvc repro` brings it up to date,\n"
-    "# `dvc dag` draws it, `steptool run` adds a tracked parent run. Stages of your own, and `meta` of these, are kept.\n"
+    "# `dvc dag` draws it, `steptool run` adds a tracked parent run. Stages of your own, and the `meta` of\n"
+    "# these, stay as they are.\n"
 )
 GPU = {"resources": "gpu", "retries": 2, "timeout": "6h"}
 SUMMARY = "summary.json"

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer, ComposerError, MaxDepthExceededError
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from steptool.config.places import BASE, PARAMS
 from steptool.config.plugins import Section, Use, plugin_keys
@@ -252,17 +254,18 @@ class Params(Settings):
     @model_validator(mode="after")
     def _names_are_known(self) -> Params:
         """Every arm and round reads what is made before it."""
-        if taken := [name for name in self.arms if name in (BASE_ARM, *EVALUATION_FILES)]:
-            raise ValueError(f"an arm is called {taken[0]}, which is the name of something else: call it otherwise")
+        for name in self.arms:
+            if name in (BASE_ARM, *EVALUATION_FILES):
+                raise _misplaced("an arm cannot be called that, it is the name of something else", "arms", name)
         if DEMONSTRATIONS in self.rounds:
-            raise ValueError(f"a round is called {DEMONSTRATIONS}, which is the name of something else")
+            raise _misplaced("a round cannot be called that, it names the demonstrations", "rounds", DEMONSTRATIONS)
         for name, wanted in self.rounds.items():
-            self._require(f"rounds.{name}.from", wanted.from_, [BASE_ARM, *self.arms])
+            _require(wanted.from_, [BASE_ARM, *self.arms], "rounds", name, "from")
         for name, arm in self.arms.items():
             if not arm.folder:
-                self._require(f"arms.{name}.from", str(arm.from_), [BASE_ARM, *self.arms])
+                _require(str(arm.from_), [BASE_ARM, *self.arms], "arms", name, "from")
             for source in arm.data:
-                self._require(f"arms.{name}.data", source, [DEMONSTRATIONS, *self.rounds])
+                _require(source, [DEMONSTRATIONS, *self.rounds], "arms", name, "data")
         self.made_in_order()
         return self
 
@@ -285,18 +288,13 @@ class Params(Settings):
     def _pairs_are_of_arms(self) -> Params:
         for pair in self.compare:
             for name in pair:
-                self._require("compare", name, list(self.arms))
+                _require(name, list(self.arms), "compare")
             if pair[0] == pair[1]:
-                raise ValueError(f"compare: {pair[0]} is compared with itself")
-        wanted = self.register_.arm
+                raise _misplaced(f"{pair[0]} is compared with itself", "compare")
         trained = [name for name, arm in self.arms.items() if not arm.folder]
-        if wanted is not None:
-            self._require("register.arm", wanted, trained)
+        if self.register_.arm is not None:
+            _require(self.register_.arm, trained, "register", "arm")
         return self
-
-    def _require(self, where: str, name: str, known: list[str]) -> None:
-        if name not in known:
-            raise ValueError(f"{where} is {name[:80]!r}; it can be {', '.join(known) or 'nothing yet'}")
 
     @model_validator(mode="after")
     def _resamples_reach_the_tails(self) -> Params:
@@ -307,6 +305,18 @@ class Params(Settings):
                 "interval, which is then a guess: raise evaluate.resamples until there are 5"
             )
         return self
+
+
+def _require(name: str, known: list[str], *place: str) -> None:
+    if name not in known:
+        raise _misplaced(f"is {name[:80]!r}; it can be {', '.join(known) or 'nothing yet'}", *place)
+
+
+def _misplaced(said: str, *place: str) -> ValidationError:
+    """What is wrong with the value at a place, such as arms.sft.data, of several sections together."""
+    kind = PydanticCustomError("value_error", "{said}", {"said": said})
+    details = InitErrorDetails(type=kind, loc=place, input=None)
+    return ValidationError.from_exception_data("Params", [details])
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -334,8 +344,19 @@ class _Constructor(RoundTripConstructor):
             raise ConstructorError(None, None, found, node.start_mark) from error
 
 
+class _Representer(RoundTripRepresenter):
+    """Puts the quotes that DVC's parser wants around a text such as `tools.py:Shop`, which may go between braces."""
+
+    def represent_str(self, data: str) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="'" if ":" in data else None)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
 def _load_yaml(path: Path) -> Any:
-    yaml = YAML(typ="rt")  # round-trip: safe types only, and it keeps line numbers and comments
+    yaml = YAML(typ="rt")  # round-trip: safe types only, and it keeps line numbers, comments and quotes
+    yaml.preserve_quotes = True
     yaml.Composer, yaml.Constructor, yaml.max_depth = _NoAliases, _Constructor, MAX_DEPTH
     try:
         text = read_bounded(path, MAX_FILE).decode()
@@ -350,14 +371,17 @@ def _load_yaml(path: Path) -> Any:
         fix = "keep one of the two sides and delete the marks"
         raise ParamsError("a mark of a merge conflict", where=f"{path}:{line}", fix=fix)
     try:
-        return yaml.load(text)
+        data = yaml.load(text)
+        YAML(typ="safe").load(text)  # DVC's parser, which wants quotes around `use: tools:Shop` between braces
+        return data
     except MaxDepthExceededError as error:
         found, line = f"more than {MAX_DEPTH} levels; settings have 3", error.problem_mark.line + 1
         raise ParamsError(found, where=f"{path}:{line}", fix="mend that line") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         found = str(error.problem).splitlines()[0] if error.problem else "broken"
-        raise ParamsError(f"not YAML: {found}", where=f"{path}:{line}", fix="mend that line") from error
+        fix = "put quotes around the value that holds the colon" if "':'" in found else "mend that line"
+        raise ParamsError(f"not YAML: {found}", where=f"{path}:{line}", fix=fix) from error
     except YAMLError as error:  # a character that no YAML file may hold
         raise ParamsError(f"not YAML: {error}".splitlines()[0], where=str(path), fix="save it as plain text") from error
 
@@ -369,7 +393,7 @@ def parse_params(path: Path, data: Any, *, written: Any = None) -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        raise _listed(error, path, data if written is None else written) from error
+        raise _listed(error, path, data, data if written is None else written) from error
 
 
 def problems_of(error: ValidationError, path: Path, *places: tuple[str, ...]) -> ParamsError:
@@ -379,13 +403,14 @@ def problems_of(error: ValidationError, path: Path, *places: tuple[str, ...]) ->
     def place(location: tuple[Any, ...]) -> tuple[Any, ...]:
         return next((where for where in places if location[:1] and location[0] in _at(written, where)), places[-1])
 
-    lines = [_problem(path, written, {**item, "loc": (*place(item["loc"]), *item["loc"])}) for item in error.errors()]
+    found = [{**item, "loc": (*place(item["loc"]), *item["loc"])} for item in error.errors()]
+    lines = [_problem(path, written, written, item) for item in found]
     return ParamsError("\n".join(lines), fix=WHERE_SETTINGS_STAND)
 
 
-def _listed(error: ValidationError, path: Path, written: Any) -> ParamsError:
+def _listed(error: ValidationError, path: Path, data: Any, written: Any) -> ParamsError:
     problems = error.errors()
-    lines = [_problem(path, written, item) for item in problems[:MAX_PROBLEMS]]
+    lines = [_problem(path, data, written, item) for item in problems[:MAX_PROBLEMS]]
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"{path}: and {len(problems) - MAX_PROBLEMS} problems more")
     return ParamsError("\n".join(lines), fix=WHERE_SETTINGS_STAND)
@@ -395,11 +420,12 @@ def _no_settings(path: Path) -> ParamsError:
     return ParamsError("holds no settings", where=str(path), fix="restore it with `git checkout params.yaml`")
 
 
-def _problem(path: Path, written: Any, error: Any) -> str:
+def _problem(path: Path, data: Any, written: Any, error: Any) -> str:
+    """`data` names the plugins whose keys are known, `written` has the line."""
     location = error["loc"]
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1], written)
+        known = _known_keys(location[:-1], data)
         near = difflib.get_close_matches(str(location[-1])[:80], known, n=1)
         message = "unknown key" + (f", did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
     elif error["type"] in ("model_type", "dict_type"):
@@ -419,10 +445,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def _known_keys(location: tuple[Any, ...], written: Any) -> list[str]:
+def _known_keys(location: tuple[Any, ...], data: Any) -> list[str]:
     """The keys that the section at `location` may have."""
-    if plugin := _plugin_at(location, written):
-        return plugin_keys(_at(written, location), plugin)
+    if plugin := _plugin_at(location, data):
+        return plugin_keys(_at(data, location), plugin)
     model: type[BaseModel] = Params
     for part in location:
         field = next((f for n, f in model.model_fields.items() if (f.alias or n) == part), None)
@@ -433,7 +459,7 @@ def _known_keys(location: tuple[Any, ...], written: Any) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _plugin_at(location: tuple[Any, ...], written: Any) -> Section | None:
+def _plugin_at(location: tuple[Any, ...], data: Any) -> Section | None:
     """The section of a plugin that has its settings at `location`."""
     match location:
         case ("methods", key):
@@ -441,7 +467,7 @@ def _plugin_at(location: tuple[Any, ...], written: Any) -> Section | None:
         case ("metrics", _):
             return METRIC
         case ("arms", _, "settings"):
-            return Section("methods", str(_at(written, location[:2]).get("method")))
+            return Section("methods", str(_at(data, location[:2]).get("method")))
         case (key,) if key in Params.model_fields:
             return next((item for item in Params.model_fields[key].metadata if isinstance(item, Section)), None)
     return None
@@ -500,7 +526,7 @@ def _changed(path: Path, changes: dict[str, Any], *, read_in: Path) -> str:
     parse_params(read_in, data, written=None if read_in == path else changes)
     text = StringIO()
     yaml = YAML(typ="rt")
-    yaml.width = 120
+    yaml.width, yaml.Representer = 120, _Representer
     yaml.dump(data, text)
     return text.getvalue()
 

@@ -1,7 +1,7 @@
 """What a team may bring: a class, its `Config` beside it, and a name in a table or an import path in params.yaml.
 
     world: {use: mini, test_tasks: 300}            a name of this package (`steptool.config.plugins`)
-    world: {use: my_pkg.worlds:Shop, shelves: 3}   a class of the project: module and name
+    world: {use: 'my_pkg.worlds:Shop', shelves: 3}   a class of the project: module and name
 
 What a plugin class may have, all of it optional:
 

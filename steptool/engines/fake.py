@@ -112,7 +112,7 @@ class RulesEngine:
 
 
 def read_rules(path: Path) -> list[Rule]:
-    fix = f'write lines such as {{"when": "", "say": "ping {{}}"}} into {path}'
+    fix = 'give it lines such as {"when": "", "say": "ping {}"}'
     lines = enumerate(read_lines(path, missing=fix, broken=fix), start=1)
     rules = [
         parse_record(parse_text(line, str(path), line=number, fix=fix), Rule, where=f"{path}:{number}", fix=fix)

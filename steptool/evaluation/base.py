@@ -1,6 +1,6 @@
-"""What is measured of an attempt: the protocol that every metric of a project speaks.
+"""The protocol of metrics. A metric measures single attempts; evaluation adds them up.
 
-metrics: {retries: {use: my_pkg.metrics:Retries}}
+metrics: {retries: {use: 'my_pkg.metrics:Retries'}}
 
 class Retries:
     class Config(Settings): ...
@@ -16,7 +16,7 @@ from steptool.core.types import Reference, ScoredTrajectory, Task
 
 class Metric(Protocol):
     describes: ClassVar[str]
-    """What it says, in a few words: the report explains it by them."""
+    """A short description, which the report shows."""
     is_rate: ClassVar[bool]
     """Whether it lies in [0, 1]."""
 
@@ -27,8 +27,8 @@ class Metric(Protocol):
 
 @runtime_checkable
 class CountsMissing(Protocol):
-    """A metric over all attempts that were to be made; others leave out one that is missing."""
+    """A metric that counts missing attempts too. Other metrics leave them out."""
 
     def missing(self, reference: Reference) -> tuple[float, float]:
-        """Numerator and denominator of an attempt that is not there."""
+        """Numerator and denominator of a missing attempt."""
         ...

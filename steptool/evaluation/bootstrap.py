@@ -18,7 +18,7 @@ CHUNK = 1_000
 
 
 class Estimate(Frozen):
-    """A number with its interval; all three are None where nothing was there to measure."""
+    """A number with its interval. All three are None if there was nothing to measure."""
 
     value: Amount | None
     low: Amount | None = None
@@ -69,7 +69,7 @@ def _resample(numerators: Floats, denominators: Floats, resamples: int, rng: np.
     chunks = []
     for start in range(0, resamples, CHUNK):
         rows = min(CHUNK, resamples - start)
-        # How often each task is drawn says all about a resample, and makes its sums one matrix product.
+        # A resample is how often it holds each task, so the sums of all resamples are one matrix product.
         drawn = rng.integers(tasks, size=(rows, tasks)) + tasks * np.arange(rows)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * tasks).reshape(rows, tasks).astype(np.float64)
         chunks.append(_ratio(weights @ numerators.T, weights @ denominators.T))

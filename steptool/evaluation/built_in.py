@@ -1,7 +1,7 @@
 """The metrics that every evaluation has. Each divides a sum over the attempts by another.
 
-Over all attempts, one that is missing included, so that a policy gains nothing by crashing: pass_rate, finish_rate,
-tool_recall. Over what was there: the others.
+pass_rate, finish_rate and tool_recall count missing attempts too, so that a policy gains nothing by crashing. The other
+metrics count the attempts that were made.
 """
 
 from __future__ import annotations

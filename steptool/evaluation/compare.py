@@ -1,4 +1,4 @@
-"""Is one policy better than another? Paired over tasks, under equal conditions, or not at all. Pure."""
+"""Compares two policies task by task, and only if both were measured under equal conditions. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Difference(Frozen):
     low: Change
     high: Change
     p_value: Rate
-    """Two-sided, of no difference: exact sign test (McNemar) where every task was won, lost or tied whole;
+    """Two-sided p-value for no difference: an exact sign test (McNemar) if every task was entirely won, lost or tied,
     else a sign-flip permutation test of the mean."""
     won: int = Field(ge=0)
     """Tasks that the candidate solved better."""
@@ -49,8 +49,8 @@ class Difference(Frozen):
 
     @property
     def significant(self) -> bool:
-        """The whole interval lies on one side of zero, and the exact test agrees: of a handful of tasks that differ
-        a bootstrap makes too narrow an interval (4 won and 0 lost of 300 give [0.3, 2.7] points, and p = 0.125)."""
+        """The whole interval lies on one side of zero, and the exact test agrees. If only a few tasks differ, the
+        interval of a bootstrap is too narrow (4 won and 0 lost of 300 give [0.3, 2.7] points, and p = 0.125)."""
         return (self.low > 0 or self.high < 0) and self.p_value < 0.05
 
 

@@ -29,8 +29,8 @@ ARGUMENT_ERRORS = frozenset({"missing_argument", "invalid_argument"})
 def failure_cause(trajectory: Trajectory) -> Cause:
     """Cause of an unsolved attempt.
 
-    One that ran out of calls or tokens is put down to its last action where that could not even be
-    run, since a policy stuck on bad syntax spends its budget on it.
+    If an attempt ran out of calls or tokens and its last action could not be run, that action is the cause: a policy
+    that is stuck on bad syntax spends its budget on it.
     """
     match trajectory.stop_reason:
         case StopReason.finished:
@@ -55,7 +55,7 @@ def failure_cause(trajectory: Trajectory) -> Cause:
 def failure_shares(evaluation: Evaluation, judged: Sequence[ScoredTrajectory]) -> dict[Cause, float]:
     """Share of all attempts lost to each cause; with the pass rate they sum to 1.
 
-    A verdict between 0 and 1 loses the part that is missing to 1.
+    Of an attempt with a verdict v between 0 and 1, the part 1 − v counts as lost.
     """
     expected = len(evaluation.solved) * evaluation.attempts
     lost = dict.fromkeys(Cause, 0.0)

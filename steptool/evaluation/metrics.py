@@ -1,8 +1,9 @@
 """What a policy does with a fixed set of tasks under fixed conditions. Pure.
 
 Every rate has a fixed denominator: the task list. A task without a trajectory, and an attempt that
-is missing, counts as unsolved and unfinished, so that a policy gains nothing by crashing. What a fault of the engine or
-the world ended counts so too, and apart as well (`Evaluation.broken`): it was not measured.
+is missing, counts as unsolved and unfinished, so that a policy gains nothing by crashing. So does an attempt that a
+fault of the engine or the world ended. `Evaluation.broken` also counts these apart, because they say nothing about the
+policy.
 Several attempts at a task are averaged first; the bootstrap then draws tasks, the independent unit.
 """
 
@@ -56,13 +57,13 @@ class Evaluation(Frozen):
     """Of the arm, in tables."""
     policy: Revision
     conditions: Conditions
-    """Under which every attempt was made."""
+    """The conditions of every attempt."""
     annotator: Revision
     attempts: int = Field(ge=1)
     """At every task; their results are averaged."""
     split: str
     tasks_hash: str
-    """Of the tasks and of what is known of them."""
+    """Hash of the tasks and of their references."""
     confidence: float = Field(gt=0, lt=1)
     """Coverage of the intervals in `metrics`."""
     broken: Rate
@@ -74,7 +75,7 @@ class Evaluation(Frozen):
     measures: dict[str, Measure]
     """Metric → what it says, in the order of tables: those of this package, then the project's."""
     metrics: dict[str, dict[str, Estimate]]
-    """Group (each of the tasks', I1, I2, I3, all) → metric → estimate."""
+    """Group → metric → estimate. The groups are those of the tasks, I1, I2, I3, and all."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -189,7 +190,7 @@ def evaluate(
 
 
 def broken_share(trajectories: Sequence[Trajectory], expected: int) -> float:
-    """Share of `expected` attempts that did not come to an end of their own."""
+    """Share of `expected` attempts that are missing, or that a fault cut short."""
     ended = sum(trajectory.stop_reason.terminated for trajectory in trajectories)
     return (expected - ended) / expected if expected else 0.0
 
@@ -199,7 +200,7 @@ def refuse_unless_measurable(
 ) -> None:
     """Raise DataError for tasks that no policy could be measured on; call it before anything is sampled.
 
-    `needs_outcome`: the annotator knows no verdict but the session's, so a task that a judge must decide has none.
+    `needs_outcome`: the annotator passes on the session's verdict, so a task that needs a judge would have none.
     """
     ids = Counter(task.id for task in tasks)
     taken = {*ROLL_UPS, ALL}
@@ -209,7 +210,7 @@ def refuse_unless_measurable(
     elif repeated := [id for id, count in ids.items() if count > 1]:
         found, fix = f"holds task {repeated[0]} {ids[repeated[0]]} times", "give every task an id of its own"
     elif misnamed := [task for task in tasks if task.group in taken]:
-        found = f"task {misnamed[0].id} is of the group {misnamed[0].group!r}, which is the name of a table's sum"
+        found = f"task {misnamed[0].id} is of the group {misnamed[0].group!r}, which is the name of a total"
         fix = f"name the group otherwise: {', '.join(sorted(taken))} are taken"
     elif unknown := [task.id for task in tasks if task.id not in references]:
         found = f"{len(unknown)} of {len(tasks)} tasks have no reference, task {unknown[0]} first"
@@ -290,7 +291,7 @@ def _task_fractions(
 def _fraction(
     name: str, metric: Metric, record: ScoredTrajectory, task: Task, reference: Reference
 ) -> tuple[float, float]:
-    """Raises StepToolError where the metric, which may be somebody else's code, raises or gives no such fraction."""
+    """Raises StepToolError if the metric, which may be foreign code, raises or returns no such fraction."""
     try:
         numerator, denominator = metric.fraction(record, task, reference)
         is_fraction = math.isfinite(numerator) and math.isfinite(denominator) and denominator >= 0

@@ -1,7 +1,7 @@
 """How a policy is trained: the protocol that every method speaks, and what methods that train an adapter share.
 
     class Dpo(AdapterMethod):
-        class Config(AdapterMethod.Config):       methods: {dpo: {use: my_pkg.dpo:Dpo, beta: 0.2}}
+        class Config(AdapterMethod.Config):       methods: {dpo: {use: 'my_pkg.dpo:Dpo', beta: 0.2}}
             beta: Bound = 0.1
         config: Config
         needs = frozenset({"scored"})

@@ -69,7 +69,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
     base = Path(described["base"])
     if not os.path.isdir(base):
         raise ModelError(
-            f"its base {str(base)[:200]} does not exist", where=str(folder), fix="run from the repository's root"
+            f"its base {str(base)[:200]} does not exist", where=str(folder), fix="run from the project's root"
         )
     check_model_folder(base)
     found = weights_hash(base)

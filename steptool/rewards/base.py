@@ -1,11 +1,11 @@
-"""From judgements to one reward a step: the protocol that every reward form speaks.
+"""The protocol of reward forms. A form turns the judgements of an attempt into one reward for each step.
 
     class Mine:
         class Config(Settings):
             gamma: Fraction = 0.99      the discount between steps; the methods read it here
         def __init__(self, config: Config): ...
 
-Derived, never stored: re-weighting costs no re-annotation.
+Rewards are computed when they are needed and never stored, so other weights need no new annotation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RewardForm(Protocol):
 
 @runtime_checkable
 class HasClosedForm(Protocol):
-    """A form whose discounted sum is known in advance; the data gate holds the rewards against it."""
+    """A form whose discounted sum has a closed form; the data gate compares the rewards with it."""
 
     def expected_return(self, scored: ScoredTrajectory) -> float:
         """Σ γ^t r_t in closed form."""

@@ -1,4 +1,5 @@
-"""What the reward forms of this package share: the verdict at the last step, less what steps and a spent budget cost.
+"""Shared by the reward forms of this package: the verdict at the last step, less the costs of steps and of a spent
+budget.
 
 r_t = −cost        r_T = solved − cost − budget        solved is 0 where there is no verdict
 """
@@ -15,7 +16,7 @@ class Weights(Settings):
     """Settings of a reward form."""
 
     alpha: Weight = 0.2
-    """What a call is paid at most, in units of a solved task."""
+    """Weight of success and of contribution; a solved task counts 1."""
     step_cost: Weight = 0.02
     budget_cost: Weight = 0.2
     """What it costs to run out of calls or tokens."""

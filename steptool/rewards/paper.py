@@ -35,5 +35,5 @@ class Paper:
         return discounted(scored, self.config) + paid
 
     def _paid(self, judgement: Judgement) -> float:
-        """For the scores of one step; the last has none of these."""
+        """What the scores of one step earn. The last step has no such scores."""
         return self.config.alpha * ((judgement.success or 0.0) + (judgement.contribution or 0.0))

@@ -1,4 +1,4 @@
-"""Rewards as the difference of a potential: what is optimal stays optimal.
+"""Rewards as the difference of a potential, which does not change which policy is optimal.
 
 With s_t the success of step t, T the last step, n = T + 1 steps:
 
@@ -6,14 +6,14 @@ With s_t the success of step t, T the last step, n = T + 1 steps:
     Φ(t) = α Σ_{i<t} (s_i + u_i(t))     u_i(t) = max of s_j over the steps j, i < j < t, that use i
 
 with Φ = 0 once the trajectory terminated. Shaping of this form cannot change which policy is optimal (Ng, Harada &
-Russell 1999): its discounted sum is −Φ(0) = 0, whatever was done. So for the return; a lambda-return below 1 uses Φ as
-a critic, and has a critic's bias.
+Russell 1999): its discounted sum is −Φ(0) = 0, whatever was done. This holds for the return. A lambda-return with
+lambda below 1 uses Φ as a critic and has a critic's bias.
 
 u_i(t) is the contribution of step i *as far as step t can see it*: a successful call before t took a value from its
-reply. The judged contribution c_i must not stand there. It is hindsight: whether step i contributed depends on later
-actions, so −Φ(t), which the return from t holds, would depend on the action at t, and answering would cost α for each
-result used. (Two lookups, α = 0.25: giving up would beat every answer that is right less than half the time.) Ng's
-theorem needs a function of the state, and this is one.
+reply. The judged contribution c_i would be wrong in its place. It is hindsight: whether step i contributed depends on
+later actions. Then −Φ(t), a part of the return from t, would depend on the action at t, and an answer would cost α for
+each result that it uses. (After two lookups with α = 0.25, giving up would be better than an answer that is right less
+than half the time.) Ng's theorem needs a function of the state, and u_i(t) is one.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Potential:
 def potentials(scored: ScoredTrajectory, alpha: float) -> list[float]:
     """Φ(0) … Φ(n), n + 1 numbers for n steps; Φ(n) is 0 after an ending.
 
-    A truncated trajectory (engine or world fault) keeps Φ(n) = Φ(n−1): nothing is paid back, for the value
-    of the state behind it is bootstrapped, and its last step carries no success that could be added.
+    A truncated trajectory (engine or world fault) keeps Φ(n) = Φ(n−1): nothing is paid back, because the value of the
+    state after it is bootstrapped. Its last step has no success to add.
     """
     success = [judgement.success or 0.0 for judgement in scored.judgements]
     links = step_links(scored.trajectory)

@@ -28,9 +28,9 @@ def main() -> None:
     specs = stages_of(params)
     noted = {address: _noted(spec) for address, spec in specs.items()}
     found = {address: stage_revision(spec, params) for address, spec in specs.items()}
-    for arm in arms_of(params):  # importing a method takes seconds, and what was checked is noted
+    for arm in arms_of(params):  # importing a method takes seconds, so settings that were checked before are not again
         address = f"train-{arm.name}"
-        if arm.method and _without_content(found[address]) != _without_content(noted[address]):
+        if arm.method and found[address]["settings"] != noted[address].get("settings"):
             check_method(arm)
     for address, revision in found.items():
         revision["content"] = _filled(revision, noted[address])
@@ -46,10 +46,6 @@ def _noted(spec: StageSpec) -> dict[str, Any]:
     except DataError:
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _without_content(revision: dict[str, Any]) -> tuple[Any, Any]:
-    return revision.get("code"), revision.get("settings")
 
 
 def _filled(revision: dict[str, Any], noted: dict[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from steptool.core.types import FINISH, Action, Observation, ToolCall, Trajector
 from steptool.trajectories import words as v
 
 COPY_VALUES = 3
-"""A single text that holds all of this many or more new values of a reply copies it rather than uses it."""
+"""If a reply has at least this many new values, a text that holds all of them copies the reply and does not use it."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,9 @@ def moves_of(trajectory: Trajectory) -> list[Move]:
 
 
 def fresh_values(moves: Sequence[Move], known: str = "") -> list[list[str]]:
-    """Per move, the values that its reply was first to show.
-
-    Not fresh is what stands in the text `known` or in the move's own arguments, and what an earlier reply
-    gave as a value of its own (`16` is still fresh after `16 June`).
+    """For each move, the fresh values of its reply: those that nothing before it has shown. A value is not fresh if it
+    is in the text `known`, in the move's own arguments, or if an earlier reply gave it as a value of its own (`16` is
+    still fresh after `16 June`).
     """
     given, fresh = v.runs(known), []
     seen: set[str] = set()
@@ -85,7 +84,7 @@ def argument_links(
 ) -> list[list[int]]:
     """Per move, the moves of earlier steps whose fresh values stand in its arguments, or in its message.
 
-    `declares(tool, argument)` says whether a tool has such an argument: what it would ignore uses nothing.
+    `declares(tool, argument)` says whether a tool has such an argument. One that the tool would ignore uses nothing.
     """
     links: list[list[int]] = []
     for move in moves:

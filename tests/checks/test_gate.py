@@ -129,7 +129,7 @@ def test_all_solved(batch: MakeBatch) -> None:
 
 def test_returns_without_a_difference(batch: MakeBatch) -> None:
     alike = [rejudge(rejudge(record, 0, contribution=0.5), 1, solved=0.5) for record in batch(6)]
-    assert failed(judge(alike)) == ["Returns differ between trajectories: equal ones carry no signal."]
+    assert failed(judge(alike)) == ["Returns differ between trajectories: from equal returns nothing can be learned."]
 
 
 def test_nothing_at_all_fails_without_crashing() -> None:
@@ -243,7 +243,7 @@ RECORD_FAULTS = {
         lambda record: rejudge(record, 0, success=None), 0, "success nan",
     ),
     "no verdict": Fault(
-        "Every attempt was judged solved or not: training would unlearn what may be right.",
+        "Every attempt has a verdict: without one, training might unlearn a right answer.",
         lambda record: rejudge(record, 1, solved=None), 1, "solved nan",
     ),
     "a demonstration": Fault(
@@ -328,7 +328,7 @@ def test_the_error_names_expectations_rows_and_what_to_do(faulty: ValidationRepo
     assert "✗ No trajectory is there twice. (20 of 50 rows)" in text
     assert f"s.jsonl:32: trajectory {batch(20)[30].trajectory.id}, task t15, attempt 0" in text
     assert "… and 15 more" in text
-    assert "→ the engine reports log-probabilities that cannot be" in text
+    assert "→ the engine reports impossible log-probabilities" in text
     assert text.endswith("the whole report is in reports/validation/r1.html")
     assert caught.value.exit_code == 3
 

@@ -81,5 +81,7 @@ def test_demonstrations_of_other_tasks_are_refused_by_name(project: Params, monk
     write_jsonl(TASKS / "train.jsonl", [t for t in read_tasks("train") if t.id != demonstrations[1].task_id])
     BASE.mkdir()
     monkeypatch.setattr(train, "load_tokenizer", lambda folder: tiny_model.tokenizer())
-    with pytest.raises(DataError, match=f"1 demonstrations are of no training task, first {demonstrations[1].id} of task "):
+    with pytest.raises(
+        DataError, match=f"1 demonstrations are of no training task, first {demonstrations[1].id} of task "
+    ):
         train.main("sft")
