@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer, ComposerError, MaxDepthExceededError
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from steptool.config.places import BASE, PARAMS
 from steptool.config.plugins import Section, Use, plugin_keys
@@ -343,8 +344,19 @@ class _Constructor(RoundTripConstructor):
             raise ConstructorError(None, None, found, node.start_mark) from error
 
 
+class _Representer(RoundTripRepresenter):
+    """Puts the quotes that DVC's parser wants around a text such as `tools.py:Shop`, which may go between braces."""
+
+    def represent_str(self, data: str) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="'" if ":" in data else None)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
 def _load_yaml(path: Path) -> Any:
-    yaml = YAML(typ="rt")  # round-trip: safe types only, and it keeps line numbers and comments
+    yaml = YAML(typ="rt")  # round-trip: safe types only, and it keeps line numbers, comments and quotes
+    yaml.preserve_quotes = True
     yaml.Composer, yaml.Constructor, yaml.max_depth = _NoAliases, _Constructor, MAX_DEPTH
     try:
         text = read_bounded(path, MAX_FILE).decode()
@@ -359,14 +371,17 @@ def _load_yaml(path: Path) -> Any:
         fix = "keep one of the two sides and delete the marks"
         raise ParamsError("a mark of a merge conflict", where=f"{path}:{line}", fix=fix)
     try:
-        return yaml.load(text)
+        data = yaml.load(text)
+        YAML(typ="safe").load(text)  # DVC's parser, which wants quotes around `use: tools:Shop` between braces
+        return data
     except MaxDepthExceededError as error:
         found, line = f"more than {MAX_DEPTH} levels; settings have 3", error.problem_mark.line + 1
         raise ParamsError(found, where=f"{path}:{line}", fix="mend that line") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         found = str(error.problem).splitlines()[0] if error.problem else "broken"
-        raise ParamsError(f"not YAML: {found}", where=f"{path}:{line}", fix="mend that line") from error
+        fix = "put quotes around the value that holds the colon" if "':'" in found else "mend that line"
+        raise ParamsError(f"not YAML: {found}", where=f"{path}:{line}", fix=fix) from error
     except YAMLError as error:  # a character that no YAML file may hold
         raise ParamsError(f"not YAML: {error}".splitlines()[0], where=str(path), fix="save it as plain text") from error
 
@@ -378,7 +393,7 @@ def parse_params(path: Path, data: Any, *, written: Any = None) -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        raise _listed(error, path, data if written is None else written) from error
+        raise _listed(error, path, data, data if written is None else written) from error
 
 
 def problems_of(error: ValidationError, path: Path, *places: tuple[str, ...]) -> ParamsError:
@@ -388,13 +403,14 @@ def problems_of(error: ValidationError, path: Path, *places: tuple[str, ...]) ->
     def place(location: tuple[Any, ...]) -> tuple[Any, ...]:
         return next((where for where in places if location[:1] and location[0] in _at(written, where)), places[-1])
 
-    lines = [_problem(path, written, {**item, "loc": (*place(item["loc"]), *item["loc"])}) for item in error.errors()]
+    found = [{**item, "loc": (*place(item["loc"]), *item["loc"])} for item in error.errors()]
+    lines = [_problem(path, written, written, item) for item in found]
     return ParamsError("\n".join(lines), fix=WHERE_SETTINGS_STAND)
 
 
-def _listed(error: ValidationError, path: Path, written: Any) -> ParamsError:
+def _listed(error: ValidationError, path: Path, data: Any, written: Any) -> ParamsError:
     problems = error.errors()
-    lines = [_problem(path, written, item) for item in problems[:MAX_PROBLEMS]]
+    lines = [_problem(path, data, written, item) for item in problems[:MAX_PROBLEMS]]
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"{path}: and {len(problems) - MAX_PROBLEMS} problems more")
     return ParamsError("\n".join(lines), fix=WHERE_SETTINGS_STAND)
@@ -404,11 +420,12 @@ def _no_settings(path: Path) -> ParamsError:
     return ParamsError("holds no settings", where=str(path), fix="restore it with `git checkout params.yaml`")
 
 
-def _problem(path: Path, written: Any, error: Any) -> str:
+def _problem(path: Path, data: Any, written: Any, error: Any) -> str:
+    """`data` names the plugins whose keys are known, `written` has the line."""
     location = error["loc"]
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1], written)
+        known = _known_keys(location[:-1], data)
         near = difflib.get_close_matches(str(location[-1])[:80], known, n=1)
         message = "unknown key" + (f", did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
     elif error["type"] in ("model_type", "dict_type"):
@@ -428,10 +445,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def _known_keys(location: tuple[Any, ...], written: Any) -> list[str]:
+def _known_keys(location: tuple[Any, ...], data: Any) -> list[str]:
     """The keys that the section at `location` may have."""
-    if plugin := _plugin_at(location, written):
-        return plugin_keys(_at(written, location), plugin)
+    if plugin := _plugin_at(location, data):
+        return plugin_keys(_at(data, location), plugin)
     model: type[BaseModel] = Params
     for part in location:
         field = next((f for n, f in model.model_fields.items() if (f.alias or n) == part), None)
@@ -442,7 +459,7 @@ def _known_keys(location: tuple[Any, ...], written: Any) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _plugin_at(location: tuple[Any, ...], written: Any) -> Section | None:
+def _plugin_at(location: tuple[Any, ...], data: Any) -> Section | None:
     """The section of a plugin that has its settings at `location`."""
     match location:
         case ("methods", key):
@@ -450,7 +467,7 @@ def _plugin_at(location: tuple[Any, ...], written: Any) -> Section | None:
         case ("metrics", _):
             return METRIC
         case ("arms", _, "settings"):
-            return Section("methods", str(_at(written, location[:2]).get("method")))
+            return Section("methods", str(_at(data, location[:2]).get("method")))
         case (key,) if key in Params.model_fields:
             return next((item for item in Params.model_fields[key].metadata if isinstance(item, Section)), None)
     return None
@@ -509,7 +526,7 @@ def _changed(path: Path, changes: dict[str, Any], *, read_in: Path) -> str:
     parse_params(read_in, data, written=None if read_in == path else changes)
     text = StringIO()
     yaml = YAML(typ="rt")
-    yaml.width = 120
+    yaml.width, yaml.Representer = 120, _Representer
     yaml.dump(data, text)
     return text.getvalue()
 

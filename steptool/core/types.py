@@ -328,7 +328,8 @@ class Trajectory(Frozen):
 
     @classmethod
     def create(cls, **fields: Any) -> Trajectory:
-        """Build a trajectory, computing its id."""
+        """Build a trajectory, computing its id; an `id` among the fields is left out."""
+        fields.pop("id", None)
         draft = cls.model_construct(id="", **fields)
         return cls(id=draft.computed_id(), **fields)
 

@@ -41,6 +41,7 @@ class Search(Protocol):
     async def attempt(self, attempt: Attempt) -> Sequence[Trajectory]:
         """Raises nothing but cancellation and Ctrl-C: a bad attempt is a trajectory with a stop reason.
 
-        The first is the answer of the search; others are branches that it tried, of the same `Trajectory.search`.
+        The first is the answer of the search; others are branches that it tried. Who runs the search gives all of them
+        the same `Trajectory.search`.
         """
         ...

@@ -127,7 +127,7 @@ class Sampler:
             wanted = [index for index in wanted if made[index][0].stop_reason.broken]
             if not wanted:
                 break
-        found = [made[index] for index in range(len(jobs))]
+        found = [_of_one_search(made[index]) for index in range(len(jobs))]
         refuse_broken([each[0] for each in found], max_broken)
         return found
 
@@ -150,6 +150,14 @@ class Sampler:
         return await self._engine.generate(
             Request(stream, most, sampling.temperature, sampling.top_p, seed, self.format.stop_ids)
         )
+
+
+def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
+    """The branches of a search, each with the same `search`; what is alone needs none."""
+    if len(branches) == 1:
+        return branches
+    search = content_hash([branch.id for branch in branches])
+    return [Trajectory.create(**{**dict(branch), "search": search}) for branch in branches]
 
 
 @contextmanager

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -86,7 +87,7 @@ def test_a_section_without_use_takes_the_default_plugin(write: Any) -> None:
     [
         ("world: {use: minni}\n", r"params\.yaml:1: world: nothing is called 'minni', did you mean 'mini'\?"),
         ("world: {use: 3}\n", r"params\.yaml:1: world: `use` is a name or `module:Class`, got '3'"),
-        ("world: {use: no_such_module:World}\n", r"params\.yaml:1: world: no_such_module:World: cannot be imported"),
+        ("world: {use: 'no_such_module:World'}\n", r"params\.yaml:1: world: no_such_module:World: cannot be imported"),
         ("world: {use: 'json:World'}\n", r"params\.yaml:1: world: json:World: has no class 'World'"),
         ("world: {use: '../evil:World'}\n", r"params\.yaml:1: world: nothing is called"),
         ("world:\n  use: mini\n  test_task: 3\n", r"params\.yaml:3: world\.test_task: .* did you mean 'test_tasks'\?"),
@@ -103,7 +104,7 @@ def test_a_plugin_that_cannot_be_used_is_named_with_its_line(write: Any, text: s
     ("text", "says"),
     [
         ("methods:\n  step_ppo:\n    clip_lo: 1\n", r"params\.yaml:3: methods\.step_ppo\.clip_lo: .*'clip_low'\?"),
-        ("methods:\n  mine: {use: no_such_module:M}\n", r"params\.yaml: methods\.mine: cannot be imported"),
+        ("methods:\n  mine: {use: 'no_such_module:M'}\n", r"params\.yaml: methods\.mine: cannot be imported"),
         (
             "arms:\n  a:\n    method: sft\n    from: base\n    data: [demonstrations]\n"
             "    settings:\n      epochs: many\n",
@@ -620,6 +621,33 @@ def test_the_problem_of_a_profile_has_the_line_of_the_profile(profile: str, says
     text = (ROOT / "params.yaml").read_text()
     with pytest.raises(ParamsError, match=says):
         apply_profile(write(text), write(profile, "profile.yaml"))
+
+
+def test_a_key_of_a_profile_is_held_against_the_plugin_of_the_file_under_it(write: Any) -> None:
+    profile = write("world: {train_tasks: 48}\n", "profile.yaml")
+    with pytest.raises(ParamsError, match=r"profile\.yaml:1: world\.train_tasks: unknown key, did you mean 'tasks'"):
+        apply_profile(write("world: {use: functions}\n"), profile)
+
+
+def test_what_dvc_cannot_read_is_refused_with_its_line(write: Any) -> None:
+    """DVC reads params.yaml by another parser, which takes no colon between braces without quotes."""
+    with pytest.raises(ParamsError, match=r"params\.yaml:2: not YAML: found unexpected ':'") as raised:
+        load_params(write("seed: 17\nworld: {use: functions, module: tools.py:Shop}\n"))
+    assert "quotes around the value that holds the colon" in str(raised.value)
+
+
+@pytest.mark.parametrize("profile", ["seed: 3\n", "world:\n  tasks: x\n  module: tools.py:Shop\n"])
+def test_what_a_profile_writes_can_be_read_by_dvc(profile: str, write: Any) -> None:
+    text = "world: {use: functions, module: 'tools.py:Shop', tasks: \"mine.jsonl\"}\n"
+    changed = apply_profile(write(text), write(profile, "profile.yaml"))
+    assert YAML(typ="safe").load(changed)["world"]["module"] == "tools.py:Shop"
+    assert "module: 'tools.py:Shop'" in changed
+
+
+@pytest.mark.parametrize("entry", re.findall(r"`(\w+: \{.*?\})`", (ROOT / "examples/plugins/README.md").read_text()))
+def test_dvc_can_read_what_the_examples_say_to_write(entry: str) -> None:
+    (section,) = YAML(typ="safe").load(entry).values()
+    assert "use" in section or "use" in next(iter(section.values()))
 
 
 def test_a_profile_over_an_empty_file_is_refused(write: Any) -> None:

@@ -320,7 +320,7 @@ def test_improvement_is_proposed_once(
 
     again = improve(return_state=True)
     assert (again.name, again.message) == ("Unchanged", "version 1 waits for a decision already")
-    decide(name, "approved", "ada", "better on every subset")
+    decide(name, "approved", "ada", "better on every group")
     until(client, run, "Promoted")
     judged = improve(return_state=True)
     assert (judged.name, judged.message) == ("Unchanged", "the candidate has its verdict")

@@ -140,7 +140,7 @@ def test_node_runs_a_stage_of_the_graph_with_a_plugin_of_the_project(
         assert state.is_completed(), state.message
     clone = root.parent / "clone"
     for folder in (root, clone):
-        assert len(list(read_jsonl(folder / "data/tasks/train.jsonl", Task))) == 5
+        assert len(read_jsonl(folder / "data/tasks/train.jsonl", Task)) == 5
         assert json.loads((folder / "data/revisions/prepare.json").read_text())["code"]
     assert not (clone / "data/revisions/base.json").exists(), "a node gets what its stage reads"
     assert "didn't change" in dvc(root, "repro", "--single-item", "prepare")

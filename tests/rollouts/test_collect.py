@@ -224,13 +224,15 @@ def test_a_rewritten_history_is_no_fault() -> None:
 def test_a_search_may_find_several_branches_and_its_first_is_the_answer(policy: Path) -> None:
     class Two:
         async def attempt(self, attempt: Attempt) -> Sequence[Trajectory]:
-            shared: dict[str, Any] = {"of": attempt.task, "search": f"tree {attempt.number}"}
-            return [trajectory(attempt=attempt.number, **shared), trajectory(attempt=9, **shared)]
+            return [trajectory(attempt=number, of=attempt.task) for number in (attempt.number, 9)]
 
     with open_sampler(params_of(FakeEngine(), search=Two()), policy, seed=5) as sampler:
         found = sampler.searches(TASKS[:2], SAMPLING, 2, what="test", max_broken=0.0)
         answers = sampler.attempts(TASKS[:2], SAMPLING, 2, what="test", max_broken=0.0)
     assert [[t.attempt for t in each] for each in found] == [[0, 9], [1, 9]] * 2
+    trees = [{t.search for t in each} for each in found]
+    assert all(len(tree) == 1 and None not in tree for tree in trees), "branches of one search name it"
+    assert len({search for tree in trees for search in tree}) == 4
     assert [(t.task_id, t.attempt) for t in answers] == [("t0", 0), ("t0", 1), ("t1", 0), ("t1", 1)]
 
 

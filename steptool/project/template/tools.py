@@ -1,7 +1,7 @@
 """The tools: every public function here is one. Its signature and docstring are what the policy reads.
 
 Replace these two by yours. They may be async; a class, with methods that share state, is named in params.yaml as
-`module: tools.py:Shop`, and each attempt gets an object of its own.
+`module: 'tools.py:Shop'`, and each attempt gets an object of its own.
 """
 
 from __future__ import annotations
