@@ -6,12 +6,25 @@ world: {use: 'switches:Switches', train_tasks: 12}
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import ClassVar
 
 from steptool.core.fields import Positive, Settings
-from steptool.core.types import Observation, Outcome, Reference, Task, Tool, ToolCall
+from steptool.core.types import (
+    FINISH,
+    Action,
+    Observation,
+    Outcome,
+    Reference,
+    Revision,
+    Step,
+    StopReason,
+    Task,
+    Tool,
+    ToolCall,
+    Trajectory,
+)
 from steptool.worlds.base import Split
 
 LIGHTS = ("hall", "kitchen", "porch", "cellar")
@@ -28,7 +41,7 @@ class Switches:
     class Config(Settings):
         train_tasks: Positive = 8
         dev_tasks: Positive = 4
-        test_tasks: Positive = 4
+        test_tasks: Positive = 3
 
     def __init__(self, config: Config, seed: int) -> None:
         self.config = config
@@ -48,7 +61,28 @@ class Switches:
         return Reference(task_id=task.id, relevant_tools=("toggle",), goal=task.query)
 
     def open(self, task: Task, seed: int) -> House:
-        return House(wanted=task.id.split("-")[1])
+        return House(wanted=_wanted(task))
+
+    def demonstrations(self, count: int, flawed: float, seed: int) -> Iterator[Trajectory]:
+        """An expert toggles every light that is asked for. Only a world that has experts needs this."""
+        for task in self._splits["train"][:count]:
+            rooms = [room for room, code in zip(LIGHTS, _wanted(task), strict=True) if code == "1"]
+            toggled = [
+                Step(
+                    action=Action(calls=(ToolCall(name="toggle", arguments={"room": room}),)),
+                    observations=(Observation(text=json.dumps({"room": room, "is_on": True})),),
+                )
+                for room in rooms
+            ]
+            yield Trajectory.create(
+                task_id=task.id,
+                steps=(*toggled, Step(action=Action(calls=(ToolCall(name=FINISH, arguments={"answer": "done"}),)))),
+                stop_reason=StopReason.finished,
+                answer="done",
+                outcome=Outcome(solved=1.0, evidence="an expert"),
+                policy=Revision(name="expert", revision="switches"),
+                conditions=None,
+            )
 
 
 def _task(lights: tuple[bool, ...], index: int) -> Task:
@@ -57,6 +91,10 @@ def _task(lights: tuple[bool, ...], index: int) -> Task:
     return Task(
         id=f"{index}-{code}", group="lights", query=f"Light these and no others: {', '.join(rooms)}", tools=TOOLS
     )
+
+
+def _wanted(task: Task) -> str:
+    return task.id.split("-")[1]
 
 
 class House:
