@@ -1,4 +1,4 @@
-"""How a conversation becomes tokens, and tokens become actions: the protocol that every prompt format speaks.
+"""The protocol of prompt formats. A format turns a conversation into tokens, and sampled tokens into actions.
 
 class React:
     class Config(Settings): ...
@@ -17,7 +17,7 @@ class Format(Protocol):
     stop_ids: tuple[int, ...]
     """Tokens at which sampling an action stops."""
     max_observation: int
-    """Characters of an observation, or of a message of the user, that a policy is shown. What is longer is cut."""
+    """Most characters of an observation or of a user's message that a policy sees. A longer text is cut."""
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """Offered tools, query and all markers up to where the policy begins."""

@@ -11,6 +11,6 @@ def valid_text(text: str) -> str:
 def shorten(text: str, most: int) -> str:
     """Valid text of at most `most` characters; what is longer is cut there and ends in `...`, as in ToolBench.
 
-    Shortened again it stays the same.
+    To shorten the result again changes nothing.
     """
     return valid_text(text if len(text) <= most else text[:most] + "...")

@@ -1,4 +1,4 @@
-"""How a policy is trained: the protocol that every method speaks, and what methods that train an adapter share.
+"""The protocol of training methods, and the base class of those that train an adapter.
 
     class Dpo(AdapterMethod):
         class Config(AdapterMethod.Config):       methods: {dpo: {use: 'my_pkg.dpo:Dpo', beta: 0.2}}
@@ -10,8 +10,8 @@
         def prepare(self, policy, batch, ...)     measure  what stays fixed while the policy changes, and the credit
         def objective(self, policy, batch, ...)   the loss of one packed row
 
-Packing, optimiser steps, checkpoints and the policy folder are `AdapterMethod.train`'s. A method that trains otherwise
-(`steptool.methods.sft`) writes `train` itself.
+`AdapterMethod.train` packs rows, takes the optimiser steps, writes checkpoints and saves the policy. A method that
+trains in another way (`steptool.methods.sft`) writes its own `train`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from steptool.training.model import AdapterSettings, PolicyWithValue, adapter_gr
 from steptool.training.trainer import LowerCache, Objective, Run, optimise
 
 Measured = dict[str, Tensor]
-"""Tensors by name. Every checkpoint holds them: once the policy has moved they cannot be measured again."""
+"""Tensors by name. Every checkpoint holds them, because they cannot be measured again once the policy has changed."""
 
 
 class Method(Protocol):
     needs: ClassVar[frozenset[str]]
-    """Of `demonstrations` and `scored`, what the data of an arm must hold."""
+    """Which of `demonstrations` and `scored` the data of an arm must hold."""
 
     def train(self, job: Job) -> dict[str, float]:
         """Train the policy of folder `job.start` into folder `job.out`; returns a summary."""
@@ -77,11 +77,11 @@ class AdapterMethod(ABC):
 
     @abstractmethod
     def examples(self, data: Data) -> Examples:
-        """Select, pair and drop. Where no episode is left, the policy stays as it is: raise DataError if that is an
-        error."""
+        """Select and pair the trajectories. Without any episode the policy stays as it is; raise DataError if that is
+        an error."""
 
     def prepare(self, policy: PolicyWithValue, batch: Batch, lower: LowerCache, data: Data) -> Measured:
-        """What the objective holds fixed, measured before the first optimiser step."""
+        """What the objective keeps fixed. Measured before the first optimiser step."""
         return {}
 
     @abstractmethod
@@ -91,7 +91,7 @@ class AdapterMethod(ABC):
         return torch.optim.AdamW(adapter_groups(policy, self.config.learning_rate, self.config), weight_decay=0.0)
 
     def summary(self, batch: Batch, measured: Measured, history: Sequence[dict[str, float]]) -> dict[str, float]:
-        """What else to say of a training. `history` holds the metrics of its optimiser steps."""
+        """More numbers for the summary. `history` holds the metrics of the optimiser steps."""
         return {}
 
     def train(self, job: Job) -> dict[str, float]:
@@ -104,9 +104,9 @@ class AdapterMethod(ABC):
     def fit(self, policy: PolicyWithValue, job: Job) -> dict[str, float]:
         """Train `policy` in place.
 
-        Killed after some optimiser step and called again with the same job and the same initial policy, it goes on
-        from there and ends with the same weights. Raises what `examples` and `prepare` raise, and StepToolError where
-        a loss is not finite.
+        If it was killed and is called again with the same job and the same initial policy, it continues after the last
+        optimiser step and ends with the same weights. Raises what `examples` and `prepare` raise, and StepToolError
+        where a loss is not finite.
         """
         examples = self.examples(job.data)
         if not examples.episodes:

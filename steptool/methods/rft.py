@@ -28,7 +28,7 @@ class Rft(AdapterMethod):
     needs = frozenset({"scored"})
 
     def examples(self, data: Data) -> Examples:
-        """The trajectories with solved = 1. Where there is none, the policy stays what it was."""
+        """The trajectories with solved = 1. If there is none, the policy stays as it was."""
         found = (episode(item, [0.0] * len(item.judgements)) for item in data.scored if item.solved == 1)
         # A likelihood is the model's own: the temperature of sampling has no part in it.
         solved = [replace(item, temperature=1.0) for item in found if item is not None]

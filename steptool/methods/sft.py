@@ -57,7 +57,7 @@ class Sft:
         self.config = config
 
     def examples(self, data: Data) -> list[Example]:
-        """Raises DataError where there is no demonstration, or one is of no training task."""
+        """Raises DataError if there is no demonstration, or if one shows a task that is not a training task."""
         if not data.demonstrations:
             raise DataError(
                 "no demonstrations to learn from",
@@ -93,9 +93,10 @@ def fine_tune(
 ) -> dict[str, float]:
     """Fine-tune the model of folder `base` into folder `out` (bfloat16 safetensors and the tokenizer).
 
-    Embeddings and the lowest `frozen_layers` stay as they are. Minutes long and deterministic, so a training that was
-    killed starts over. Returns the last logged metrics. Raises ModelError where every layer would be frozen, and for a
-    base that is not computed here as Transformers computes it; StepToolError where a loss or a weight is not finite.
+    Embeddings and the lowest `frozen_layers` stay as they are. It takes minutes and is deterministic, so a training
+    that was killed starts over. Returns the last logged metrics. Raises ModelError where every layer would be frozen,
+    and for a base that is not computed here as Transformers computes it; StepToolError where a loss or a weight is not
+    finite.
     """
     check_model_folder(base)
     torch.manual_seed(seed)
@@ -119,7 +120,7 @@ def fine_tune(
         per_device_train_batch_size=config.batch_size,
         lr_scheduler_type="cosine",
         warmup_steps=max(1, steps_per_epoch * config.epochs // 20),
-        # Grouping spares padding, and shows one long example after another; alone in a batch none is padded.
+        # Grouping by length saves padding, but long examples then follow one another. A batch of one has no padding.
         train_sampling_strategy="group_by_length" if config.batch_size > 1 else "random",
         max_length=None,
         gradient_checkpointing=False,
@@ -201,7 +202,7 @@ def _check_computation(model: Any, ids: Sequence[int], base: Path) -> None:
 
 
 def _freeze(model: Any, layers: int, dtype: torch.dtype, base: Path) -> None:
-    """What does not train is kept in the type that it computes in."""
+    """Freeze the embeddings and the lowest layers, and keep them in the type of the computation."""
     blocks = decoder.decoder_of(model, str(base)).layers
     count = len(blocks)
     if layers >= count:

@@ -5,7 +5,7 @@
     3  credit      a value head fitted to the empirical returns and GAE with it, or against the other attempts
     4  objective   the clipped surrogate with whitened advantages, `epochs` x `minibatches` optimiser steps
 
-What was sampled is what is trained on: token ids and log-probabilities come from the engine.
+Training uses the tokens that were sampled: their ids and log-probabilities come from the engine.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ class StepPpo(AdapterMethod):
     class Config(AdapterMethod.Config):
         credit: Literal["token", "step"] = "token"
         baseline: Literal["branches", "attempts", "critic"] = "branches"
-        """Against the other attempts at the task, where their tokens part or at the same step; or against a critic."""
+        """What an action is compared with: the other attempts at the task, where their tokens first differ (branches)
+        or at the same step (attempts); or a value head (critic)."""
         lambda_step: Fraction = 0.9
-        """Of GAE, and of the lambda-returns that attempts are compared by. At 1 what a potential pays for calls cancels
-        where `branches` are compared. 0.9 was chosen by `benchmarks/credit.py` on training tasks."""
+        """Lambda of GAE, and of the returns by which attempts are compared. At 1, what a potential pays for calls
+        cancels with `branches`. 0.9 was chosen by `benchmarks/credit.py` on training tasks."""
         gamma_token: Fraction = 1.0
         lambda_token: Fraction = 1.0
         whiten: bool = True
@@ -55,7 +56,7 @@ class StepPpo(AdapterMethod):
         """Bound on the log-ratio to the reference in the reward, in nats."""
         importance_cap: Bound = 2.0
         max_engine_kl: Weight = 0.05
-        """Most divergence, in nats a token, between the policy as it is trained and as the engine sampled from it."""
+        """Most divergence, in nats per token, between the policy in training and in the engine that sampled from it."""
         value_learning_rate: Rate = 1e-3
         value_warmup: Natural = 20
         """Steps that fit the value head before it is used."""
@@ -67,7 +68,7 @@ class StepPpo(AdapterMethod):
                 raise ValueError("kl_coef is above 0 exactly when kl_in is reward or loss")
             if self.kl_in == "reward" and self.kl_to == "start":
                 raise ValueError(
-                    "kl_in: reward needs kl_to: reference; what was sampled is 0 away from where it started"
+                    "kl_in: reward needs kl_to: reference; before the first step the divergence from the start is 0"
                 )
             return self
 
@@ -149,7 +150,7 @@ class StepPpo(AdapterMethod):
         return adam
 
     def summary(self, batch: Batch, measured: Measured, history: Sequence[dict[str, float]]) -> dict[str, float]:
-        """What the batch was like before training."""
+        """Statistics of the batch before training."""
         result = {
             "entropy": float(measured["entropy"].mean()),
             "engine_kl": engine_kl(batch, measured["old_logprobs"]),
@@ -250,7 +251,7 @@ class PpoObjective(Objective):
         return loss, stats
 
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:
-        """The sums as they are, and the explained variance from the moments among them."""
+        """The sums, with the explained variance in place of the moments that it is computed from."""
         metrics = {name: value for name, value in sums.items() if "." not in name}
         if "target.1" in sums:
             unexplained, spread = (sums[f"{x}.2"] - sums[f"{x}.1"] ** 2 for x in ("error", "target"))
@@ -259,9 +260,8 @@ class PpoObjective(Objective):
 
 
 def advantage_by_step(batch: Batch, advantages: Tensor) -> dict[str, float]:
-    """Mean size of the advantages of the first, second, … step's tokens, before whitening: how much is decided there.
-
-    Their mean says nothing: over siblings that share a history it is 0.
+    """Mean absolute advantage of the tokens of the first, second, … step, before whitening: it shows where decisions
+    matter. The plain mean would not: over attempts that share a history it is 0.
     """
     steps = torch.cat([batch.step_ids(i) for i in range(len(batch.episodes))])
     return {f"advantage_step_{k + 1}": float(advantages[steps == k].abs().mean()) for k in range(int(steps.max()) + 1)}

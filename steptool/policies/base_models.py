@@ -54,7 +54,7 @@ TRACES = {
 def fetch_base(base: str, out: Path, seed: int = 0) -> None:
     """Write the base model into folder `out`, which is made where it is missing; the caller makes it atomic.
 
-    `seed` draws the weights of `tiny-random` and touches nothing else.
+    `seed` decides the weights of `tiny-random` and nothing else.
     Raises ModelError where the base cannot be found or lacks a part, StorageError where `out` cannot be written.
     """
     if base == SMOLLM2:
@@ -119,7 +119,7 @@ def _parsed_once() -> Iterator[None]:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save both, without the traces of where and by which version they were made."""
+    """Save both without the entries that say where and by which version they were made."""
     try:
         model.save_pretrained(folder)
     except SafetensorError as error:  # what a full disk is called there

@@ -121,7 +121,8 @@ def lora_config(rank: int, alpha: int, targets: list[str], layers: list[int]) ->
 
 
 def fresh_adapter(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
-    """Put an adapter drawn from `seed` on a model; the caller's random state is as before."""
+    """Add an adapter to a model, with random weights that `seed` decides. The random state of the caller does not
+    change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft: PeftModel = get_peft_model(model, config)
@@ -129,7 +130,7 @@ def fresh_adapter(model: PreTrainedModel, config: LoraConfig, seed: int) -> Peft
 
 
 def saved_config(folder: Path) -> LoraConfig:
-    """The shape of a saved adapter. What else its config says is checked against what we write, and never obeyed."""
+    """The shape of a saved adapter. Every other entry of its config must be what StepTool writes; none is obeyed."""
     path = folder / ADAPTER_CONFIG
     saved = read_object(path)
     shape: list[Any] = [saved.get(k) for k in ("r", "lora_alpha", "target_modules", "layers_to_transform")]

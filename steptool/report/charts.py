@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 36
 CHARACTER = 6.5
 """Width of one, about, in the size that ticks are written in."""
 TILTED, LONGEST = 52, 14
-"""Room that names need which stand aslant, and how many characters of one are shown."""
+"""Height of slanted names, and how many characters of a name are shown."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class LineChart:
     dividers: tuple[float, ...] = ()
     legend: bool = True
     tilted: bool = False
-    """Whether the names below the axis stand aslant, for they are too long."""
+    """Whether the names below the axis are slanted, because they are too long."""
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -142,7 +142,7 @@ def line_chart(
 
 
 def _cut(name: str) -> str:
-    """Both ends of a long name: names of one family differ in the last letters as often as in the first."""
+    """Beginning and end of a long name: related names differ at the end as often as at the beginning."""
     half = LONGEST // 2
     return name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
 

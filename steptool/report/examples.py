@@ -34,7 +34,7 @@ class StepView:
     message: str | None
     unreadable: str | None
     observation: str | None
-    """What came back for a message, or for what could not be read."""
+    """The reply to a message, or to an action that could not be read."""
     success: float | None
     contribution: float | None
     solved: float | None
@@ -77,7 +77,7 @@ def examples(
     tasks: Iterable[Task],
     rewards: Mapping[str, Sequence[float]],
 ) -> list[Example]:
-    """Examples won, then lost. A task that either policy has no trajectory for is passed over."""
+    """Examples won, then lost. A task without a trajectory of either policy is left out."""
     candidate, baseline = evaluations[comparison.candidate], evaluations[comparison.baseline]
     attempts = {name: _by_task(judged.get(name, ())) for name in (comparison.candidate, comparison.baseline)}
     shown = [

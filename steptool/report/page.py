@@ -82,7 +82,7 @@ class Forest:
 Point = tuple[float, float]
 
 HUES = ("var(--other)", "var(--teal)", "var(--plum)", "var(--rose)", "var(--brown)")
-"""Of the arms that are neither the headline's nor on the way to it."""
+"""Colours of arms that are neither in the headline nor ancestors of its candidate."""
 OPTIMISER: Mapping[str, tuple[str, str]] = {
     "loss": ("Loss", "what the optimiser lowers"),
     "token_accuracy": ("Token accuracy", "share of tokens that are the likeliest ones"),
@@ -153,7 +153,8 @@ def _context(data: ReportData) -> dict[str, Any]:
 
 
 def _colours(data: ReportData) -> dict[str, str]:
-    """CSS colour of each arm: the headline's baseline grey, what led to its candidate ever more of the accent."""
+    """CSS colour of each arm. The headline's baseline is grey; its candidate has the accent, and each ancestor less of
+    it."""
     names = [*(arm.name for arm in data.arms), *(evaluation.name for evaluation in data.evaluations)]
     if not names:
         return {}

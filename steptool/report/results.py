@@ -17,7 +17,7 @@ TITLES = {
     "calls_per_task": "Actions a task",
     "tokens_per_task": "Tokens a task",
 }
-"""Of the built-in metrics, where a word says more than the name."""
+"""Titles of built-in metrics, where the name is not clear enough."""
 
 
 class Arm(Frozen):

@@ -17,10 +17,10 @@ COLUMNS = 110
 
 SPLITS = {"test": "held-out", "dev": "held-out"}
 UNSEEN = {("mini", "test"): "unseen"}
-"""World and split whose tasks ask for what training never saw."""
+"""World and split whose tasks ask about entities that training never saw."""
 NEW_BY_NAME = frozenset({"mini"})
-"""Worlds in which the second word of a ToolBench subset says what its tasks have that training never saw. A recorded
-world has subsets of the same names, but deals all its requests out alike."""
+"""Worlds in which the second word of a ToolBench subset says what is new to the policy in its tasks. A recorded world
+has groups of the same names, but splits all its requests in the same way."""
 LEVELS = {"G1": "one tool", "G2": "several tools of one category", "G3": "several tools of one collection"}
 
 
@@ -114,8 +114,8 @@ def _digits(estimate: Estimate) -> int:
 
 
 def text_table(results: Results) -> str:
-    """Pass rates in percent with the verdict above; the paired differences, the project's own metrics and how each arm
-    was made below. COLUMNS wide at most: without the groups where these do not fit.
+    """The verdict; pass rates in percent; then the paired differences, the project's own metrics and how each arm was
+    made. At most COLUMNS wide: the groups are left out where they do not fit.
     """
     sentence = _wrap(verdict(results))
     if not results.evaluations:

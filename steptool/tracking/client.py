@@ -1,4 +1,4 @@
-"""The connection to MLflow: found out fast, made once, quiet, and with its faults in one error.
+"""The connection to MLflow. It is checked fast and made once; every fault of it becomes a TrackingError.
 
 MLflow takes seconds to import, so it is imported when the first connection is made.
 """
@@ -178,7 +178,7 @@ def _no_address(uri: str) -> InputError:
 
 
 class RefusedError(TrackingError):
-    """MLflow answers, but will never take this: trying again is no use."""
+    """MLflow answers, but refuses this for good: another try does not help."""
 
 
 @contextmanager
@@ -210,7 +210,8 @@ def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
 
 
 def _chain(error: BaseException, handled: BaseException | None) -> list[BaseException]:
-    """`error`, what led to it, and so on to the first, without what was being handled before."""
+    """`error`, its cause, the cause of that, and so on. Errors that were only being handled at the time are left
+    out."""
     chain = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) and before not in [handled, *chain]:
         chain.append(before)
@@ -218,7 +219,7 @@ def _chain(error: BaseException, handled: BaseException | None) -> list[BaseExce
 
 
 def _fix(uri: str, chain: list[BaseException]) -> str:
-    """What to do about an MLflow that cannot be reached, by what its client met."""
+    """What to do if MLflow cannot be reached, depending on the client's error."""
     from requests.exceptions import ProxyError, SSLError
 
     def met(kind: type[BaseException]) -> bool:

@@ -130,7 +130,8 @@ class Delivery:
 
 
 def _with_metrics_joined(entries: Iterable[Entry]) -> Iterator[tuple[int, Entry]]:
-    """The entries, with the metrics of many steps in one, and how many each stands for: one request to MLflow each."""
+    """Entries to send, one request each, and how many journal entries each stands for: metrics of many steps are
+    joined."""
 
     def kind(numbered: tuple[int, Entry]) -> tuple[int, str | None]:
         number, entry = numbered

@@ -39,7 +39,7 @@ Line = TypeVar("Line", bound=Record)
 
 
 def _storable(text: Any) -> Any:
-    """`text` without what no database and no JSON takes: NUL, and half a character, as in some errors of tools."""
+    """`text` without NUL and half characters, which some errors of tools hold and neither databases nor JSON take."""
     if not isinstance(text, str):
         return text
     return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")

@@ -77,7 +77,7 @@ class Tracking:
             yield run
 
     def new_pipeline(self, name: str = "pipeline") -> str:
-        """Open a parent run that the stages to come end, and return its id."""
+        """Open a parent run, which the stages that follow will end. Returns its id."""
         run = self._new_pipeline_run(name)
         run.journal.remove()
         return run.run_id
@@ -191,7 +191,7 @@ class _Parent(BaseModel):
 
 
 class Run:
-    """A run as its process sees it: everything goes to the journal, so no method asks MLflow."""
+    """A run, in its own process. Everything goes to the journal, so no method needs MLflow."""
 
     def __init__(self, journal: Journal, run_id: str) -> None:
         self.journal = journal
@@ -248,7 +248,7 @@ class PipelineRun(Run):
     """The run of a whole pipeline."""
 
     def results(self, values: Mapping[str, float]) -> None:
-        """Log what the pipeline came to, by the names that a stage gives to it."""
+        """Log the results of the pipeline, by name."""
         self.metrics(0, values)
 
     def model(self, name: str, version: int) -> None:

@@ -21,7 +21,7 @@ from steptool.training.credit import (
 )
 
 Baseline = Literal["branches", "attempts"]
-"""What an attempt is held against: the others where their tokens part, or the others at the same step."""
+"""What an attempt is compared with: the others where their tokens first differ, or the others at the same step."""
 
 
 def critic_advantages(
@@ -72,8 +72,8 @@ def advantages_of_attempts(
         G_k = sum_l decay^l r_{k+l}             decay = gamma lambda
 
     which is GAE with V = 0, and for rewards shaped by a potential GAE of the plain rewards with that potential as the
-    critic (arXiv cs/1106.5267). At lambda = 1 the potential cancels where histories are equal (`branches`): how
-    attempts ended counts, and the costs. Below, what a call earned counts by itself, with less variance and the bias
+    critic (arXiv cs/1106.5267). At lambda = 1 the potential cancels where histories are equal (`branches`), and only
+    outcomes and costs count. Below 1, what a call earned counts by itself too. That gives less variance, and the bias
     of a critic that takes every useful call for progress.
     """
     if baseline == "branches":
@@ -90,7 +90,7 @@ def advantages_of_attempts(
 def with_different_siblings(
     episodes: Sequence[Episode], baseline: Baseline, decay: float
 ) -> tuple[list[Episode], dict[str, int]]:
-    """The attempts that the others at their task say something about, and how many were left out.
+    """The attempts that can be compared with others at their task, and how many were left out.
 
     Left out and counted: truncated attempts (without a critic their return is not known), an attempt without a
     sibling, and all attempts at a task where they ended alike, so that every advantage is 0.

@@ -8,12 +8,13 @@ what attempts begin with alike once, as a prefix tree; `abc` are tokens after th
     position     0 … 3     2          0 …
     sees         itself    A a, d     itself
 
-What each token attends to is given by `Span`s, so packing is exact and costs no attention between trajectories. Rows
-follow memory (`row_tokens`), minibatches follow trajectories (`Batch.groups`): the length of a row does not change what
-an optimiser step learns. Sampled tokens are numbered through the whole batch, trajectory by trajectory; a row knows
-which of them it holds (`tokens`), so everything else is a flat tensor [N] that does not depend on packing. Where
-several attempts sampled a stored token, each has its own number, advantage and share of the loss. Trajectories that an
-objective compares within a row, such as the two of a pair, are one *unit*, and no row or minibatch parts them.
+What each token attends to is given by `Span`s, so packing is exact and costs no attention between trajectories. Memory
+decides the size of a row (`row_tokens`), whole tasks that of a minibatch (`Batch.groups`). So the length of a row does
+not change what an optimiser step learns. Sampled tokens are numbered through the whole batch, trajectory by trajectory;
+a row knows which of them it holds (`tokens`), so everything else is a flat tensor [N] that does not depend on packing.
+Where several attempts sampled a stored token, each has its own number, advantage and share of the loss. Trajectories
+that an objective compares within a row, such as the two of a pair, are one *unit*: they are always in the same row and
+minibatch.
 """
 
 from __future__ import annotations
@@ -246,7 +247,7 @@ def pack(episodes: Iterable[Episode], row_tokens: int, together: Iterable[Sequen
 
 @dataclass(frozen=True)
 class _Tree:
-    """Attempts that share a row, and what they begin with; `length` counts the tokens of their prefix tree."""
+    """Attempts that share a row and their common beginnings. `length` counts the tokens of their prefix tree."""
 
     length: int = 0
     members: tuple[int, ...] = ()
@@ -291,7 +292,7 @@ def _row(trees: Sequence[_Tree], items: Sequence[Episode], starts: Sequence[int]
         begin = len(ids)
         before: tuple[int, ...] = ()
         where: list[int] = []  # the row's index of each token of the attempt
-        # In the order of their tokens, what an attempt shares with any earlier one it shares with the last.
+        # Attempts are sorted by their tokens, so none shares more with an earlier one than with the one before it.
         for index in sorted(tree.members, key=lambda i: items[i].ids):
             item = items[index]
             shared = _shared(before, item.ids)

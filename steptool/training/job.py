@@ -1,4 +1,4 @@
-"""One training: what it starts from, what it learns from, and where the result goes."""
+"""One training: the policy that it starts from, its data, and the folder of the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OnMetrics = Callable[[int, dict[str, float]], None]
 
 @dataclass(frozen=True)
 class Data:
-    """What the `data` of an arm holds, and what is known of it. What an arm does not name is empty."""
+    """The data that an arm names, with their tasks and references. What the arm does not name is empty."""
 
     format: Format
     """With the tokenizer of the policy that the training starts from."""
@@ -42,7 +42,7 @@ class Job:
     dtype: Dtype
     """That the model computes in; what trains stays in float32."""
     row_tokens: int
-    """Most tokens of one packed row: it follows memory and changes nothing that is learned."""
+    """Most tokens of one packed row. It decides how much memory is needed, and changes nothing that is learned."""
     on_metrics: OnMetrics = lambda step, metrics: None
     checkpoint_dir: Path | None = None
     """Where the state of an interrupted training is kept; None keeps none."""

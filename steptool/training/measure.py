@@ -1,4 +1,4 @@
-"""What a policy says of a batch before it is trained, and a value head that is fitted to it."""
+"""Measures a batch under the policy before training, and fits the value head to it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def fit_value_head(
     """`steps` full-batch steps of the head on `features` [N, hidden] towards `returns` [N]; a fresh one starts at their
     mean.
 
-    Few on purpose: a head that has learned these returns by heart leaves no advantage.
+    Use few steps: a head that has memorised these returns leaves no advantage.
     """
     total = weights.sum()
     if total == 0:

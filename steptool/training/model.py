@@ -243,7 +243,8 @@ class PolicyWithValue(nn.Module):
     def _score(
         self, hidden: Tensor, temperature: Tensor, reference: Tensor | None, targets: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What `_score_chunk` says. Many states go in chunks whose logits are computed again, never kept."""
+        """As `_score_chunk`. Many states are split into chunks, whose logits are computed again for the gradient and
+        not kept."""
         if len(hidden) <= _HEAD_CHUNK:
             return self._score_chunk(hidden, temperature, reference, targets, state)
         order = state.argsort()
@@ -288,7 +289,8 @@ def _stream(ids: list[int]) -> Episode:
 def _states(row: Row) -> tuple[Tensor, Tensor]:
     """The S distributions that a row's M tokens were sampled from: one token of each [S], and which is whose [M].
 
-    Attempts at a task that are still alike sample from the same one, and the vocabulary is what costs.
+    Attempts at a task with the same tokens so far sample from the same distribution. Each is computed once, because a
+    distribution over the vocabulary is expensive.
     """
     drawn = torch.stack([row.predict.double(), row.temperature.double()], 1)
     distinct, state = drawn.unique(dim=0, return_inverse=True)

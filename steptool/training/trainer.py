@@ -3,8 +3,8 @@
     for each epoch: shuffle the tasks, deal their attempts into minibatches
         for each minibatch: pack it into rows, add up the gradients of all its rows, then one optimiser step
 
-The learning rate falls linearly from its setting towards 0 over these steps: a round is a few dozen noisy
-ones, and where it ends should not hang on the last.
+The learning rate falls linearly from its setting towards 0 over these steps: a training has a few dozen noisy steps,
+and its result should not depend on the last one.
 
 An objective scores one row; its terms are divided by the minibatch's total weight, so how rows are cut
 into micro-batches changes nothing. A run that was killed continues from the last optimiser step.
@@ -41,7 +41,8 @@ class Objective(ABC):
     """[N] how much each sampled token counts; their sum over a minibatch is the denominator of its loss. For a mean
     over pairs, those of the tokens of a pair sum to 1."""
     reference_features: Tensor | None = None
-    """[N, hidden] of the policy that the trained one shall stay close to, if the objective asks how far it is."""
+    """[N, hidden] features of the policy that training stays close to, if the objective measures the divergence from
+    it."""
     diverged: ClassVar[str] = "lower the learning_rate of the arm's method, then run the same command again"
     """What to do about a loss that is not finite."""
 
@@ -58,7 +59,7 @@ class Objective(ABC):
 class LowerCache:
     """Output of the frozen lower layers, computed once a prefix tree and kept in main memory.
 
-    A tree is the same in whatever row it stands, so an epoch that deals them anew finds them here.
+    A tree is the same in every row, so later epochs find its output here.
     """
 
     policy: PolicyWithValue
@@ -110,8 +111,8 @@ def optimise(
 ) -> list[dict[str, float]]:
     """Train; returns the metrics of every optimiser step, those before a resumption included.
 
-    `measured` goes into each checkpoint: what a resumed run could not measure again, because the
-    policy has moved on. Raises StepToolError naming the trajectory where the loss is not finite.
+    `measured` goes into each checkpoint: a resumed run could not measure it again, because the policy has changed.
+    Raises StepToolError naming the trajectory where the loss is not finite.
     """
     names = policy.trainable()
     history: list[dict[str, float]] = []

@@ -23,7 +23,7 @@ SHOWN = 80
 
 
 def outcome_of(check: AnswerCheck | None, answer: str | None) -> Outcome:
-    """What `answer` comes to: an absent one is never right, and of an open question nobody here can tell."""
+    """Judge `answer`. An absent answer is never right. Without an exact check the outcome is unknown."""
     if answer is None:
         return Outcome(solved=0.0, evidence="no answer")
     if check is None or check.kind == "judge":

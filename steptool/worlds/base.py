@@ -1,4 +1,4 @@
-"""Where tools live: the protocol that every world speaks.
+"""The protocol of worlds. A world has tasks, runs the tools that they offer, and judges attempts.
 
     class Shop:
         class Config(Settings): ...
@@ -45,7 +45,7 @@ class World(Protocol):
         ...
 
     def reference(self, task: Task) -> Reference:
-        """What is known of a task and no policy may see."""
+        """What is known about a task and must not be shown to a policy."""
         ...
 
     def open(self, task: Task, seed: int) -> Session:

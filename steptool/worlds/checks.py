@@ -1,4 +1,4 @@
-"""What a world may be refused for, found before anything is sampled from it.
+"""Checks of a world's tasks and demonstrations, made before anything is sampled.
 
 Pure functions over what a world returned. Each problem is one line that begins with the split and the task; they come
 together in one DataError.
@@ -37,7 +37,7 @@ Splits = Mapping[str, Sequence[Task]]
 
 
 def check_tasks(splits: Splits, references: Mapping[str, Reference], world: str) -> None:
-    """Refuse tasks that no policy could be offered, or that would be counted wrongly. Raises DataError.
+    """Refuse tasks that cannot be shown to a policy, or that would be counted wrongly. Raises DataError.
 
     `splits` holds the tasks by split, `references` what is known of each by its id, `world` names the world that they
     come from.

@@ -1,4 +1,4 @@
-"""Requests of ToolBench answered from recordings: an exact call gets the reply that it got most often.
+"""Requests of ToolBench, answered from recordings. A recorded call gets the reply that it got most often.
 
     queries.jsonl.gz          one request a line: query_id, subset, query, api_list, relevant_apis
     tool_responses.jsonl.gz   one call a line: name, arguments, and the replies to it, commonest first
@@ -102,7 +102,7 @@ class _Recording(BaseModel):
 
 
 class RecordedWorld:
-    """Deals the requests out, taken from the groups in turn: the first `train_tasks` for training, the next `dev_tasks`
+    """Splits the requests, taken from the groups in turn: the first `train_tasks` for training, the next `dev_tasks`
     for tuning, the next `test_tasks` for testing.
 
     Raises DataError where no folder is named, or a file is missing or broken, InputError where there are fewer requests

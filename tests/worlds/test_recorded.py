@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from steptool.rollouts.chain import Chain
 
 from steptool.core.errors import DataError, InputError, WorldError
 from steptool.core.plugins import NoSettings, revision_of
@@ -24,6 +23,7 @@ from steptool.engines.base import Generation
 from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
 from steptool.rollouts.base import Attempt
+from steptool.rollouts.chain import Chain
 from steptool.testing import LOGPROB, conditions, revision
 from steptool.worlds.base import SPLITS
 from steptool.worlds.checks import check_tasks

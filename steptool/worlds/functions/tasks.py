@@ -7,8 +7,8 @@ id         a name that no other task has; the number of the line, where there is
 tools      names of the tools that are offered; all of them, where none are named
 group      the part of the tables that the task counts in; "all", where there is none
 split      train, dev or test; tasks without one are dealt out
-check      what the right answer is (kind text, number, set or judge), or the name of a function of the module that
-           judges an attempt; without one nobody can tell whether the task was solved
+check      the right answer (kind text, number, set or judge), or the name of a function of the module that judges an
+           attempt; without it the outcome of the task is unknown
 """
 
 from __future__ import annotations

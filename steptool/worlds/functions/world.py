@@ -28,7 +28,7 @@ def _module_file(text: str) -> str:
 
 
 class FunctionsWorld:
-    """Reads the functions and the tasks as it is made.
+    """Reads the functions and the tasks when it is created.
 
     Raises InputError for a function that cannot be a tool, and DataError for a task that cannot be one; both name it.
     """
@@ -40,9 +40,9 @@ class FunctionsWorld:
         """File of the functions in the folder of the project; `FILE.py:Class` for the methods of a class."""
         tasks: Outside = "tasks.jsonl"
         dev_share: Fraction = 0.2
-        """Of the tasks that name no split."""
+        """Share of the tasks without a `split` that are for dev."""
         test_share: Fraction = 0.3
-        """Of these too; the others are for training."""
+        """Share of these that are for test; the others are for training."""
 
         @model_validator(mode="after")
         def _check(self) -> Self:
@@ -98,7 +98,7 @@ class FunctionsWorld:
         return Reference(task_id=task.id, answer_check=check if isinstance(check, AnswerCheck) else None)
 
     def open(self, task: Task, seed: int) -> FunctionsSession:
-        """A fresh session. `seed` changes nothing: what the functions answer is their own affair."""
+        """A fresh session. `seed` changes nothing: the functions alone decide what they answer."""
         return FunctionsSession(task, self._tools, self._home, self._check_of(task))
 
     def _task(self, line: TaskLine, where: str) -> Task:

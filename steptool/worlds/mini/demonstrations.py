@@ -1,4 +1,4 @@
-"""Traces such as a team has of its agent: mostly good, a set share of them ending unsolved by bad habits.
+"""Traces like those of a real agent: most are good, and a given share ends unsolved because of bad habits.
 
 The habits sit in recognisable contexts, so that a policy trained on the traces picks them up there:
 
@@ -7,7 +7,7 @@ The habits sit in recognisable contexts, so that a policy trained on the traces 
     careless     answers with a wrong field, or stops one lookup early
     repeats      makes a lookup twice; the answer is right
 
-Every call is really made, so observations are the world's own.
+Every call is really made, so the observations are real replies of the world.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def expert_demonstrations(
 
 
 def _habits(session_of: SessionOf, cases: list[Case], flawed: int, rng: Random) -> dict[str, Habit]:
-    """Which task is done by which habit. Exactly `flawed` of them end unsolved."""
+    """The habit of each trace. Exactly `flawed` of them end unsolved."""
     shuffled = rng.sample(cases, len(cases))
     habits: dict[str, Habit] = {}
 
