@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from pydantic import BaseModel, ConfigDict
 
 from steptool.config.lineage import check_state, read_lock, refuse_false_lineage
@@ -23,6 +24,8 @@ from steptool.core.errors import ParamsError, StepToolError, printable
 from steptool.tracking.client import database_file, probe
 from steptool.tracking.redaction import public
 
+COMPILED = ("torchvision", "torchaudio")
+"""vLLM asks for them, nothing here uses them, and one that does not fit torch keeps transformers from being loaded."""
 GIB = 1 << 30
 DISK_GIB = 10
 """What three rounds of the default model write, DVC's copies included, with room to spare."""
@@ -86,10 +89,15 @@ def locked(requirements: Path) -> dict[str, str]:
 
 
 def packages(pins: Mapping[str, str], installed: Callable[[str], str | None] | None = None) -> Check:
-    """Whether what is installed is what the lock says."""
+    """Whether what is installed is what the lock says; without one, as in a team's project, what this package asks."""
     look_up = installed or _version
+    if (torch := look_up("torch")) and (foreign := [name for name in COMPILED if _is_foreign(look_up(name), torch)]):
+        found = f"{' and '.join(foreign)} of another build than torch {torch}: nothing that uses them can be loaded"
+        return Check(
+            name="packages", ok=False, found=found, fix=f"pip uninstall {' '.join(foreign)}: they are not needed"
+        )
     if not pins:
-        return Check(name="packages", ok=False, found="no lock", fix="run it from the project's root")
+        return _as_asked(look_up)
     wrong = [
         f"{name} {there or 'missing'}" + (f" (locked {pin})" if there else "")
         for name, pin in pins.items()
@@ -99,6 +107,33 @@ def packages(pins: Mapping[str, str], installed: Callable[[str], str | None] | N
         found = f"{len(wrong)} of {len(pins)} differ from the lock: {_some(wrong)}"
         return Check(name="packages", ok=False, found=found, fix="rm .venv/installed-*; make setup")
     return Check(name="packages", ok=True, found=f"all {len(pins)} as locked")
+
+
+def _is_foreign(version: str | None, torch: str) -> bool:
+    """Whether a package was compiled for another build of torch: `+cpu` or `+cu128` in its version, or neither."""
+    return version is not None and version.partition("+")[2] != torch.partition("+")[2]
+
+
+def _as_asked(look_up: Callable[[str], str | None]) -> Check:
+    """Whether the packages are there that this one asks for, with the backend that is installed."""
+    backend = "gpu" if look_up("vllm") else "cpu"
+    asked = [Requirement(text) for text in importlib.metadata.requires("steptool") or []]
+    wanted = [
+        one
+        for one in asked
+        if one.name != "steptool"
+        and (one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", backend, "pipeline")))
+    ]
+    wrong = [
+        f"{one.name} {there or 'missing'}" + (f" (asked {one.specifier})" if there else "")
+        for one in wanted
+        if (there := look_up(one.name)) is None or not one.specifier.contains(there, prereleases=True)
+    ]
+    if wrong:
+        index = "--extra-index-url https://download.pytorch.org/whl/cpu " if backend == "cpu" else ""
+        fix = f"pip install {index}'steptool[{backend},flows]'"
+        return Check(name="packages", ok=False, found=f"{len(wrong)} are not as asked: {_some(wrong)}", fix=fix)
+    return Check(name="packages", ok=True, found=f"all {len(wanted)} as asked")
 
 
 def git(root: Path) -> Check:

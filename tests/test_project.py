@@ -130,6 +130,22 @@ def test_deployments_name_flows_that_are_there() -> None:
     assert callable(getattr(import_module(module), name))
 
 
+def test_where_no_folder_can_be_made_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = steptool(tmp_path, "init", "file/mine")
+    assert done.returncode == 1
+    assert done.stderr.startswith("steptool: file/mine: cannot be written: Not a directory\n  fix: name a folder")
+
+
+def test_a_clone_of_an_empty_repository_becomes_a_project(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "mine")
+    git(tmp_path / "mine", "remote", "add", "origin", "https://example.org/mine.git")
+    done = steptool(tmp_path, "init", "mine")
+    assert done.returncode == 0, done.stderr
+    assert git(tmp_path / "mine", "remote") == "origin\n"
+    assert git(tmp_path / "mine", "log", "--format=%s") == "Start the project mine\n"
+
+
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, kind: str) -> None:
     target = tmp_path / "mine"
@@ -157,7 +173,9 @@ def test_where_git_does_not_know_who_commits_it_says_what_to_type(tmp_path: Path
     (tmp_path / "mine").mkdir()
     done = steptool(tmp_path, "init", "mine", **nobody)
     assert done.returncode == 0, done.stderr
-    assert "git config --global user.name NAME" in done.stdout
+    next_lines = done.stdout.partition("Next:\n")[2].splitlines()
+    assert next_lines[0] == "  cd mine"
+    assert next_lines[1].startswith("  git config --global user.name NAME")
     assert git(tmp_path / "mine", "rev-list", "--all") == ""
     assert (tmp_path / "mine" / "dvc.yaml").exists()
 

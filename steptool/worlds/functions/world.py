@@ -13,6 +13,7 @@ from pydantic import AfterValidator, model_validator
 from steptool.core.errors import DataError, InputError, WorldError
 from steptool.core.fields import Fraction, Outside, Settings, Text
 from steptool.core.plugins import load_module
+from steptool.core.revision import MEANS_NOTHING, words_revision
 from steptool.core.storage import file_hash
 from steptool.core.types import AnswerCheck, Reference, Task
 from steptool.worlds.base import Split
@@ -52,11 +53,14 @@ class FunctionsWorld:
 
     @staticmethod
     def content(config: FunctionsWorld.Config) -> str:
-        """Hash of the tasks. Raises DataError where their file is missing."""
+        """Hashes of the tasks, and of what the functions say: the policy reads their docstrings and errors.
+
+        Raises DataError where the file of the tasks is missing.
+        """
         path = Path(config.tasks)
         if not path.is_file():
             raise DataError("no such file", where=str(path), fix=MISSING)
-        return f"tasks {file_hash(path)}"
+        return f"tasks {file_hash(path)}, words {words_revision(FunctionsWorld.modules(config), without=MEANS_NOTHING)}"
 
     @staticmethod
     def modules(config: FunctionsWorld.Config) -> list[str]:
