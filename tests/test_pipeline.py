@@ -86,8 +86,7 @@ def test_the_pipeline_in_mlflow_has_settings_data_results_and_model(workspace: P
     assert "/#/" not in second.data.tags["mlflow.note.content"]
     contexts = {given.dataset.name: given.tags[0].value for given in second.inputs.dataset_inputs}
     assert {contexts[path] for path in ("data/tasks", "models/base", "models/ppo1")} == {"output"}
-    stages = client.search_runs([experiment.experiment_id], "tags.`steptool.stage` = 'train'")
-    (stage,) = (each for each in stages if each.info.run_name == "train-sft")
+    (stage,) = client.search_runs([experiment.experiment_id], "tags.`steptool.stage` = 'train-sft'")
     contexts = {given.dataset.name: given.tags[0].value for given in stage.inputs.dataset_inputs}
     assert contexts == {"tasks": "input", "policy base": "input", "train sft output": "output"}
 

@@ -63,7 +63,7 @@ def stage(
         raise StepToolError(f"{PARAMS} changed while the stage began", where=f"stage {label}", fix=AGAIN)
     determines |= {"external": reading.external, "settings": reading.settings}
     tracking, set_to = Tracking(None, params.tracking.experiment), {"seed": params.seed, **used}
-    with _permitted(out), tracking.stage(name, round=argument, params=set_to, tracks_itself=tracks_itself) as run:
+    with _permitted(out), tracking.stage(name, argument=argument, params=set_to, tracks_itself=tracks_itself) as run:
         with output_folder(out, determines) as folder:
             running = Stage(folder, run, determines)
             yield running

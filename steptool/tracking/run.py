@@ -95,7 +95,7 @@ class Tracking:
         self,
         name: str,
         *,
-        round: str | None = None,
+        argument: str | None = None,
         params: Mapping[str, Any] | None = None,
         tracks_itself: bool = False,
     ) -> Iterator[StageRun]:
@@ -104,14 +104,14 @@ class Tracking:
         `tracks_itself`: it delivers in a pipeline too, because it needs the run's id in MLflow.
         Raises TrackingError, before the block starts, if it delivers and MLflow cannot be reached.
         """
-        label = f"{name}@{round}" if round else name
+        label = f"{name}-{argument}" if argument else name
         by_itself = not os.environ.get(PARENT_VARIABLE)
         parent = self.pipeline_run_id()
         tags = {
             "steptool.kind": "stage",
             "steptool.stage": label,
             "mlflow.parentRunId": parent,
-            "mlflow.source.name": f"steptool {name}" + (f" {round}" if round else ""),
+            "mlflow.source.name": f"steptool {name}" + (f" {argument}" if argument else ""),
             "mlflow.source.type": "LOCAL",
         }
         delivers = by_itself or tracks_itself

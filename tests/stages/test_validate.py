@@ -60,7 +60,7 @@ def test_the_round_before_in_params_is_the_one_that_a_solve_rate_is_held_against
 
 def test_answers_that_nothing_can_check_are_not_trained_on(project: Params) -> None:
     write_round("r1", None)
-    with pytest.raises(ValidationFailed, match=r"✗ Every attempt was judged solved or not"):
+    with pytest.raises(ValidationFailed, match=r"✗ Every attempt has a verdict"):
         validate.main("r1")
     assert not Path(VALIDATED / "r1").exists()
     assert Path(".steptool/failed/validation-r1.html").exists()

@@ -25,7 +25,7 @@ STAGE = """
 import sys
 import time
 from steptool.tracking.run import Tracking
-with Tracking({uri!r}, "test").stage("train", round="r1", params={{"seed": 17}}) as run:
+with Tracking({uri!r}, "test").stage("train", argument="r1", params={{"seed": 17}}) as run:
     run.metrics(1, {{"loss": 0.5}})
     {then}
 assert "mlflow" not in sys.modules
@@ -58,7 +58,7 @@ def test_what_a_stage_wrote_down_is_the_run_that_it_would_have_logged(
 ) -> None:
     page = tmp_path / "page.html"
     page.write_text("as it was")
-    with tracking.stage("train", round="r1", params={"seed": 17}) as run:
+    with tracking.stage("train", argument="r1", params={"seed": 17}) as run:
         run.metrics(1, {"loss": 0.5})
         run.dataset(Path("data"), "data", "abc")
         run.artifact(page, "validation")
@@ -68,7 +68,7 @@ def test_what_a_stage_wrote_down_is_the_run_that_it_would_have_logged(
     with Relay(tracking.root):
         pass
     (logged,) = stage_runs(tracking)
-    assert (logged.info.run_name, logged.info.status) == ("train@r1", "FINISHED")
+    assert (logged.info.run_name, logged.info.status) == ("train-r1", "FINISHED")
     assert logged.data.params == {"seed": "17"}
     assert {"loss": 0.5, "pass_rate": 0.75}.items() <= logged.data.metrics.items()
     assert logged.data.tags["mlflow.parentRunId"] == parent

@@ -56,7 +56,7 @@ def cut_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Callable[[],
 def test_a_stage_leaves_a_whole_run(tracking: Tracking, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<p>fine</p>")
-    with tracking.stage("train", round="r1", params={"seed": 17, "train": {"gamma": 0.99, "steps": []}}) as run:
+    with tracking.stage("train", argument="r1", params={"seed": 17, "train": {"gamma": 0.99, "steps": []}}) as run:
         for step in range(3):
             run.metrics(step, {"loss": 1.0 / (step + 1), "kl(ref)": 0.5})
         run.dataset(Path("data/validated/r1"), "validated", "0123456789abcdef")
@@ -65,7 +65,7 @@ def test_a_stage_leaves_a_whole_run(tracking: Tracking, tmp_path: Path) -> None:
 
     logged = only_stage_run(tracking)
     assert logged.info.status == "FINISHED"
-    assert logged.info.run_name == "train@r1"
+    assert logged.info.run_name == "train-r1"
     assert logged.data.params == {"seed": "17", "train.gamma": "0.99", "train.steps": "[]"}
     losses = tracking.client.get_metric_history(logged.info.run_id, "loss")
     assert [(row.step, row.value) for row in losses] == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
@@ -84,10 +84,10 @@ def test_a_stage_leaves_a_whole_run(tracking: Tracking, tmp_path: Path) -> None:
 def test_stages_gather_under_one_parent_with_their_results(tracking: Tracking) -> None:
     parent = tracking.new_pipeline("nightly")
     for name, value in (("sft", 0.4), ("train", 0.6)):
-        with tracking.stage(name, round="r1") as run:
+        with tracking.stage(name, argument="r1") as run:
             run.summary({"pass_rate": value})
     children = tracking.client.search_runs([tracking.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-    assert {child.info.run_name for child in children} == {"sft@r1", "train@r1"}
+    assert {child.info.run_name for child in children} == {"sft-r1", "train-r1"}
     assert tracking.client.get_run(parent).data.metrics == {"sft.r1.pass_rate": 0.4, "train.r1.pass_rate": 0.6}
 
 
@@ -597,7 +597,7 @@ def test_stages_of_several_processes_in_one_checkout_are_each_sent_once(tracking
     code = """
 import sys, time
 from steptool.tracking.run import Tracking
-with Tracking(None, "test").stage("sample", round=sys.argv[1]) as run:
+with Tracking(None, "test").stage("sample", argument=sys.argv[1]) as run:
     for step in range(20):
         run.metrics(step, {"done": step})
         time.sleep(0.1)
