@@ -231,7 +231,7 @@ class StageRun(Run):
 
     def __init__(self, journal: Journal, run_id: str, label: str, parent: str) -> None:
         super().__init__(journal, run_id)
-        self._prefix, self._parent = label.replace("@", "."), parent
+        self._prefix, self._parent = label, parent
 
     def summary(self, values: Mapping[str, float]) -> None:
         """Log the stage's result, and the same on the pipeline's run as `<stage>.<name>`, to compare pipelines."""

@@ -75,7 +75,7 @@ def test_what_a_stage_wrote_down_is_the_run_that_it_would_have_logged(
     assert logged.inputs.dataset_inputs[0].dataset.digest == "abc"
     local = tracking.client.download_artifacts(logged.info.run_id, "validation/page.html")
     assert Path(local).read_text() == "as it was"
-    assert tracking.client.get_run(parent).data.metrics == {"train.r1.pass_rate": 0.75}
+    assert tracking.client.get_run(parent).data.metrics == {"train-r1.pass_rate": 0.75}
     assert list(tracking.delivery.folder.iterdir()) == []
 
 

@@ -88,7 +88,7 @@ def test_stages_gather_under_one_parent_with_their_results(tracking: Tracking) -
             run.summary({"pass_rate": value})
     children = tracking.client.search_runs([tracking.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
     assert {child.info.run_name for child in children} == {"sft-r1", "train-r1"}
-    assert tracking.client.get_run(parent).data.metrics == {"sft.r1.pass_rate": 0.4, "train.r1.pass_rate": 0.6}
+    assert tracking.client.get_run(parent).data.metrics == {"sft-r1.pass_rate": 0.4, "train-r1.pass_rate": 0.6}
 
 
 def test_the_parent_of_a_stage(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
