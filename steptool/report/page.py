@@ -174,8 +174,8 @@ def _shades(names: Sequence[str]) -> dict[str, str]:
 
 def _forest(comparison: Comparison) -> Forest:
     groups = comparison.groups
-    low = min(min(each.low for each in groups.values()), 0)
-    high = max(max(each.high for each in groups.values()), 0)
+    low = min(*(each.low for each in groups.values()), -0.01)
+    high = max(*(each.high for each in groups.values()), 0.01)
     at = nice_ticks(100 * low, 100 * high, 5)
 
     def place(value: float) -> float:
@@ -185,7 +185,8 @@ def _forest(comparison: Comparison) -> Forest:
         Whisker(group, each, place(100 * each.low), place(100 * each.high), place(100 * each.difference))
         for group, each in groups.items()
     )
-    ticks = tuple((place(value), wording.points(value / 100, sign=True)) for value in at)
+    whole = [value for value in at if round(value, 6).is_integer()]
+    ticks = tuple((place(value), wording.points(value / 100, sign=True)) for value in whole)
     return Forest(rows, ticks, place(0))
 
 

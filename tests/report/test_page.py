@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 import pytest
 
 from steptool.core.types import ScoredTrajectory, Task
-from steptool.evaluation.compare import compare
+from steptool.evaluation.compare import Comparison, Difference, compare
 from steptool.evaluation.metrics import Measure
 from steptool.report.examples import choose_tasks, examples
-from steptool.report.page import ReportData, Trained, _context, render_report
+from steptool.report.page import ReportData, Trained, _context, _forest, render_report
 from steptool.report.results import Arm
 from steptool.testing import call, give_up, message, step, unreadable
 from tests.report.sample import (
@@ -301,3 +301,14 @@ def test_an_example_shows_calls_at_the_same_time_messages_and_what_could_not_be_
     page = render_report(compared(before, after, one))
     for text in ("found a", "found b", "Which of them?", "The first.", "could not be read:</em> no call"):
         assert text in page
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.0), (-0.002, 0.004), (-0.02, 0.34), (-1.0, 0.0)])
+def test_each_tick_of_a_comparison_says_another_number(low: float, high: float) -> None:
+    found = Difference(difference=(low + high) / 2, low=low, high=high, p_value=1, won=1, lost=1, tied=0)
+    forest = _forest(
+        Comparison(**found.model_dump(), candidate="a", baseline="b", confidence=0.95, groups={"all": found})
+    )
+    texts = [text for _, text in forest.ticks]
+    assert len(texts) == len(set(texts)) >= 2
+    assert all(0 <= at <= 100 for at, _ in forest.ticks)
