@@ -131,7 +131,7 @@ def test_promotion_and_rollback_through_the_command_line(workspace: Path) -> Non
     run(workspace, "steptool", "register")
     said = run(workspace, "steptool", "promote", "--by", "ada")
     assert "version 2: promoted" in said
-    assert "the first champion: +8.3% against the policy that training began from" in said
+    assert "the first champion: +8.3% against sft" in said
     again = run(workspace, "steptool", "promote", code=2)
     assert "is the champion already" in again
     assert "no champion before it" in run(workspace, "steptool", "rollback", "--reason", "test", code=2)
