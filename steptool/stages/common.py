@@ -44,13 +44,11 @@ def stage(
     uses: dict[str, Any],
     inputs: dict[str, Path],
     argument: str | None = None,
-    tracks_itself: bool = False,
 ) -> Iterator[Stage]:
     """Run the stage `name` (for the round or arm `argument`): tracked, its output folder `out` written atomically.
 
     `uses` are the params that determine the output, `inputs` the files and folders that it reads. What else decides
     about it, params.yaml and the code say; see `Reading`.
-    `tracks_itself`: see `Tracking.stage`.
     Raises StepToolError, with nothing written, where something of this changed while the block ran.
     """
     started = time.monotonic()
@@ -63,7 +61,7 @@ def stage(
         raise StepToolError(f"{PARAMS} changed while the stage began", where=f"stage {label}", fix=AGAIN)
     determines |= {"external": reading.external, "settings": reading.settings}
     tracking, set_to = Tracking(None, params.tracking.experiment), {"seed": params.seed, **used}
-    with _permitted(out), tracking.stage(name, argument=argument, params=set_to, tracks_itself=tracks_itself) as run:
+    with _permitted(out), tracking.stage(name, argument=argument, params=set_to) as run:
         with output_folder(out, determines) as folder:
             running = Stage(folder, run, determines)
             yield running
