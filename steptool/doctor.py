@@ -131,8 +131,8 @@ def _as_asked(look_up: Callable[[str], str | None]) -> Check:
         if (there := look_up(one.name)) is None or not one.specifier.contains(there, prereleases=True)
     ]
     if wrong:
-        index = "--extra-index-url https://download.pytorch.org/whl/cpu " if backend == "cpu" else ""
-        fix = f"pip install {index}'steptool[{backend},flows]'"
+        build = "--torch-backend cpu " if backend == "cpu" else ""
+        fix = f"uv pip install {build}'steptool[{backend},flows]'"
         return Check(name="packages", ok=False, found=f"{len(wrong)} are not as asked: {_some(wrong)}", fix=fix)
     return Check(name="packages", ok=True, found=f"all {len(wanted)} as asked")
 
