@@ -196,7 +196,7 @@ def test_doctor_looks_at_what_the_package_asks_for_where_there_is_no_lock() -> N
     assert doctor.packages({}, lambda name: asked.get(name, doctor._version(name))).ok
     lacking = doctor.packages({}, lambda name: None if name == "dvc" else asked.get(name, doctor._version(name)))
     assert lacking.found == "1 are not as asked: dvc missing"
-    assert "download.pytorch.org/whl/cpu 'steptool[cpu,flows]'" in lacking.fix
+    assert lacking.fix == "uv pip install --torch-backend cpu 'steptool[cpu,flows]'"
 
 
 @pytest.mark.parametrize(("torch", "vision", "ok"), [("+cpu", "+cpu", True), ("+cpu", "", False), ("", "", True)])
