@@ -20,7 +20,7 @@ else ifeq ($(BACKEND),cpu)
 TORCH_SOURCE := --torch-backend cpu
 endif
 
-# Nor does it read where pip takes packages from.
+# uv does not read where pip takes packages from either.
 ifdef PIP_INDEX_URL
 export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 endif
@@ -62,30 +62,30 @@ $(STAMP): $(LOCK) requirements/model.txt requirements/bootstrap.txt pyproject.to
 	$(UV) pip install --python $(BIN)/python --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-run: $(STAMP)  ## tasks to registered model: run the pipeline and print the results table
+run: $(STAMP)  ## run the pipeline, from tasks to registered model, and print the results table
 	$(BIN)/steptool run
 
 PREFECT_PORT ?= 4200
 MLFLOW_PORT ?= 5000
-serve: $(STAMP)  ## Prefect server, worker and MLflow's pages on this machine, until Ctrl-C
+serve: $(STAMP)  ## run a Prefect server, a worker and MLflow's pages on this machine until Ctrl-C
 	$(BIN)/steptool serve --port $(PREFECT_PORT) --mlflow-port $(MLFLOW_PORT)
 
 deploy: $(STAMP)  ## register infra/prefect.yaml with the Prefect server at PREFECT_API_URL
 	$(BIN)/steptool deploy
 
-test: $(STAMP)  ## the quick tests
+test: $(STAMP)  ## run the quick tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(STAMP)  ## all tests, those with a real engine, server or pipeline too
+test-slow: $(STAMP)  ## run all tests, also those with a real engine, server or pipeline
 	$(BIN)/python -m pytest
 
 N ?= 20
 SEED ?= 1
 JOB ?= toy
-chaos: $(STAMP)  ## kill -9 of everything a pipeline stands on: make chaos N=20 SEED=1 JOB=toy|tiny
+chaos: $(STAMP)  ## kill the processes of a pipeline at random moments: make chaos N=20 SEED=1 JOB=toy|tiny
 	STEPTOOL_CHAOS_ROUNDS=$(N) STEPTOOL_CHAOS_SEED=$(SEED) STEPTOOL_CHAOS_JOB=$(JOB) $(BIN)/python -m pytest tests/chaos -s
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -96,17 +96,17 @@ format: $(STAMP)  ## rewrite the code as `make lint` wants it
 
 # Resolved for the older Python: those versions install on 3.12 too. Names and versions only, no addresses.
 COMPILE := $(UV) pip compile pyproject.toml --quiet --upgrade --python-version 3.11 --no-header --no-annotate \
-    --no-emit-index-url --no-emit-find-links --extra dev --extra services
-lock: $(STAMP)  ## resolve the requirements anew
+    --no-emit-index-url --no-emit-find-links --extra dev --extra flows --extra services
+lock: $(STAMP)  ## pin the newest versions that pyproject.toml allows
 	$(COMPILE) --extra cpu $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)",--torch-backend cpu) -o requirements/cpu.txt
 	$(COMPILE) --extra gpu -o requirements/gpu.txt
 
-services: $(STAMP)  ## a team's services without containers: PostgreSQL, S3, MLflow, Prefect; Ctrl-C stops them
+services: $(STAMP)  ## run a team's services without containers (PostgreSQL, S3, MLflow, Prefect) until Ctrl-C
 	$(BIN)/python -m steptool.orchestration.services.team
 
-doctor: $(STAMP)  ## what this machine lacks, and how to mend it
+doctor: $(STAMP)  ## say what this machine lacks, and how to fix it
 	$(BIN)/steptool doctor
 
-clean:  ## remove what tools cached; .venv, data and models stay
+clean:  ## remove caches of tools; .venv, data and models stay
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

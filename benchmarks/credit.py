@@ -1,6 +1,6 @@
 """What are the rewards of single steps worth? Measured on sampled trajectories, without training.
 
-    python -m benchmarks.credit data/scored/r1 train.lambda_step=0.8 reward.form=paper,reward.alpha=0.5
+    python -m benchmarks.credit data/scored/r1 lambda_step=0.8 reward.use=paper,reward.alpha=0.5
 
 Where attempts at a task part, half of them say what each way is worth by a setting's rewards, the other half by the
 bare outcome and its costs (alpha 0, lambda 1). The better the two agree, the more the setting teaches from these
@@ -16,34 +16,41 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
 from benchmarks import run
-from benchmarks.variants import with_settings
-from steptool.config.settings import Params, load_params
+from benchmarks.variants import method_of, with_settings, written_params
+from steptool.config.settings import load_params
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory
-from steptool.rewards.shaping import step_rewards
+from steptool.rewards.base import RewardForm
+from steptool.training.advantages import advantages_of_attempts
 from steptool.training.batch import Episode, episode
-from steptool.training.measure import compared
 
 MOST_HALVES = 20
-KNOWN = ("reward.", "train.gamma_step=", "train.lambda_step=")
+KNOWN = ("reward.", "lambda_step=")
 Way = tuple[Hashable, int]
 """A history, and the token that was taken there."""
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
-def advantages(attempts: Sequence[Episode], params: Params) -> dict[Way, float]:
+@dataclass(frozen=True)
+class Setting:
+    reward: RewardForm
+    decay: float
+    """gamma lambda of the returns that attempts are compared by."""
+
+
+def advantages(attempts: Sequence[Episode], setting: Setting) -> dict[Way, float]:
     """Where these attempts part: the advantage of each way, as training has it."""
-    by_branch = params.train.model_copy(update={"baseline": "branches"})
-    values = compared(attempts, [item.rewards for item in attempts], by_branch)
+    values = advantages_of_attempts(attempts, [item.rewards for item in attempts], "branches", setting.decay)
     found = {
         (history, token): value
         for item, own in zip(attempts, values, strict=True)
@@ -63,20 +70,20 @@ def halves(count: int, rng: np.random.Generator) -> list[tuple[list[int], list[i
     return [(order[:half], order[half : 2 * half]) for order in drawn]
 
 
-def outcomes(attempts: Sequence[Episode], bare: Params, seed: int) -> list[tuple[list[int], dict[Way, float]]]:
+def outcomes(attempts: Sequence[Episode], bare: Setting, seed: int) -> list[tuple[list[int], dict[Way, float]]]:
     """Of each halving of the attempts at one task: one half, and what the other half's outcome says of the ways."""
     ways = halves(len(attempts), np.random.default_rng(seed))
     return [(half, advantages([attempts[index] for index in rest], bare)) for half, rest in ways]
 
 
 def moments(
-    own: Sequence[Episode], halved: Sequence[tuple[list[int], dict[Way, float]]], params: Params, *, most: int
+    own: Sequence[Episode], halved: Sequence[tuple[list[int], dict[Way, float]]], setting: Setting, *, most: int
 ) -> Array:
     """Sums of xy, xx, yy for one task: x by the setting in at most `most` attempts of a half, y of `outcomes` in the
     other. Averaged over the halvings, so that tasks count alike however many attempts they have."""
     total = np.zeros(3)
     for half, y in halved:
-        x = advantages([own[index] for index in half[:most]], params)
+        x = advantages([own[index] for index in half[:most]], setting)
         pairs = np.array([(x.get(way, 0.0), value) for way, value in y.items()]).reshape(-1, 2)
         total += [pairs[:, 0] @ pairs[:, 1], pairs[:, 0] @ pairs[:, 0], pairs[:, 1] @ pairs[:, 1]]
     return total / len(halved)
@@ -88,32 +95,34 @@ def agreement(sums: Array) -> Array:
     return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > 0)
 
 
-def episodes(scored: Sequence[ScoredTrajectory], params: Params) -> dict[str, list[Episode]]:
+def episodes(scored: Sequence[ScoredTrajectory], setting: Setting) -> dict[str, list[Episode]]:
     """Task -> its attempts that ended by themselves, where these are four or more."""
     by_task: dict[str, list[Episode]] = defaultdict(list)
     for item in scored:
-        found = episode(item, step_rewards(item, params.reward, params.train.gamma_step))
+        found = episode(item, setting.reward.rewards(item))
         if found is not None and not found.truncated:
             by_task[found.task_id].append(found)
     return {task: attempts for task, attempts in by_task.items() if len(attempts) >= 4}
 
 
-def chosen(params: Params, setting: str) -> Params:
-    """`params` with a setting such as reward.alpha=0.1,train.lambda_step=0.8 laid over them."""
+def chosen(written: dict[str, Any], setting: str) -> Setting:
+    """The params file with a setting such as reward.alpha=0.1,lambda_step=0.8 laid over it."""
     if strange := [pair for pair in setting.split(",") if not pair.startswith(KNOWN)]:
         known = ", ".join(name.rstrip(".=") for name in KNOWN)
         raise InputError(f"{strange[0]} is not measured here", where=setting, fix=f"settings are those of {known}")
-    return with_settings(params, f"ppo:{setting}")[1]
+    params = with_settings(written, f"step_ppo:{setting}")
+    reward: RewardForm = params.reward.build()
+    return Setting(reward, reward.gamma * method_of(params).config.lambda_step)
 
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Scored trajectories, such as data/scored/r1.")],
-    settings: Annotated[list[str], typer.Argument(help="Such as reward.alpha=0.1,train.lambda_step=0.8")],
+    settings: Annotated[list[str], typer.Argument(help="Such as reward.alpha=0.1,lambda_step=0.8")],
 ) -> None:
     """Print how well each setting's advantages foretell the outcome of other attempts."""
-    params = load_params()
-    wanted = [(setting, chosen(params, setting)) for setting in settings]
-    bare = chosen(params, "reward.alpha=0,train.lambda_step=1")
+    resamples, written = load_params().evaluate.resamples, written_params()
+    wanted = [(setting, chosen(written, setting)) for setting in settings]
+    bare = chosen(written, "reward.alpha=0,lambda_step=1")
     scored = read_jsonl(folder / "scored.jsonl.gz", ScoredTrajectory)
     outcome = episodes(scored, bare)
     if not outcome:
@@ -123,9 +132,9 @@ def main(
     if not any(y for ways in halved.values() for _, each in ways for y in each.values()):
         fix = "sample more attempts, or at a higher temperature"
         raise DataError("attempts at a task part nowhere with different ends", where=str(folder), fix=fix)
-    draws = np.random.default_rng(0).integers(len(outcome), size=(params.evaluate.resamples, len(outcome)))
+    draws = np.random.default_rng(0).integers(len(outcome), size=(resamples, len(outcome)))
 
-    def measured(setting: Params, most: int) -> tuple[float, Array]:
+    def measured(setting: Setting, most: int) -> tuple[float, Array]:
         """Of all tasks, and of each draw of tasks."""
         own = episodes(scored, setting)
         sums = np.array([moments(own[task], halved[task], setting, most=most) for task in halved])

@@ -2,10 +2,10 @@
 
     python -m benchmarks.training smollm2 float32 bfloat16               # two cores
     python -m benchmarks.training qwen2.5-7b bfloat16 --profile profiles/qwen2.5-7b-gpu.yaml
-    python -m benchmarks.training qwen2.5-7b bfloat16 --profile profiles/qwen2.5-7b-gpu.yaml --trainer sft
+    python -m benchmarks.training qwen2.5-7b bfloat16 --profile profiles/qwen2.5-7b-gpu.yaml --method sft
 
-Speed does not depend on what weights and tokens are, so no download is needed. `train_ppo` and `train_sft` themselves
-run, with the settings of params.yaml and those of a profile over them. Types are compared in one run, each with the
+Speed does not depend on what weights and tokens are, so no download is needed. The methods themselves run, with the
+settings of params.yaml and those of a profile over them. Types are compared in one run, each with the
 first, which is measured once more at the end to show how much the machine changed meanwhile. Without a GPU the peak
 memory is that of the process so far, so a type's own is seen by running it alone.
 """
@@ -19,7 +19,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, cast, get_args
 
 import torch
 import typer
@@ -27,27 +27,22 @@ from ruamel.yaml import YAML
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks import run
+from steptool.config.places import PARAMS
 from steptool.config.settings import Params, apply_profile, parse_params
 from steptool.core.errors import InputError
-from steptool.core.types import (
-    Judgement,
-    Observation,
-    Revision,
-    Sampling,
-    ScoredTrajectory,
-    Step,
-    StopReason,
-    Trajectory,
-)
-from steptool.methods.sft import train_sft
-from steptool.methods.step_ppo import train_ppo
+from steptool.core.fields import LARGEST
+from steptool.core.types import ScoredTrajectory
+from steptool.methods.sft import Example, Sft, fine_tune
+from steptool.methods.step_ppo import StepPpo
 from steptool.policies import tiny_model
 from steptool.policies.base_models import save
 from steptool.policies.precision import Dtype
+from steptool.rewards.paper import Paper
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory
+from steptool.testing import judgement, scored, step, trajectory, unreadable
+from steptool.training.job import Data, Job, OnMetrics
 from steptool.training.model import PolicyWithValue
-from steptool.training.trainer import OnMetrics
 
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2": {
@@ -75,7 +70,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 PROMPT, ACTION, REPLY, STEPS = 135, 13, 25, 4
 """Tokens of a trajectory of the bundled world, and its actions."""
-MADE_UP = Revision(name="made-up", revision="0")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -90,29 +84,17 @@ def trajectories(tasks: int, attempts: int, vocabulary: int) -> list[ScoredTraje
     for task in range(tasks):
         contexts, actions = (ids(PROMPT), ids(REPLY)), (ids(ACTION),)
         for attempt in range(attempts):
-            steps = tuple(
-                Step(
-                    parse_error="made up",
-                    observation=Observation(text="") if index < STEPS - 1 else None,
+            steps = [
+                step(
+                    unreadable("made up"),
+                    "" if index < STEPS - 1 else None,
                     context_ids=contexts[index] if index < len(contexts) else ids(REPLY),
                     action_ids=actions[index] if index < len(actions) else ids(ACTION),
-                    action_logprobs=(-1.0,) * ACTION,
                 )
                 for index in range(STEPS)
-            )
-            trajectory = Trajectory.create(
-                task_id=str(task),
-                subset="G1_instruction",
-                steps=steps,
-                stop_reason=StopReason.call_budget,
-                policy=MADE_UP,
-                world=MADE_UP,
-                sampling=Sampling(temperature=1.0, top_p=1.0, max_calls=STEPS, max_step_tokens=64, max_tokens=1024),
-                seed=0,
-                attempt=attempt,
-            )
-            judgements = (Judgement(success=1, contribution=0),) * (STEPS - 1) + (Judgement(solved=attempt % 2),)
-            made.append(ScoredTrajectory(trajectory=trajectory, judgements=judgements, annotator=MADE_UP))
+            ]
+            verdicts = [judgement(success=1, contribution=0)] * (STEPS - 1) + [judgement(solved=attempt % 2)]
+            made.append(scored(trajectory(*steps, of=str(task), attempt=attempt), *verdicts))
     return made
 
 
@@ -127,19 +109,23 @@ def model_of(shape: str, dtype: Dtype, device: torch.device) -> PreTrainedModel:
 def run_ppo(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetrics) -> tuple[str, float]:
     """What was trained on, and how many sampled tokens an optimiser step has."""
     made = trajectories(tasks, params.sample.attempts, SHAPES[shape]["vocab_size"])
-    model = model_of(shape, dtype, DEVICE)
-    policy = PolicyWithValue.wrap(model, params.train, base=Path("models/base")).to(DEVICE)
-    rewards = [[0.0] * (STEPS - 1) + [float(item.solved)] for item in made]
-    summary = train_ppo(policy, made, rewards, params.train, seed=0, on_metrics=tick)
-    steps = min(params.train.minibatches, int(summary["tasks"]))
+    config = params.methods["step_ppo"].config if "step_ppo" in params.methods else StepPpo.Config()
+    # No engine sampled these tokens, so nothing is to be learned from their log-probabilities.
+    method = StepPpo(config.model_copy(update={"max_engine_kl": LARGEST}))
+    policy = PolicyWithValue.wrap(model_of(shape, dtype, DEVICE), config, base=Path("models/base")).to(DEVICE)
+    verdicts = Paper(Paper.Config(alpha=0.0, step_cost=0.0, budget_cost=0.0))
+    data, nowhere = Data(format=cast(Any, None), reward=verdicts, scored=made), Path("nowhere")
+    summary = method.fit(policy, Job(nowhere, nowhere, data, 0, dtype, params.machine.row_tokens, tick))
+    steps = min(config.minibatches, int(summary["tasks"]))
     return f"{len(made)} trajectories in {summary['rows']:.0f} rows", summary["tokens"] / steps
 
 
 def run_sft(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetrics) -> tuple[str, float]:
     """As `run_ppo`: one demonstration a task."""
+    config = params.methods["sft"].config if "sft" in params.methods else Sft.Config()
     made = [item.trajectory for item in trajectories(tasks, 1, SHAPES[shape]["vocab_size"])]
     examples = [
-        (
+        Example(
             [token for step in item.steps for token in (*step.context_ids, *step.action_ids)],
             [own for step in item.steps for own in (*(False,) * len(step.context_ids), *(True,) * ACTION)],
         )
@@ -149,21 +135,19 @@ def run_sft(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetric
         base, out = Path(scratch) / "base", Path(scratch) / "out"
         save(model_of(shape, "bfloat16", DEVICE), tiny_model.tokenizer(), base)
         out.mkdir()
-        train_sft(base, out, examples, params.sft, dtype=dtype, seed=0, on_metrics=tick)
-    return f"{len(made)} demonstrations of {len(examples[0][0])} tokens", STEPS * ACTION * params.sft.batch_size
+        fine_tune(base, out, examples, config, dtype=dtype, seed=0, on_metrics=tick)
+    return f"{len(made)} demonstrations of {len(examples[0].ids)} tokens", STEPS * ACTION * config.batch_size
 
 
-TRAINERS = {"ppo": run_ppo, "sft": run_sft}
+METHODS = {"step_ppo": run_ppo, "sft": run_sft}
 
 
-def measure(trainer: str, shape: str, dtype: Dtype, params: Params, tasks: int) -> float:
+def measure(method: str, shape: str, dtype: Dtype, params: Params, tasks: int) -> float:
     """Print what one training takes; returns its seconds an optimiser step."""
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     ends: list[float] = []
-    what, tokens = TRAINERS[trainer](
-        shape, dtype, params, tasks, lambda step, metrics: ends.append(time.perf_counter())
-    )
+    what, tokens = METHODS[method](shape, dtype, params, tasks, lambda step, metrics: ends.append(time.perf_counter()))
     steps = [after - before for before, after in pairwise(ends)]
     if DEVICE.type == "cuda":
         where, peak = torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
@@ -171,7 +155,7 @@ def measure(trainer: str, shape: str, dtype: Dtype, params: Params, tasks: int) 
         where, peak = f"{torch.get_num_threads()} threads", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     step = statistics.median(steps)
     print(
-        f"{trainer} {shape} {dtype} on {where}: {what}; an optimiser step {step:.2f} s [{min(steps):.2f}, "
+        f"{method} {shape} {dtype} on {where}: {what}; an optimiser step {step:.2f} s [{min(steps):.2f}, "
         f"{max(steps):.2f}], {tokens / step:.0f} action tokens a second; peak memory {peak / 2**30:.1f} GiB",
         flush=True,
     )
@@ -182,25 +166,25 @@ def main(
     shape: Annotated[str, typer.Argument(help=f"One of {', '.join(SHAPES)}.")],
     dtypes: Annotated[list[str], typer.Argument(help="float32, bfloat16: one after the other.")],
     profile: Annotated[Path | None, typer.Option(help="Settings over those of params.yaml.")] = None,
-    trainer: Annotated[str, typer.Option(help=f"One of {', '.join(TRAINERS)}.")] = "ppo",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "step_ppo",
     tasks: Annotated[int, typer.Option(help="Tasks that were attempted, or demonstrated.")] = 16,
 ) -> None:
-    """Time a trainer's optimiser steps."""
-    if trainer not in TRAINERS:
-        fix = f"name one of {', '.join(TRAINERS)}"
-        raise InputError(f"no trainer {trainer!r}", where="benchmarks.training", fix=fix)
+    """Time a method's optimiser steps."""
+    if method not in METHODS:
+        fix = f"name one of {', '.join(METHODS)}"
+        raise InputError(f"no method {method!r}", where="benchmarks.training", fix=fix)
     if shape not in SHAPES:
         raise InputError(f"no shape {shape!r}", where="benchmarks.training", fix=f"name one of {', '.join(SHAPES)}")
     wanted = sorted((name for name in get_args(Dtype) if name in dtypes), key=dtypes.index)
     if unknown := set(dtypes) - set(wanted):
         found = f"no type {', '.join(sorted(unknown))}"
         raise InputError(found, where="benchmarks.training", fix=f"name some of {', '.join(get_args(Dtype))}")
-    text = apply_profile(Path("params.yaml"), profile) if profile else Path("params.yaml").read_text(encoding="utf-8")
-    params = parse_params(Path("params.yaml"), YAML(typ="safe").load(text))
-    seconds = {name: measure(trainer, shape, name, params, tasks) for name in wanted}
+    text = apply_profile(PARAMS, profile) if profile else PARAMS.read_text(encoding="utf-8")
+    params = parse_params(PARAMS, YAML(typ="safe").load(text))
+    seconds = {name: measure(method, shape, name, params, tasks) for name in wanted}
     first, *others = wanted
     if others:
-        again = measure(trainer, shape, first, params, tasks)
+        again = measure(method, shape, first, params, tasks)
         for name in others:
             faster = [seconds[first] / seconds[name], again / seconds[name]]
             print(f"{name} is {min(faster):.2f} to {max(faster):.2f} times as fast as {first}")

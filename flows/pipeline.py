@@ -1,29 +1,17 @@
-"""The flow over the stage graph: each stage a task, in dependency order, independent ones at the same time.
+"""All stages of dvc.yaml, in dependency order, independent ones at the same time.
 
-    python -m flows.pipeline
-
-Runs in one workspace wait for each other. When the flow ends, by a cancellation or a fault too, so do its stages.
+python -m flows.pipeline
 """
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from prefect import flow
-from prefect.futures import PrefectFuture, wait
 from prefect.states import State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from steptool.config.places import PARAMS
-from steptool.config.settings import load_params, next_draw
-from steptool.core.storage import write_bytes
-from steptool.orchestration.graph.stages import Node, read_graph
-from steptool.orchestration.graph.task import run_stage, scheduled
-from steptool.orchestration.graph.workspace import alone, open_workspace
-from steptool.orchestration.machines.remote import LOST_RETRIES, run_remote_stage
-from steptool.stages.outcome import log_outcome
-from steptool.tracking.run import Tracking
+from steptool.orchestration.graph.flow import run_graph
 
 STAGES_AT_ONCE = 8
 
@@ -38,33 +26,7 @@ def pipeline(
     stages with `resources: gpu` go to, such as `stage/gpu`; they run here where it is not given.
     again: run every stage, changed or not. fresh: sample new trajectories; `sample.draw` in params.yaml is raised.
     """
-    root = Path.cwd()
-    nodes = read_graph(root, targets or [])
-    with alone(root):
-        if fresh:
-            write_bytes(root / PARAMS, next_draw(root / PARAMS).encode())
-        return _run(root, nodes, gpu, again=again)
-
-
-def _run(root: Path, nodes: list[Node], gpu: str | None, *, again: bool) -> list[State]:
-    params = load_params(PARAMS)
-    tracking = Tracking(None, params.tracking.experiment)
-    with tracking.pipeline(params.model_dump()) as run, open_workspace(root, run.run_id, again=again) as workspace:
-        futures: dict[str, PrefectFuture[State]] = {}
-        for node in nodes:
-            upstream = [futures[address] for address in node.upstream]
-            if gpu and node.schedule.resources == "gpu":
-                remote = scheduled(run_remote_stage, node, lost_retries=LOST_RETRIES)
-                futures[node.address] = remote.submit(node, workspace, gpu, wait_for=upstream)
-            else:
-                futures[node.address] = scheduled(run_stage, node).submit(node, workspace, wait_for=upstream)
-        wait(list(futures.values()))
-        states = [future.state for future in futures.values()]
-        if not all(state.is_completed() for state in states):
-            run.status = "KILLED" if any(state.is_cancelled() for state in states) else "FAILED"
-        elif {"evaluate", "register"} <= futures.keys():
-            log_outcome(run, params)
-        return states
+    return run_graph(targets or [], gpu, again=again, fresh=fresh)
 
 
 if __name__ == "__main__":

@@ -16,27 +16,48 @@ import typer
 
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
-from steptool.system.memory import keep_freed_memory, nothing_is_garbage
+from steptool.system.memory import keep_freed_memory, without_garbage_collection
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = """Train a language model on your tools and tasks, and see whether it uses them better.
+
+`steptool init FOLDER` writes a project, `steptool run` runs all of it.
+"""
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 
 INTERRUPTED = (130, 143, 129)
 """Exit statuses after Ctrl-C, SIGTERM and SIGHUP, as shells have them."""
 
 Round = Annotated[str, typer.Argument(help="Key of the round in params.yaml, such as r1.")]
+Arm = Annotated[str, typer.Argument(help="Name of the arm in params.yaml, such as ppo1.")]
 WaitingRun = Annotated[str, typer.Argument(help="Name or id of the flow run; `steptool approvals` lists them.")]
 Decider = Annotated[str, typer.Option(help="Who decides; goes on the receipt.")]
 Reason = Annotated[str, typer.Option(help="Why; goes on the receipt.")]
 
 
 def _stage(name: str, *arguments: str) -> None:
-    from steptool.config.lineage import stage_code
+    from steptool.core.revision import MEANS_NOTHING, code_revision
 
     keep_freed_memory()
-    stage_code(name)
-    with nothing_is_garbage():
+    code_revision([f"steptool.stages.{name}"], without=MEANS_NOTHING)  # read before it is imported: the code that runs
+    with without_garbage_collection():
         module = importlib.import_module(f"steptool.stages.{name}")
     module.main(*arguments)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
+    """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up."""
+    from steptool.project.init import init as write_project
+
+    write_project(folder)
+
+
+@app.command()
+def graph() -> None:
+    """Write dvc.yaml: the stages that the rounds and arms of params.yaml ask for."""
+    from steptool.config.lineage import write_graph
+
+    typer.echo(write_graph())
 
 
 @app.command()
@@ -68,14 +89,8 @@ def prepare() -> None:
 
 
 @app.command()
-def sft() -> None:
-    """Stage: fine-tune the base model on the demonstrations."""
-    _stage("sft")
-
-
-@app.command()
 def sample(round: Round) -> None:
-    """Stage: sample trajectories of the round's policy."""
+    """Stage: sample trajectories of the arm that the round starts from."""
     _stage("sample", round)
 
 
@@ -92,20 +107,20 @@ def validate(round: Round) -> None:
 
 
 @app.command()
-def train(round: Round) -> None:
-    """Stage: step-grained PPO on the round's data."""
-    _stage("train", round)
+def train(arm: Arm) -> None:
+    """Stage: train an arm by its method."""
+    _stage("train", arm)
 
 
 @app.command()
-def rft() -> None:
-    """Stage: the RFT baseline, on the same trajectories."""
-    _stage("rft")
+def select() -> None:
+    """Stage: every arm on the dev tasks, to choose which to register (`register.best_on: dev`)."""
+    _stage("select")
 
 
 @app.command()
 def evaluate() -> None:
-    """Stage: every policy on the held-out tasks, at one budget."""
+    """Stage: every arm on the held-out tasks, under equal conditions."""
     _stage("evaluate")
 
 
@@ -116,9 +131,13 @@ def report() -> None:
 
 
 @app.command()
-def register() -> None:
-    """Stage: put the last round's model into the MLflow registry as `candidate`."""
-    _stage("register")
+def register(
+    arm: Annotated[str | None, typer.Argument(help="By default the one that `register` in params.yaml names.")] = None,
+) -> None:
+    """Put an arm's model into the MLflow registry as `candidate`."""
+    from steptool.stages.register import main as register_arm
+
+    register_arm(arm)
 
 
 @app.command()
@@ -199,18 +218,23 @@ def params(
     profile: Annotated[str | None, typer.Option(help="Name in profiles/, or a file, to lay over params.yaml.")] = None,
 ) -> None:
     """Check params.yaml; with --profile, change it first (`git checkout params.yaml` undoes it)."""
+    from steptool.config.arms import arms_of, check_methods
+    from steptool.config.lineage import write_graph
     from steptool.config.places import PARAMS
     from steptool.config.settings import apply_profile, load_params
     from steptool.core.storage import write_bytes
 
-    path = PARAMS
     if profile:
         file = Path(profile) if profile.endswith(".yaml") else Path("profiles") / f"{profile}.yaml"
-        write_bytes(path, apply_profile(path, file).encode())
-    settings = load_params(path)
+        write_bytes(PARAMS, apply_profile(PARAMS, file).encode())
+    settings = load_params(PARAMS)
+    arms = arms_of(settings)
+    check_methods(settings)
     typer.echo(
-        f"{path} is valid: world {settings.world.name}, base {settings.model.base}, {len(settings.rounds)} rounds"
+        f"{PARAMS} is valid: world {settings.world.name}, base {settings.model.base}, "
+        f"arms {', '.join(arm.name for arm in arms)}"
     )
+    typer.echo(write_graph())
 
 
 @app.command()
@@ -235,6 +259,7 @@ def main() -> None:
     atexit.register(_leave, status)  # the first to be registered is the last to be called
     be_quiet()
     status[0] = _run()
+    sys.exit(status[0])
 
 
 def _run() -> int:
@@ -252,11 +277,12 @@ def _run() -> int:
 
 
 def _leave(status: list[int]) -> None:
-    """End the process and leave its memory to the system.
+    """End a process that loaded triton, as vLLM and some trainers do, and leave its memory to the system.
 
-    Python would look through all that was loaded for up to 3 s with vLLM, and triton's bindings print what they
-    take for leaks.
+    Python would look through all that was loaded for up to 3 s, and triton's bindings print what they take for leaks.
     """
+    if "triton" not in sys.modules:
+        return
     try:
         sys.stdout.flush()
         sys.stderr.flush()

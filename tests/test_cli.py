@@ -1,4 +1,4 @@
-"""How a command's process ends: at once, and with the exit status of what was done.
+"""How a command's process ends: with the exit status of what was done, and at once where it loaded triton.
 
 registered at exit   main's own, first     what a package registers meanwhile
 called at exit       last                  before it, so a package still sends what it holds
@@ -18,8 +18,9 @@ class Held:
     def __del__(self, write=os.write): write(1, b"looked through\n")
 
 @cli.app.command()
-def work(fail: str = ""):
+def work(fail: str = "", triton: bool = True):
     sys.held = Held()
+    if triton: sys.modules["triton"] = sys
     atexit.register(lambda: print("sent"))
     print("worked", end="")
     if fail: raise failures[fail]
@@ -38,6 +39,11 @@ def ended(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_command_sends_what_it_holds_and_leaves_its_memory_as_it_is(tmp_path: Path) -> None:
     done = ended(tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "workedsent\n", "")
+
+
+def test_a_command_without_triton_ends_as_any_python_program_does(tmp_path: Path) -> None:
+    done = ended(tmp_path, "--no-triton")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "workedsent\nlooked through\n", "")
 
 
 def test_a_command_that_failed_does_so_with_its_own_status(tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from dvc.cli.parser import get_main_parser
 
 from steptool import doctor
 from steptool.cli import app
+from steptool.config.arms import round_of
 from steptool.config.lineage import check_state, read_lock
 from steptool.core.errors import InputError, StepToolError, printable
 from steptool.core.storage import read_json, read_jsonl, read_text
 from steptool.core.types import Task
-from steptool.stages.rounds import round_of
 from tests.project import copy_project
 from tests.stages.test_external import ENVIRONMENT
 
@@ -254,11 +254,11 @@ def test_doctor_says_what_keeps_dvc_from_working(
 def test_an_unknown_round_is_answered_with_those_that_there_are() -> None:
     from steptool.config.settings import Params
 
-    params = Params.model_validate({"rounds": {"r2": {"policy": "p", "previous": "p"}}})
+    params = Params.model_validate({"rounds": {"r2": {"from": "base"}}})
     with pytest.raises(InputError, match="no round 'r3'; there are r2") as caught:
         round_of(params, "r3")
     assert not [command for command in commands(str(caught.value.fix)) if command.startswith("steptool")]
-    assert round_of(params, "r2")[0] == 1, "its number is that of its name, whatever stands before it"
+    assert round_of(params, "r2").index == 0
 
 
 def test_an_unknown_profile_is_answered_with_those_that_there_are(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_outside_of_a_repository_a_command_says_so_and_writes_nothing(tmp_path: 
     line = [sys.executable, "-m", "steptool.cli", *command.split()]
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
-    assert "the repository's root" in done.stderr
+    assert "the project's root" in done.stderr
     assert len(done.stderr.splitlines()) == 2
 
 

@@ -1,9 +1,15 @@
 """What the bundled world, its demonstrations, the rules, the rewards and the metrics gave before the code moved.
 
-Only values are pinned, not records: names of fields and files may change, results may not.
+Only values are pinned, not records: names of fields and files may change, results may not. What moved since:
+
+    was                                       is
+    Task.subset                               Task.group
+    Task.relevant_tools, Task.answer_check    Reference.relevant_tools, Reference.answer_check
+    Step.call                                 Step.action.calls[0]
+    Step.observation                          Step.observations[0]; none of the last step
 
     what            from                                             pinned
-    tasks           mini, seed 17, 640 + 240 + 300                   id, subset, query, tools, answer
+    tasks           mini, seed 17, 640 + 240 + 300                   id, group, query, tools, answer
     replies         its 320 demonstrations, every call really made   call, reply, error
     judgements      the rules on these                               success, contribution, verdict a step
     rewards         both forms                                       one a step, to 12 digits
@@ -13,19 +19,24 @@ Only values are pinned, not records: names of fields and files may change, resul
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import numpy as np
 import pytest
 
-from steptool.annotators.rules import ANNOTATOR, annotate
-from steptool.config.settings import RewardParams
-from steptool.core.types import ScoredTrajectory, Task, content_hash
-from steptool.evaluation.metrics import Budget, evaluate
-from steptool.formats.json_call import ChatFormat
+from steptool.annotators.rules import Rules
+from steptool.core.plugins import revision_of
+from steptool.core.types import ScoredTrajectory, Task, Trajectory, content_hash
+from steptool.evaluation.metrics import evaluate
+from steptool.formats.episode import encode
+from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
-from steptool.rewards.shaping import step_rewards
-from steptool.worlds.mini import MiniWorld, expert_demonstrations
+from steptool.rewards.paper import Paper
+from steptool.rewards.potential import Potential
+from steptool.testing import CONDITIONS
+from steptool.worlds.base import SPLITS
+from steptool.worlds.mini import MiniWorld
 
 GOLDEN = {
     "tasks": "7450371291b5f937",
@@ -54,78 +65,91 @@ SUMMARY = {
 
 @pytest.fixture(scope="module")
 def world() -> MiniWorld:
-    return MiniWorld(17, 640, 240, 300)
+    return MiniWorld(MiniWorld.Config(train_tasks=640, dev_tasks=240, test_tasks=300), seed=17)
 
 
 @pytest.fixture(scope="module")
 def tasks(world: MiniWorld) -> dict[str, Task]:
-    return {task.id: task for split in ("train", "dev", "test") for task in world.all_tasks(split)}
+    return {task.id: task for split in SPLITS for task in world.tasks(split)}
 
 
 @pytest.fixture(scope="module")
-def scored(world: MiniWorld, tasks: dict[str, Task]) -> list[ScoredTrajectory]:
-    demonstrations = expert_demonstrations(world, 320, 0.22, 17)
-    return [
-        annotate(demo, tasks[demo.task_id], world.reset(tasks[demo.task_id], 0).verify(demo.answer))
-        for demo in demonstrations
-    ]
+def demonstrations(world: MiniWorld) -> list[Trajectory]:
+    return world.demonstrations(320, 0.22, seed=17)
+
+
+@pytest.fixture(scope="module")
+def scored(world: MiniWorld, tasks: dict[str, Task], demonstrations: list[Trajectory]) -> list[ScoredTrajectory]:
+    rules = Rules(Rules.Config())
+    judged = []
+    for demo in demonstrations:
+        task = tasks[demo.task_id]
+        judgements = asyncio.run(rules.annotate(demo, task, world.reference(task)))
+        judged.append(ScoredTrajectory(trajectory=demo, judgements=tuple(judgements), annotator=revision_of(rules)))
+    return judged
 
 
 def check(name: str, value: Any) -> None:
     assert content_hash(value) == GOLDEN[name]
 
 
-def test_tasks_are_what_they_were(tasks: dict[str, Task]) -> None:
+def test_tasks_are_what_they_were(world: MiniWorld, tasks: dict[str, Task]) -> None:
     rows = []
     for task in tasks.values():
-        assert task.answer_check is not None
+        reference = world.reference(task)
+        assert reference.answer_check is not None
         tools = [[tool.name, tool.description, tool.parameters] for tool in task.tools]
-        answer = [task.answer_check.kind, task.answer_check.expected, task.answer_check.tolerance]
-        rows.append([task.id, task.subset, task.query, tools, list(task.relevant_tools), answer])
+        answer = [reference.answer_check.kind, reference.answer_check.expected, reference.answer_check.tolerance]
+        rows.append([task.id, task.group, task.query, tools, list(reference.relevant_tools), answer])
     check("tasks", rows)
 
 
-def test_replies_are_what_they_were(scored: list[ScoredTrajectory]) -> None:
-    steps = [
-        [
-            step.call and [step.call.name, step.call.arguments],
-            step.observation and [step.observation.text, step.observation.error],
-        ]
-        for item in scored
-        for step in item.trajectory.steps
-    ]
-    check("replies", steps)
+def test_replies_are_what_they_were(demonstrations: list[Trajectory]) -> None:
+    rows = []
+    for step in (step for item in demonstrations for step in item.steps):
+        (call,) = step.action.calls
+        reply = [[observation.text, observation.error] for observation in step.observations]
+        rows.append([[call.name, call.arguments], reply[0] if reply else None])
+    check("replies", rows)
 
 
 def test_judgements_are_what_they_were(scored: list[ScoredTrajectory]) -> None:
     check("judgements", [[[j.success, j.contribution, j.solved] for j in item.judgements] for item in scored])
 
 
-@pytest.mark.parametrize("form", ["potential", "paper"])
-def test_rewards_are_what_they_were(scored: list[ScoredTrajectory], form: str) -> None:
-    params = RewardParams.model_validate({"form": form})
-    check(f"rewards {form}", [[f"{r:.12g}" for r in step_rewards(item, params, 0.99)] for item in scored])
+@pytest.mark.parametrize("form", [Potential(Potential.Config()), Paper(Paper.Config())], ids=["potential", "paper"])
+def test_rewards_are_what_they_were(scored: list[ScoredTrajectory], form: Potential | Paper) -> None:
+    check(f"rewards {form.name}", [[f"{r:.12g}" for r in form.rewards(item)] for item in scored])
 
 
 def test_token_streams_are_what_they_were(scored: list[ScoredTrajectory], tasks: dict[str, Task]) -> None:
-    chat = ChatFormat(tiny_model.tokenizer())
+    chat = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
     streams = []
     for item in scored[:64]:
-        ids, mask = chat.encode(tasks[item.trajectory.task_id], item.trajectory.steps)
+        ids, mask = encode(chat, tasks[item.trajectory.task_id], item.trajectory.steps)
         streams.append([list(ids), list(mask)])
     check("streams", streams)
 
 
+def as_sampled(demonstration: Trajectory) -> Trajectory:
+    """An evaluation is of attempts under known conditions."""
+    fields = {name: value for name, value in demonstration if name != "id"}
+    return Trajectory.create(**{**fields, "conditions": CONDITIONS})
+
+
 def test_metrics_are_what_they_were(world: MiniWorld, scored: list[ScoredTrajectory], tasks: dict[str, Task]) -> None:
     attempted = [tasks[item.trajectory.task_id] for item in scored]
-    first = scored[0].trajectory
-    budget = Budget.of(attempted, first.sampling, attempts=1, world=world.revision, annotator=ANNOTATOR, split="train")
+    first = scored[0]
     evaluation = evaluate(
         "demonstrations",
-        first.policy,
-        scored,
+        first.trajectory.policy,
+        [item.model_copy(update={"trajectory": as_sampled(item.trajectory)}) for item in scored],
         attempted,
-        budget,
+        {task.id: world.reference(task) for task in attempted},
+        conditions=CONDITIONS,
+        annotator=first.annotator,
+        attempts=1,
+        split="train",
         resamples=200,
         confidence=0.95,
         rng=np.random.default_rng(17),

@@ -1,6 +1,6 @@
 """The whole graph on the tiny profile, with the real vLLM engine, DVC and MLflow.
 
-run 1   `steptool run`; the stage sample@r1 is killed with SIGKILL in the middle
+run 1   `steptool run`; the stage sample-r1 is killed with SIGKILL in the middle
 run 2   the same command: finishes
 run 3   `dvc repro`: looks at what is outside of the repository, and has nothing to do
 then    the outputs are read back, the model is loaded from the registry, promoted and rolled back
@@ -68,7 +68,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_killed_pipeline_finishes_when_it_is_run_again(workspace: Path) -> None:
     log = (workspace / "second.log").read_text()
     assert "Stage 'base' didn't change" in log  # what was finished was kept
-    assert re.search(r"register: steptool version 1 is the candidate", log)
+    assert re.search(r"register: ppo2 is registered as steptool version 1, the candidate", log)
     assert "report: reports/index.html" in log
     assert "leaked" not in log  # what triton's bindings say of a process that ends with objects alive
 
@@ -80,15 +80,15 @@ def test_the_pipeline_in_mlflow_has_settings_data_results_and_model(workspace: P
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     second, first = client.search_runs([experiment.experiment_id], "tags.`steptool.kind` = 'pipeline'")
     assert (first.info.status, second.info.status) == ("FAILED", "FINISHED")
-    assert {"seed", "train.gamma_step"} <= second.data.params.keys()
+    assert {"seed", "reward.gamma"} <= second.data.params.keys()
     assert second.data.metrics["pass_rate"] >= 0
     assert second.data.tags["steptool.model"] == "models:/steptool/1"
     assert "/#/" not in second.data.tags["mlflow.note.content"]
     contexts = {given.dataset.name: given.tags[0].value for given in second.inputs.dataset_inputs}
-    assert {contexts[path] for path in ("data/tasks", "models/base", "models/r1")} == {"output"}
-    (stage,) = client.search_runs([experiment.experiment_id], "tags.`steptool.stage` = 'sft'")
+    assert {contexts[path] for path in ("data/tasks", "models/base", "models/ppo1")} == {"output"}
+    (stage,) = client.search_runs([experiment.experiment_id], "tags.`steptool.stage` = 'train-sft'")
     contexts = {given.dataset.name: given.tags[0].value for given in stage.inputs.dataset_inputs}
-    assert contexts == {"demonstrations": "input", "tasks": "input", "base": "input", "sft output": "output"}
+    assert contexts == {"tasks": "input", "policy base": "input", "train sft output": "output"}
 
 
 @pytest.mark.timeout(120)
@@ -101,7 +101,7 @@ def test_a_second_repro_does_nothing_in_under_ten_seconds(workspace: Path) -> No
 
 
 def test_every_output_has_a_manifest_that_says_what_determines_it(workspace: Path) -> None:
-    for folder in ("data/tasks", "data/scored/r1", "models/r2", "metrics/evaluation", "reports"):
+    for folder in ("data/tasks", "data/scored/r1", "models/ppo2", "metrics/evaluation", "reports"):
         manifest = json.loads((workspace / folder / "manifest.json").read_text())
         assert manifest["seed"] == 17
         assert str(workspace) not in json.dumps(manifest)
@@ -109,7 +109,7 @@ def test_every_output_has_a_manifest_that_says_what_determines_it(workspace: Pat
 
 def test_stages_that_neither_sample_nor_train_repeat_byte_for_byte(workspace: Path) -> None:
     lock = (workspace / "dvc.lock").read_bytes()
-    for stage in ("prepare", "annotate@r1", "validate@r1"):
+    for stage in ("prepare", "annotate-r1", "validate-r1"):
         run(workspace, "dvc", "repro", "--single-item", "--force", "--no-run-cache", stage)
     assert (workspace / "dvc.lock").read_bytes() == lock
 
@@ -126,19 +126,19 @@ def test_promotion_and_rollback_through_the_command_line(workspace: Path) -> Non
     said = run(workspace, "steptool", "promote", "--by", "ada", code=1)
     assert "version 1: refused" in said
     assert "it solved no task" in said
-    _let_the_last_round_solve_a_task(workspace)
-    run(workspace, "dvc", "repro", "--force", "--single-item", "register")
+    assert "was registered before" in run(workspace, "steptool", "register")
+    _let_the_last_arm_solve_a_task(workspace)
+    run(workspace, "steptool", "register")
     said = run(workspace, "steptool", "promote", "--by", "ada")
     assert "version 2: promoted" in said
-    assert "the first champion: +8.3% against the policy that training began from" in said
+    assert "the first champion: +8.3% against sft" in said
     again = run(workspace, "steptool", "promote", code=2)
     assert "is the champion already" in again
-    assert "--single-item register" not in again, "which would register the same once more"
     assert "no champion before it" in run(workspace, "steptool", "rollback", "--reason", "test", code=2)
 
 
-def _let_the_last_round_solve_a_task(workspace: Path) -> None:
-    path = workspace / "metrics/evaluation/r2.json"
+def _let_the_last_arm_solve_a_task(workspace: Path) -> None:
+    path = workspace / "metrics/evaluation/ppo2.json"
     evaluation = json.loads(path.read_text())
     evaluation["solved"][min(evaluation["solved"])] = 1.0
     overall = evaluation["metrics"]["all"]

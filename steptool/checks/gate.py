@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import great_expectations as gx
@@ -12,28 +12,23 @@ import pandas as pd
 from great_expectations.data_context import EphemeralDataContext
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.expectations.expectation import Expectation
-from pydantic import BaseModel, ConfigDict
 
-from steptool.checks.suites import Facts, step_suite, subset_suite, trajectory_suite
-from steptool.checks.table import step_table, subset_table, trajectory_table
-from steptool.config.settings import RewardParams, ValidateParams
-from steptool.core.errors import DataError, StepToolError, ValidationFailed
-from steptool.core.types import ScoredTrajectory
-from steptool.rewards.shaping import expected_return
+from steptool.checks.suites import group_suite, step_suite, trajectory_suite
+from steptool.checks.table import group_table, step_table, trajectory_table
+from steptool.config.settings import ValidateParams
+from steptool.core.errors import StepToolError, ValidationFailed
+from steptool.core.types import Frozen, ScoredTrajectory
+from steptool.rewards.base import HasClosedForm, RewardForm
 
 SHOWN_ROWS = 20
 SHOWN_IN_ERROR = 5
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
 class FailingRow(Frozen):
-    """One row that breaks an expectation. `step` is None for rows that are whole trajectories or subsets."""
+    """One row that breaks an expectation. `step` is None for rows that are whole trajectories or groups."""
 
     source: str
-    """File and line of the record, or the subset."""
+    """File and line of the record, or the group."""
     trajectory_id: str = ""
     task_id: str = ""
     step: int | None = None
@@ -55,7 +50,7 @@ class Finding(Frozen):
     column: str
     passed: bool
     observed: str
-    """The value that was judged, or how many rows were; what went wrong where it could not be judged."""
+    """The value that was judged, or the number of judged rows. The problem, if it could not be judged."""
     failing_count: int = 0
     failing: tuple[FailingRow, ...] = ()
     """The first of the failing rows."""
@@ -73,7 +68,8 @@ class SuiteReport(Frozen):
 
 
 class ValidationReport(Frozen):
-    """Everything that the page and the error show. Holds no time and no machine: same data, same report."""
+    """Everything that the page and the error show. It holds no time and no machine: the same data give the same
+    report."""
 
     source: str
     trajectories: int
@@ -117,31 +113,23 @@ class ValidationReport(Frozen):
 
 def validate(
     scored: Sequence[ScoredTrajectory],
-    rewards: Sequence[Sequence[float]],
+    form: RewardForm,
     params: ValidateParams,
     previous_solve_rate: float | None,
-    sampled: bool,
     *,
-    subsets: Collection[str] = (),
-    reward: RewardParams | None = None,
-    gamma: float = 1.0,
+    groups: Mapping[str, str],
     source: str = "scored",
 ) -> ValidationReport:
-    """Judge `scored` with one reward a step in `rewards`, in the same order.
+    """Judge `scored` and the rewards that `form` gives for it.
 
-    `sampled`: the policy under training made them, so tokens, log-probabilities and budgets are judged too.
-    `subsets`: those that must be covered, beside the ones found. `reward` with `gamma`: the settings that
-    `rewards` were made with; given, returns are held against their closed form. `source`: the file that
-    `scored` was read from, named with the line in failing rows.
+    `previous_solve_rate` is that of the round before, None for the first. `groups` maps the id of every task of the
+    round to its group. `source` is the file that `scored` was read from; failing rows name it with the line.
     """
-    if len(scored) != len(rewards):
-        raise DataError(
-            f"{len(scored)} trajectories but {len(rewards)} lists of rewards", where=source, fix="give one list each"
-        )
-    expected = [expected_return(record, reward, gamma) for record in scored] if reward is not None else None
+    rewards = [form.rewards(record) for record in scored]
+    expected = [form.expected_return(record) for record in scored] if isinstance(form, HasClosedForm) else None
     steps = step_table(scored, rewards, source)
-    trajectories = trajectory_table(scored, rewards, source, gamma=gamma, expected_returns=expected)
-    facts = Facts(sampled=sampled, closed_form=expected is not None, previous_solve_rate=previous_solve_rate)
+    trajectories = trajectory_table(scored, rewards, source, gamma=form.gamma, expected_returns=expected)
+    of_trajectories = trajectory_suite(params, previous_solve_rate, has_closed_form=expected is not None)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     return ValidationReport(
@@ -152,9 +140,9 @@ def validate(
         solve_rate=_mean(trajectories["solved"]),
         mean_return=_mean(trajectories["discounted_return"]),
         suites=(
-            _run(context, "trajectories", "Trajectories", trajectories, trajectory_suite(params, facts)),
-            _run(context, "steps", "Steps", steps, step_suite(params, facts)),
-            _run(context, "subsets", "Subsets", subset_table(trajectories, subsets), subset_suite(params)),
+            _run(context, "trajectories", "Trajectories", trajectories, of_trajectories),
+            _run(context, "steps", "Steps", steps, step_suite(params)),
+            _run(context, "groups", "Groups", group_table(trajectories, groups), group_suite(params)),
         ),
     )
 
@@ -179,11 +167,11 @@ def _run(
     )
     outcome = next(iter(checkpoint.run(batch_parameters={"dataframe": table}).run_results.values()))
     if len(outcome.results) != len(expectations):
-        # Great Expectations drops what it cannot load and only logs that; a check lost is a check passed.
+        # Great Expectations drops what it cannot load and only logs that. A lost check would count as passed.
         raise StepToolError(
             f"{len(expectations)} expectations went in, {len(outcome.results)} were judged",
             where=f"suite {name}",
-            fix="install the versions of requirements/ again with `make setup`",
+            fix="`steptool doctor` says which packages have other versions than they should",
         )
     findings = {result.expectation_config.meta["says"]: _finding(result, table) for result in outcome.results}
     return SuiteReport(
@@ -197,9 +185,8 @@ def _run(
 def _finding(result: Any, table: pd.DataFrame) -> Finding:
     described = result.describe_dict()
     details, kwargs, meta = result.result, described["kwargs"], result.expectation_config.meta
-    columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get(
-        "column_list", []
-    )
+    columns = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs]
+    columns += kwargs.get("column_list", [])
     failing = [_row(table, int(place["row"]), columns) for place in (details.get("unexpected_index_list") or [])]
     count = int(details.get("unexpected_count") or 0)
     return Finding(
@@ -235,17 +222,15 @@ def _row(table: pd.DataFrame, number: int, columns: list[str]) -> FailingRow:
     row = table.iloc[number]
     value = ", ".join(f"{column} {_text(row[column])}" for column in columns if column != "trajectory_id")
     return FailingRow(
-        source=str(row.get("source", row.get("subset"))),
+        source=str(row.get("source", row.get("group"))),
         trajectory_id=str(row.get("trajectory_id", "")),
         task_id=str(row.get("task_id", "")),
         step=int(row["step"]) if "step" in row else None,
-        value=value or f"task {row['task_id']}, attempt {row['attempt']}",
+        value=value or f"task {row['task_id']}, attempt {row['attempt']}",  # of a trajectory that is there twice
     )
 
 
 def _text(value: Any) -> str:
     if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
         return f"{float(value):.4g}"
-    if isinstance(value, list):
-        return f"{len(value)} columns"
     return "no value" if value is None else str(value)

@@ -1,71 +1,62 @@
-"""Scored trajectories as flat pandas tables: one row a step, one a trajectory, one a subset.
+"""Scored trajectories as flat pandas tables: one row a step, one a trajectory, one a group.
 
 Great Expectations judges columns of single values, so lists (token ids, log-probabilities) become counts
-and extremes here. NaN stands for "does not apply": the success of a last step, the log-probability of a
-step that nobody sampled. `*_COLUMNS` say what each column means; the tables hold exactly these, in order.
+and extremes here. NaN means that a value does not apply or is not known: the success of a last step, `solved` of an
+answer without a verdict, the log-probability of a step that was not sampled. `*_COLUMNS` say what each column
+means; the tables hold exactly these, in order.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from steptool.core.types import Revision, ScoredTrajectory
+from steptool.core.types import ScoredTrajectory, StopReason, content_hash
 
-ROW = {"row": "number of the row, from 0", "trajectory_id": "content hash", "task_id": "", "subset": "", "attempt": ""}
+ROW = {
+    "row": "number of the row, from 0",
+    "source": "file and line of the record",
+    "trajectory_id": "content hash",
+    "task_id": "",
+}
 
 STEP_COLUMNS = ROW | {
     "step": "from 0",
     "is_last": "the last step carries `solved`, the others success and contribution",
-    "n_steps": "of its trajectory",
-    "stop_reason": "of its trajectory",
-    "tool": "name called, empty without a call",
-    "has_call": "the action parsed as a call",
-    "parse_error": "empty with a call",
-    "observation_error": "kind of error that the tool answered with, else empty",
+    "is_readable": "the action could be read",
     "success": "in [0, 1]; NaN in the last step",
     "contribution": "in [0, 1]; NaN in the last step",
     "solved": "in [0, 1]; NaN before the last step",
     "reward": "of this step; NaN where it is missing",
     "n_context_tokens": "new tokens before the action",
     "n_action_tokens": "sampled tokens",
-    "n_logprobs": "log-probabilities of sampled tokens",
-    "n_bad_logprobs": "of these, NaN or infinite",
+    "n_bad_logprobs": "log-probabilities of sampled tokens that are NaN or infinite",
     "logprob_max": "largest finite log-probability, in nats; NaN without any",
-    "logprob_mean": "mean finite log-probability, in nats; NaN without any",
-    "source": "file and line of the record",
 }
 
 TRAJECTORY_COLUMNS = ROW | {
-    "is_copy": "an earlier row has the same trajectory_id",
-    "stop_reason": "",
+    "attempt": "",
+    "is_known": "an earlier row has the same trajectory_id, or is another branch of its search",
     "broken": "1 if an engine or world fault cut it short, else 0",
     "finished": "it ended with an answer",
     "n_steps": "",
-    "max_calls": "budget of steps",
+    "max_calls": "most steps that it was allowed; NaN where it was not sampled",
     "n_tokens": "context and action tokens",
-    "max_tokens": "budget of tokens",
+    "max_tokens": "most tokens that it was allowed; NaN where it was not sampled",
     "solved": "in [0, 1]",
     "n_rewards": "rewards given for it; one a step",
-    "reward_sum": "undiscounted",
     "discounted_return": "sum of gamma^t r_t",
-    "return_error": "distance of discounted_return from its closed form; NaN where that was not asked for",
-    "policy": "name@revision",
-    "world": "name@revision",
-    "annotator": "name@revision",
-    "source": "file and line of the record",
+    "return_error": "distance of discounted_return from its closed form; NaN where the reward form has none",
+    "policy": "name and revision",
+    "conditions": "hash of what it was sampled under",
+    "annotator": "name and revision",
 }
 
-SUBSET_COLUMNS = {
-    "row": "number of the row, from 0",
-    "subset": "",
-    "tasks": "distinct tasks",
-    "trajectories": "",
-    "solve_rate": "mean of solved; NaN without trajectories",
-}
+GROUP_COLUMNS = {"row": "number of the row, from 0", "group": "", "trajectories": "of its tasks"}
 
 
 def step_table(
@@ -79,27 +70,19 @@ def step_table(
         for number, (step, judgement) in enumerate(zip(trajectory.steps, record.judgements, strict=True)):
             finite = [value for value in step.action_logprobs if math.isfinite(value)]
             rows.append(
-                _identity(record, len(rows))
+                _identity(record, len(rows), source, index)
                 | {
                     "step": number,
                     "is_last": number == last,
-                    "n_steps": last + 1,
-                    "stop_reason": trajectory.stop_reason.value,
-                    "tool": step.call.name if step.call else "",
-                    "has_call": step.call is not None,
-                    "parse_error": step.parse_error or "",
-                    "observation_error": (step.observation.error or "") if step.observation else "",
+                    "is_readable": step.action.unreadable is None,
                     "success": _number(judgement.success),
                     "contribution": _number(judgement.contribution),
                     "solved": _number(judgement.solved),
                     "reward": earned[number] if number < len(earned) else math.nan,
                     "n_context_tokens": len(step.context_ids),
                     "n_action_tokens": len(step.action_ids),
-                    "n_logprobs": len(step.action_logprobs),
                     "n_bad_logprobs": len(step.action_logprobs) - len(finite),
                     "logprob_max": max(finite, default=math.nan),
-                    "logprob_mean": sum(finite) / len(finite) if finite else math.nan,
-                    "source": _place(source, index),
                 }
             )
     return pd.DataFrame(rows, columns=list(STEP_COLUMNS))
@@ -113,73 +96,58 @@ def trajectory_table(
     gamma: float = 1.0,
     expected_returns: Sequence[float] | None = None,
 ) -> pd.DataFrame:
-    """One row a trajectory. `expected_returns` are the discounted returns in closed form, to hold rewards against."""
+    """One row a trajectory. `expected_returns` are the discounted returns in closed form, to compare the rewards
+    with."""
     rows: list[dict[str, Any]] = []
     seen: set[str] = set()
     for index, (record, earned) in enumerate(zip(scored, rewards, strict=True)):
         trajectory = record.trajectory
+        allowed = trajectory.conditions.sampling if trajectory.conditions else None
         discounted = sum(gamma**step * reward for step, reward in enumerate(earned))
         expected = expected_returns[index] if expected_returns is not None else math.nan
         rows.append(
-            _identity(record, index)
+            _identity(record, index, source, index)
             | {
-                "is_copy": trajectory.id in seen,
-                "stop_reason": trajectory.stop_reason.value,
-                "broken": float(not trajectory.stop_reason.terminated),
-                "finished": trajectory.stop_reason.value == "finished",
+                "attempt": trajectory.attempt,
+                "is_known": trajectory.id in seen or trajectory.search in seen,
+                "broken": float(trajectory.stop_reason.broken),
+                "finished": trajectory.stop_reason is StopReason.finished,
                 "n_steps": len(trajectory.steps),
-                "max_calls": trajectory.sampling.max_calls,
+                "max_calls": allowed.max_calls if allowed else math.nan,
                 "n_tokens": len(trajectory.token_ids),
-                "max_tokens": trajectory.sampling.max_tokens,
-                "solved": record.solved,
+                "max_tokens": allowed.max_tokens if allowed else math.nan,
+                "solved": _number(record.solved),
                 "n_rewards": len(earned),
-                "reward_sum": float(sum(earned)),
                 "discounted_return": float(discounted),
                 "return_error": abs(discounted - expected),
-                "policy": _revision(trajectory.policy),
-                "world": _revision(trajectory.world),
-                "annotator": _revision(record.annotator),
-                "source": _place(source, index),
+                "policy": str(trajectory.policy),
+                "conditions": content_hash(trajectory.conditions and trajectory.conditions.model_dump(mode="json")),
+                "annotator": str(record.annotator),
             }
         )
-        seen.add(trajectory.id)
+        seen |= {trajectory.id, trajectory.search or trajectory.id}
     return pd.DataFrame(rows, columns=list(TRAJECTORY_COLUMNS))
 
 
-def subset_table(trajectories: pd.DataFrame, subsets: Collection[str] = ()) -> pd.DataFrame:
-    """One row a subset of `trajectories`, and one for each of `subsets` that it lacks."""
-    names = sorted({*trajectories["subset"], *subsets})
-    groups = [trajectories[trajectories["subset"] == name] for name in names]
+def group_table(trajectories: pd.DataFrame, groups: Mapping[str, str]) -> pd.DataFrame:
+    """One row for each group of `groups`, which holds the group of every task by its id."""
+    counts = Counter(groups.get(task) for task in trajectories["task_id"])
+    names = sorted(set(groups.values()))
     return pd.DataFrame(
-        {
-            "row": range(len(names)),
-            "subset": names,
-            "tasks": [int(group["task_id"].nunique()) for group in groups],
-            "trajectories": [len(group) for group in groups],
-            "solve_rate": [float(group["solved"].mean()) for group in groups],
-        },
-        columns=list(SUBSET_COLUMNS),
+        {"row": range(len(names)), "group": names, "trajectories": [counts[name] for name in names]},
+        columns=list(GROUP_COLUMNS),
     )
 
 
-def _identity(record: ScoredTrajectory, row: int) -> dict[str, Any]:
+def _identity(record: ScoredTrajectory, row: int, source: str, index: int) -> dict[str, Any]:
     trajectory = record.trajectory
     return {
         "row": row,
+        "source": f"{source}:{index + 2}",  # line 1 is the header
         "trajectory_id": trajectory.id,
         "task_id": trajectory.task_id,
-        "subset": trajectory.subset,
-        "attempt": trajectory.attempt,
     }
 
 
 def _number(score: float | None) -> float:
     return math.nan if score is None else score
-
-
-def _revision(value: Revision) -> str:
-    return f"{value.name}@{value.revision}"
-
-
-def _place(source: str, index: int) -> str:
-    return f"{source}:{index + 2}"  # line 1 is the header

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,12 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from steptool.config.places import CODE, PARAMS
-from steptool.config.settings import Params
+from steptool.config.graph import StageSpec, dvc_document, dvc_text, stages_of
+from steptool.config.places import PARAMS
+from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError, InputError, ParamsError, StepToolError, reason
-from steptool.core.revision import code_revision, forget_sources
-from steptool.core.storage import MANIFEST, MAX_DOCUMENT, conflict_line, file_hash, read_bounded, read_json
+from steptool.core.revision import MEANS_NOTHING, code_revision, forget_sources
+from steptool.core.storage import MANIFEST, MAX_DOCUMENT, conflict_line, file_hash, read_bounded, read_json, write_bytes
 from steptool.core.types import content_hash
 
 PIPELINE, LOCK = Path("dvc.yaml"), Path("dvc.lock")
@@ -35,27 +36,60 @@ RESTORE = "mend it, or restore the committed one: git checkout {}"
 REWRITTEN_S = 0.2
 """DVC rewrites its files in place, so one that is broken may be whole a moment later."""
 AGAIN = "run the same command again"
-MEANS_NOTHING = (
-    *("steptool.system", "steptool.tracking", "steptool.config"),
-    *("steptool.core.errors", "steptool.core.storage", "steptool.core.revision", "steptool.stages.common"),
-)
-"""Packages and modules that decide about no output: how a stage is run, watched and configured. What the settings say
-counts by their values."""
 Signature = tuple[tuple[str, int, int, int], ...]
 
 
-def stage_code(name: str) -> str:
-    """Hash of what the code of stage `name` means. The command line asks before it imports the stage, so that this is
-    the code that runs."""
-    return code_revision([f"steptool.stages.{name}"], without=MEANS_NOTHING)
+def stage_code(spec: StageSpec) -> str:
+    """Hash of what the code of a stage means: its module, the plugins that it uses, and all that these import."""
+    modules = [f"steptool.stages.{spec.verb}", *(module for used in spec.plugins for module in used.modules())]
+    return code_revision(modules, without=MEANS_NOTHING)
 
 
-def stage_revision(name: str, params: Params) -> dict[str, str]:
-    """What decides about the output of stage `name` beside its inputs: its code, and the settings that dvc.yaml lists
-    for it, their defaults included. As hashes."""
+def stage_revision(spec: StageSpec, params: Params) -> dict[str, Any]:
+    """What decides about the output of a stage beside its inputs: its code, its settings with their defaults, as
+    hashes, and the content of what lies outside of the project, by the plugin that reads it (None: it cannot be known
+    now).
+
+    Raises DataError where such a file cannot be read.
+    """
     values = params.model_dump(mode="json", by_alias=True)
-    settings = {key: _at(values, key) for key in _settings_of(name)}
-    return {"code": stage_code(name), "settings": content_hash(settings)}
+    settings = {key: _at(values, key) for key in spec.keys}
+    hashed = content_hash([settings, spec.decided])
+    return {"code": stage_code(spec), "settings": hashed, "content": _content(spec)}
+
+
+def _content(spec: StageSpec) -> dict[str, str | None]:
+    content: dict[str, str | None] = {used.kind: found for used in spec.plugins if (found := used.content())}
+    return content if spec.content is None else {**content, spec.verb: spec.content()}
+
+
+def spec_of(params: Params, verb: str, argument: str | None) -> StageSpec:
+    """The stage of the graph that params.yaml asks for. Raises ParamsError where there is none."""
+    specs = stages_of(params)
+    address = f"{verb}-{argument}" if argument else verb
+    if address not in specs:
+        found = f"its graph has no stage {address}"
+        raise ParamsError(found, where=str(PARAMS), fix=f"name one of {', '.join(specs)}")
+    return specs[address]
+
+
+def refuse_unless_written(params: Params) -> None:
+    """Raise ParamsError where dvc.yaml is not the graph that params.yaml asks for."""
+    existing = read_yaml(PIPELINE)
+    if existing != dvc_document(params, existing):
+        found = f"is not the graph that {PARAMS} asks for"
+        raise ParamsError(found, where=str(PIPELINE), fix="steptool graph")
+
+
+def write_graph() -> str:
+    """Write dvc.yaml where it is not the graph that params.yaml asks for; what was done, in a sentence."""
+    params = load_params(PARAMS)
+    existing = read_yaml(PIPELINE)
+    document = dvc_document(params, existing)
+    if existing == document:
+        return f"{PIPELINE} is the graph that {PARAMS} asks for"
+    write_bytes(PIPELINE, dvc_text(document).encode())
+    return f"{PIPELINE} is written anew: {', '.join(document['stages'])}"
 
 
 class File(BaseModel):
@@ -77,64 +111,53 @@ class LockFile(BaseModel):
     stages: dict[str, Entry] = {}
 
 
-class _Declared(BaseModel):
-    """Of a stage in dvc.yaml, what is read here."""
-
-    deps: list[Any] = []
-    params: list[Any] = []
-
-
-class _PipelineFile(BaseModel):
-    stages: dict[str, dict[str, Any]] = {}
-
-
 class Reading:
-    """What the stage `name` (of round `round`) reads, as it is now.
+    """What a stage reads, as it is now. `inputs`: files and folders with their digests by `file_hash`.
 
-    `inputs`: files and folders with their digests by `file_hash`. `external`: what lies outside of the repository, by
-    the file in which stage `revisions` noted its content, with a function that finds the content (None: it cannot).
-    Raises DataError where something outside, or under DVC the code, is not what was noted.
+    Raises DataError where DVC runs it, and its code or what lies outside of the project is not what stage `revisions`
+    noted.
     """
 
-    def __init__(
-        self,
-        name: str,
-        round: str | None,
-        inputs: Mapping[Path, str],
-        external: Mapping[Path, Callable[[], str | None]],
-    ) -> None:
-        self._inputs = dict(inputs)
+    def __init__(self, spec: StageSpec, params: Params, inputs: Mapping[Path, str]) -> None:
+        self._spec, self._inputs = spec, dict(inputs)
         self._signatures = {path: _signature(path) for path in inputs}
-        self._name = name
-        self._keys = _settings_of(name)
-        self.settings = _settings(self._keys)
+        self.settings = _settings(spec.keys)
         """The values in params.yaml of what dvc.yaml lists under the stage's `params`."""
-        self._label = f"{name} {round}" if round else name
-        self._code = stage_code(name)
+        self._revision = stage_revision(spec, params)
+        noted = read_json(spec.revision) if spec.revision.exists() else None  # one that is run by itself finds none
+        noted = _mapping(noted)
         if DVC_STAGE in os.environ:  # a stage that is run by hand is not recorded
-            _as_noted(CODE / f"{name}.json", self._code, "code")
-        self._find = dict(external)
-        self.external = {path.stem: _as_noted(path, find()) for path, find in external.items()}
-        """The content of what lies outside of the repository."""
+            self._refuse_unless(noted, "code", self._revision["code"])
+        known = _mapping(noted.get("content"))
+        for name, content in self._revision["content"].items():
+            if content is not None and name in known:
+                self._refuse_unless(known, name, content)
+        self.external = {name: found or known.get(name) for name, found in self._revision["content"].items()}
+        """The content of what lies outside of the project."""
+
+    def _refuse_unless(self, noted: Mapping[str, Any], what: str, now: str) -> None:
+        if what in noted and noted[what] != now:
+            raise DataError(
+                f"says {what} {noted[what]!r}, but here it is now {now!r}",
+                where=str(self._spec.revision),
+                fix="run `dvc repro`, which reads it again; another machine needs the same files and the same code",
+            )
 
     def check(self) -> None:
         """Raise StepToolError where something is not as it was."""
-        now = _settings(self._keys)
-        changed = [f"{PARAMS}: {key}" for key in self._keys if self.settings.get(key) != now.get(key)]
+        now = _settings(self._spec.keys)
+        changed = [f"{PARAMS}: {key}" for key in self._spec.keys if self.settings.get(key) != now.get(key)]
         forget_sources()
-        changed += ["the code that it runs"] if stage_code(self._name) != self._code else []
+        changed += ["the code that it runs"] if stage_code(self._spec) != self._revision["code"] else []
         changed += [str(path) for path, digest in self._inputs.items() if self._is_other(path, digest)]
-        contents = {path: find() for path, find in self._find.items()}
-        changed += [f"what {path} describes" for path, content in contents.items() if self._is_new(path, content)]
+        now_outside = {name: found for name, found in _content(self._spec).items() if found is not None}
+        changed += [f"what {name} reads" for name, found in now_outside.items() if found != self.external.get(name)]
         if changed:
             raise StepToolError(
                 f"changed while the stage ran: {', '.join(changed)}; its output does not count",
-                where=f"stage {self._label}",
+                where=f"stage {self._spec.address}",
                 fix=AGAIN,
             )
-
-    def _is_new(self, path: Path, content: str | None) -> bool:
-        return content is not None and content != self.external[path.stem]
 
     def _is_other(self, path: Path, digest: str) -> bool:
         if _signature(path) == self._signatures[path]:
@@ -194,16 +217,8 @@ def check_state(root: Path = Path()) -> None:
         time.sleep(REWRITTEN_S)
 
 
-def _as_noted(path: Path, content: str | None, what: str = "content") -> str:
-    noted = read_json(path) if path.exists() else None  # a stage that is run by itself finds none
-    known = noted.get(what) if isinstance(noted, dict) else None
-    if content is not None and known is not None and content != known:
-        raise DataError(
-            f"says {known!r}, but here it is now {content!r}",
-            where=str(path),
-            fix="run `dvc repro`, which reads it again; another machine needs the same files and the same code",
-        )
-    return content or str(known)
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _made_with(manifest: Path) -> dict[str, Any] | None:
@@ -213,26 +228,6 @@ def _made_with(manifest: Path) -> dict[str, Any] | None:
         return None  # not there, or damaged: DVC sees that by itself
     settings = document.get("settings") if isinstance(document, dict) else None
     return settings if isinstance(settings, dict) else None
-
-
-def stages_with_code() -> list[str]:
-    """Names of the stages of dvc.yaml that depend on what their code means."""
-    return [name for name, stage in _declared().items() if (CODE / f"{name}.json").as_posix() in stage.deps]
-
-
-def _settings_of(name: str) -> list[str]:
-    """The settings that dvc.yaml names for the stage; nothing where there is no such stage."""
-    return [key for key in _declared().get(name, _Declared()).params if isinstance(key, str)]
-
-
-def _declared() -> dict[str, _Declared]:
-    """The stages of dvc.yaml by name; one made by foreach counts once. Raises ParamsError for another shape."""
-    document = read_yaml(PIPELINE)
-    try:
-        stages = _PipelineFile.model_validate({} if document is None else document).stages
-        return {name: _Declared.model_validate(stage.get("do", stage)) for name, stage in stages.items()}
-    except ValidationError as error:
-        raise ParamsError(_not_dvcs(error), where=str(PIPELINE), fix=RESTORE.format(PIPELINE)) from error
 
 
 def _at(values: Any, key: str) -> Any:
@@ -279,7 +274,7 @@ def read_yaml(path: Path) -> Any:
         raise ParamsError(found, where=str(path), fix=RESTORE.format(path)) from error
 
 
-def _settings(keys: list[str]) -> dict[str, Any]:
+def _settings(keys: Sequence[str]) -> dict[str, Any]:
     """Values of params.yaml by dotted key, those that stand in it; as DVC notes them."""
     document = read_yaml(PARAMS) if keys else None
     return {key: value for key in keys if (value := _at(document, key)) is not None}

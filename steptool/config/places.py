@@ -4,20 +4,23 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 TASKS = Path("data/tasks")
+REFERENCES = TASKS / "references.jsonl"
 DEMONSTRATIONS = TASKS / "demonstrations.jsonl"
 TRAJECTORIES = Path("data/trajectories")
 SCORED = Path("data/scored")
 VALIDATED = Path("data/validated")
 MODELS = Path("models")
-BASE, SFT, RFT = MODELS / "base", MODELS / "sft", MODELS / "rft"
+BASE = MODELS / "base"
 EVALUATION = Path("metrics/evaluation")
-REVISIONS = Path("data/revisions")
-"""What stage `revisions` found of what DVC does not see by itself: `code/<stage>.json`, and what lies outside."""
-EXTERNAL_BASE, EXTERNAL_WORLD = REVISIONS / "base.json", REVISIONS / "world.json"
-EXTERNAL_DEMONSTRATIONS = REVISIONS / "demonstrations.json"
-CODE = REVISIONS / "code"
-REGISTRATION = Path("metrics/registration")
+COMPARISONS = "comparisons.json"
+"""Of pairs of arms, in that folder."""
+SELECTION = Path("metrics/selection")
+"""Of the arms on the dev tasks, where `register.best_on` asks for it."""
 REPORT = Path("reports")
+REVISIONS = Path("data/revisions")
+"""What DVC does not see by itself, one file a stage: what its code means, its settings, and what lies outside."""
 WORK = Path(".steptool")
 """State of this checkout: checkpoints, merged weights, what could not be logged yet. Never an output."""
 MERGED = WORK / "merged"
+REGISTRATION = WORK / "registration.json"
+"""Receipt of the last `steptool register`."""

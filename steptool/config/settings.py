@@ -1,86 +1,67 @@
 """params.yaml, typed. Unknown keys and bad values are all reported together, each with its line.
 
-A field's docstring line gives its unit or range where the name does not.
+A field's docstring line gives its unit or range where the name does not. A section that names a plugin (`use`) holds
+the settings of its `Config`, which stands beside the plugin's class.
 """
 
 from __future__ import annotations
 
 import difflib
 import os
-import re
 from datetime import timedelta
+from graphlib import CycleError, TopologicalSorter
 from io import StringIO
-from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer, ComposerError, MaxDepthExceededError
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
-from steptool.config.places import PARAMS
+from steptool.config.places import BASE, PARAMS
+from steptool.config.plugins import Section, Use, plugin_keys
 from steptool.core.errors import ParamsError
+from steptool.core.fields import (
+    Bound,
+    Duration,
+    Fraction,
+    Key,
+    Many,
+    ModelName,
+    Name,
+    Natural,
+    Outside,
+    Positive,
+    Settings,
+    Text,
+    Weight,
+    not_an_output,
+)
 from steptool.core.storage import conflict_line, read_bounded
 
 SMOLLM2, TINY = "smollm2", "tiny-random"
 """Values of `model.base` that are neither a folder nor a hub model: the bundled one, and one of random weights."""
 BASES = f"{SMOLLM2}, {TINY}, a model folder, or owner/name of a hub model"
-MOST = 10_000_000
-"""Most tasks, tokens or optimiser steps that a setting may ask for."""
+BASE_ARM, DEMONSTRATIONS = "base", "demonstrations"
+"""What an arm may start from, and learn from, beside other arms and rounds."""
+EVALUATION_FILES = ("summary", "comparisons")
+"""Files beside those of the arms in metrics/evaluation."""
 MOST_ROUNDS = 97
-OUTPUTS = ("data", "models", "metrics", "reports", ".steptool", ".dvc", ".git")
-"""Folders that stages and tools write. A setting may name only what one of them makes there."""
-LARGEST = 1e6
-"""The largest weight or bound: more than is of any use, and far below where float32 overflows."""
 MIN_TEMPERATURE = 0.01
 """vLLM raises a lower temperature to this one, and returns the log-probabilities of this one."""
 MAX_FILE = 1 << 18
 """Bytes of a params file; the one that is shipped has 4,000."""
 MAX_DEPTH = 8
-"""Levels of a params file; settings have 3."""
+"""Levels of a params file; settings have 4."""
 MAX_PROBLEMS = 20
 """How many problems of a file are listed."""
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Natural = Annotated[int, Field(ge=0, le=MOST)]
-Positive = Annotated[int, Field(ge=1, le=MOST)]
-Many = Annotated[int, Field(ge=1, le=10_000)]
-"""Of things that are held in memory together, or of repetitions."""
-Weight = Annotated[float, Field(ge=0, le=LARGEST)]
-Bound = Annotated[float, Field(gt=0, le=LARGEST)]
-Rate = Annotated[float, Field(gt=0, le=1)]
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError(f"holds a character that cannot be printed, got {text[:80]!r}")
-    return text
-
-
-def _without_outer_spaces(text: str) -> str:
-    if text != text.strip():
-        raise ValueError(f"begins or ends with a space, got {text[:80]!r}")
-    return text
-
-
-def _model_name(text: str) -> str:
-    if not re.fullmatch(r"\w[\w .\-]*", text):
-        raise ValueError(
-            "a model's name begins with a letter, a digit or '_' and holds nothing but these, '.', '-' and spaces, "
-            f"got {text[:80]!r}"
-        )
-    return text
+WHERE_SETTINGS_STAND = (
+    "every key and its range stand in steptool/config/settings.py, those of a plugin in its `Config`, beside its class"
+)
 
 
 def _sampled_or_greedy(value: float) -> float:
@@ -89,87 +70,10 @@ def _sampled_or_greedy(value: float) -> float:
     return value
 
 
-Text = Annotated[str, Field(max_length=4096), AfterValidator(_printable)]
-"""A path or an identifier."""
-Name = Annotated[Text, Field(min_length=1, max_length=250), AfterValidator(_without_outer_spaces)]
-"""A name that MLflow keeps; its databases hold 256 characters."""
-ModelName = Annotated[Name, AfterValidator(_model_name)]
-"""It stands in paths, in `models:/NAME@ALIAS` and in filters of MLflow, where `/`, `:`, `@`, `%` and quotes have a
-meaning."""
-
-
-def _read_duration(value: object) -> timedelta:
-    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,6})?)\s*([smhd])", value, re.ASCII) if isinstance(value, str) else None
-    try:
-        if match:
-            return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return timedelta(seconds=value)
-    except (OverflowError, ValueError) as error:  # more seconds than there are, or not a number of them
-        raise ValueError("is not a number of seconds that a clock counts") from error
-    if isinstance(value, timedelta):
-        return value
-    raise ValueError(f"a duration is a number and its unit, such as 90s, 30m, 24h or 7d, got {_shown(value)}")
-
-
-def write_duration(value: timedelta) -> str:
-    """`90s`, `30m` or `24h`: the largest of these units that gives a whole number."""
-    seconds = value.total_seconds()
-    unit = next((unit for unit in "hm" if seconds % _UNITS[unit] == 0), "s")
-    return f"{seconds / _UNITS[unit]:.15g}{unit}"
-
-
-Duration = Annotated[timedelta, BeforeValidator(_read_duration), PlainSerializer(write_duration)]
-"""`90s`, `30m`, `6h` or `1d`; a number is in seconds."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def _not_an_output(path: str) -> str:
-    """Refuse what lies where stages write, by whatever path: through a link, or from the root of the disk."""
-    place = os.path.relpath(os.path.realpath(path), os.path.realpath(os.curdir))
-    if path and {PurePosixPath(name).parts[:1] for name in (place, os.path.normpath(path))} & {(n,) for n in OUTPUTS}:
-        raise ValueError(
-            f"{path[:80]!r} lies where stages write, and would be lost: keep it outside of {', '.join(OUTPUTS)}"
-        )
-    return path
-
-
-Outside = Annotated[Text, AfterValidator(_not_an_output)]
-"""A path of something that the user keeps and a stage reads."""
-
-
-class WorldParams(Section):
-    name: Literal["mini", "recorded"] = "mini"
-    path: Outside = ""
-    """Folder of a recorded world; empty takes the environment variable STEPTOOL_RECORDED."""
-    train_tasks: Positive = 640
-    dev_tasks: Positive = 240
-    test_tasks: Positive = 300
-
-
-class DemonstrationParams(Section):
-    count: Positive = 320
-    flawed: Fraction = 0.22
-    """Share of the demonstrations that end unsolved."""
-    path: Outside = ""
-    """File with demonstrations of your own, one a line; empty takes `count` of the world's experts, if it has any."""
-
-
-class ModelParams(Section):
+class ModelParams(Settings):
     base: Annotated[Outside, Field(min_length=1)] = SMOLLM2
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the computation; weights are stored as bfloat16. auto: what this machine is faster with."""
-
-
-class SftParams(Section):
-    learning_rate: Rate = 1.5e-4
-    epochs: Many = 1
-    batch_size: Many = 1
-    frozen_layers: Natural = 14
-    """Lowest layers (and, if any, the embeddings) that do not train."""
 
 
 def _steps_fit(sample: SampleParams) -> SampleParams:
@@ -178,7 +82,7 @@ def _steps_fit(sample: SampleParams) -> SampleParams:
     return sample
 
 
-class SampleParams(Section):
+class SampleParams(Settings):
     tasks: Positive = 60
     attempts: Many = 6
     temperature: Annotated[float, Field(ge=MIN_TEMPERATURE, le=5)] = 0.8
@@ -189,18 +93,11 @@ class SampleParams(Section):
     max_tokens: Positive = 1024
     """Tokens of one trajectory, context included."""
     draw: Natural = 0
-    """Which draw of tasks and random numbers; another begins elsewhere among the tasks, with other numbers."""
+    """Another number: other training tasks, other random numbers. A nightly run raises it."""
     tool_timeout_s: Bound = 10.0
 
 
-class RewardParams(Section):
-    form: Literal["potential", "paper"] = "potential"
-    alpha: Weight = 0.2
-    step_cost: Weight = 0.02
-    budget_cost: Weight = 0.2
-
-
-class ValidateParams(Section):
+class ValidateParams(Settings):
     min_solve_rate: Fraction = 0.02
     max_solve_rate: Fraction = 0.99
     min_return_spread: Weight = 1e-6
@@ -208,68 +105,11 @@ class ValidateParams(Section):
     max_drift: Fraction = 0.4
     max_broken: Fraction = 0.1
     """Share of the trajectories that an engine or world fault may cut short."""
-    min_per_subset: Natural = 1
+    min_per_group: Natural = 1
     max_logprob: Weight = 1e-3
 
 
-class TrainParams(Section):
-    credit: Literal["token", "step"] = "token"
-    baseline: Literal["branches", "attempts", "critic"] = "branches"
-    gamma_step: Fraction = 0.99
-    lambda_step: Fraction = 0.9
-    """Of GAE, and of the lambda-returns that attempts are compared by. At 1 what `form: potential` pays for calls
-    cancels where `branches` are compared. 0.9 was chosen by `benchmarks/credit.py` on training tasks."""
-    gamma_token: Fraction = 1.0
-    lambda_token: Fraction = 1.0
-    whiten: bool = True
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.8
-    clip_high: Bound = 4.0
-    dual_clip: Annotated[float, Field(gt=1, le=LARGEST)] = 3.0
-    kl_in: Literal["none", "reward", "loss"] = "loss"
-    kl_to: Literal["start", "reference"] = "start"
-    """The policy that the round starts from, as PPO's penalty form has it (arXiv 1707.06347, 4), or the one before
-    all rounds. In the loss, the divergence from it is exact, over the whole vocabulary."""
-    kl_coef: Weight = 1.0
-    kl_clamp: Bound = 5.0
-    """Bound on the log-ratio to the reference in the reward, in nats."""
-    importance_cap: Bound = 2.0
-    max_engine_kl: Weight = 0.05
-    """Most divergence, in nats a token, between the policy as it is trained and as the engine sampled from it."""
-    epochs: Many = 1
-    minibatches: Many = 16
-    """Optimiser steps an epoch."""
-    learning_rate: Rate = 1e-3
-    """At first; it falls linearly over the optimiser steps of a round."""
-    round_decay: Rate = 0.4
-    """Learning rate of a round over that of the round before. Later rounds find less to gain, and as much to break."""
-    value_learning_rate: Rate = 1e-3
-    value_warmup: Natural = 20
-    value_coef: Weight = 0.5
-    max_grad_norm: Bound = 1.0
-    row_tokens: Positive = 1024
-    """Most tokens of one packed row."""
-    lora_rank: Many = 16
-    lora_alpha: Positive = 32
-    lora_plus: Annotated[float, Field(ge=1, le=LARGEST)] = 16.0
-    """How much faster the adapter's B learns than its A (arXiv 2402.12354)."""
-    lora_first_layer: Natural = 16
-    """LoRA adapts this layer and all above; gradients stop below it."""
-
-    @model_validator(mode="after")
-    def _kl_belongs_somewhere(self) -> TrainParams:
-        if (self.kl_in == "none") != (self.kl_coef == 0):
-            raise ValueError("kl_coef is above 0 exactly when kl_in is reward or loss")
-        if self.kl_in == "reward" and self.kl_to == "start":
-            raise ValueError("kl_in: reward needs kl_to: reference; what was sampled is 0 away from where it started")
-        return self
-
-
-class RftParams(Section):
-    learning_rate: Rate = 3e-4
-    epochs: Many = 2
-
-
-class EvaluateParams(Section):
+class EvaluateParams(Settings):
     split: Literal["test", "dev"] = "test"
     temperature: Annotated[float, Field(ge=0, le=5), AfterValidator(_sampled_or_greedy)] = 0.0
     attempts: Many = 1
@@ -280,7 +120,7 @@ class EvaluateParams(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
 
 
-class PromoteParams(Section):
+class PromoteParams(Settings):
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.0
     min_pass_rate: Fraction = 0.3
     min_finish_rate: Fraction = 0.7
@@ -297,17 +137,56 @@ class PromoteParams(Section):
     """Silence for this long is a rejection."""
 
 
-class TrackingParams(Section):
+class TrackingParams(Settings):
     experiment: Name = "steptool"
     model_name: ModelName = "steptool"
 
 
-class RoundParams(Section):
-    policy: Text
-    """Folder of the policy that this round samples from: models/base, models/sft, that of an earlier round, or one of
-    the user's own outside of models/."""
-    previous: Text
-    """Folder of the previous round's validated data, or of the policy in the first round."""
+class RoundParams(Settings):
+    from_: Key = Field(alias="from")
+    """Arm that this round samples from, or base."""
+
+
+def _given_folder(path: str) -> str:
+    return path if path == BASE.as_posix() else not_an_output(path)
+
+
+class ArmParams(Settings):
+    """A policy: one that is trained, by a method from data, or one that is only evaluated, from a folder."""
+
+    method: Key | None = None
+    """Name under `methods`, or of a method of this package."""
+    from_: Key | None = Field(default=None, alias="from")
+    """Arm that it starts from, or base."""
+    data: list[Text] = Field(default_factory=list)
+    """What it learns from: demonstrations, and rounds by their names."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Laid over the method's, for this arm alone."""
+    folder: Annotated[Text, AfterValidator(_given_folder)] = ""
+    """Of a policy that is there already: it is evaluated, not trained. models/base is the base model."""
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> ArmParams:
+        trained = (self.method is not None, self.from_ is not None, bool(self.data))
+        if self.folder and (any(trained) or self.settings):
+            raise ValueError("an arm with `folder` is not trained: leave out method, from, data and settings")
+        if not self.folder and not all(trained):
+            raise ValueError("an arm has method, from and data, such as {method: sft, from: base, data: "
+                             "[demonstrations]}; or a folder")  # fmt: skip
+        return self
+
+
+class RegisterParams(Settings):
+    arm: Key | None = None
+    """Arm that `steptool register` registers; the first of `compare` where neither is given."""
+    best_on: Literal["dev"] | None = None
+    """Or the trained arm that solves most tasks of this split, which no evaluation of the report looks at."""
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> RegisterParams:
+        if self.arm is not None and self.best_on is not None:
+            raise ValueError("give either arm or best_on")
+        return self
 
 
 def _some_rate_passes(validate: ValidateParams) -> ValidateParams:
@@ -316,67 +195,105 @@ def _some_rate_passes(validate: ValidateParams) -> ValidateParams:
     return validate
 
 
-def _build_on_what_is_there(rounds: dict[str, RoundParams]) -> dict[str, RoundParams]:
-    """A round reads what stages before it make, or a folder of the user's own, never what is made after it."""
-    policies, data = ["models/base", "models/sft"], list[str]()
-    for key, wanted in rounds.items():
-        for name, value, made in (("policy", wanted.policy, policies), ("previous", wanted.previous, policies + data)):
-            path = PurePosixPath(value)
-            if path.as_posix() != value or path.is_absolute() or ".." in path.parts or not path.parts:
-                raise ValueError(f"{key}.{name} is {value[:80]!r}; write a path below this folder, without `.` or `..`")
-            if path.parts[0] in OUTPUTS and value not in made:
-                raise ValueError(f"{key}.{name} is {value[:80]!r}; made before {key} are {', '.join(made)}")
-        policies.append(f"models/{key}")
-        data.append(f"data/validated/{key}")
-    return rounds
+WORLD = Section("world", "mini")
+DEMONSTRATED = Section("demonstrations", "experts")
+FORMAT = Section("format", "json_call")
+ENGINE = Section("engine", "vllm")
+SEARCH = Section("search", "chain")
+ANNOTATE = Section("annotate", "rules")
+REWARD = Section("reward", "potential")
+METHOD = Section("methods", None, is_heavy=True)
+METRIC = Section("metrics", None)
 
 
-Rounds = Annotated[
-    dict[Annotated[str, Field(pattern=r"^r[1-9][0-9]{0,3}$")], RoundParams],
-    Field(max_length=MOST_ROUNDS),
-    AfterValidator(_build_on_what_is_there),
-]
+def _named_methods(value: Any) -> Any:
+    """A method is what its key names where it has no `use`; torch takes seconds to import, so it is checked later."""
+    if not isinstance(value, dict):
+        return value
+    return {key: {"use": key, **item} if isinstance(item, dict) else item for key, item in value.items()}
 
 
-class MachineParams(Section):
+class MachineParams(Settings):
     """What changes the speed and the memory of a run and nothing else; no stage runs again for it."""
 
     concurrency: Many = 128
     """Trajectories in flight."""
+    row_tokens: Positive = 1024
+    """Most tokens of one packed row in training."""
 
 
-class Params(Section):
+class Params(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 17
-    world: WorldParams = WorldParams()
-    demonstrations: DemonstrationParams = DemonstrationParams()
+    world: Annotated[Use, WORLD] = Field(default_factory=WORLD)
+    demonstrations: Annotated[Use, DEMONSTRATED] = Field(default_factory=DEMONSTRATED)
     model: ModelParams = ModelParams()
-    sft: SftParams = SftParams()
+    format: Annotated[Use, FORMAT] = Field(default_factory=FORMAT)
+    engine: Annotated[Use, ENGINE] = Field(default_factory=ENGINE)
+    search: Annotated[Use, SEARCH] = Field(default_factory=SEARCH)
     sample: Annotated[SampleParams, AfterValidator(_steps_fit)] = SampleParams()
-    reward: RewardParams = RewardParams()
+    annotate: Annotated[Use, ANNOTATE] = Field(default_factory=ANNOTATE)
+    reward: Annotated[Use, REWARD] = Field(default_factory=REWARD)
     validate_: Annotated[ValidateParams, AfterValidator(_some_rate_passes)] = Field(
         default=ValidateParams(), alias="validate"
     )
-    train: TrainParams = TrainParams()
-    rft: RftParams = RftParams()
+    methods: Annotated[dict[Key, Annotated[Use, METHOD]], BeforeValidator(_named_methods)] = Field(default_factory=dict)
     evaluate: EvaluateParams = EvaluateParams()
+    metrics: dict[Key, Annotated[Use, METRIC]] = Field(default_factory=dict)
+    """What is measured beside the metrics of this package, by the name in tables."""
+    rounds: Annotated[dict[Key, RoundParams], Field(max_length=MOST_ROUNDS)] = Field(default_factory=dict)
+    """Data that is sampled, each round on the next training tasks."""
+    arms: dict[Key, ArmParams] = Field(default_factory=dict)
+    """Policies, in the order of tables: the one list that training, evaluation, report and registry read."""
+    compare: list[Annotated[list[Key], Field(min_length=2, max_length=2)]] = Field(default_factory=list)
+    """Pairs of arms, the candidate first; every arm with the first one where none is given."""
+    register_: RegisterParams = Field(default=RegisterParams(), alias="register")
     promote: PromoteParams = PromoteParams()
     tracking: TrackingParams = TrackingParams()
     machine: MachineParams = MachineParams()
-    rounds: Rounds = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _shaping_is_of_steps(self) -> Params:
-        if self.reward.form == "potential" and self.reward.alpha > 0 and self.train.gamma_token < 1:
-            raise ValueError("reward.form: potential is one of steps, not of tokens: it needs train.gamma_token: 1")
+    def _names_are_known(self) -> Params:
+        """Every arm and round reads what is made before it."""
+        for name in self.arms:
+            if name in (BASE_ARM, *EVALUATION_FILES):
+                raise _misplaced("an arm cannot be called that, it is the name of something else", "arms", name)
+        if DEMONSTRATIONS in self.rounds:
+            raise _misplaced("a round cannot be called that, it names the demonstrations", "rounds", DEMONSTRATIONS)
+        for name, wanted in self.rounds.items():
+            _require(wanted.from_, [BASE_ARM, *self.arms], "rounds", name, "from")
+        for name, arm in self.arms.items():
+            if not arm.folder:
+                _require(str(arm.from_), [BASE_ARM, *self.arms], "arms", name, "from")
+            for source in arm.data:
+                _require(source, [DEMONSTRATIONS, *self.rounds], "arms", name, "data")
+        self.made_in_order()
         return self
 
+    def made_in_order(self) -> list[tuple[str, str]]:
+        """("arm" or "round", name) of each, after what it reads. Raises ValueError where they wait for each other."""
+        reads: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for name, arm in self.arms.items():
+            wanted = [("round", source) for source in arm.data if source != DEMONSTRATIONS]
+            reads["arm", name] = [*wanted, *([("arm", arm.from_)] if arm.from_ else [])]
+        for name, wanted_round in self.rounds.items():
+            reads["round", name] = [("arm", wanted_round.from_)]
+        try:
+            order = list(TopologicalSorter(reads).static_order())
+        except CycleError as error:
+            found = " → ".join(" ".join(each) for each in error.args[1])
+            raise ValueError(f"arms and rounds wait for each other: {found}") from error
+        return [each for each in order if each != ("arm", BASE_ARM)]
+
     @model_validator(mode="after")
-    def _experts_have_tasks_to_show(self) -> Params:
-        count, tasks = self.demonstrations.count, self.world.train_tasks
-        if self.world.name == "mini" and not self.demonstrations.path and count > tasks:
-            raise ValueError(
-                f"demonstrations.count: {count} is above world.train_tasks: {tasks}, and each shows another task"
-            )
+    def _pairs_are_of_arms(self) -> Params:
+        for pair in self.compare:
+            for name in pair:
+                _require(name, list(self.arms), "compare")
+            if pair[0] == pair[1]:
+                raise _misplaced(f"{pair[0]} is compared with itself", "compare")
+        trained = [name for name, arm in self.arms.items() if not arm.folder]
+        if self.register_.arm is not None:
+            _require(self.register_.arm, trained, "register", "arm")
         return self
 
     @model_validator(mode="after")
@@ -388,6 +305,18 @@ class Params(Section):
                 "interval, which is then a guess: raise evaluate.resamples until there are 5"
             )
         return self
+
+
+def _require(name: str, known: list[str], *place: str) -> None:
+    if name not in known:
+        raise _misplaced(f"is {name[:80]!r}; it can be {', '.join(known) or 'nothing yet'}", *place)
+
+
+def _misplaced(said: str, *place: str) -> ValidationError:
+    """What is wrong with the value at a place, such as arms.sft.data, of several sections together."""
+    kind = PydanticCustomError("value_error", "{said}", {"said": said})
+    details = InitErrorDetails(type=kind, loc=place, input=None)
+    return ValidationError.from_exception_data("Params", [details])
 
 
 def load_params(path: Path = PARAMS) -> Params:
@@ -415,13 +344,24 @@ class _Constructor(RoundTripConstructor):
             raise ConstructorError(None, None, found, node.start_mark) from error
 
 
+class _Representer(RoundTripRepresenter):
+    """Puts the quotes that DVC's parser wants around a text such as `tools.py:Shop`, which may go between braces."""
+
+    def represent_str(self, data: str) -> Any:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="'" if ":" in data else None)
+
+
+_Representer.add_representer(str, _Representer.represent_str)
+
+
 def _load_yaml(path: Path) -> Any:
-    yaml = YAML(typ="rt")  # round-trip: safe types only, and it keeps line numbers and comments
+    yaml = YAML(typ="rt")  # round-trip: safe types only, and it keeps line numbers, comments and quotes
+    yaml.preserve_quotes = True
     yaml.Composer, yaml.Constructor, yaml.max_depth = _NoAliases, _Constructor, MAX_DEPTH
     try:
         text = read_bounded(path, MAX_FILE).decode()
     except FileNotFoundError as error:
-        raise ParamsError("no such file", where=str(path), fix="run steptool from the repository's root") from error
+        raise ParamsError("no such file", where=str(path), fix="run steptool from the project's root") from error
     except UnicodeDecodeError as error:
         raise ParamsError(f"not UTF-8 text: {error.reason}", where=str(path), fix="save it as UTF-8") from error
     except OSError as error:
@@ -431,14 +371,17 @@ def _load_yaml(path: Path) -> Any:
         fix = "keep one of the two sides and delete the marks"
         raise ParamsError("a mark of a merge conflict", where=f"{path}:{line}", fix=fix)
     try:
-        return yaml.load(text)
+        data = yaml.load(text)
+        YAML(typ="safe").load(text)  # DVC's parser, which wants quotes around `use: tools:Shop` between braces
+        return data
     except MaxDepthExceededError as error:
         found, line = f"more than {MAX_DEPTH} levels; settings have 3", error.problem_mark.line + 1
         raise ParamsError(found, where=f"{path}:{line}", fix="mend that line") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         found = str(error.problem).splitlines()[0] if error.problem else "broken"
-        raise ParamsError(f"not YAML: {found}", where=f"{path}:{line}", fix="mend that line") from error
+        fix = "put quotes around the value that holds the colon" if "':'" in found else "mend that line"
+        raise ParamsError(f"not YAML: {found}", where=f"{path}:{line}", fix=fix) from error
     except YAMLError as error:  # a character that no YAML file may hold
         raise ParamsError(f"not YAML: {error}".splitlines()[0], where=str(path), fix="save it as plain text") from error
 
@@ -450,23 +393,39 @@ def parse_params(path: Path, data: Any, *, written: Any = None) -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        problems = error.errors()
-        written = data if written is None else written
-        lines = [_problem(path, written, item) for item in problems[:MAX_PROBLEMS]]
-        if len(problems) > MAX_PROBLEMS:
-            lines.append(f"{path}: and {len(problems) - MAX_PROBLEMS} problems more")
-        raise ParamsError("\n".join(lines), fix="every key and range is in steptool/config/settings.py") from error
+        raise _listed(error, path, data, data if written is None else written) from error
+
+
+def problems_of(error: ValidationError, path: Path, *places: tuple[str, ...]) -> ParamsError:
+    """What a method refuses of its settings, which stand in one of `places` of the file at `path`."""
+    written = _load_yaml(path) if path.exists() else {}
+
+    def place(location: tuple[Any, ...]) -> tuple[Any, ...]:
+        return next((where for where in places if location[:1] and location[0] in _at(written, where)), places[-1])
+
+    found = [{**item, "loc": (*place(item["loc"]), *item["loc"])} for item in error.errors()]
+    lines = [_problem(path, written, written, item) for item in found]
+    return ParamsError("\n".join(lines), fix=WHERE_SETTINGS_STAND)
+
+
+def _listed(error: ValidationError, path: Path, data: Any, written: Any) -> ParamsError:
+    problems = error.errors()
+    lines = [_problem(path, data, written, item) for item in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"{path}: and {len(problems) - MAX_PROBLEMS} problems more")
+    return ParamsError("\n".join(lines), fix=WHERE_SETTINGS_STAND)
 
 
 def _no_settings(path: Path) -> ParamsError:
     return ParamsError("holds no settings", where=str(path), fix="restore it with `git checkout params.yaml`")
 
 
-def _problem(path: Path, written: Any, error: Any) -> str:
+def _problem(path: Path, data: Any, written: Any, error: Any) -> str:
+    """`data` names the plugins whose keys are known, `written` has the line."""
     location = error["loc"]
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
+        known = _known_keys(location[:-1], data)
         near = difflib.get_close_matches(str(location[-1])[:80], known, n=1)
         message = "unknown key" + (f", did you mean {near[0]!r}?" if near else f"; known here: {', '.join(known)}")
     elif error["type"] in ("model_type", "dict_type"):
@@ -486,15 +445,38 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
+def _known_keys(location: tuple[Any, ...], data: Any) -> list[str]:
+    """The keys that the section at `location` may have."""
+    if plugin := _plugin_at(location, data):
+        return plugin_keys(_at(data, location), plugin)
     model: type[BaseModel] = Params
     for part in location:
         field = next((f for n, f in model.model_fields.items() if (f.alias or n) == part), None)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            model = RoundParams
+        if field is None:  # a key of a mapping, such as the name of a round
             continue
-        model = field.annotation
+        kinds = [field.annotation, *get_args(field.annotation)]
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _plugin_at(location: tuple[Any, ...], data: Any) -> Section | None:
+    """The section of a plugin that has its settings at `location`."""
+    match location:
+        case ("methods", key):
+            return Section("methods", str(key))
+        case ("metrics", _):
+            return METRIC
+        case ("arms", _, "settings"):
+            return Section("methods", str(_at(data, location[:2]).get("method")))
+        case (key,) if key in Params.model_fields:
+            return next((item for item in Params.model_fields[key].metadata if isinstance(item, Section)), None)
+    return None
+
+
+def _at(written: Any, location: tuple[Any, ...]) -> dict[str, Any]:
+    for part in location:
+        written = written.get(part) if isinstance(written, dict) else None
+    return written if isinstance(written, dict) else {}
 
 
 def _line(data: Any, location: tuple[Any, ...]) -> int:
@@ -512,36 +494,48 @@ def _line(data: Any, location: tuple[Any, ...]) -> int:
 def apply_profile(path: Path, profile: Path) -> str:
     """The text of params file `path` with the values of `profile` laid over it, comments kept and the result checked.
 
-    A mapping under `rounds` replaces the whole of it: a profile chooses how many rounds there are.
+    What a profile says of `rounds`, `arms` and `compare` replaces the whole of each: it chooses which there are. A
+    section that uses another plugin replaces the whole section, too.
     """
     if not os.path.exists(profile):
         known = ", ".join(sorted(file.stem for file in Path("profiles").glob("*.yaml")))
-        fix = f"name one of these, or a file: {known}" if known else "run it from the repository's root"
+        fix = f"name one of these, or a file: {known}" if known else "run it from the project's root"
         raise ParamsError(f"no profile {profile.stem!r}", where=str(profile), fix=fix)
     changes = _load_yaml(profile)
     if not isinstance(changes, dict):
         raise ParamsError("holds no settings", where=str(profile), fix="give it at least one key")
-    return _changed(path, changes, told_of=profile)
+    return _changed(path, changes, read_in=profile)
 
 
 def next_draw(path: Path) -> str:
     """The text of params file `path` with `sample.draw` one higher: new trajectories, the same settings."""
-    return _changed(path, {"sample": {"draw": load_params(path).sample.draw + 1}}, told_of=path)
+    return _changed(path, {"sample": {"draw": load_params(path).sample.draw + 1}}, read_in=path)
 
 
-def _changed(path: Path, changes: dict[str, Any], *, told_of: Path) -> str:
+REPLACED_WHOLE = ("rounds", "arms", "compare")
+
+
+def _changed(path: Path, changes: dict[str, Any], *, read_in: Path) -> str:
     data = _load_yaml(path)
     if not isinstance(data, dict):
         raise _no_settings(path)
-    for section, values in changes.items():
-        if isinstance(values, dict) and section != "rounds" and isinstance(data.get(section), dict):
-            for key, value in values.items():
-                data[section][key] = value
-        else:
-            data[section] = values
-    parse_params(told_of, data, written=None if told_of == path else changes)
+    for key in REPLACED_WHOLE:
+        if key in changes and key in data:
+            del data[key]
+    _lay_over(data, changes)
+    parse_params(read_in, data, written=None if read_in == path else changes)
     text = StringIO()
     yaml = YAML(typ="rt")
-    yaml.width = 120
+    yaml.width, yaml.Representer = 120, _Representer
     yaml.dump(data, text)
     return text.getvalue()
+
+
+def _lay_over(data: Any, changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        before = data.get(key)
+        merges = isinstance(value, dict) and isinstance(before, dict)
+        if merges and value.get("use", before.get("use")) == before.get("use"):
+            _lay_over(before, value)
+        else:
+            data[key] = value

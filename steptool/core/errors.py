@@ -8,7 +8,6 @@
     │   └── NotComparable             two evaluations that must not be compared
     ├── ValidationFailed     exit 3   the data is well-formed but must not be trained on
     ├── WorldError           exit 1   a world (tool environment) broke; a trajectory ends as `world_error`
-    │   └── RecordingMiss             a recorded world holds no reply for this call (also a KeyError)
     ├── TrackingError        exit 1   MLflow cannot be reached or refuses
     └── StorageError         exit 1   an output could not be written: disk full, no permission (also an OSError)
 
@@ -55,7 +54,7 @@ class ModelError(InputError):
 
 
 class NotComparable(InputError):
-    """Two evaluations differ in budget, tasks, world or judge, so their difference means nothing."""
+    """Two evaluations differ in conditions, annotator or tasks, so their difference means nothing."""
 
 
 class ValidationFailed(StepToolError):
@@ -64,13 +63,6 @@ class ValidationFailed(StepToolError):
 
 class WorldError(StepToolError):
     """The world itself failed, as opposed to a tool that answers with an error."""
-
-
-class RecordingMiss(WorldError, KeyError):
-    """No recorded reply for this call."""
-
-    def __str__(self) -> str:  # KeyError would show the repr
-        return self._text()
 
 
 class TrackingError(StepToolError):

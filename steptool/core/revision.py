@@ -2,10 +2,12 @@
 
 Two versions of a source that mean the same have the same revision. What does not count: comments, layout,
 docstrings, the order of imports, imports for type checkers, and what an error says (the arguments of `raise`). What
-counts is everything else: values, defaults, types of fields, which error is raised and when.
+counts is everything else: values, defaults, types of fields, which error is raised and when. Where docstrings and
+errors are shown to the policy, as those of a team's tools are, `words_revision` is the hash of them.
 
-    steptool.stages.sample ── imports ──▶ steptool.rollouts.rollout ──▶ steptool.formats.json_call ──▶ …
-                             └ left out: modules of `without`, and other packages (the lock file pins those)
+    steptool.stages.sample ── imports ──▶ steptool.rollouts.collect ──▶ steptool.formats.json_call ──▶ …
+                             └ left out: modules of `without`, and packages that are neither those of the entries nor
+                               in the working directory, the project's (the lock file pins the others)
 
 Files beside the modules of a package that are no Python (a template) count by their bytes.
 
@@ -20,8 +22,9 @@ import hashlib
 import importlib.util
 from collections.abc import Collection, Iterable, Iterator
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from steptool.core.errors import InputError
 
@@ -29,10 +32,18 @@ LENGTH = 16
 """Hex digits of a revision."""
 IDLE_MODULES = ("__future__", "typing")
 """What is imported from them has no effect of its own."""
+MEANS_NOTHING = (
+    *("steptool.system", "steptool.tracking", "steptool.config"),
+    *(f"steptool.core.{name}" for name in ("errors", "fields", "plugins", "revision", "storage")),
+    "steptool.stages.common",
+)
+"""Packages and modules that decide about no output: how a stage is run, watched and configured. What the settings say
+counts by their values."""
 
 
 def code_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> str:
-    """Hash of the modules `entries` and of all that they import from their own packages, directly or through others.
+    """Hash of the modules `entries` and of all that they import from their own packages or the project's, directly or
+    through others.
 
     `without` are modules and packages to leave out, with all inside them; nothing is reached through these.
     Raises InputError for a module that does not exist or cannot be read as Python.
@@ -43,44 +54,78 @@ def code_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> s
     return digest.hexdigest()[:LENGTH]
 
 
+def words_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> str:
+    """Hash of what the same modules say without meaning it: their docstrings, and what their errors say."""
+    said = {name: _read(name).words for name in _reached(entries, without)}
+    return _hash(repr(sorted(said.items())))[:LENGTH]
+
+
 def forget_sources() -> None:
     """Read every source anew from now on. Until then a process sees each as it was when it was first asked for."""
     _read.cache_clear()
     _path.cache_clear()
     _data.cache_clear()
+    _is_of_project.cache_clear()
 
 
 def closure(entries: Iterable[str], *, without: Collection[str] = ()) -> dict[str, str]:
     """Every module that `entries` reach, themselves included, and the hash of what it means; and the files beside
     them that are no Python, by `<package>/<name>`."""
+    found: dict[str, str] = {}
+    for name in _reached(entries, without):
+        found |= {name: _read(name).meaning, **_data(name)}
+    return found
+
+
+def _reached(entries: Iterable[str], without: Collection[str]) -> set[str]:
     names = list(entries)
     packages = {name.partition(".")[0] for name in names}
-    found: dict[str, str] = {}
+    found: set[str] = set()
     while names:
         name = names.pop()
         if name in found or _is_within(name, without):
             continue
-        found[name], imported = _read(name)
-        found |= _data(name)
-        names += [module for wanted in imported if wanted.partition(".")[0] in packages and (module := _module(wanted))]
+        found.add(name)
+        for wanted in _read(name).imported:
+            top = wanted.partition(".")[0]
+            if (top in packages or _is_of_project(top)) and (module := _module(wanted)):
+                names.append(module)
     return found
 
 
 @cache
-def _read(name: str) -> tuple[str, tuple[str, ...]]:
-    """Hash of a module's meaning, and the dotted names that it imports."""
+def _is_of_project(top: str) -> bool:
+    """Whether a module or package lies in the working directory, as the files of a project do."""
+    spec = PathFinder.find_spec(top) if top else None
+    places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    return any(Path(place).parent == Path.cwd() for place in places if place)
+
+
+class _Source(NamedTuple):
+    meaning: str
+    """Hash of what the module means."""
+    words: str
+    """Hash of what it says beside that."""
+    imported: tuple[str, ...]
+    """The dotted names that it imports."""
+
+
+@cache
+def _read(name: str) -> _Source:
     path = _path(name)
     if path is None:
         raise InputError("no such module", where=name, fix="check the import path, and that its package is installed")
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, ValueError) as error:
-        raise InputError(f"cannot be read as Python: {error}", where=str(path), fix="mend the file") from error
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        found = f"cannot be read as Python: {error.msg if isinstance(error, SyntaxError) else error}"
+        raise InputError(found, where=f"{path}{line}", fix="mend the file") from error
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     # A package runs before the modules inside it.
-    parents = [name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)]
+    parents = [parent for depth in range(1, name.count(".") + 1) if _path(parent := name.rsplit(".", depth)[0])]
     imported = set(_imports(tree, package))
-    return _hash(_meaning(tree)), (*parents, *imported)
+    return _Source(_hash(_meaning(tree)), _hash(repr(list(_words(tree)))), (*parents, *imported))
 
 
 @cache
@@ -111,15 +156,16 @@ def _path(name: str) -> Path | None:
     """Source file of a module, found without running it."""
     top, *rest = name.split(".")
     spec = importlib.util.find_spec(top)
-    if spec is None or not spec.origin:
+    if spec is None:
         return None
-    origin = Path(spec.origin)
     if not rest:
-        return origin
-    if origin.name != "__init__.py":
-        return None
-    inside = origin.parent.joinpath(*rest)
-    return next((file for file in (inside.with_suffix(".py"), inside / "__init__.py") if file.is_file()), None)
+        return Path(spec.origin) if spec.origin else None  # None: a folder without __init__.py
+    for folder in spec.submodule_search_locations or ():
+        inside = Path(folder).joinpath(*rest)
+        for file in (inside.with_suffix(".py"), inside / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 def _is_within(name: str, packages: Collection[str]) -> bool:
@@ -149,6 +195,14 @@ def _running(tree: ast.AST) -> Iterator[ast.AST]:
 
 def _is_for_type_checkers(node: Any) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+
+
+def _words(tree: ast.AST) -> Iterator[str]:
+    for node in _running(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.value.value
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            yield ast.unparse(node.exc)
 
 
 def _meaning(node: Any) -> str:

@@ -30,7 +30,7 @@ from pydantic_core import from_json
 from steptool import __version__
 from steptool.core.errors import DataError, StorageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when a stored record changes meaning; readers refuse other versions."""
 
 MANIFEST = "manifest.json"
@@ -147,7 +147,7 @@ def parse_text(text: str, where: str, *, line: int | None = None, fix: str) -> A
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
-        place = f" at column {error.colno}" if line else ""
+        place = f" at column {error.pos + 1}" if line else ""  # `colno` would begin anew after the end of the line
         raise DataError(f"not JSON: {error.msg}{place}", where=f"{where}:{line or error.lineno}", fix=fix) from error
     except ValueError as error:
         where = f"{where}:{line}" if line else where
@@ -160,12 +160,13 @@ def read_record(path: Path, model: type[Record]) -> Record:
 
 
 def parse_record(value: Any, model: type[Record], *, where: str, fix: str) -> Record:
-    """`value` as a record. Raises DataError that names the first field which breaks an invariant of `model`."""
+    """`value` as a record. Raises DataError that names the first field which breaks an invariant of `model`; before
+    all others one that `model` does not have: another seems to be missing where its name is mistyped."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+        place = ".".join(part for part in map(str, first["loc"]) if "[" not in part)  # pydantic's name of a validator
         name = value.get("id") if isinstance(value, dict) else None
         kind = model.__name__.lstrip("_")
         who = f"{kind} {name[:64]}" if name and isinstance(name, str) else kind
@@ -301,7 +302,8 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
 def _header(path: Path, header: Any, model: type[Record], fix: str) -> dict[str, Any]:
     version = header.get("schema_version") if isinstance(header, dict) else None
     if version != SCHEMA_VERSION or isinstance(version, bool):
-        raise DataError(f"schema version {str(version)[:64]}, expected {SCHEMA_VERSION}", where=f"{path}:1", fix=fix)
+        found = f"schema version {str(version)[:64]}, expected {SCHEMA_VERSION}"
+        raise DataError(found, where=f"{path}:1", fix=WRITTEN_OTHERWISE)
     if not (isinstance(header.get("rows"), int) and isinstance(header.get("kind"), str)):
         raise DataError("its first line names no kind and rows", where=f"{path}:1", fix=fix)
     if header["rows"] and header["kind"] != model.__name__:

@@ -1,8 +1,8 @@
-"""The data that flows between stages. Needs only pydantic; every value is frozen.
+"""The data that flows between stages, version 2. Needs only pydantic; every value is frozen.
 
-Tool and Task come from a world, Step and Trajectory from a rollout, Judgement from an annotator.
-The scalar reward of a step is derived (`steptool.rewards.shaping`), never stored: re-weighting
-costs no re-annotation.
+A world gives Task and Reference, a rollout gives Trajectory, an annotator gives Judgement. A policy sees the Task and
+nothing else. The scalar reward of a step is derived (`steptool.rewards`), never stored: re-weighting costs no
+re-annotation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FINISH = "Finish"
-"""Name of the terminal tool: `Finish {"answer": ...}` answers, `Finish {"give_up": true}` gives up."""
+"""Name of the call that ends an attempt: `Finish {"answer": ...}` answers, `Finish {"give_up": true}` gives up."""
 
 TOOL_NAME = r"[A-Za-z_][\w.\-]*"
 """What a tool is called by, as an ASCII regular expression; another name cannot stand in a call."""
@@ -33,8 +33,8 @@ SUBSETS = (
     "G2_category",
     "G3_instruction",
 )
-"""The six ToolBench subsets. G1: one tool; G2: tools of one category; G3: tools of one collection.
-The last word says what is new against training: the instruction, the tool, or the whole category."""
+"""The six ToolBench subsets, groups of the worlds that have them. G1: one tool; G2: tools of one category; G3: tools of
+one collection. The last word says what is new against training: the instruction, the tool, or the whole category."""
 
 
 class Frozen(BaseModel):
@@ -47,6 +47,19 @@ def content_hash(value: Any, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
+class Revision(Frozen):
+    """A policy, world, format or another part of a run, by name and content."""
+
+    name: str
+    revision: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.revision}"
+
+
+# What a world gives
+
+
 class Tool(Frozen):
     """One callable API. `category` and `collection` place it as ToolBench does."""
 
@@ -56,6 +69,20 @@ class Tool(Frozen):
     """JSON schema of the arguments, an object schema."""
     category: str = ""
     collection: str = ""
+
+
+class Task(Frozen):
+    """What a policy may see of a task."""
+
+    id: str
+    group: str
+    """The part of the tables that it counts in, such as a ToolBench subset."""
+    query: str
+    tools: tuple[Tool, ...]
+    """Everything offered, tools that do not help included, without `Finish`."""
+
+    def tool(self, name: str) -> Tool | None:
+        return next((tool for tool in self.tools if tool.name == name), None)
 
 
 class AnswerCheck(Frozen):
@@ -99,27 +126,66 @@ def _cut(value: Any) -> str:
     return f"{type(value).__name__} of {len(value)}" if isinstance(value, str) and len(value) > 80 else f"{value!r:.80}"
 
 
-class Task(Frozen):
-    id: str
-    subset: str
-    query: str
-    tools: tuple[Tool, ...]
-    """Everything offered, distractors included, without `Finish`."""
-    relevant_tools: tuple[str, ...] = ()
+class Reference(Frozen):
+    """What is known of a task and must never reach a rollout: for annotators, metrics and the report."""
+
+    task_id: str
     answer_check: AnswerCheck | None = None
+    relevant_tools: tuple[str, ...] = ()
+    goal: str = ""
+    """What a solution must bring about, in words for a judge."""
 
     @property
     def can_be_checked(self) -> bool:
-        """Is there something exact to check an answer against? No judge is part of this version."""
+        """Is there something exact to check an answer against?"""
         return self.answer_check is not None and self.answer_check.kind != "judge"
 
-    def tool(self, name: str) -> Tool | None:
-        return next((tool for tool in self.tools if tool.name == name), None)
+
+class Outcome(Frozen):
+    """What came of an attempt, judged by its session while the state that its calls made was alive."""
+
+    solved: float | None = Field(default=None, ge=0, le=1)
+    """1.0 solved, 0.0 not solved, None where the world cannot tell. None never becomes 0."""
+    evidence: str = ""
+    """What the verdict was read from, in a few words."""
+
+
+# What a rollout gives
 
 
 class ToolCall(Frozen):
     name: str
     arguments: dict[str, Any]
+
+
+class Action(Frozen):
+    """One turn of the policy: calls, or a message, or text that could not be read."""
+
+    thought: str = ""
+    calls: tuple[ToolCall, ...] = ()
+    """One, or several that are made at the same time."""
+    message: str | None = None
+    """What the policy said to the user without calling a tool."""
+    unreadable: str | None = None
+    """Why the text could not be read."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.calls) + (self.message is not None) + (self.unreadable is not None) != 1:
+            raise ValueError("an action has either calls, or a message, or unreadable")
+        if len(self.calls) > 1 and any(call.name == FINISH for call in self.calls):
+            raise ValueError(f"{FINISH} is called beside other tools")
+        return self
+
+    @property
+    def is_finish(self) -> bool:
+        return bool(self.calls) and self.calls[0].name == FINISH
+
+    @property
+    def answer(self) -> str | None:
+        """What `Finish` answers, as text; None where it gives up. What is not a string becomes JSON: 12, ["a"]."""
+        answer = self.calls[0].arguments.get("answer") if self.is_finish else None
+        return answer if answer is None or isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
 
 
 class Observation(Frozen):
@@ -128,110 +194,147 @@ class Observation(Frozen):
     text: str
     error: str | None = None
     """Kind of failure (`unknown_id`, `missing_argument`, `rate_limit`, …) or None."""
-    latency_s: float = Field(default=0.0, ge=0)
 
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Step(Frozen):
-    """One action of the policy and the reply to it.
+    """One action of the policy and what came back.
 
-    `context_ids` are the tokens that are new since the previous step's action: the prompt in
-    step 0, afterwards the rendered observation and the markers around it. `action_ids` are what
-    the engine sampled, its stop token included; `action_logprobs` the engine's own log-probability
-    of each, under the sampling distribution. All three are empty where we did not sample.
+    `context_ids` are the tokens that are new since the previous step's action: the prompt in step 0, afterwards what
+    came back, rendered, and the markers around it. `action_ids` are what the engine sampled, its stop token included;
+    `action_logprobs` the engine's own log-probability of each, under the sampling distribution. All three are empty
+    where we did not sample.
     """
 
-    thought: str = ""
-    call: ToolCall | None = None
-    parse_error: str | None = None
-    observation: Observation | None = None
+    action: Action
+    observations: tuple[Observation, ...] = ()
+    """One a call, in their order; one hint for an action that could not be read. Empty where the attempt ended."""
+    reply: str | None = None
+    """The user's next message, where the action was one. Untrusted text, too."""
     context_ids: tuple[TokenId, ...] = ()
     action_ids: tuple[TokenId, ...] = ()
     action_logprobs: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if (self.call is None) == (self.parse_error is None):
-            raise ValueError("a step has either a call or a parse_error")
+        expected = len(self.action.calls) + (self.action.unreadable is not None)
+        if self.observations and len(self.observations) != expected:
+            raise ValueError(f"{len(self.observations)} observations of {expected} calls")
+        if self.reply is not None and self.action.message is None:
+            raise ValueError("a reply to an action that is no message")
         if len(self.action_ids) != len(self.action_logprobs):
             raise ValueError(f"{len(self.action_ids)} action_ids but {len(self.action_logprobs)} action_logprobs")
         return self
 
     @property
     def is_finish(self) -> bool:
-        return self.call is not None and self.call.name == FINISH
+        return self.action.is_finish
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether something came back, so that another step can follow."""
+        return bool(self.observations) or self.reply is not None
 
 
 class StopReason(StrEnum):
     finished = "finished"
-    """`Finish` with an answer."""
+    """The policy answered: `Finish` with an answer, or a message that nobody answers."""
     gave_up = "gave_up"
     """`Finish` with give_up."""
     call_budget = "call_budget"
-    """The last allowed step was not `Finish`. An ending: counts as unsolved."""
+    """The last allowed step did not end the attempt. An ending: counts as unsolved."""
     token_budget = "token_budget"
     """No room for another step. An ending too."""
+    rewritten = "rewritten"
+    """The agent rewrote its history, so the token stream cannot be extended: a truncation."""
     engine_error = "engine_error"
-    """Generation failed: a truncation, the value of the next state is bootstrapped."""
+    """The engine or the format failed: a truncation, the value of the next state is bootstrapped."""
     world_error = "world_error"
     """The world failed: a truncation."""
 
     @property
     def terminated(self) -> bool:
         """True for an ending (V = 0 after it), False for a truncation (bootstrap)."""
-        return self not in (StopReason.engine_error, StopReason.world_error)
+        return self not in (StopReason.rewritten, StopReason.engine_error, StopReason.world_error)
 
-
-class Revision(Frozen):
-    """A policy, world or annotator by name and content."""
-
-    name: str
-    revision: str
+    @property
+    def broken(self) -> bool:
+        """Whether a fault of the engine or the world ended the attempt, which then says nothing of the policy."""
+        return self in (StopReason.engine_error, StopReason.world_error)
 
 
 class Sampling(Frozen):
-    """How a trajectory was sampled; equal settings are one precondition of a fair comparison."""
+    """How actions are sampled, and how many of them."""
 
     temperature: float
     top_p: float
     max_calls: int
-    """Most actions of one trajectory, `Finish` included."""
+    """Most actions of one trajectory, the last one included."""
     max_step_tokens: int
     """Most sampled tokens of one action."""
     max_tokens: int
     """Most tokens of one trajectory, context included."""
-    strategy: str = "cot"
+
+
+class Conditions(Frozen):
+    """Everything that decides what a policy does with a task, but for the policy and the seed.
+
+    Each revision is computed from sources, settings and data: where a prompt, a tool's description, the limit of an
+    observation or the type of the computation changes, a revision changes by itself.
+    """
+
+    world: Revision
+    format: Revision
+    engine: Revision
+    dtype: Literal["float32", "bfloat16"]
+    """Type of the engine's computation."""
+    search: Revision
+    sampling: Sampling
+
+    def differences(self, other: Conditions) -> list[str]:
+        """What differs, a line each: `world: mini 12ab against mini 34cd`."""
+        mine, theirs = _flat(self), _flat(other)
+        return [f"{key}: {mine[key]} against {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+
+
+def _flat(conditions: Conditions) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        name: str(getattr(conditions, name)) for name in ("world", "format", "engine", "dtype", "search")
+    }
+    return parts | conditions.sampling.model_dump()
 
 
 class Trajectory(Frozen):
     id: str
-    """Content hash of everything else but latencies; checked on construction."""
+    """Content hash of everything else; checked on construction."""
     task_id: str
-    subset: str
     steps: tuple[Step, ...]
     stop_reason: StopReason
     answer: str | None = None
-    """The argument of `Finish`, where it answered."""
+    """What the policy answered, where it did."""
+    outcome: Outcome = Outcome()
     policy: Revision
-    world: Revision
-    sampling: Sampling
-    seed: int
-    attempt: int = 0
+    conditions: Conditions | None
+    """None where we did not sample: a demonstration, an imported trace."""
+    seed: int = 0
+    attempt: int = Field(default=0, ge=0)
     """Which of the attempts at this task, from 0."""
+    search: str | None = None
+    """Id of the search tree that it is a branch of."""
     error: str | None = None
     """What broke, for engine_error and world_error."""
 
     @classmethod
     def create(cls, **fields: Any) -> Trajectory:
-        """Build a trajectory, computing its id."""
+        """Build a trajectory, computing its id; an `id` among the fields is left out."""
+        fields.pop("id", None)
         draft = cls.model_construct(id="", **fields)
         return cls(id=draft.computed_id(), **fields)
 
     def computed_id(self) -> str:
-        data = self.model_dump(mode="json", exclude={"id": True, "steps": {"__all__": {"observation": {"latency_s"}}}})
-        return content_hash(data)
+        return content_hash(self.model_dump(mode="json", exclude={"id"}))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -239,12 +342,11 @@ class Trajectory(Frozen):
         for index, step in enumerate(self.steps):
             if step.is_finish and index != last:
                 raise ValueError(f"step {index} is Finish but not the last of {last + 1}")
-            if step.observation is None and index != last:
+            if not step.is_answered and index != last:
                 raise ValueError(f"step {index} has no observation but is not the last of {last + 1}")
-        if self.stop_reason in (StopReason.finished, StopReason.gave_up) and not (
-            self.steps and self.steps[-1].is_finish
-        ):
-            raise ValueError(f"stop_reason {self.stop_reason} but the last step is not Finish")
+        ends = bool(self.steps) and (self.steps[-1].is_finish or self.steps[-1].action.message is not None)
+        if self.stop_reason in (StopReason.finished, StopReason.gave_up) and not ends:
+            raise ValueError(f"stop_reason {self.stop_reason} but the last step is neither Finish nor a message")
         if self.stop_reason is StopReason.finished and self.answer is None:
             raise ValueError("stop_reason finished but no answer")
         if self.id != self.computed_id():
@@ -257,17 +359,38 @@ class Trajectory(Frozen):
         return tuple(token for step in self.steps for token in (*step.context_ids, *step.action_ids))
 
 
-Score = float  # in [0, 1]; a mean of votes
+# What an annotator gives
+
+Score = Annotated[float, Field(ge=0, le=1)]
+"""A mean of votes, in [0, 1]."""
 
 
 class Judgement(Frozen):
-    """Scores of one step. Steps before the last carry `success` and `contribution`, the last `solved`."""
+    """Scores of one step, by name; None where nobody could tell.
 
-    success: Score | None = Field(default=None, ge=0, le=1)
-    contribution: Score | None = Field(default=None, ge=0, le=1)
-    solved: Score | None = Field(default=None, ge=0, le=1)
+    What the reward forms of this package read: `success` and `contribution` of every step but the last, `solved` of the
+    last. An annotator may add others.
+    """
+
+    scores: dict[str, Score | None] = {}
     reason: str = ""
     """Why, in a few words, for people who read the report."""
+    votes: int = Field(default=1, ge=1)
+    """How many verdicts the scores are means of."""
+    cost: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    """What the verdict cost, in US dollars."""
+
+    @property
+    def success(self) -> float | None:
+        return self.scores.get("success")
+
+    @property
+    def contribution(self) -> float | None:
+        return self.scores.get("contribution")
+
+    @property
+    def solved(self) -> float | None:
+        return self.scores.get("solved")
 
 
 class ScoredTrajectory(Frozen):
@@ -277,22 +400,18 @@ class ScoredTrajectory(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        steps, scores = len(self.trajectory.steps), len(self.judgements)
-        if steps != scores:
-            raise ValueError(f"{steps} steps but {scores} judgements")
+        steps, judged = len(self.trajectory.steps), len(self.judgements)
+        if steps != judged:
+            raise ValueError(f"{steps} steps but {judged} judgements")
         for index, judgement in enumerate(self.judgements):
-            is_last = index == steps - 1
-            if is_last and (
-                judgement.solved is None or judgement.success is not None or judgement.contribution is not None
-            ):
-                raise ValueError(f"the last step ({index}) needs solved and nothing else")
-            if not is_last and (
-                judgement.solved is not None or judgement.success is None or judgement.contribution is None
-            ):
+            scores, is_last = judgement.scores.keys(), index == steps - 1
+            if is_last and ("solved" not in scores or scores & {"success", "contribution"}):
+                raise ValueError(f"the last step ({index}) needs solved, and neither success nor contribution")
+            if not is_last and ("solved" in scores or not {"success", "contribution"} <= scores):
                 raise ValueError(f"step {index} needs success and contribution, not solved")
         return self
 
     @property
-    def solved(self) -> float:
-        """Verdict on the whole trajectory; 0 for one without steps."""
-        return self.judgements[-1].solved or 0.0 if self.judgements else 0.0
+    def solved(self) -> float | None:
+        """Verdict on the whole trajectory, None where there is none; 0 for an attempt without steps."""
+        return self.judgements[-1].solved if self.judgements else 0.0

@@ -23,16 +23,17 @@ import contextlib
 import itertools
 import logging
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Event, Thread
 from typing import Generic, Protocol, TypeVar
 
-from steptool.rollouts.rollout import Generation
+from steptool.engines.base import Generation, Request
 
-SETTLE_TURNS = 10
-"""Turns of the event loop before a step: enough for a rollout to end and the next to ask for its first tokens."""
+SETTLE_TURNS = 20
+"""Turns of the event loop before a step. From the end of an attempt, whose session closes, to the first request of the
+next one there are eight."""
 SETTLE_TIMEOUT_S = 0.5
 """How long the engine waits for that at most: a tool that blocks the event loop must not stop everything."""
 TRIES_ALONE = 3
@@ -43,16 +44,6 @@ for it are lost. To find one request among 2^20 takes 20, and TRIES_ALONE more."
 
 logger = logging.getLogger(__name__)
 Outcome = Generation | Exception
-
-
-@dataclass(frozen=True)
-class Request:
-    prompt_ids: Sequence[int]
-    max_tokens: int
-    temperature: float
-    top_p: float
-    seed: int
-    stop_ids: Sequence[int]
 
 
 class Backend(Protocol):

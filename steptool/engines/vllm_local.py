@@ -1,4 +1,4 @@
-"""vLLM inside this process, on a CPU or a GPU: the generator that rollouts sample from.
+"""vLLM inside this process, on a CPU or a GPU.
 
 Its settings for a CPU, measured on SmolLM2-135M with two cores and without AMX: two thirds of the time
 go into matrix products that run at the processor's peak, a sixth into attention, so what counts is how
@@ -9,22 +9,19 @@ all trajectories in flight.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import warnings
-from collections.abc import Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
-from steptool.core.errors import ModelError, WorldError, describe, reason
+from steptool.core.errors import ModelError, reason
+from steptool.core.plugins import NoSettings
 from steptool.core.types import content_hash
-from steptool.engines.pump import Pump, Request
-from steptool.rollouts.rollout import Generation
-from steptool.system.memory import nothing_is_garbage, return_freed_memory
-
-Result = TypeVar("Result")
+from steptool.engines.base import Generation, Request
+from steptool.engines.pump import Pump
+from steptool.system.memory import return_freed_memory, without_garbage_collection
 
 CPU_CACHE_BYTES = 2 << 30
 """Most memory for keys and values on a CPU, and never over a quarter of the machine's. SmolLM2-135M takes
@@ -36,14 +33,9 @@ STEPS_BETWEEN_RETURNS = 100
 MAX_BATCH_TOKENS = 4096
 """Prompt tokens of one step: more delay the requests that are already generating."""
 
-GRACE_S = 2.0
-"""How long the calls of tools that timed out may take to end, once all rollouts have."""
 
-logger = logging.getLogger(__name__)
-
-
-class Engine:
-    """Generates with the model in a folder (config, tokenizer, safetensors). A context manager.
+class VllmEngine:
+    """Generates with the model in a folder (config, tokenizer, safetensors).
 
     concurrency: most requests in one batch; more may wait. max_model_len: tokens, prompt included.
     What is sampled depends on `seed`, the request and its own seed. The requests beside it change no more than
@@ -51,19 +43,21 @@ class Engine:
     Raises ModelError for a folder that lacks a part, before vLLM is imported, or that vLLM cannot load.
     """
 
+    name: ClassVar[str] = "vllm"
+
     def __init__(
         self,
-        model_dir: Path,
+        config: NoSettings,
+        policy: Path,
         *,
         dtype: Literal["float32", "bfloat16"],
         max_model_len: int,
         concurrency: int,
         seed: int,
     ) -> None:
-        check_model_dir(model_dir)
+        check_model_dir(policy)
         _configure_process()
         self._seed = seed
-        self._abandoned: list[tuple[asyncio.Runner, set[asyncio.Task[Any]]]] = []
         options = {
             "dtype": dtype,
             "max_model_len": max_model_len,
@@ -72,74 +66,28 @@ class Engine:
             "seed": seed,
         }
         try:
-            with warnings.catch_warnings(), nothing_is_garbage():
+            with warnings.catch_warnings(), without_garbage_collection():
                 warnings.simplefilter("ignore", FutureWarning)  # about PyTorch, from inside vLLM
-                self._pump = Pump(lambda: _Vllm(model_dir, options))
+                self._pump = Pump(lambda: _Vllm(policy, options))
         except Exception as fault:
-            raise _cannot_load(model_dir, fault) from fault
+            raise _cannot_load(policy, fault) from fault
 
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
-        """Run rollouts to their end on an event loop of this thread. Ctrl-C ends them, as in `asyncio.run`.
-
-        Unlike there, what a tool left running is not waited for: neither a task that refuses to be cancelled nor a
-        thread. Such a loop stays as it is, never to run again.
-        """
-        runner, threads = asyncio.Runner(), ThreadPoolExecutor()
-        loop = runner.get_loop()
-        loop.set_default_executor(threads)
-        try:
-            return runner.run(coroutine)
-        except SystemExit as fault:  # it would end the command, and with the status that it carries
-            raise WorldError(
-                f"a task that a tool had left running raised {describe(fault)}",
-                where="the world's tools",
-                fix="let a tool end the tasks that it starts before it replies",
-            ) from fault
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
-            loop.set_default_executor(ThreadPoolExecutor(1))  # `close` waits for the threads of the present one
-            left = asyncio.all_tasks(loop)
-            for task in left:
-                task.cancel()
-            if left:
-                _, left = loop.run_until_complete(asyncio.wait(left, timeout=GRACE_S))
-            if left:
-                self._abandoned.append((runner, left))
-                logger.warning("%d calls of tools do not end, though they timed out; they are left alone", len(left))
-            else:
-                runner.close()
-
-    async def generate(
-        self,
-        prompt_ids: Sequence[int],
-        *,
-        max_tokens: int,
-        temperature: float,
-        top_p: float,
-        seed: int,
-        stop_ids: Sequence[int],
-    ) -> Generation:
+    async def generate(self, request: Request) -> Generation:
         """Log-probabilities are those of the distribution sampled from, after temperature and top-p.
 
         Greedy decoding (temperature 0) reports the model's own, at temperature 1. Raises what vLLM raises:
         to this caller alone, for a prompt that does not fit, or where steps fail on this request (see `pump`).
         """
-        own_seed = int(content_hash([self._seed, seed], 8), 16)
-        return await self._pump.generate(Request(prompt_ids, max_tokens, temperature, top_p, own_seed, stop_ids))
+        own_seed = int(content_hash([self._seed, request.seed], 8), 16)
+        return await self._pump.generate(replace(request, seed=own_seed))
 
-    def reload(self, model_dir: Path) -> None:
+    def load(self, policy: Path) -> None:
         """Swap in the weights of another model of the same architecture, once nothing is generating."""
-        check_model_dir(model_dir)
+        check_model_dir(policy)
         try:
-            self._pump.between(lambda vllm: vllm.reload(model_dir))
+            self._pump.between(lambda vllm: vllm.reload(policy))
         except Exception as fault:
-            raise _cannot_load(model_dir, fault) from fault
+            raise _cannot_load(policy, fault) from fault
 
     def close(self) -> None:
         """Free the model. Requests still running fail. May be called twice."""

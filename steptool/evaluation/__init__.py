@@ -1,1 +1,1 @@
-"""Budget-locked evaluation, paired comparison, and the report."""
+"""Evaluation under equal conditions, and paired comparison."""

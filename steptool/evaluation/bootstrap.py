@@ -11,22 +11,23 @@ from pydantic import Field
 from steptool.core.types import Frozen
 
 Floats = NDArray[np.float64]
-Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Amount = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 
 CHUNK = 1_000
 """Resamples drawn at once: bounds memory to CHUNK × tasks counts."""
 
 
 class Estimate(Frozen):
-    """A number with its interval; all three are None where nothing was there to measure."""
+    """A number with its interval. All three are None if there was nothing to measure."""
 
     value: Amount | None
     low: Amount | None = None
     high: Amount | None = None
 
     @property
-    def largest(self) -> float:
-        return max((x for x in (self.value, self.low, self.high) if x is not None), default=0.0)
+    def numbers(self) -> list[float]:
+        """Those that are there."""
+        return [number for number in (self.value, self.low, self.high) if number is not None]
 
 
 def bootstrap_ratios(
@@ -68,7 +69,7 @@ def _resample(numerators: Floats, denominators: Floats, resamples: int, rng: np.
     chunks = []
     for start in range(0, resamples, CHUNK):
         rows = min(CHUNK, resamples - start)
-        # How often each task is drawn says all about a resample, and makes its sums one matrix product.
+        # A resample is how often it holds each task, so the sums of all resamples are one matrix product.
         drawn = rng.integers(tasks, size=(rows, tasks)) + tasks * np.arange(rows)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=rows * tasks).reshape(rows, tasks).astype(np.float64)
         chunks.append(_ratio(weights @ numerators.T, weights @ denominators.T))

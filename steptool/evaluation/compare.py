@@ -1,4 +1,4 @@
-"""Is one policy better than another? Paired over tasks, at one budget, or not at all. Pure."""
+"""Compares two policies task by task, and only if both were measured under equal conditions. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy.stats import binomtest, permutation_test
 from steptool.core.errors import NotComparable
 from steptool.core.types import Frozen
 from steptool.evaluation.bootstrap import bootstrap_mean
-from steptool.evaluation.metrics import ALL, Budget, Evaluation, Rate
+from steptool.evaluation.metrics import ALL, Evaluation, Rate
 
 Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
 """Of a rate."""
@@ -25,7 +25,7 @@ class Difference(Frozen):
     low: Change
     high: Change
     p_value: Rate
-    """Two-sided, of no difference: exact sign test (McNemar) where every task was won, lost or tied whole;
+    """Two-sided p-value for no difference: an exact sign test (McNemar) if every task was entirely won, lost or tied,
     else a sign-flip permutation test of the mean."""
     won: int = Field(ge=0)
     """Tasks that the candidate solved better."""
@@ -49,8 +49,8 @@ class Difference(Frozen):
 
     @property
     def significant(self) -> bool:
-        """The whole interval lies on one side of zero, and the exact test agrees: of a handful of tasks that differ
-        a bootstrap makes too narrow an interval (4 won and 0 lost of 300 give [0.3, 2.7] points, and p = 0.125)."""
+        """The whole interval lies on one side of zero, and the exact test agrees. If only a few tasks differ, the
+        interval of a bootstrap is too narrow (4 won and 0 lost of 300 give [0.3, 2.7] points, and p = 0.125)."""
         return (self.low > 0 or self.high < 0) and self.p_value < 0.05
 
 
@@ -66,7 +66,7 @@ class Comparison(Difference):
 def compare(candidate: Evaluation, baseline: Evaluation, *, resamples: int, confidence: float, seed: int) -> Comparison:
     """Paired difference of the pass rate, with a bootstrap interval over tasks.
 
-    Raises NotComparable, listing every difference, unless both were measured at the same budget on the same tasks.
+    Raises NotComparable, listing every difference, unless both were measured under equal conditions on the same tasks.
     """
     refuse_unless_comparable(candidate, baseline)
     rng = np.random.default_rng(seed)
@@ -84,36 +84,34 @@ def compare(candidate: Evaluation, baseline: Evaluation, *, resamples: int, conf
 
 
 def refuse_unless_comparable(candidate: Evaluation, baseline: Evaluation) -> None:
-    found = [
-        f"{field}: {_show(getattr(candidate.budget, field))} against {_show(getattr(baseline.budget, field))}"
-        for field in Budget.model_fields
-        if getattr(candidate.budget, field) != getattr(baseline.budget, field)
-    ]
-    only_candidate, only_baseline = (
-        sorted(candidate.solved.keys() - baseline.solved.keys()),
-        sorted(baseline.solved.keys() - candidate.solved.keys()),
-    )
-    for evaluation, missing in ((candidate, only_candidate), (baseline, only_baseline)):
-        if missing:
-            more = ", …" if len(missing) > 3 else ""
-            found.append(f"{len(missing)} tasks only in {evaluation.name}: {', '.join(missing[:3])}{more}")
-    shared = candidate.solved.keys() & baseline.solved.keys()
-    subset_of = [
-        {task: subset for subset, tasks in evaluation.subsets.items() for task in tasks if task in shared}
-        for evaluation in (candidate, baseline)
-    ]
-    if subset_of[0] != subset_of[1]:
-        found.append("subsets: shared tasks belong to different subsets")
+    """Raise NotComparable, listing every difference but the policies."""
+    found = candidate.conditions.differences(baseline.conditions)
+    for name in ("annotator", "attempts", "split"):
+        ours, theirs = getattr(candidate, name), getattr(baseline, name)
+        if ours != theirs:
+            found.append(f"{name}: {ours} against {theirs}")
+    found += _task_differences(candidate, baseline)
     if found:
         raise NotComparable(
             f"{candidate.name} and {baseline.name} were measured under different conditions:\n  " + "\n  ".join(found),
-            fix="evaluate both again at one budget: `dvc repro --force --single-item evaluate`",
+            fix="evaluate both again under equal conditions: `dvc repro --force --single-item evaluate`",
         )
 
 
-def _show(value: object) -> str:
-    name, revision = getattr(value, "name", None), getattr(value, "revision", None)
-    return f"{name}@{revision}" if name is not None else str(value)
+def _task_differences(candidate: Evaluation, baseline: Evaluation) -> list[str]:
+    found = []
+    for one, other in ((candidate, baseline), (baseline, candidate)):
+        if extra := sorted(one.solved.keys() - other.solved.keys()):
+            more = ", …" if len(extra) > 3 else ""
+            found.append(f"{len(extra)} tasks only in {one.name}: {', '.join(extra[:3])}{more}")
+    shared = candidate.solved.keys() & baseline.solved.keys()
+    if moved := sorted(task for task in shared if candidate.group_of[task] != baseline.group_of[task]):
+        first = moved[0]
+        found.append(f"group of task {first}: {candidate.group_of[first]} against {baseline.group_of[first]}")
+    if not found and candidate.tasks_hash != baseline.tasks_hash:
+        hashes = f"{candidate.tasks_hash} against {baseline.tasks_hash}"
+        found.append(f"tasks_hash: {hashes}; their queries, tools or answers are not the same")
+    return found
 
 
 def paired_difference(

@@ -18,6 +18,7 @@ class Cause(StrEnum):
     bad_arguments = "bad arguments"
     unknown_tool = "unknown tool"
     parse_error = "parse error"
+    rewritten = "the agent rewrote its history"
     fault = "world or engine fault"
     no_attempt = "no attempt"
 
@@ -28,8 +29,8 @@ ARGUMENT_ERRORS = frozenset({"missing_argument", "invalid_argument"})
 def failure_cause(trajectory: Trajectory) -> Cause:
     """Cause of an unsolved attempt.
 
-    One that ran out of calls or tokens is put down to its last action where that could not even be
-    run, since a policy stuck on bad syntax spends its budget on it.
+    If an attempt ran out of calls or tokens and its last action could not be run, that action is the cause: a policy
+    that is stuck on bad syntax spends its budget on it.
     """
     match trajectory.stop_reason:
         case StopReason.finished:
@@ -38,25 +39,27 @@ def failure_cause(trajectory: Trajectory) -> Cause:
             return Cause.gave_up
         case StopReason.engine_error | StopReason.world_error:
             return Cause.fault
+        case StopReason.rewritten:
+            return Cause.rewritten
     if not trajectory.steps:
         return Cause.budget
     last = trajectory.steps[-1]
-    error = last.observation.error if last.observation else None
-    if last.parse_error is not None:
+    errors = {observation.error for observation in last.observations}
+    if last.action.unreadable is not None:
         return Cause.parse_error
-    if error == "unknown_tool":
+    if "unknown_tool" in errors:
         return Cause.unknown_tool
-    return Cause.bad_arguments if error in ARGUMENT_ERRORS else Cause.budget
+    return Cause.bad_arguments if errors & ARGUMENT_ERRORS else Cause.budget
 
 
 def failure_shares(evaluation: Evaluation, judged: Sequence[ScoredTrajectory]) -> dict[Cause, float]:
     """Share of all attempts lost to each cause; with the pass rate they sum to 1.
 
-    A verdict between 0 and 1 loses the part that is missing to 1.
+    Of an attempt with a verdict v between 0 and 1, the part 1 − v counts as lost.
     """
-    expected = len(evaluation.solved) * evaluation.budget.attempts
+    expected = len(evaluation.solved) * evaluation.attempts
     lost = dict.fromkeys(Cause, 0.0)
     for scored in judged:
-        lost[failure_cause(scored.trajectory)] += 1 - scored.solved
+        lost[failure_cause(scored.trajectory)] += 1 - (scored.solved or 0.0)
     lost[Cause.no_attempt] += expected - len(judged)
     return {cause: amount / expected for cause, amount in lost.items()}

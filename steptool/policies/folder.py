@@ -69,7 +69,7 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
     base = Path(described["base"])
     if not os.path.isdir(base):
         raise ModelError(
-            f"its base {str(base)[:200]} does not exist", where=str(folder), fix="run from the repository's root"
+            f"its base {str(base)[:200]} does not exist", where=str(folder), fix="run from the project's root"
         )
     check_model_folder(base)
     found = weights_hash(base)
@@ -121,7 +121,8 @@ def lora_config(rank: int, alpha: int, targets: list[str], layers: list[int]) ->
 
 
 def fresh_adapter(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
-    """Put an adapter drawn from `seed` on a model; the caller's random state is as before."""
+    """Add an adapter to a model, with random weights that `seed` decides. The random state of the caller does not
+    change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         peft: PeftModel = get_peft_model(model, config)
@@ -129,7 +130,7 @@ def fresh_adapter(model: PreTrainedModel, config: LoraConfig, seed: int) -> Peft
 
 
 def saved_config(folder: Path) -> LoraConfig:
-    """The shape of a saved adapter. What else its config says is checked against what we write, and never obeyed."""
+    """The shape of a saved adapter. Every other entry of its config must be what StepTool writes; none is obeyed."""
     path = folder / ADAPTER_CONFIG
     saved = read_object(path)
     shape: list[Any] = [saved.get(k) for k in ("r", "lora_alpha", "target_modules", "layers_to_transform")]
@@ -178,7 +179,8 @@ def load_tensors(model: PeftModel, value_head: nn.Module, folder: Path) -> None:
             raise ModelError(
                 f"the adapter has {key} {saved[key]}, the settings ask for {wanted[key]}",
                 where=str(folder),
-                fix=f"set train.{name} as it was when the adapter was made, or train from models/sft",
+                fix=f"set {name} of the arm's method, under `methods` in params.yaml, as it was when the adapter was "
+                "made, or let the arm start from a plain model",
             )
     load_adapter(model, folder)
     state = load_file(folder / VALUE_HEAD)

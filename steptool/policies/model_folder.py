@@ -31,8 +31,8 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 _LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 _MOST_LABELS = 10_000
 _MOST_UNSTORED = 4
-"""A config may describe this many times as many weights as the files hold; more is not built, for it may not fit
-into memory."""
+"""A config may describe at most this many times the weights that the files hold. A larger model is not built, because
+it may not fit into memory."""
 
 
 def check_model_folder(folder: Path) -> None:
@@ -124,7 +124,7 @@ def weights_hash(folder: Path) -> str:
 
 
 def load_model(folder: Path, *, dtype: torch.dtype | str, attention: str = "eager") -> PreTrainedModel:
-    """The model of a folder, every weight of which comes from the folder's safetensors.
+    """Load the model of a folder. Every weight comes from the safetensors of the folder.
 
     Raises ModelError where a tensor is missing, left over or of another shape, and for whatever else keeps
     Transformers from loading it.

@@ -1,4 +1,4 @@
-"""In which type a model computes: bfloat16 where the hardware is fast at it, float32 elsewhere.
+"""The number type of the computation: bfloat16 where the hardware is fast at it, float32 elsewhere.
 
 Weights that train stay in float32 and are rounded for each product (autocast): an update is often smaller than
 what bfloat16 can tell apart. Whether a processor is fast at bfloat16 is timed: of two without AMX, one
@@ -23,7 +23,7 @@ Dtype = Literal["float32", "bfloat16"]
 _TOKENS, _INPUTS, _OUTPUTS = 512, 576, 1536
 _ROUNDS, _PRODUCTS = 5, 8
 _WORTH = 1.3
-"""How much faster bfloat16 must be to be worth its rounding; what was seen is far from it on either side."""
+"""How much faster bfloat16 must be to be worth its rounding. Measured processors are far above or far below it."""
 
 
 def compute_dtype(wanted: ModelParams) -> Dtype:

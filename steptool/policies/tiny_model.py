@@ -1,6 +1,6 @@
 """An untrained two-layer Llama with its own tokenizer, so that tests run every stage in seconds and offline.
 
-It writes nonsense; what it shows is that the parts fit together. Deterministic: the tokenizer for the
+It writes nonsense, but shows that the parts fit together. Deterministic: the tokenizer for the
 text below, the weights for a seed.
 """
 

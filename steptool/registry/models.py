@@ -4,8 +4,8 @@
                                                        byte as it was evaluated: Transformers and vLLM load it as it is
                                components/tokenizer/   its tokenizer once more, where MLflow's flavour looks for it
                                MLmodel, …              lets `mlflow.transformers` and `mlflow.pyfunc` load the version
-    artifacts of its run       versions/<version>/     its evaluation, that of the policy that training began from,
-                                                       and the receipts
+    artifacts of its run       versions/<version>/     its evaluation, that of the arm it is compared with where there
+                                                       is no champion (its baseline), and the receipts
 
 Adapters are merged first: MLflow's own Transformers flavour saves an adapter on a local base so that loading
 it silently re-initialises weights. Versions of earlier releases hold the plain model folder and nothing beside it.
@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from steptool.config.settings import ModelName
 from steptool.core.errors import DataError, InputError, ModelError
+from steptool.core.fields import ModelName
 from steptool.core.storage import file_hash, parse_record, parse_text, read_text
 from steptool.core.types import Frozen, content_hash
 from steptool.evaluation.metrics import Evaluation
 from steptool.registry.flavour import MODEL, write_flavour
-from steptool.tracking.client import told_plainly
+from steptool.tracking.client import mlflow_errors
 from steptool.tracking.run import StageRun, Tracking
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ CHAMPION = "champion"
 MODEL_HASH = "steptool.model_hash"
 EVALUATION_HASH = "steptool.evaluation_hash"
 """Tags set last: a version without them was not registered to the end."""
-START_HASH = "steptool.start_evaluation_hash"
-"""Versions of earlier releases have none."""
+BASELINE_HASH = "steptool.baseline_evaluation_hash"
+"""A version that is compared with nothing has none."""
 LINEAGE = "lineage."
-POLICY = f"{LINEAGE}policy"
-"""Name and revision of the policy as it was evaluated."""
+ARM, POLICY = f"{LINEAGE}arm", f"{LINEAGE}policy"
+"""The arm of params.yaml, and name and revision of its policy as it was evaluated."""
 NAME = TypeAdapter(ModelName)
-EVALUATION, START = "evaluation.json", "start_evaluation.json"
-_HASHES = {EVALUATION: EVALUATION_HASH, START: START_HASH}
+EVALUATION, BASELINE = "evaluation.json", "baseline_evaluation.json"
+_HASHES = {EVALUATION: EVALUATION_HASH, BASELINE: BASELINE_HASH}
 
 
 class RegisteredVersion(Frozen):
@@ -60,6 +60,13 @@ class RegisteredVersion(Frozen):
     """False where the same weights with the same evaluation were registered before."""
 
 
+class Registration(RegisteredVersion):
+    """The last registration from this folder."""
+
+    arm: str
+    lineage: dict[str, str]
+
+
 def register(
     tracking: Tracking,
     run: StageRun,
@@ -68,12 +75,12 @@ def register(
     evaluation: Evaluation,
     lineage: Mapping[str, str],
     *,
-    start: Evaluation,
+    baseline: Evaluation | None,
 ) -> RegisteredVersion:
     """Register the model in `model_dir` as a version of `name`, with alias `candidate`.
 
-    `start` is the evaluation of the policy that training began from, for the gate where there is no champion.
-    `lineage` says which data, code and seed made it (data hashes, annotator, world revision, …); it
+    `baseline` is the evaluation of the arm that it is compared with where there is no champion; without one the gate
+    makes no first champion of it. `lineage` says which data, code and seed made it (hashes, annotator, world, …); it
     becomes tags of the version. Registering the same again makes no second version: it mends what was lost or
     damaged of the first. Raises InputError for a name that MLflow cannot hold everywhere, ModelError
     for a folder that is not a whole plain model, TrackingError if MLflow cannot be reached.
@@ -81,17 +88,18 @@ def register(
     check_name(name)
     check_plain_model(model_dir)
     model_hash, evaluation_hash = file_hash(model_dir), content_hash(evaluation.model_dump(mode="json"))
-    start_hash = content_hash(start.model_dump(mode="json"))
-    hashes = {MODEL_HASH: model_hash, START_HASH: start_hash, EVALUATION_HASH: evaluation_hash}
-    with told_plainly(tracking.uri, f"register {name}"):
+    hashes = {MODEL_HASH: model_hash, EVALUATION_HASH: evaluation_hash}
+    if baseline:
+        hashes = {BASELINE_HASH: content_hash(baseline.model_dump(mode="json")), **hashes}
+    with mlflow_errors(tracking.uri, f"register {name}"):
         version = _registered_before(tracking, name, model_hash, evaluation_hash)
         is_new = version is None
         if version is None:
-            version = _create_version(tracking, run, name, model_dir, lineage, _metrics(evaluation, start))
+            version = _create_version(tracking, run, name, model_dir, lineage, _metrics(evaluation, baseline))
         elif not _is_whole(tracking, version):
             _clear(tracking, version)
             _upload(tracking, _model_id(version), model_dir)
-        _describe(tracking, version, evaluation, start)
+        _describe(tracking, version, evaluation, baseline)
         for key, value in hashes.items():
             tracking.client.set_model_version_tag(name, str(version.version), key, value)
         tracking.client.set_registered_model_alias(name, CANDIDATE, str(version.version))
@@ -134,7 +142,7 @@ def _checked(tracking: Tracking, version: ModelVersion, into: str | None) -> Pat
     expected = version.tags.get(MODEL_HASH)
     if expected is None:
         raise ModelError("its registration broke off", where=_called(version), fix=_register_again(version))
-    with told_plainly(tracking.uri, f"fetch {_called(version)}"):
+    with mlflow_errors(tracking.uri, f"fetch {_called(version)}"):
         folder = _download(tracking, version, into)
     found = f"content {file_hash(folder)}" if folder else "no files"
     if folder is None or found != f"content {expected}":
@@ -168,12 +176,14 @@ def load_evaluation(tracking: Tracking, version: ModelVersion) -> Evaluation:
     return _read_evaluation(tracking, version, EVALUATION, "evaluation")
 
 
-def load_start(tracking: Tracking, version: ModelVersion) -> Evaluation:
-    """The evaluation of the policy that training began from, stored with a version.
+def load_baseline(tracking: Tracking, version: ModelVersion) -> Evaluation | None:
+    """The evaluation of the arm that a version is compared with where there is no champion; None where there is none.
 
-    Raises DataError if it is missing, as from versions of earlier releases, changed, or of another schema.
+    Raises DataError if it is missing, changed, or of another schema.
     """
-    return _read_evaluation(tracking, version, START, "evaluation of the policy that its training began from")
+    if BASELINE_HASH not in version.tags:
+        return None
+    return _read_evaluation(tracking, version, BASELINE, "evaluation of its baseline")
 
 
 def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what: str) -> Evaluation:
@@ -184,7 +194,7 @@ def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what:
             fix="give the alias to another version in MLflow, or delete this one there",
         )
     file, fix = _file(version, name), _register_again(version)
-    with told_plainly(tracking.uri, f"read the {what} of version {version.version}"):
+    with mlflow_errors(tracking.uri, f"read the {what} of version {version.version}"):
         listed = tracking.client.list_artifacts(version.run_id, str(Path(file).parent))
         if file not in [info.path for info in listed if not info.is_dir]:
             raise DataError(f"holds no {what}", where=_called(version), fix=fix)
@@ -203,7 +213,7 @@ def _read_evaluation(tracking: Tracking, version: ModelVersion, name: str, what:
 
 
 def attach_evaluation(tracking: Tracking, name: str, which: str | int, evaluation: Evaluation) -> None:
-    """Replace the evaluation of a version, say by one at the budget of today's candidates.
+    """Replace the evaluation of a version, say by one under the conditions of today's candidates.
 
     Raises ModelError unless it is of the policy that the version's own evaluation, or its lineage, names.
     """
@@ -219,7 +229,7 @@ def attach_evaluation(tracking: Tracking, name: str, which: str | int, evaluatio
             where=_called(version),
             fix="evaluate the model of this version: fetch it with `load_registered`",
         )
-    with told_plainly(tracking.uri, "attach the evaluation"):
+    with mlflow_errors(tracking.uri, "attach the evaluation"):
         tracking.client.log_text(version.run_id, evaluation.model_dump_json(indent=2), _file(version, EVALUATION))
         digest = content_hash(evaluation.model_dump(mode="json"))
         tracking.client.set_model_version_tag(name, str(version.version), EVALUATION_HASH, digest)
@@ -238,7 +248,7 @@ def find_version(tracking: Tracking, name: str, which: str | int) -> ModelVersio
 
 
 _MAKES = {
-    CANDIDATE: "run `steptool run`, or `dvc repro --force --single-item register` if that finds nothing to do",
+    CANDIDATE: "`steptool register` makes one of an arm that was evaluated",
     CHAMPION: "`steptool promote` makes one of the candidate",
 }
 
@@ -247,7 +257,7 @@ def version_or_none(tracking: Tracking, name: str, which: str | int) -> ModelVer
     from mlflow.exceptions import MlflowException
 
     check_name(name)
-    with told_plainly(tracking.uri, f"look up {name}"):
+    with mlflow_errors(tracking.uri, f"look up {name}"):
         try:
             number = str(which)
             if not number.isdecimal():
@@ -354,26 +364,23 @@ def artifacts_at(tracking: Tracking, location: str) -> ArtifactRepository:
     return get_artifact_repository(location, tracking_uri=tracking.uri)
 
 
-def _describe(tracking: Tracking, version: ModelVersion, evaluation: Evaluation, start: Evaluation) -> None:
+def _describe(tracking: Tracking, version: ModelVersion, evaluation: Evaluation, baseline: Evaluation | None) -> None:
     """What a version says of itself, in MLflow's pages and to the gate."""
-    for name, stored in ((EVALUATION, evaluation), (START, start)):
-        tracking.client.log_text(version.run_id, stored.model_dump_json(indent=2), _file(version, name))
-    metrics, budget = _metrics(evaluation, start), evaluation.budget
-    tracking.client.update_model_version(
-        version.name,
-        str(version.version),
-        f"{evaluation.name}: pass rate {metrics['pass_rate']:.1%}, finish rate {metrics['finish_rate']:.1%}, "
-        f"{metrics['pass_rate_difference']:+.1%} against {start.name}, which training began from; "
-        f"{len(evaluation.solved)} {budget.split} tasks of the world {budget.world.name}",
-    )
+    tracking.client.log_text(version.run_id, evaluation.model_dump_json(indent=2), _file(version, EVALUATION))
+    said = f"{evaluation.name}: pass rate {evaluation.pass_rate:.1%}, finish rate {evaluation.finish_rate:.1%}"
+    if baseline:
+        tracking.client.log_text(version.run_id, baseline.model_dump_json(indent=2), _file(version, BASELINE))
+        said += f", {evaluation.pass_rate - baseline.pass_rate:+.1%} against {baseline.name}"
+    elif BASELINE_HASH in version.tags:  # of an earlier registration
+        tracking.client.delete_model_version_tag(version.name, str(version.version), BASELINE_HASH)
+    world = evaluation.conditions.world.name
+    said += f"; {len(evaluation.solved)} {evaluation.split} tasks of the world {world}"
+    tracking.client.update_model_version(version.name, str(version.version), said)
 
 
-def _metrics(evaluation: Evaluation, start: Evaluation) -> dict[str, float]:
-    return {
-        "pass_rate": evaluation.pass_rate,
-        "finish_rate": evaluation.finish_rate,
-        "pass_rate_difference": evaluation.pass_rate - start.pass_rate,
-    }
+def _metrics(evaluation: Evaluation, baseline: Evaluation | None) -> dict[str, float]:
+    rates = {"pass_rate": evaluation.pass_rate, "finish_rate": evaluation.finish_rate}
+    return rates | ({"pass_rate_difference": evaluation.pass_rate - baseline.pass_rate} if baseline else {})
 
 
 def _registered_before(tracking: Tracking, name: str, model_hash: str, evaluation_hash: str) -> ModelVersion | None:
@@ -418,5 +425,5 @@ def _called(version: ModelVersion) -> str:
 
 def _register_again(version: ModelVersion) -> str:
     """What mends a version of which something is lost or damaged."""
-    policy = version.tags.get(POLICY, "its model")
-    return f"register it again, where {policy} lies: `dvc repro --force --single-item register`"
+    arm, policy = version.tags.get(ARM, "ARM"), version.tags.get(POLICY, "its model")
+    return f"register it again, where {policy} lies: `steptool register {arm}`"

@@ -10,6 +10,10 @@ from steptool.report.wording import number
 
 WIDTH, HEIGHT = 330, 210
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 36
+CHARACTER = 6.5
+"""Width of one, about, in the size that ticks are written in."""
+TILTED, LONGEST = 52, 14
+"""Height of slanted names, and how many characters of a name are shown."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class LineChart:
     """Height of the line y = 0, where zero is inside the axis but not its end."""
     dividers: tuple[float, ...] = ()
     legend: bool = True
+    tilted: bool = False
+    """Whether the names below the axis are slanted, because they are too long."""
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -95,7 +101,7 @@ def line_chart(
     """Lay out a chart; None where no series has a finite point.
 
     y_text: how to write a y value; by default with the digits that tell its ticks apart.
-    x_names: names for x positions (policies, rounds); without it the x axis has round numbers.
+    x_names: names for x positions (arms, rounds); without it the x axis has round numbers.
     y_range: least extent of the y axis; data beyond it still widens it.
     """
     kept = [_finite(each) for each in series]
@@ -112,8 +118,11 @@ def line_chart(
     x_low, x_high = x_low - margin, max(x_high + margin, x_low + 1e-9)
     across = _scale(x_low, x_high, LEFT, WIDTH - RIGHT)
     up = _scale(y_at[0], y_at[-1], HEIGHT - BOTTOM, TOP)
+    tilted = False
     if x_names:
-        x_ticks = [Tick(across(x), name) for x, name in x_names.items()]
+        room = (WIDTH - LEFT - RIGHT) / len(x_names) / CHARACTER
+        tilted = max(map(len, x_names.values())) > room
+        x_ticks = [Tick(across(x), _cut(name) if tilted else name) for x, name in x_names.items()]
     else:
         inside = [x for x in nice_ticks(x_low, x_high) if x_low <= x <= x_high and float(x).is_integer()]
         x_ticks = [Tick(across(x), f"{x:.0f}") for x in inside]
@@ -127,7 +136,15 @@ def line_chart(
         zero=up(0) if y_at[0] < 0 < y_at[-1] else None,
         dividers=tuple(across(x) for x in dividers),
         legend=legend and len(kept) > 1,
+        tilted=tilted,
+        height=HEIGHT + (TILTED if tilted else 0),
     )
+
+
+def _cut(name: str) -> str:
+    """Beginning and end of a long name: related names differ at the end as often as at the beginning."""
+    half = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _digits_of(step: float) -> Callable[[float], str]:

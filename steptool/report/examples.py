@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
-from steptool.core.types import FINISH, ScoredTrajectory, Step, Task
+from steptool.core.types import FINISH, Judgement, Observation, ScoredTrajectory, Step, Task, ToolCall
 from steptool.evaluation.compare import Comparison
 from steptool.evaluation.failures import failure_cause
 from steptool.evaluation.metrics import Evaluation
@@ -19,13 +20,21 @@ MAX_TEXT = 1_200
 
 
 @dataclass(frozen=True)
-class StepView:
-    thought: str
+class CallView:
     tool: str
     arguments: str
-    parse_error: str | None
     observation: str | None
     error: str | None
+
+
+@dataclass(frozen=True)
+class StepView:
+    thought: str
+    calls: tuple[CallView, ...]
+    message: str | None
+    unreadable: str | None
+    observation: str | None
+    """The reply to a message, or to an action that could not be read."""
     success: float | None
     contribution: float | None
     solved: float | None
@@ -36,7 +45,7 @@ class StepView:
 @dataclass(frozen=True)
 class Side:
     policy: str
-    solved: float
+    solved: float | None
     outcome: str
     steps: tuple[StepView, ...]
 
@@ -50,14 +59,14 @@ class Example:
 
 
 def choose_tasks(candidate: Evaluation, baseline: Evaluation, tasks: Sequence[Task], *, won: bool) -> list[Task]:
-    """Tasks whose outcome changed, largest change first, one of each subset before a second of any."""
+    """Tasks whose outcome changed, largest change first, one of each group before a second of any."""
     sign = 1 if won else -1
     change = {task.id: sign * (candidate.solved[task.id] - baseline.solved[task.id]) for task in tasks}
     changed = sorted((task for task in tasks if change[task.id] > 0), key=lambda task: -change[task.id])
     seen: dict[str, int] = {}
     rank = {}
     for task in changed:
-        rank[task.id] = seen[task.subset] = seen.get(task.subset, 0) + 1
+        rank[task.id] = seen[task.group] = seen.get(task.group, 0) + 1
     return sorted(changed, key=lambda task: rank[task.id])[: WON if won else LOST]
 
 
@@ -68,7 +77,7 @@ def examples(
     tasks: Iterable[Task],
     rewards: Mapping[str, Sequence[float]],
 ) -> list[Example]:
-    """Examples won, then lost. A task that either policy has no trajectory for is passed over."""
+    """Examples won, then lost. A task without a trajectory of either policy is left out."""
     candidate, baseline = evaluations[comparison.candidate], evaluations[comparison.baseline]
     attempts = {name: _by_task(judged.get(name, ())) for name in (comparison.candidate, comparison.baseline)}
     shown = [
@@ -96,38 +105,47 @@ def _by_task(judged: Iterable[ScoredTrajectory]) -> dict[str, list[ScoredTraject
 
 
 def _pick(attempts: Sequence[ScoredTrajectory], *, best: bool) -> ScoredTrajectory:
-    return min(attempts, key=lambda scored: (-scored.solved if best else scored.solved, scored.trajectory.attempt))
+    sign = -1 if best else 1
+    return min(attempts, key=lambda scored: (sign * (scored.solved or 0.0), scored.trajectory.attempt))
 
 
 def _side(policy: str, scored: ScoredTrajectory, rewards: Mapping[str, Sequence[float]]) -> Side:
     trajectory = scored.trajectory
     own = rewards.get(trajectory.id)
     steps = tuple(
-        StepView(
-            thought=cut(step.thought),
-            tool=step.call.name if step.call else "",
-            arguments=cut(_arguments(step)),
-            parse_error=step.parse_error,
-            observation=None if step.is_finish or step.observation is None else cut(step.observation.text),
-            error=step.observation.error if step.observation else None,
-            success=judgement.success,
-            contribution=judgement.contribution,
-            solved=judgement.solved,
-            reward=own[index] if own else None,
-            reason=judgement.reason,
-        )
+        _view(step, judgement, own[index] if own else None)
         for index, (step, judgement) in enumerate(zip(trajectory.steps, scored.judgements, strict=True))
     )
     outcome = "solved" if scored.solved == 1 else failure_cause(trajectory).value
     return Side(policy, scored.solved, outcome, steps)
 
 
-def _arguments(step: Step) -> str:
-    if step.call is None:
-        return ""
-    if step.call.name == FINISH and set(step.call.arguments) == {"answer"}:
-        return str(step.call.arguments["answer"])
-    return json.dumps(step.call.arguments, ensure_ascii=False)
+def _view(step: Step, judgement: Judgement, reward: float | None) -> StepView:
+    calls = step.action.calls
+    replies = step.observations if calls and not step.is_finish else ()
+    shown = tuple(_call(call, reply) for call, reply in zip_longest(calls, replies))
+    after = step.reply
+    if step.action.unreadable is not None and step.observations:
+        after = step.observations[0].text
+    return StepView(
+        thought=cut(step.action.thought),
+        calls=shown,
+        message=None if step.action.message is None else cut(step.action.message),
+        unreadable=step.action.unreadable,
+        observation=None if after is None else cut(after),
+        success=judgement.success,
+        contribution=judgement.contribution,
+        solved=judgement.solved,
+        reward=reward,
+        reason=judgement.reason,
+    )
+
+
+def _call(call: ToolCall, reply: Observation | None) -> CallView:
+    arguments = json.dumps(call.arguments, ensure_ascii=False)
+    if call.name == FINISH and set(call.arguments) == {"answer"}:
+        arguments = str(call.arguments["answer"])
+    return CallView(call.name, cut(arguments), cut(reply.text) if reply else None, reply.error if reply else None)
 
 
 def cut(text: str) -> str:

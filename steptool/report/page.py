@@ -6,55 +6,59 @@ content security policy allows nothing but its own style.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from steptool.core.types import ScoredTrajectory, Task
 from steptool.evaluation.compare import Comparison, Difference
 from steptool.evaluation.failures import Cause, failure_shares
-from steptool.evaluation.metrics import ALL, ROLL_UPS, Evaluation
+from steptool.evaluation.metrics import ALL, ROLL_UPS
 from steptool.report import wording
 from steptool.report.charts import LineChart, Series, line_chart, nice_ticks
 from steptool.report.examples import examples
-from steptool.report.wording import text_table
-
-__all__ = ["ReportData", "RoundStats", "render_report", "text_table"]
+from steptool.report.results import Results, title_of
 
 
-class RoundStats(BaseModel):
-    """What one round's own rollouts looked like, before it trained on them."""
+class Round(BaseModel):
+    """What the rollouts of one round looked like, before anything was trained on them."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    solve_rate: float
+    sampled_from: str
+    """The arm whose policy made them, or the base model."""
+    solve_rate: float | None
+    """Mean verdict of those that have one; None where none has."""
     call_success: float | None = None
     reward_by_step: tuple[float, ...] = ()
     """Mean reward of the k-th step, over the trajectories that have one."""
-    advantage_by_step: tuple[float, ...] = ()
-    """Mean advantage of the k-th step, before whitening."""
 
 
-class ReportData(BaseModel):
+class Trained(BaseModel):
+    """How the training of one arm went."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    evaluations: list[Evaluation]
-    """In the order of the tables: the baseline, the rounds, other arms."""
-    comparisons: list[Comparison]
-    judged: dict[str, list[ScoredTrajectory]] = {}
-    """Policy name → its judged test trajectories."""
-    training: dict[str, list[dict[str, float]]] = {}
-    """Round → one row of metrics for each optimiser step."""
-    round_stats: dict[str, RoundStats] = {}
-    tasks: list[Task] = []
-    rewards: dict[str, list[float]] = {}
+    steps: list[dict[str, float]]
+    """One row of metrics for each optimiser step."""
+    advantage_by_step: tuple[float, ...] = ()
+    """Mean size of the advantage of the k-th step, before whitening; empty for a method without advantages."""
+
+
+class ReportData(Results):
+    judged: dict[str, list[ScoredTrajectory]] = Field(default_factory=dict)
+    """Arm → its judged test trajectories."""
+    trained: dict[str, Trained] = Field(default_factory=dict)
+    """By arm; the ones that were trained here."""
+    rounds: dict[str, Round] = Field(default_factory=dict)
+    tasks: list[Task] = Field(default_factory=list)
+    rewards: dict[str, list[float]] = Field(default_factory=dict)
     """Trajectory id → reward of each step."""
-    meta: dict[str, Any] = {}
-    """What made the report (seed, revisions, code version); a value of several lines is folded away."""
+    meta: dict[str, Any] = Field(default_factory=dict)
+    """What made the report (seed, base model, settings); a value of several lines is folded away."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,19 @@ class Forest:
 
 Point = tuple[float, float]
 
-OPTIMISER_CHARTS: Sequence[tuple[str, str, str]] = (
-    ("explained_variance", "Explained variance of the critic", "1: it knows the return; 0: no better than a mean"),
-    ("approx_kl", "KL to the sampling policy", "nats a token"),
-    ("clip_fraction", "Clip fraction", "share of tokens whose ratio left the trust region"),
-    ("grad_norm", "Gradient norm", "before it is clipped"),
-)
+HUES = ("var(--other)", "var(--teal)", "var(--plum)", "var(--rose)", "var(--brown)")
+"""Colours of arms that are neither in the headline nor ancestors of its candidate."""
+OPTIMISER: Mapping[str, tuple[str, str]] = {
+    "loss": ("Loss", "what the optimiser lowers"),
+    "token_accuracy": ("Token accuracy", "share of tokens that are the likeliest ones"),
+    "explained_variance": ("Explained variance of the critic", "1: it knows the return; 0: no better than a mean"),
+    "approx_kl": ("KL to the sampling policy", "nats a token"),
+    "clip_fraction": ("Clip fraction", "share of tokens whose ratio left the trust region"),
+    "grad_norm": ("Gradient norm", "before it is clipped"),
+}
+"""Names that methods give to what they log: those that are shown at once, with title and explanation."""
+COUNTER = "step"
+"""In a row of metrics, the number of the optimiser step."""
 
 
 def render_report(data: ReportData) -> str:
@@ -100,7 +111,9 @@ def render_report(data: ReportData) -> str:
         points=wording.points,
         interval=wording.interval,
         p_number=wording.p_number,
-        label=wording.label,
+        measured=wording.measured,
+        measured_interval=wording.measured_interval,
+        title_of=title_of,
         groups_text=wording.groups_text,
     )
     return environment.get_template("page.html.jinja").render(_context(data))
@@ -108,26 +121,27 @@ def render_report(data: ReportData) -> str:
 
 def _context(data: ReportData) -> dict[str, Any]:
     by_name = {evaluation.name: evaluation for evaluation in data.evaluations}
-    chosen = wording.headline(data.evaluations, data.comparisons)
-    baseline = chosen.baseline if chosen else (data.evaluations[0].name if data.evaluations else "")
-    colour = _colours([*by_name, *(name for name in data.round_stats if name not in by_name)], baseline)
+    chosen = data.headline
+    colour = _colours(data)
     text = {key: value for key, value in data.meta.items() if "\n" not in str(value)}
+    last = data.evaluations[-1] if data.evaluations else None
     return {
-        "verdict": wording.verdict(data.evaluations, data.comparisons),
+        "verdict": wording.verdict(data),
         "headline": chosen,
-        "candidate": by_name[chosen.candidate] if chosen else None,
-        "baseline": by_name.get(baseline),
+        "candidate": by_name[chosen.candidate] if chosen else last,
+        "baseline": by_name[chosen.baseline] if chosen else None,
         "evaluations": data.evaluations,
-        "comparisons": {each.candidate: each for each in data.comparisons if each.baseline == baseline},
-        "others": [wording.comparison_text(each) for each in data.comparisons if each.baseline != baseline],
-        "budget": data.evaluations[0].budget if data.evaluations else None,
-        "groups": list(data.evaluations[0].metrics) if data.evaluations else [],
+        "comparisons": data.comparisons,
+        "captions": {name: data.arm(name).caption for name in by_name},
+        "measures": data.measures,
+        "groups": list(last.metrics) if last else [],
         "roll_ups": {*ROLL_UPS, ALL},
         "colour": colour,
         "forest": _forest(chosen) if chosen else None,
-        "learning": _learning_charts(data, colour),
-        "optimiser": _optimiser_charts(data, colour),
-        "by_step": _step_charts(data, colour),
+        "in_table_order": _arm_charts(data, colour),
+        "rounds": data.rounds,
+        "sampled": _round_charts(data),
+        **dict(zip(("training", "more_training"), _training_charts(data, colour), strict=True)),
         "causes": list(Cause),
         "failures": {
             name: failure_shares(by_name[name], judged) for name, judged in data.judged.items() if name in by_name
@@ -138,20 +152,30 @@ def _context(data: ReportData) -> dict[str, Any]:
     }
 
 
-def _colours(names: Sequence[str], baseline: str) -> dict[str, str]:
-    """CSS colour of each policy: the baseline grey, rounds ever more of the accent, other arms a second hue."""
-    rounds = [name for name in names if re.fullmatch(r"r\d+", name)]
-    colours = dict.fromkeys(names, "var(--other)") | {baseline: "var(--baseline)"}
-    for index, name in enumerate(rounds, start=1):
-        share = 100 if len(rounds) == 1 else 50 + 50 * (index - 1) / (len(rounds) - 1)
-        colours[name] = f"color-mix(in oklab, var(--accent) {share:.0f}%, var(--surface))"
-    return colours
+def _colours(data: ReportData) -> dict[str, str]:
+    """CSS colour of each arm. The headline's baseline is grey; its candidate has the accent, and each ancestor less of
+    it."""
+    names = [*(arm.name for arm in data.arms), *(evaluation.name for evaluation in data.evaluations)]
+    if not names:
+        return {}
+    baseline = data.headline.baseline if data.headline else None
+    line = [name for name in data.line_of(data.headline.candidate if data.headline else names[-1]) if name != baseline]
+    others = [name for name in dict.fromkeys(names) if name not in line and name != baseline]
+    colours = {name: HUES[index % len(HUES)] for index, name in enumerate(others)} | _shades(line)
+    return colours | ({baseline: "var(--baseline)"} if baseline else {})
+
+
+def _shades(names: Sequence[str]) -> dict[str, str]:
+    """From half of the accent to all of it."""
+    last = max(len(names) - 1, 1)
+    share = {name: 100 - 50 * (len(names) - 1 - index) / last for index, name in enumerate(names)}
+    return {name: f"color-mix(in oklab, var(--accent) {part:.0f}%, var(--surface))" for name, part in share.items()}
 
 
 def _forest(comparison: Comparison) -> Forest:
     groups = comparison.groups
-    low = min(min(each.low for each in groups.values()), 0)
-    high = max(max(each.high for each in groups.values()), 0)
+    low = min(*(each.low for each in groups.values()), -0.01)
+    high = max(*(each.high for each in groups.values()), 0.01)
     at = nice_ticks(100 * low, 100 * high, 5)
 
     def place(value: float) -> float:
@@ -161,94 +185,109 @@ def _forest(comparison: Comparison) -> Forest:
         Whisker(group, each, place(100 * each.low), place(100 * each.high), place(100 * each.difference))
         for group, each in groups.items()
     )
-    ticks = tuple((place(value), wording.points(value / 100, sign=True)) for value in at)
+    whole = [value for value in at if round(value, 6).is_integer()]
+    ticks = tuple((place(value), wording.points(value / 100, sign=True)) for value in whole)
     return Forest(rows, ticks, place(0))
 
 
-def _learning_charts(data: ReportData, colour: Mapping[str, str]) -> list[LineChart]:
+def _arm_charts(data: ReportData, colour: Mapping[str, str]) -> list[LineChart]:
+    """Rates of every arm, where there is more than one."""
+    if len(data.evaluations) < 2:
+        return []
     charts = [
-        _policy_chart(data, colour, "pass_rate", "Pass rate on the evaluated tasks", "whiskers: interval over tasks")
+        _arm_chart(data, colour, "pass_rate", "Pass rate on the evaluated tasks", "whiskers: interval over tasks"),
+        _arm_chart(data, colour, "finish_rate", "Finish rate", "attempts that end with an answer"),
     ]
-    if data.round_stats:
-        stats = list(data.round_stats.items())
-        names = {float(index): name for index, (name, _) in enumerate(stats)}
-        solve = [(float(index), each.solve_rate) for index, (_, each) in enumerate(stats)]
-        success = [
-            (float(index), each.call_success) for index, (_, each) in enumerate(stats) if each.call_success is not None
-        ]
-        charts.append(
-            line_chart(
-                "In training, by round",
-                [
-                    Series("calls that succeed", "var(--good)", success),
-                    Series("tasks solved", "var(--accent)", solve),
-                ],
-                note="on each round's own rollouts",
-                x_names=names,
-                y_text=wording.percent,
-                y_range=(0, 1),
-            )
-        )
-    charts.append(_policy_chart(data, colour, "finish_rate", "Finish rate", "attempts that end with an answer"))
     return [chart for chart in charts if chart]
 
 
-def _policy_chart(data: ReportData, colour: Mapping[str, str], metric: str, title: str, note: str) -> LineChart | None:
-    """One metric of every policy, in table order; the line joins what was trained one after another."""
-    names = {float(index): wording.short_label(evaluation.name) for index, evaluation in enumerate(data.evaluations)}
-    chain: list[tuple[str, Point, Point]] = []
-    single: list[tuple[str, Point, Point]] = []
+def _arm_chart(data: ReportData, colour: Mapping[str, str], metric: str, title: str, note: str) -> LineChart | None:
+    """One metric of every arm, in table order; a line leads to each from the arm that it started from."""
+    names = {float(index): evaluation.name for index, evaluation in enumerate(data.evaluations)}
+    dots: dict[str, tuple[Point, Point]] = {}
     for x, evaluation in zip(names, data.evaluations, strict=True):
         estimate = evaluation.metrics[ALL][metric]
-        if estimate.value is None or estimate.low is None or estimate.high is None:
-            continue
-        row = (evaluation.name, (x, estimate.value), (estimate.low, estimate.high))
-        chained = x == 0 or re.fullmatch(r"r\d+", evaluation.name)
-        (chain if chained else single).append(row)
-    path = Series("", "var(--accent)", [point for _, point, _ in chain], dots=False)
-    own = [Series(wording.label(name), colour[name], [point], [bounds]) for name, point, bounds in chain + single]
+        if estimate.value is not None and estimate.low is not None and estimate.high is not None:
+            dots[evaluation.name] = (x, estimate.value), (estimate.low, estimate.high)
+    starts = {name: data.arm(name).start for name in dots}
+    lines = [
+        Series("", colour[name], [dots[start][0], dots[name][0]], dots=False)
+        for name, start in starts.items()
+        if start in dots
+    ]
+    own = [Series(name, colour[name], [point], [bounds]) for name, (point, bounds) in dots.items()]
     # The axis starts at 0: a rate drawn on a cut axis makes small gains look large.
     return line_chart(
-        title,
-        [path, *own] if len(chain) > 1 else own,
-        note=note,
-        x_names=names,
-        y_text=wording.percent,
-        y_range=(0, 0.5),
-        legend=False,
+        title, [*lines, *own], note=note, x_names=names, y_text=wording.percent, y_range=(0, 0.5), legend=False
     )
 
 
-def _optimiser_charts(data: ReportData, colour: Mapping[str, str]) -> list[LineChart]:
-    """Metrics of every optimiser step, the rounds one after another along one axis."""
-    dividers, start = [], 0
-    for rows in data.training.values():
-        start += len(rows)
-        dividers.append(start - 0.5)
-    charts = []
-    for key, title, note in OPTIMISER_CHARTS:
-        series, start = [], 0
-        for name, rows in data.training.items():
-            values = [(float(start + index), row[key]) for index, row in enumerate(rows) if key in row]
-            series.append(Series(wording.label(name), colour.get(name, "var(--accent)"), values, dots=False))
-            start += len(rows)
-        charts.append(line_chart(title, series, note=note, x_label="optimiser step", dividers=dividers[:-1]))
-    return [chart for chart in charts if chart]
-
-
-def _step_charts(data: ReportData, colour: Mapping[str, str]) -> list[LineChart]:
-    charts = []
-    for key, title, note in (
-        ("reward_by_step", "Reward by step", "mean over the round's trajectories"),
-        ("advantage_by_step", "Advantage by step", "mean size a token: how much is decided there"),
-    ):
-        series = [
+def _round_charts(data: ReportData) -> list[LineChart]:
+    """What was sampled for training, by round."""
+    names = {float(index): name for index, name in enumerate(data.rounds)}
+    places = list(zip(names, data.rounds.values(), strict=True))
+    outcomes = line_chart(
+        "What the rounds hold",
+        [
             Series(
-                wording.label(name),
-                colour.get(name, "var(--accent)"),
-                [(float(index), value) for index, value in enumerate(getattr(stats, key), start=1)],
-            )
-            for name, stats in data.round_stats.items()
-        ]
-        charts.append(line_chart(title, series, note=note, x_label="step"))
-    return [chart for chart in charts if chart]
+                "calls that succeed",
+                "var(--good)",
+                [(x, each.call_success) for x, each in places if each.call_success is not None],
+            ),
+            Series(
+                "tasks solved",
+                "var(--accent)",
+                [(x, each.solve_rate) for x, each in places if each.solve_rate is not None],
+            ),
+        ],
+        note="share of the attempts and of their calls",
+        x_names=names,
+        y_text=wording.percent,
+        y_range=(0, 1),
+    )
+    shades = _shades(list(data.rounds))
+    series = {name: _by_step(name, shades[name], each.reward_by_step) for name, each in data.rounds.items()}
+    rewards = line_chart(
+        "Reward by step", list(series.values()), note="mean over the round's trajectories", x_label="step"
+    )
+    return [chart for chart in (outcomes, rewards) if chart]
+
+
+def _by_step(label: str, colour: str, values: Sequence[float]) -> Series:
+    return Series(label, colour, [(float(index), value) for index, value in enumerate(values, start=1)])
+
+
+def _training_charts(data: ReportData, colour: Mapping[str, str]) -> tuple[list[LineChart], list[LineChart]]:
+    """What each method logged: the figures to look at first, and the others. A method that logs none of OPTIMISER has
+    all of its own among the first.
+    """
+    methods: dict[str, dict[str, Trained]] = {}
+    for name, trained in data.trained.items():
+        methods.setdefault(data.arm(name).method or name, {})[name] = trained
+    first: list[LineChart | None] = []
+    others: list[LineChart | None] = []
+    for method, arms in methods.items():
+        logged = dict.fromkeys(key for arm in arms.values() for row in arm.steps for key in row if key != COUNTER)
+        known = [key for key in OPTIMISER if key in logged] or list(logged)
+        first += [_optimiser_chart(method, key, arms, colour) for key in known]
+        first.append(_advantage_chart(method, arms, colour))
+        others += [_optimiser_chart(method, key, arms, colour) for key in logged if key not in known]
+    return [chart for chart in first if chart], [chart for chart in others if chart]
+
+
+def _optimiser_chart(method: str, key: str, arms: Mapping[str, Trained], colour: Mapping[str, str]) -> LineChart | None:
+    """One figure of every optimiser step, the arms one after another along one axis."""
+    title, note = OPTIMISER.get(key, (key.replace("_", " ").capitalize(), ""))
+    series, dividers, start = [], [], 0
+    for name, arm in arms.items():
+        values = [(float(start + index), row[key]) for index, row in enumerate(arm.steps) if key in row]
+        series.append(Series(name, colour[name], values, dots=False))
+        start += len(arm.steps)
+        dividers.append(start - 0.5)
+    note = f"{method}: {note}" if note else method
+    return line_chart(title, series, note=note, x_label="optimiser step", dividers=dividers[:-1])
+
+
+def _advantage_chart(method: str, arms: Mapping[str, Trained], colour: Mapping[str, str]) -> LineChart | None:
+    series = [_by_step(name, colour[name], arm.advantage_by_step) for name, arm in arms.items()]
+    return line_chart("Advantage by step", series, note=f"{method}: mean size a token", x_label="step")

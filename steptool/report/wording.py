@@ -1,15 +1,14 @@
-"""Results in words and in plain text: labels, numbers, the verdict, the table that a terminal shows. Pure."""
+"""Results in words and in plain text: numbers, the verdict, the table that a terminal shows. Pure."""
 
 from __future__ import annotations
 
-import re
 import textwrap
-from collections.abc import Sequence
 
 from steptool.core.types import SUBSETS
 from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.compare import Comparison, Difference
-from steptool.evaluation.metrics import ALL, Evaluation
+from steptool.evaluation.metrics import ALL, Evaluation, Measure
+from steptool.report.results import Results
 
 MINUS = "\N{MINUS SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
@@ -18,27 +17,11 @@ COLUMNS = 110
 
 SPLITS = {"test": "held-out", "dev": "held-out"}
 UNSEEN = {("mini", "test"): "unseen"}
-"""World and split whose tasks ask for what training never saw."""
+"""World and split whose tasks ask about entities that training never saw."""
 NEW_BY_NAME = frozenset({"mini"})
-"""Worlds in which the second word of a ToolBench subset says what its tasks have that training never saw. A recorded
-world has subsets of the same names, but deals all its requests out alike."""
+"""Worlds in which the second word of a ToolBench subset says what is new to the policy in its tasks. A recorded world
+has groups of the same names, but splits all its requests in the same way."""
 LEVELS = {"G1": "one tool", "G2": "several tools of one category", "G3": "several tools of one collection"}
-
-
-def label(name: str) -> str:
-    """Name of a policy as tables show it: r3 → PPO round 3."""
-    if match := re.fullmatch(r"r(\d+)", name):
-        return f"PPO round {match[1]}"
-    return _arm(name)
-
-
-def short_label(name: str) -> str:
-    """The same for a chart's axis: r3 stays r3."""
-    return name if re.fullmatch(r"r\d+", name) else _arm(name)
-
-
-def _arm(name: str) -> str:
-    return name.upper() if name in ("sft", "rft", "eto", "ppo") else name
 
 
 def percent(value: float | None, digits: int = 0) -> str:
@@ -78,35 +61,21 @@ def difference_text(difference: Difference, digits: int = 0) -> str:
 def comparison_text(comparison: Comparison) -> str:
     """One comparison as a line of its own."""
     counts = f"{comparison.won} won, {comparison.lost} lost, {comparison.tied} tied"
-    who = f"{label(comparison.candidate)} against {label(comparison.baseline)}"
+    who = f"{comparison.candidate} against {comparison.baseline}"
     return f"{who}: {difference_text(comparison, 1)}; {counts}"
 
 
-def headline(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> Comparison | None:
-    """The comparison that the report is about: the last round's against the first policy of the table.
-
-    Without rounds the last policy's; without a comparison against the first policy, whatever there is.
-    """
-    order = [evaluation.name for evaluation in evaluations]
-    known = [each for each in comparisons if each.candidate in order and each.baseline in order]
-    known = [each for each in known if each.baseline == order[0]] or known
-    known = [each for each in known if re.fullmatch(r"r\d+", each.candidate)] or known
-    return max(known, key=lambda each: order.index(each.candidate), default=None)
-
-
-def verdict(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:
+def verdict(results: Results) -> str:
     """The result in one sentence."""
-    by_name = {evaluation.name: evaluation for evaluation in evaluations}
-    chosen = headline(evaluations, comparisons)
+    chosen = results.headline
     if chosen is None:
-        if not evaluations:
+        if not results.evaluations:
             return "Nothing has been evaluated."
-        last = evaluations[-1]
-        return f"{label(last.name)} solves {percent(last.pass_rate)} of {_tasks(last)}; it is compared with nothing."
-    candidate, baseline = by_name[chosen.candidate], by_name[chosen.baseline]
-    who = "Step-grained PPO" if re.fullmatch(r"r\d+", candidate.name) else label(candidate.name)
+        last = results.evaluations[-1]
+        return f"{last.name} solves {percent(last.pass_rate)} of {_tasks(last)}; it is compared with nothing."
+    candidate, baseline = results.evaluation(chosen.candidate), results.evaluation(chosen.baseline)
     sentence = (
-        f"{who} solves {percent(candidate.pass_rate)} of {_tasks(candidate)}, {label(baseline.name)} "
+        f"{candidate.name} solves {percent(candidate.pass_rate)} of {_tasks(candidate)}, {baseline.name} "
         f"{percent(baseline.pass_rate)}: {difference_text(chosen)}"
     )
     if chosen.significant:
@@ -115,65 +84,85 @@ def verdict(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]
 
 
 def _tasks(evaluation: Evaluation) -> str:
-    split = evaluation.budget.split
-    kind = UNSEEN.get((evaluation.budget.world.name, split)) or SPLITS.get(split, split)
-    return f"{len(evaluation.solved)} {kind} tasks"
+    split, count = evaluation.split, len(evaluation.solved)
+    kind = UNSEEN.get((evaluation.conditions.world.name, split)) or SPLITS.get(split, split)
+    return f"{count} {kind} task{'s' if count != 1 else ''}"
 
 
 def groups_text(evaluation: Evaluation) -> str:
-    """What the names of the subsets say, as a sentence; empty where they are not ToolBench's."""
-    found = [subset for subset in SUBSETS if subset in evaluation.subsets]
-    levels = [level for level in LEVELS if any(subset.startswith(level) for subset in found)]
+    """What the names of the groups say, as a sentence; empty where they are not ToolBench's."""
+    found = [group for group in SUBSETS if group in evaluation.metrics]
+    levels = [level for level in LEVELS if any(group.startswith(level) for group in found)]
     if not levels:
         return ""
     parts = [f"{level} tasks need {LEVELS[level]}" for level in levels]
-    new = "; the second word says what training never saw" if evaluation.budget.world.name in NEW_BY_NAME else ""
+    new = "; the second word says what training never saw" if evaluation.conditions.world.name in NEW_BY_NAME else ""
     return ", ".join(parts) + new + "."
 
 
-def text_table(evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> str:
-    """Pass rates in percent with the verdict above and the paired differences below, COLUMNS wide at most
-    for the six subsets and the three roll-ups."""
-    sentence = _wrap(verdict(evaluations, comparisons))
-    if not evaluations:
+def measured(measure: Measure, estimate: Estimate) -> str:
+    """The value of a metric: in percent where it is a rate."""
+    return percent(estimate.value) if measure.is_rate else number(estimate.value, _digits(estimate))
+
+
+def measured_interval(measure: Measure, estimate: Estimate) -> str:
+    return interval(estimate, rate=measure.is_rate, digits=0 if measure.is_rate else _digits(estimate))
+
+
+def _digits(estimate: Estimate) -> int:
+    return 0 if estimate.value is not None and abs(estimate.value) >= 20 else 1
+
+
+def text_table(results: Results) -> str:
+    """The verdict; pass rates in percent; then the paired differences, the project's own metrics and how each arm was
+    made. At most COLUMNS wide: the groups are left out where they do not fit.
+    """
+    sentence = _wrap(verdict(results))
+    if not results.evaluations:
         return sentence
-    groups = [group for group in evaluations[0].metrics if group != ALL]
-    short = {group: _short(group) for group in groups}
-    level = f"{100 * evaluations[0].confidence:.0f}"
-    rows = [["policy", *short.values(), f"all [{level} %]", "finish", "calls", "tokens"]]
-    for evaluation in evaluations:
+    lines = _table(results, [group for group in results.evaluations[0].metrics if group != ALL])
+    if max(map(len, lines)) > COLUMNS:
+        lines = _table(results, [])
+    rule = "─" * max(map(len, lines))
+    below = [comparison_text(each) for each in results.comparisons]
+    for name, measure in results.own_measures.items():
+        values = [f"{each.name} {measured(measure, each.metrics[ALL][name])}" for each in results.evaluations]
+        below.append(f"{name} ({measure.describes}): {', '.join(values)}")
+    below += [
+        f"{each.name}: faults of the engine or the world ended {percent(each.broken, 1)} of its attempts, "
+        "which count as unsolved"
+        for each in results.evaluations
+        if each.broken > 0
+    ]
+    below += [f"{each.name}: {results.arm(each.name).caption}" for each in results.evaluations]
+    return "\n".join([sentence, "", lines[0], rule, *lines[1:], rule, *map(_wrap, below)])
+
+
+def _table(results: Results, groups: list[str]) -> list[str]:
+    """The head and one line an arm, aligned."""
+    level = f"{100 * results.evaluations[0].confidence:.0f}"
+    rows = [["arm", *map(_short, groups), f"all [{level} %]", "finish", "calls", "tokens"]]
+    for evaluation in results.evaluations:
         over_all = evaluation.metrics[ALL]
-        cells = [_plain(evaluation.metrics[group]["pass_rate"].value) for group in groups]
         estimate = over_all["pass_rate"]
         rows.append(
             [
-                label(evaluation.name)[:16],
-                *cells,
+                evaluation.name,
+                *(_plain(evaluation.metrics[group]["pass_rate"].value) for group in groups),
                 f"{_plain(estimate.value)} [{interval(estimate, rate=True)}]",
                 _plain(over_all["finish_rate"].value),
                 number(over_all["calls_per_task"].value),
                 number(over_all["tokens_per_task"].value, 0),
             ]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     ]
-    rule = "─" * max(map(len, lines))
-    differences = [_wrap(comparison_text(each)) for each in comparisons]
-    lost = [
-        _wrap(
-            f"{label(each.name)}: faults of the engine or the world ended {percent(each.broken, 1)} of its attempts, "
-            "which count as unsolved"
-        )
-        for each in evaluations
-        if each.broken > 0
-    ]
-    return "\n".join([sentence, "", lines[0], rule, *lines[1:], rule, *differences, *lost])
 
 
 def _wrap(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Rollouts of a policy folder in the configured world, shared by `sample` and `evaluate`.
+"""Attempts of a policy folder in the configured world, shared by `sample` and `evaluate`.
 
 An attempt that a fault of the engine or the world ended says nothing of the policy: it is made again, with the same
 seed, up to TRIES times, and what is lost then is counted. More lost attempts than the caller allows are an error.
@@ -6,93 +6,196 @@ seed, up to TRIES times, and what is lost then is counted. More lost attempts th
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from steptool.config.places import MERGED
+from steptool.config.plugins import Use
 from steptool.config.settings import Params
 from steptool.core.errors import ModelError, StepToolError
-from steptool.core.storage import file_hash
-from steptool.core.types import Revision, Sampling, StopReason, Task, Trajectory
-from steptool.engines.vllm_local import Engine
-from steptool.formats.json_call import ChatFormat
+from steptool.core.plugins import revision_of
+from steptool.core.storage import file_hash, read_json
+from steptool.core.types import Conditions, Revision, Sampling, StopReason, Task, Trajectory, content_hash
+from steptool.engines.base import Engine, Generation, Request
+from steptool.formats.base import Format
 from steptool.policies.base_models import load_tokenizer
 from steptool.policies.folder import plain_weights
-from steptool.policies.precision import Dtype, compute_dtype
-from steptool.rollouts.rollout import NOT_FINITE, rollout, run_rollouts
+from steptool.policies.precision import compute_dtype
+from steptool.rollouts.base import Attempt, Search
+from steptool.rollouts.branch import NOT_FINITE
+from steptool.rollouts.loop import run
 from steptool.system.progress import progress
-from steptool.worlds import World, open_world
+from steptool.worlds.base import World
 
 TRIES = 3
 """How often an attempt is made that the engine or the world breaks, the first time included."""
+CONFIG = "config.json"
+NO_ARCHITECTURE = {
+    *("_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"),
+    *("bos_token_id", "eos_token_id", "pad_token_id"),
+}
+"""Keys of a model's config that do not keep an engine from swapping weights in: how they were written, and the tokens
+of a generation, which a format chooses here."""
+
+Job = Callable[[], Awaitable[Sequence[Trajectory]]]
+"""A search that has not begun."""
 
 
-@dataclass
 class Sampler:
-    """An engine that holds one policy at a time."""
+    """World, format, engine and search of params.yaml, with one policy at a time. `close` frees the engine."""
 
-    engine: Engine
-    chat: ChatFormat
-    policy: Revision
-    world: World
-    params: Params
-    dtype: Dtype
+    def __init__(self, params: Params, *, seed: int) -> None:
+        self.params, self.seed = params, seed
+        self.dtype = compute_dtype(params.model)
+        self.world: World = params.world.build(params.seed)
+        self.search: Search = params.search.build()
+        self.policy: Revision
+        self.format: Format
+        self._engine: Engine | None = None
+        self._architecture: Any = None
 
     def load(self, policy: Path) -> None:
-        """Swap in the weights of another policy of the same architecture."""
+        """Take the policy of a folder, plain or adapter. Another architecture gets an engine of its own."""
         with plain_weights(policy, self.dtype, MERGED) as weights:
-            self.engine.reload(weights)
-        self.policy = _revision(policy)
+            # Before the engine starts: it refuses a model at once.
+            self.format = self.params.format.build(load_tokenizer(weights))
+            architecture = _architecture(weights)
+            if self._engine is not None and architecture == self._architecture:
+                self._engine.load(weights)
+            else:
+                self.close()
+                self._engine = self.params.engine.build(
+                    weights,
+                    dtype=self.dtype,
+                    max_model_len=self.params.sample.max_tokens,
+                    concurrency=self.params.machine.concurrency,
+                    seed=self.seed,
+                )
+        self._architecture = architecture
+        self.policy = Revision(name=str(policy), revision=file_hash(policy))
+
+    def close(self) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+
+    def conditions(self, sampling: Sampling) -> Conditions:
+        """What decides about an attempt beside policy and seed."""
+        world = _revision(self.world, self.params.world)
+        return Conditions(
+            world=Revision(name=world.name, revision=content_hash([world.revision, self.params.seed])),
+            format=_revision(self.format, self.params.format),
+            engine=_revision(self._engine, self.params.engine),
+            dtype=self.dtype,
+            search=_revision(self.search, self.params.search),
+            sampling=sampling,
+        )
 
     def attempts(
-        self, tasks: list[Task], sampling: Sampling, attempts: int, *, what: str, max_broken: float
+        self, tasks: Sequence[Task], sampling: Sampling, attempts: int, *, what: str, max_broken: float
     ) -> list[Trajectory]:
-        """`attempts` trajectories of every task, in the order of the tasks.
+        """The answers of `attempts` searches for every task, in the order of the tasks; see `searches`."""
+        return [found[0] for found in self.searches(tasks, sampling, attempts, what=what, max_broken=max_broken)]
 
-        Raises what `refuse_broken` raises where more than the share `max_broken` of them is lost after TRIES tries.
+    def searches(
+        self, tasks: Sequence[Task], sampling: Sampling, attempts: int, *, what: str, max_broken: float
+    ) -> list[Sequence[Trajectory]]:
+        """`attempts` searches for every task, in the order of the tasks: of each its answer, then its other branches.
+
+        Raises what `refuse_broken` raises where more than the share `max_broken` of the answers is lost after TRIES
+        tries.
         """
+        conditions = self.conditions(sampling)
         jobs = [
-            partial(
-                rollout,
-                task,
-                partial(self.world.reset, task, attempt),
-                self.engine,
-                self.chat,
-                sampling,
-                policy=self.policy,
-                world=self.world.revision,
-                seed=attempt,
-                attempt=attempt,
-                tool_timeout_s=self.params.sample.tool_timeout_s,
-            )
+            partial(self.search.attempt, self._attempt(task, number, conditions))
             for task in tasks
-            for attempt in range(attempts)
+            for number in range(attempts)
         ]
-        made: dict[int, Trajectory] = {}
+        made: dict[int, Sequence[Trajectory]] = {}
         wanted = list(range(len(jobs)))
         for tries in range(TRIES):
             with progress(f"{what}, try {tries + 1}" if tries else what, len(wanted), "trajectories") as advance:
-                again = run_rollouts(
-                    [jobs[index] for index in wanted], self.params.machine.concurrency, lambda _: advance(1)
+                again = run_searches(
+                    [jobs[index] for index in wanted], self.params.machine.concurrency, lambda: advance(1)
                 )
-                made |= zip(wanted, self.engine.run(again), strict=True)
-            wanted = [index for index in wanted if not made[index].stop_reason.terminated]
+                made |= zip(wanted, run(again), strict=True)
+            wanted = [index for index in wanted if made[index][0].stop_reason.broken]
             if not wanted:
                 break
-        trajectories = [made[index] for index in range(len(jobs))]
-        refuse_broken(trajectories, max_broken)
-        return trajectories
+        found = [_of_one_search(made[index]) for index in range(len(jobs))]
+        refuse_broken([each[0] for each in found], max_broken)
+        return found
+
+    def _attempt(self, task: Task, number: int, conditions: Conditions) -> Attempt:
+        return Attempt(
+            task=task,
+            open=partial(self.world.open, task, number),
+            act=partial(self._act, conditions.sampling),
+            format=self.format,
+            conditions=conditions,
+            policy=self.policy,
+            seed=number,
+            number=number,
+            tool_timeout_s=self.params.sample.tool_timeout_s,
+        )
+
+    async def _act(self, sampling: Sampling, stream: Sequence[int], most: int, seed: int) -> Generation:
+        if self._engine is None:
+            raise RuntimeError("no policy is loaded")
+        return await self._engine.generate(
+            Request(stream, most, sampling.temperature, sampling.top_p, seed, self.format.stop_ids)
+        )
 
 
-def refuse_broken(trajectories: list[Trajectory], most: float) -> None:
+def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
+    """The branches of a search, each with the same `search`; what is alone needs none."""
+    if len(branches) == 1:
+        return branches
+    search = content_hash([branch.id for branch in branches])
+    return [Trajectory.create(**{**dict(branch), "search": search}) for branch in branches]
+
+
+@contextmanager
+def open_sampler(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
+    """A sampler with the policy of folder `policy`; its engine is closed with the block."""
+    sampler = Sampler(params, seed=seed)
+    try:
+        sampler.load(policy)
+        yield sampler
+    finally:
+        sampler.close()
+
+
+async def run_searches(
+    jobs: Sequence[Job], concurrency: int, on_done: Callable[[], None] = lambda: None
+) -> list[Sequence[Trajectory]]:
+    """Run all searches, at most `concurrency` at once; what they found in the order of the jobs.
+
+    `on_done` is called as each ends. An exception of a search (a defect: it raises none) cancels the others.
+    """
+    slots = asyncio.Semaphore(concurrency)
+
+    async def search(job: Job) -> Sequence[Trajectory]:
+        async with slots:
+            found = await job()
+        on_done()
+        return found
+
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(search(job)) for job in jobs]
+    return [task.result() for task in running]
+
+
+def refuse_broken(trajectories: Sequence[Trajectory], most: float) -> None:
     """Raise ModelError or StepToolError, with the fault that ended most of them, where faults of the engine or the
     world ended more than the share `most` of the attempts.
     """
-    broken = [t for t in trajectories if not t.stop_reason.terminated]
+    broken = [t for t in trajectories if t.stop_reason.broken]
     if not broken or len(broken) / len(trajectories) <= most:
         return
     (reason, fault), count = Counter((t.stop_reason, t.error or "") for t in broken).most_common(1)[0]
@@ -111,24 +214,11 @@ def refuse_broken(trajectories: list[Trajectory], most: float) -> None:
     )
 
 
-@contextmanager
-def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
-    """A sampler for the policy of folder `policy`, plain or adapter."""
-    dtype = compute_dtype(params.model)
-    with plain_weights(policy, dtype, MERGED) as weights:
-        chat = ChatFormat(load_tokenizer(weights))  # before the engine starts: it refuses a model at once
-        engine = Engine(
-            weights,
-            dtype=dtype,
-            max_model_len=params.sample.max_tokens,
-            concurrency=params.machine.concurrency,
-            seed=seed,
-        )
-    try:
-        yield Sampler(engine, chat, _revision(policy), open_world(params.world, params.seed), params, dtype)
-    finally:
-        engine.close()
+def _revision(plugin: object, use: Use) -> Revision:
+    return revision_of(plugin, use.config)
 
 
-def _revision(policy: Path) -> Revision:
-    return Revision(name=str(policy), revision=file_hash(policy))
+def _architecture(weights: Path) -> Any:
+    """What of a model's config must be equal for an engine to swap its weights in."""
+    config = read_json(weights / CONFIG)
+    return {key: value for key, value in config.items() if key not in NO_ARCHITECTURE}

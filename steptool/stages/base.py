@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from steptool.config.places import BASE, EXTERNAL_BASE, PARAMS
+from steptool.config.places import BASE, PARAMS
 from steptool.config.settings import load_params
-from steptool.policies.base_content import base_content
 from steptool.policies.base_models import fetch_base
 from steptool.stages.common import stage
 
@@ -12,7 +11,6 @@ from steptool.stages.common import stage
 def main() -> None:
     params = load_params(PARAMS)
     base = params.model.base
-    external = {EXTERNAL_BASE: lambda: base_content(base)}
-    with stage("base", BASE, params, uses={"base": base}, inputs={}, external=external) as running:
+    with stage("base", BASE, params, uses={"base": base}, inputs={}) as running:
         fetch_base(base, running.out)
         running.says(f"model {base}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from steptool.config.lineage import AGAIN, Reading
+from steptool.config.lineage import AGAIN, Reading, spec_of
 from steptool.config.places import PARAMS
+from steptool.config.plugins import Use
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import StepToolError, StorageError
 from steptool.core.storage import file_hash, manifest, output_folder
@@ -42,28 +43,25 @@ def stage(
     *,
     uses: dict[str, Any],
     inputs: dict[str, Path],
-    external: Mapping[Path, Callable[[], str | None]] | None = None,
-    round: str | None = None,
-    tracks_itself: bool = False,
+    argument: str | None = None,
 ) -> Iterator[Stage]:
-    """Run one stage: tracked, its output folder `out` written atomically.
+    """Run the stage `name` (for the round or arm `argument`): tracked, its output folder `out` written atomically.
 
-    `uses` are the params that determine the output, `inputs` the files and folders that it reads. `external` says
-    what it reads from outside of the repository; see `Reading`.
-    `tracks_itself`: see `Tracking.stage`.
+    `uses` are the params that determine the output, `inputs` the files and folders that it reads. What else decides
+    about it, params.yaml and the code say; see `Reading`.
     Raises StepToolError, with nothing written, where something of this changed while the block ran.
     """
     started = time.monotonic()
-    used = {key: value.model_dump() if isinstance(value, BaseModel) else value for key, value in uses.items()}
-    label = f"{name} {round}" if round else name
+    used = {key: _plain(value) for key, value in uses.items()}
+    label = f"{name} {argument}" if argument else name
     determines = manifest(label, used, inputs, params.seed)
     digests = {path: determines["inputs"][key] for key, path in inputs.items()}
-    reading = Reading(name, round, digests, external or {})
+    reading = Reading(spec_of(params, name, argument), params, digests)
     if PARAMS.exists() and load_params(PARAMS) != params:
         raise StepToolError(f"{PARAMS} changed while the stage began", where=f"stage {label}", fix=AGAIN)
     determines |= {"external": reading.external, "settings": reading.settings}
     tracking, set_to = Tracking(None, params.tracking.experiment), {"seed": params.seed, **used}
-    with _permitted(out), tracking.stage(name, round=round, params=set_to, tracks_itself=tracks_itself) as run:
+    with _permitted(out), tracking.stage(name, argument=argument, params=set_to) as run:
         with output_folder(out, determines) as folder:
             running = Stage(folder, run, determines)
             yield running
@@ -73,6 +71,12 @@ def stage(
         run.dataset(out, f"{label} output", file_hash(out), context="output")
     reading.check()
     print(f"{label}: {running.said} -> {out} ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Use):
+        return value.dump()
+    return value.model_dump(mode="json", by_alias=True) if isinstance(value, BaseModel) else value
 
 
 @contextmanager

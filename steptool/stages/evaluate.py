@@ -1,107 +1,135 @@
-"""Stage `evaluate`: SFT, every round and the RFT arm on the held-out tasks, at one budget."""
+"""Stage `evaluate`: every arm on the held-out tasks, under equal conditions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 
-from steptool.annotators.rules import ANNOTATOR, unjudged
-from steptool.config.places import EVALUATION, EXTERNAL_WORLD, PARAMS, SFT, TASKS
+from steptool.annotators.annotate import annotate_all
+from steptool.config.arms import arms_of, pairs_of
+from steptool.config.places import COMPARISONS, EVALUATION, PARAMS, TASKS
 from steptool.config.settings import Params, load_params
-from steptool.core.errors import DataError
+from steptool.core.errors import ParamsError
+from steptool.core.plugins import revision_of
 from steptool.core.storage import write_json, write_jsonl
-from steptool.core.types import Task
+from steptool.core.types import Reference, Task
+from steptool.evaluation.base import Metric
+from steptool.evaluation.built_in import METRICS
 from steptool.evaluation.compare import Comparison, compare
-from steptool.evaluation.metrics import Budget, Evaluation, evaluate, refuse_unless_measurable
-from steptool.policies.precision import compute_dtype
-from steptool.rollouts.collect import Sampler, generate
-from steptool.stages.annotate import judge
-from steptool.stages.common import stage
-from steptool.stages.results import COMPARISONS, policies_of
-from steptool.stages.rounds import last_round, read_tasks, sampling_of
-from steptool.worlds import world_content
+from steptool.evaluation.metrics import Evaluation, evaluate, refuse_unless_measurable
+from steptool.rollouts.collect import Sampler, open_sampler
+from steptool.stages.common import Stage, stage
+from steptool.stages.rounds import read_references, read_tasks, sampling_of
 
 SUMMARY = "summary.json"
 
 
 def main() -> None:
     params = load_params(PARAMS)
-    last = last_round(params)
-    policies = policies_of(params)
-    split = params.evaluate.split
-    dtype = compute_dtype(params.model)
-    uses = {"evaluate": params.evaluate, "sample": params.sample, "world": params.world, "dtype": dtype}
-    inputs: dict[str, Path] = {"tasks": TASKS / f"{split}.jsonl", **policies}
-    external = {EXTERNAL_WORLD: lambda: world_content(params.world)}
-    with stage("evaluate", EVALUATION, params, uses=uses, inputs=inputs, external=external) as running:
-        tasks = read_tasks(split)
-        refuse_unless_measurable(tasks, where=str(inputs["tasks"]))
-        evaluations = []
-        with generate(params, SFT, seed=params.seed) as sampler:
-            for name, policy in policies.items():
-                if sampler.policy.name != str(policy):
-                    sampler.load(policy)
-                evaluations.append(evaluate_policy(params, name, sampler, tasks, running.out))
-                running.run.summary({f"{name}.{key}": value for key, value in evaluations[-1].summary().items()})
-        comparisons = _compare(params, evaluations, last)
-        write_json(running.out / COMPARISONS, [c.model_dump(mode="json") for c in comparisons])
-        write_json(running.out / SUMMARY, {e.name: e.summary() for e in evaluations})
-        running.says(f"{len(evaluations)} policies on {len(tasks)} {split} tasks")
+    with measuring("evaluate", EVALUATION, params) as running:
+        evaluations = measure_arms(params, params.evaluate.split, running)
+        comparisons = [_compare(params, evaluations, *pair) for pair in pairs_of(params)]
+        write_json(running.out / COMPARISONS, [each.model_dump(mode="json") for each in comparisons])
 
 
-def evaluate_policy(params: Params, name: str, sampler: Sampler, tasks: list[Task], out: Path) -> Evaluation:
+def measuring(name: str, out: Path, params: Params) -> AbstractContextManager[Stage]:
+    """The stage `name`, which reads every arm."""
+    acting = {kind: getattr(params, kind) for kind in ("world", "format", "engine", "search", "annotate")}
+    own = {f"metrics.{metric}": used for metric, used in params.metrics.items()}
+    uses = {"evaluate": params.evaluate, "sample": params.sample, **acting, **own}
+    inputs = {"tasks": TASKS, **{f"arms.{arm.name}": arm.folder for arm in arms_of(params)}}
+    return stage(name, out, params, uses=uses, inputs=inputs)
+
+
+def measure_arms(params: Params, split: str, running: Stage) -> dict[str, Evaluation]:
+    """Every arm on the tasks of `split`, in the order of params.yaml; each is written as it is measured."""
+    arms = arms_of(params)
+    tasks, references = read_tasks(split), read_references()
+    metrics = _own_metrics(params)
+    needs_outcome = getattr(params.annotate.cls, "needs_outcome", False)
+    refuse_unless_measurable(tasks, references, where=str(TASKS / f"{split}.jsonl"), needs_outcome=needs_outcome)
+    evaluations = {}
+    with open_sampler(params, arms[0].folder, seed=params.seed) as sampler:
+        for arm in arms:
+            if arm is not arms[0]:
+                sampler.load(arm.folder)
+            evaluation = measure_policy(params, arm.name, sampler, tasks, references, split, metrics, running.out)
+            running.run.summary({f"{arm.name}.{key}": value for key, value in evaluation.summary().items()})
+            evaluations[arm.name] = evaluation
+    write_json(running.out / SUMMARY, {name: each.summary() for name, each in evaluations.items()})
+    running.says(f"{len(evaluations)} policies on {len(tasks)} {split} tasks")
+    return evaluations
+
+
+def _own_metrics(params: Params) -> dict[str, Metric]:
+    """The project's metrics. Raises ParamsError for one that is called like something else in the summary."""
+    for name in params.metrics:
+        if name in METRICS or name == "broken" or name.startswith("pass_rate_"):
+            raise ParamsError(
+                f"a metric of your own is called {name}, which every evaluation has",
+                where=f"{PARAMS}: metrics.{name}",
+                fix="call it something else",
+            )
+    return {name: used.build() for name, used in params.metrics.items()}
+
+
+def measure_policy(
+    params: Params,
+    name: str,
+    sampler: Sampler,
+    tasks: list[Task],
+    references: Mapping[str, Reference],
+    split: str,
+    metrics: Mapping[str, Metric],
+    out: Path,
+) -> Evaluation:
+    """The policy that `sampler` holds on `tasks`; its judged trajectories and the evaluation are written into `out`."""
     wanted = params.evaluate
     sampling = sampling_of(params).model_copy(update={"temperature": wanted.temperature, "top_p": 1.0})
     trajectories = sampler.attempts(
         tasks, sampling, wanted.attempts, what=f"evaluate {name}", max_broken=wanted.max_broken
     )
+    annotator = params.annotate.build()
+    revision = revision_of(annotator, params.annotate.config)
     judged = out / f"{name}.trajectories.jsonl.gz"
-    scored = judge(params, trajectories, tasks, source=judged)
-    if unknown := unjudged(scored):
-        raise DataError(
-            f"{len(unknown)} of {len(scored)} answers cannot be checked, that to task {unknown[0].trajectory.task_id} "
-            "first: they would count as unsolved",
-            where=f"world {sampler.world.revision.name}, split {wanted.split}",
-            fix="give every task of the split an answer_check, or let the world's `verify` return a number",
-        )
-    write_jsonl(judged, scored)
-    world = sampler.world.revision
-    budget = Budget.of(
+    scored = annotate_all(
+        annotator,
+        revision,
+        trajectories,
         tasks,
-        sampling,
-        attempts=wanted.attempts,
-        world=world,
-        annotator=ANNOTATOR,
-        split=wanted.split,
-        dtype=sampler.dtype,
+        references,
+        source=judged,
+        what=f"annotate {name}",
+        concurrency=params.machine.concurrency,
     )
+    write_jsonl(judged, scored)
     evaluation = evaluate(
         name,
         sampler.policy,
         scored,
         tasks,
-        budget,
+        references,
+        conditions=sampler.conditions(sampling),
+        annotator=revision,
+        attempts=wanted.attempts,
+        split=split,
         resamples=wanted.resamples,
         confidence=wanted.confidence,
         rng=np.random.default_rng(params.seed),
+        more=metrics,
     )
     write_json(out / f"{name}.json", evaluation.model_dump(mode="json"))
     return evaluation
 
 
-def _compare(params: Params, evaluations: list[Evaluation], last: str) -> list[Comparison]:
-    """Every policy against SFT, and the last round against RFT."""
-    by_name = {e.name: e for e in evaluations}
-    pairs = [(e.name, "sft") for e in evaluations if e.name != "sft"] + [(last, "rft")]
-    wanted = params.evaluate
-    return [
-        compare(
-            by_name[candidate],
-            by_name[baseline],
-            resamples=wanted.resamples,
-            confidence=wanted.confidence,
-            seed=params.seed,
-        )
-        for candidate, baseline in pairs
-    ]
+def _compare(params: Params, evaluations: Mapping[str, Evaluation], candidate: str, baseline: str) -> Comparison:
+    return compare(
+        evaluations[candidate],
+        evaluations[baseline],
+        resamples=params.evaluate.resamples,
+        confidence=params.evaluate.confidence,
+        seed=params.seed,
+    )

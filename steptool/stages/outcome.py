@@ -1,6 +1,6 @@
-"""What a whole pipeline came to, on its own MLflow run: its data, the evaluation of its policy, and its model.
+"""What a whole pipeline came to, on its own MLflow run: its data, and the arm that it registered, with its evaluation.
 
-dvc.lock says it for every stage, also for those that had nothing to do this time.
+dvc.lock says the first for every stage, also for those that had nothing to do this time.
 """
 
 from __future__ import annotations
@@ -8,34 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from steptool.config.lineage import Entry, read_lock
-from steptool.config.places import EVALUATION, REGISTRATION
-from steptool.config.settings import Params
+from steptool.config.places import REGISTRATION
 from steptool.core.storage import read_record
-from steptool.evaluation.metrics import Evaluation
-from steptool.stages.rounds import last_round
+from steptool.registry.models import Registration
+from steptool.stages.results import read_evaluation
 from steptool.tracking.run import PipelineRun
 
 
-def log_outcome(run: PipelineRun, params: Params) -> None:
-    """To be called after all stages are up to date.
+def log_outcome(run: PipelineRun) -> None:
+    """To be called after all stages are up to date and an arm was registered.
 
-    Raises DataError where one of their outputs cannot be read, ParamsError where dvc.lock cannot.
+    Raises DataError where what they wrote cannot be read, ParamsError where dvc.lock cannot.
     """
     for path, digest, context in _datasets(read_lock().stages.values()):
         run.dataset(Path(path), path, digest, context=context)
-    run.results(read_record(EVALUATION / f"{last_round(params)}.json", Evaluation).summary())
-    receipt = read_record(REGISTRATION / "receipt.json", Receipt)
-    run.model(receipt.name, receipt.version)
-
-
-class Receipt(BaseModel):
-    """What `register` wrote, as far as it matters here."""
-
-    name: str
-    version: int
+    registered = read_record(REGISTRATION, Registration)
+    run.results(read_evaluation(registered.arm).summary())
+    run.model(registered.name, registered.version)
 
 
 def _datasets(stages: Iterable[Entry]) -> Iterator[tuple[str, str, str]]:

@@ -1,47 +1,36 @@
-"""Stage `prepare`: the tasks of a world and the expert demonstrations."""
+"""Stage `prepare`: the tasks of a world, what is known of them, and demonstrations of how to do them."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
-from steptool.config.places import DEMONSTRATIONS, EXTERNAL_DEMONSTRATIONS, EXTERNAL_WORLD, PARAMS, TASKS
-from steptool.config.settings import Params, load_params
+from steptool.config.places import DEMONSTRATIONS, PARAMS, REFERENCES, TASKS
+from steptool.config.settings import load_params
 from steptool.core.storage import write_jsonl
-from steptool.core.types import Trajectory
+from steptool.core.types import Task, Trajectory
 from steptool.stages.common import stage
-from steptool.worlds import World, open_world, world_content
-from steptool.worlds.checks import Splits, check_demonstrations, check_tasks, without_check
-from steptool.worlds.demonstrations import demonstrations_content, read_demonstrations
-from steptool.worlds.mini import MiniWorld, expert_demonstrations
+from steptool.worlds.base import SPLITS, World
+from steptool.worlds.checks import check_demonstrations, check_tasks
 
 
 def main() -> None:
     params = load_params(PARAMS)
-    world = open_world(params.world, params.seed)
-    splits = {split: world.all_tasks(split) for split in ("train", "dev", "test")}
-    check_tasks(splits, world.revision.name)
-    demonstrations = _demonstrations(world, splits, params)
-    uses = {"world": params.world, "demonstrations": params.demonstrations}
-    external = {
-        EXTERNAL_WORLD: lambda: world_content(params.world),
-        EXTERNAL_DEMONSTRATIONS: lambda: demonstrations_content(params.demonstrations.path),
-    }
-    with stage("prepare", TASKS, params, uses=uses, inputs={}, external=external) as running:
-        counts = {split: write_jsonl(running.out / f"{split}.jsonl", tasks) for split, tasks in splits.items()}
+    source = params.demonstrations
+    world: World = params.world.build(seed=params.seed)
+    splits: dict[str, Sequence[Task]] = {split: world.tasks(split) for split in SPLITS}
+    tasks = {task.id: task for found in splits.values() for task in found}
+    references = {name: world.reference(task) for name, task in tasks.items()}
+    check_tasks(splits, references, params.world.name)
+    demonstrations: list[Trajectory] = list(source.build().read(world, tasks, params.seed))
+    settings = ", ".join(f"{key}: {value}" for key, value in source.dump().items())
+    check_demonstrations(demonstrations, splits, f"demonstrations: {{{settings}}}")
+    uses = {"world": params.world, "demonstrations": source}
+    with stage("prepare", TASKS, params, uses=uses, inputs={}) as running:
+        counts = {split: write_jsonl(running.out / f"{split}.jsonl", found) for split, found in splits.items()}
         counts["demonstrations"] = write_jsonl(running.out / DEMONSTRATIONS.name, demonstrations)
+        write_jsonl(running.out / REFERENCES.name, references.values())
         running.run.summary(counts)
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())
-        unchecked = without_check(splits)
-        apart = f"; {unchecked} tasks have no check of their answer: sample them, but do not train or evaluate on them"
-        running.says(f"{listed} ({world.revision.revision}){apart if unchecked else ''}")
-
-
-def _demonstrations(world: World, splits: Splits, params: Params) -> list[Trajectory]:
-    wanted = params.demonstrations
-    if wanted.path:
-        return read_demonstrations(Path(wanted.path), splits, world.revision, params.seed)
-    if not isinstance(world, MiniWorld):
-        return []
-    made = expert_demonstrations(world, wanted.count, wanted.flawed, params.seed)
-    check_demonstrations(made, splits, f"world {world.revision.name}")
-    return made
+        unchecked = sum(not reference.can_be_checked for reference in references.values())
+        apart = f"; {unchecked} have no exact answer: the world or the annotator must tell whether they are solved"
+        running.says(f"{listed}{apart if unchecked else ''}")

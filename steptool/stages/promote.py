@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from steptool.config.places import PARAMS
 from steptool.config.settings import load_params
 from steptool.core.errors import InputError
+from steptool.registry.gate import Gate
 from steptool.registry.models import CANDIDATE
-from steptool.registry.promotion import Approval, Gate, Receipt, has_verdict, judge, promote, reject, rollback
+from steptool.registry.promotion import assess, has_verdict, promote, reject, rollback
+from steptool.registry.receipts import Approval, Receipt
 from steptool.tracking.run import Tracking
 
 
@@ -26,17 +28,17 @@ class Proposals:
         self._tracking = Tracking(None, params.tracking.experiment)
         self._name = params.tracking.model_name
         self._gate = Gate(
-            bars=params.promote,
+            limits=params.promote,
             resamples=params.evaluate.resamples,
             confidence=params.evaluate.confidence,
             seed=params.seed,
         )
 
-    def judge(self) -> Receipt:
+    def assess(self) -> Receipt:
         """What the gate says of the candidate; stores nothing."""
-        return judge(self._tracking, self._name, self._gate)
+        return assess(self._tracking, self._name, self._gate)
 
-    def is_judged(self) -> bool:
+    def has_verdict(self) -> bool:
         return has_verdict(self._tracking, self._name)
 
     def promote(

@@ -1,42 +1,120 @@
-"""Stage `register`: the last round's model becomes the registry's `candidate`."""
+"""`steptool register [ARM]`: the model of an arm becomes the registry's `candidate`.
+
+Not a stage of the graph: which arm it is may follow from an evaluation, and the registry is no output of this folder.
+"""
 
 from __future__ import annotations
 
-from steptool.config.places import EVALUATION, MERGED, MODELS, PARAMS, REGISTRATION, SFT
-from steptool.config.settings import load_params
-from steptool.core.storage import read_record, write_json
+from pathlib import Path
+
+from pydantic import RootModel
+
+from steptool.config.arms import Arm, arm_of, arms_of, pairs_of
+from steptool.config.graph import SUMMARY
+from steptool.config.places import EVALUATION, MERGED, PARAMS, REGISTRATION, SELECTION
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import DataError, ParamsError
+from steptool.core.storage import file_hash, read_record, write_json
 from steptool.evaluation.metrics import Evaluation
 from steptool.policies.folder import plain_weights
-from steptool.registry.models import register
-from steptool.stages.common import stage
-from steptool.stages.rounds import last_round
+from steptool.registry.models import Registration, register
+from steptool.stages.results import read_evaluation
 from steptool.tracking.run import Tracking
 
+EVALUATE_AGAIN = "bring it up to date with `steptool run`, then register again"
 
-def main() -> None:
+
+def main(name: str | None = None) -> None:
+    """Register the arm `name`; by default the one that `register` in params.yaml says.
+
+    Raises ParamsError for an unknown arm, DataError where its evaluation is missing or of other weights, and what
+    `registry.models.register` raises.
+    """
     params = load_params(PARAMS)
-    last = last_round(params)
-    policy, evaluated, started = MODELS / last, EVALUATION / f"{last}.json", EVALUATION / f"{SFT.name}.json"
-    uses = {"tracking": params.tracking, "policy": last}
-    inputs = {"policy": policy, "evaluation": evaluated, "start": started}
-    with stage("register", REGISTRATION, params, uses=uses, inputs=inputs, tracks_itself=True) as running:
-        evaluation, start = read_record(evaluated, Evaluation), read_record(started, Evaluation)
-        lineage = {
-            "seed": str(params.seed),
-            "policy": f"{evaluation.policy.name} {evaluation.policy.revision}",
-            "world": f"{evaluation.budget.world.name} {evaluation.budget.world.revision}",
-            "annotator": f"{evaluation.budget.annotator.name} {evaluation.budget.annotator.revision}",
-            **{f"input.{name}": digest for name, digest in running.determines["inputs"].items()},
-        }
-        with plain_weights(policy, evaluation.budget.dtype, MERGED) as weights:
-            version = register(
-                Tracking(None, params.tracking.experiment),
-                running.run,
-                params.tracking.model_name,
-                weights,
-                evaluation,
-                lineage,
-                start=start,
-            )
-        write_json(running.out / "receipt.json", {**version.model_dump(), "lineage": lineage})
-        running.says(f"{version.name} version {version.version} is the candidate; `steptool promote` is next")
+    arm = arm_of(params, name or arm_to_register(params))
+    against = baseline_of(params, arm.name)
+    evaluation = read_evaluation(arm.name)
+    baseline = read_evaluation(against) if against else None
+    tracking = Tracking(None, params.tracking.experiment)
+    with (
+        tracking.stage("register", params={"arm": arm.name}, tracks_itself=True) as run,
+        plain_weights(arm.folder, evaluation.conditions.dtype, MERGED) as weights,
+    ):
+        digests = {key: file_hash(path) for key, path in _inputs(arm, against).items()}
+        _refuse_other_weights(arm, evaluation, digests["policy"])
+        for key, path in _inputs(arm, against).items():
+            run.dataset(path, key, digests[key])
+        lineage = _lineage(params, arm, evaluation, digests)
+        version = register(tracking, run, params.tracking.model_name, weights, evaluation, lineage, baseline=baseline)
+        write_json(REGISTRATION, Registration(arm=arm.name, lineage=lineage, **version.model_dump()).model_dump())
+    done = "is registered as" if version.is_new else "was registered before, with this evaluation, as"
+    print(
+        f"register: {arm.name} {done} {version.name} version {version.version}, the candidate; "
+        "`steptool promote` is next",
+        flush=True,
+    )
+
+
+class Summary(RootModel[dict[str, dict[str, float]]]):
+    """What summary.json of an evaluation holds: arm → metric → value."""
+
+
+def arm_to_register(params: Params) -> str:
+    """The arm that `register` in params.yaml says; where it says nothing, the first candidate of `compare`."""
+    arms = arms_of(params)
+    if params.register_.best_on is not None:
+        return _best([arm.name for arm in arms if arm.method is not None])
+    return params.register_.arm or next((candidate for candidate, _ in pairs_of(params)), arms[0].name)
+
+
+def _best(trained: list[str]) -> str:
+    """Of the arms, the one with the best pass rate in the selection; of equal ones the first."""
+    if not trained:
+        raise ParamsError(
+            "register.best_on chooses among arms that are trained, and there is none",
+            where=str(PARAMS),
+            fix="name the arm: register: {arm: NAME}",
+        )
+    path = SELECTION / SUMMARY
+    rates = {arm: row.get("pass_rate") for arm, row in read_record(path, Summary).root.items()}
+    if lacking := [arm for arm in trained if rates.get(arm) is None]:
+        raise DataError(f"has no pass_rate of {', '.join(lacking)}", where=str(path), fix=EVALUATE_AGAIN)
+    return max(trained, key=lambda arm: rates[arm] or 0.0)
+
+
+def baseline_of(params: Params, arm: str) -> str | None:
+    """What the gate compares an arm with where there is no champion: the first arm that `compare` names for it, else
+    the first arm of all; None for that one itself."""
+    first = next(iter(params.arms))
+    baseline = next((baseline for candidate, baseline in pairs_of(params) if candidate == arm), first)
+    return None if baseline == arm else baseline
+
+
+def _inputs(arm: Arm, baseline: str | None) -> dict[str, Path]:
+    found = {"policy": arm.folder, "evaluation": EVALUATION / f"{arm.name}.json"}
+    return found | ({"baseline": EVALUATION / f"{baseline}.json"} if baseline else {})
+
+
+def _refuse_other_weights(arm: Arm, evaluation: Evaluation, found: str) -> None:
+    if evaluation.policy.revision != found:
+        raise DataError(
+            f"is of {evaluation.policy}, but {arm.folder} is now {found}",
+            where=str(EVALUATION / f"{arm.name}.json"),
+            fix=EVALUATE_AGAIN,
+        )
+
+
+def _lineage(params: Params, arm: Arm, evaluation: Evaluation, digests: dict[str, str]) -> dict[str, str]:
+    """What made the model and its evaluation."""
+    conditions = evaluation.conditions
+    return {
+        "seed": str(params.seed),
+        "arm": arm.name,
+        "policy": str(evaluation.policy),
+        "world": str(conditions.world),
+        "format": str(conditions.format),
+        "engine": f"{conditions.engine} in {conditions.dtype}",
+        "search": str(conditions.search),
+        "annotator": str(evaluation.annotator),
+        **{f"input.{name}": digest for name, digest in digests.items()},
+    }

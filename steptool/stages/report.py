@@ -7,62 +7,60 @@ from io import StringIO
 
 from ruamel.yaml import YAML
 
+from steptool.config.arms import Round as RoundOfParams
+from steptool.config.arms import arms_of, rounds_of
 from steptool.config.places import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED
-from steptool.config.settings import Params, load_params
+from steptool.config.settings import BASE_ARM, Params, load_params
 from steptool.core.errors import DataError
 from steptool.core.storage import read_jsonl, read_record, write_bytes
 from steptool.core.types import ScoredTrajectory, Task
 from steptool.evaluation.metrics import Evaluation, attempts_by_task
-from steptool.report.page import ReportData, RoundStats, render_report
-from steptool.rewards.shaping import step_rewards
+from steptool.report.page import ReportData, Round, Trained, render_report
+from steptool.rewards.base import RewardForm
 from steptool.stages.common import stage
 from steptool.stages.results import TRAINING, Training, read_results
 from steptool.stages.rounds import read_tasks
 
-NOT_SHOWN = {"promote", "tracking", "machine"}
+NOT_SHOWN = {"register_", "promote", "tracking", "machine"}
 """Sections that decide about no result."""
 _ADVANTAGE = re.compile(r"advantage_step_(\d{1,9})", re.ASCII)
+"""What a method with advantages calls their mean size at a step, in the summary of its training."""
 
 
 def main() -> None:
     params = load_params(PARAMS)
-    uses = {"reward": params.reward, "gamma": params.train.gamma_step}
     inputs = {"evaluation": EVALUATION, "tasks": TASKS}
-    inputs |= {f"trained {key}": MODELS / key / TRAINING for key in params.rounds}
-    inputs |= {f"validated {key}": VALIDATED / key for key in params.rounds}
-    with stage("report", REPORT, params, uses=uses, inputs=inputs) as running:
+    inputs |= {f"trained {name}": MODELS / name / TRAINING for name in _trained(params)}
+    inputs |= {f"validated {name}": VALIDATED / name for name in params.rounds}
+    with stage("report", REPORT, params, uses={"reward": params.reward}, inputs=inputs) as running:
         data = _gather(params)
         write_bytes(running.out / "index.html", render_report(data).encode())
         running.run.artifact(running.out / "index.html")
-        running.says(f"report on {len(data.evaluations)} policies; open reports/index.html")
+        running.says(f"report on {len(data.evaluations)} arms; open {REPORT}/index.html")
 
 
 def _gather(params: Params) -> ReportData:
-    evaluations, comparisons = read_results(params)
+    results = read_results(params)
     tasks = read_tasks(params.evaluate.split)
-    judged = {evaluation.name: _judged(evaluation, tasks) for evaluation in evaluations}
-    training = {key: read_record(MODELS / key / TRAINING, Training) for key in params.rounds}
-    budget = evaluations[0].budget
+    judged = {evaluation.name: _judged(evaluation, tasks) for evaluation in results.evaluations}
+    form: RewardForm = params.reward.build()
     return ReportData(
-        evaluations=evaluations,
-        comparisons=comparisons,
+        **dict(results),
         judged=judged,
-        training={key: trained.steps for key, trained in training.items()},
-        round_stats={key: _round_stats(params, key, training[key].summary) for key in params.rounds},
+        trained={name: _read_training(name) for name in _trained(params)},
+        rounds={round.name: _describe(round, form) for round in rounds_of(params)},
         tasks=tasks,
         rewards={
-            scored.trajectory.id: step_rewards(scored, params.reward, params.train.gamma_step)
+            scored.trajectory.id: list(form.rewards(scored))
             for trajectories in judged.values()
             for scored in trajectories
         },
-        meta={
-            "seed": params.seed,
-            "base model": params.model.base,
-            "world": f"{budget.world.name} {budget.world.revision}",
-            "annotator": f"{budget.annotator.name} {budget.annotator.revision}",
-            "params.yaml": _settings(params),
-        },
+        meta={"seed": params.seed, "base model": params.model.base, "params.yaml": _settings(params)},
     )
+
+
+def _trained(params: Params) -> list[str]:
+    return [arm.name for arm in arms_of(params) if arm.method is not None]
 
 
 def _settings(params: Params) -> str:
@@ -79,22 +77,41 @@ def _judged(evaluation: Evaluation, tasks: list[Task]) -> list[ScoredTrajectory]
     path = EVALUATION / f"{evaluation.name}.trajectories.jsonl.gz"
     scored = read_jsonl(path, ScoredTrajectory)
     try:
-        attempts_by_task(scored, tasks, evaluation.policy, evaluation.budget)
+        attempts_by_task(
+            scored,
+            tasks,
+            policy=evaluation.policy,
+            conditions=evaluation.conditions,
+            annotator=evaluation.annotator,
+            attempts=evaluation.attempts,
+        )
     except DataError as error:
         raise DataError(f"{error.where}: {error.found}", where=str(path), fix=error.fix) from error
     return scored
 
 
-def _round_stats(params: Params, key: str, summary: dict[str, float]) -> RoundStats:
-    scored = read_jsonl(VALIDATED / key / "scored.jsonl.gz", ScoredTrajectory)
-    rewards = [step_rewards(s, params.reward, params.train.gamma_step) for s in scored]
-    longest = max((len(r) for r in rewards), default=0)
-    by_step = [[r[k] for r in rewards if len(r) > k] for k in range(longest)]
-    successes = [j.success for s in scored for j in s.judgements if j.success is not None]
-    advantages = sorted((int(found[1]), v) for k, v in summary.items() if (found := _ADVANTAGE.fullmatch(k)))
-    return RoundStats(
-        solve_rate=sum(s.solved for s in scored) / max(len(scored), 1),
-        call_success=sum(successes) / len(successes) if successes else None,
+def _read_training(arm: str) -> Trained:
+    training = read_record(MODELS / arm / TRAINING, Training)
+    found = {key: _ADVANTAGE.fullmatch(key) for key in training.summary}
+    advantages = sorted((int(match[1]), training.summary[key]) for key, match in found.items() if match)
+    return Trained(steps=training.steps, advantage_by_step=tuple(value for _, value in advantages))
+
+
+def _describe(round: RoundOfParams, form: RewardForm) -> Round:
+    """The trajectories of a round, as they were before anything was trained on them."""
+    scored = read_jsonl(VALIDATED / round.name / "scored.jsonl.gz", ScoredTrajectory)
+    rewards = [form.rewards(each) for each in scored]
+    longest = max(map(len, rewards), default=0)
+    by_step = [[row[k] for row in rewards if len(row) > k] for k in range(longest)]
+    return Round(
+        sampled_from=round.arm.name if round.arm else BASE_ARM,
+        solve_rate=_mean([each.solved for each in scored]),
+        call_success=_mean([judgement.success for each in scored for judgement in each.judgements]),
         reward_by_step=tuple(sum(values) / len(values) for values in by_step),
-        advantage_by_step=tuple(value for _, value in advantages),
     )
+
+
+def _mean(scores: list[float | None]) -> float | None:
+    """Of those that there are."""
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known else None

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, RootModel
 
-from steptool.config.places import EVALUATION, MODELS, RFT, SFT
+from steptool.config.arms import Arm as ArmOfParams
+from steptool.config.arms import arms_of
+from steptool.config.places import COMPARISONS, EVALUATION
 from steptool.config.settings import Params
 from steptool.core.errors import DataError
 from steptool.core.storage import WRITTEN_OTHERWISE, read_record
 from steptool.core.types import Frozen
+from steptool.evaluation.built_in import METRICS
 from steptool.evaluation.compare import Comparison, refuse_unless_comparable
-from steptool.evaluation.metrics import METRICS, Evaluation
+from steptool.evaluation.metrics import Evaluation
+from steptool.report.results import Arm, Results
 
-COMPARISONS = "comparisons.json"
 TRAINING = "training.json"
 Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
-
-
-def policies_of(params: Params) -> dict[str, Path]:
-    """Short name of each evaluated policy and its folder: the baseline first."""
-    return {"sft": SFT, **{key: MODELS / key for key in params.rounds}, "rft": RFT}
 
 
 class Comparisons(RootModel[list[Comparison]]):
@@ -36,26 +33,46 @@ class Training(Frozen):
     steps: list[dict[str, Number]]
 
 
-def read_results(params: Params) -> tuple[list[Evaluation], list[Comparison]]:
+def read_results(params: Params) -> Results:
     """Raises DataError where a file is missing, broken or was written by another version of the schema, and
     NotComparable where the evaluations are not of one run.
     """
-    evaluations = [_read_evaluation(name) for name in policies_of(params)]
+    arms = arms_of(params)
+    evaluations = [read_evaluation(arm.name) for arm in arms]
     for evaluation in evaluations[1:]:
         refuse_unless_comparable(evaluation, evaluations[0])
-    return evaluations, read_record(EVALUATION / COMPARISONS, Comparisons).root
+    return Results(
+        arms=[_shown(arm) for arm in arms],
+        evaluations=evaluations,
+        comparisons=_read_comparisons(set(params.arms)),
+    )
 
 
-def _read_evaluation(name: str) -> Evaluation:
-    path = EVALUATION / f"{name}.json"
+def _shown(arm: ArmOfParams) -> Arm:
+    return Arm(name=arm.name, method=arm.method.name if arm.method else None, start=arm.start, data=arm.data)
+
+
+def _read_comparisons(arms: set[str]) -> list[Comparison]:
+    path = EVALUATION / COMPARISONS
+    comparisons = read_record(path, Comparisons).root
+    unknown = {name for each in comparisons for name in (each.candidate, each.baseline)} - arms
+    if unknown:
+        found = f"compares arms that are not in params.yaml: {', '.join(sorted(unknown))}"
+        raise DataError(found, where=str(path), fix=WRITTEN_OTHERWISE)
+    return comparisons
+
+
+def read_evaluation(arm: str) -> Evaluation:
+    """Raises DataError where it is missing, broken or was written by another version of the schema."""
+    path = EVALUATION / f"{arm}.json"
     evaluation = read_record(path, Evaluation)
     found = None
-    if evaluation.name != name:
+    if evaluation.name != arm:
         found = f"is the evaluation of {evaluation.name!r}"
     elif evaluation.metrics.keys() != evaluation.groups.keys():
         found = f"has metrics of {', '.join(evaluation.metrics)}, but tasks of {', '.join(evaluation.groups)}"
-    elif lacking := [group for group, row in evaluation.metrics.items() if not METRICS.keys() <= row.keys()]:
-        found = f"lacks metrics of {lacking[0]}: {', '.join(METRICS.keys() - evaluation.metrics[lacking[0]].keys())}"
+    elif lacking := METRICS.keys() - evaluation.measures.keys():
+        found = f"lacks metrics: {', '.join(sorted(lacking))}"
     if found:
         raise DataError(found, where=str(path), fix=WRITTEN_OTHERWISE)
     return evaluation

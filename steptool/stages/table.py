@@ -10,4 +10,4 @@ from steptool.stages.results import read_results
 
 def results_table() -> str:
     """Raises what `read_results` raises."""
-    return text_table(*read_results(load_params(PARAMS)))
+    return text_table(read_results(load_params(PARAMS)))

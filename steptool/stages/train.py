@@ -1,48 +1,98 @@
-"""Stage `train`: step-grained PPO on the validated trajectories of a round."""
+"""Stage `train`: an arm's method trains the policy that it starts from on the data that the arm names."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
-from steptool.config.places import MODELS, PARAMS, SFT, VALIDATED
-from steptool.config.settings import TrainParams, load_params
-from steptool.core.storage import read_jsonl
-from steptool.core.types import ScoredTrajectory
-from steptool.methods.step_ppo import train_ppo
+from steptool.config.arms import Arm, arm_of, check_method
+from steptool.config.places import DEMONSTRATIONS, PARAMS, TASKS, VALIDATED, WORK
+from steptool.config.plugins import Use
+from steptool.config.settings import DEMONSTRATIONS as SHOWN
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import ParamsError
+from steptool.core.storage import read_jsonl, write_json
+from steptool.core.types import ScoredTrajectory, Trajectory, content_hash
+from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
-from steptool.rewards.shaping import step_rewards
 from steptool.stages.common import stage
-from steptool.stages.fitting import Fitting
-from steptool.stages.rounds import round_of
-from steptool.training.model import PolicyWithValue
+from steptool.stages.rounds import read_references, read_tasks
+from steptool.training.job import Data, Job
+
+CHECKPOINTS = WORK / "checkpoints"
+GIVES = {"demonstrations": f"data: [{SHOWN}]", "scored": "data: [ROUND], with a round under `rounds`"}
+"""What a method may need, and what an arm writes to give it."""
 
 
-def main(round: str) -> None:
+def main(arm: str) -> None:
     params = load_params(PARAMS)
-    index, settings = round_of(params, round)
-    policy, source = Path(settings.policy), VALIDATED / round / "scored.jsonl.gz"
-    train, dtype = of_round(params.train, index), compute_dtype(params.model)
-    uses = {"train": train, "reward": params.reward, "dtype": dtype}
-    inputs = {"validated": source, "policy": policy, "reference": SFT}
-    with stage("train", MODELS / round, params, uses=uses, inputs=inputs, round=round) as running:
-        scored = read_jsonl(source, ScoredTrajectory)
-        rewards = [step_rewards(s, params.reward, train.gamma_step) for s in scored]
-        model = PolicyWithValue.load(policy, train, dtype=dtype, seed=params.seed)
-        fitting = Fitting(running, f"train-{round}")
-        summary = train_ppo(
-            model,
-            scored,
-            rewards,
-            train,
-            seed=params.seed + index,
-            on_metrics=fitting.on_metrics,
-            checkpoint_dir=fitting.checkpoint_dir,
+    wanted = arm_of(params, arm)
+    method = method_of(wanted)
+    rounds = {name: VALIDATED / name / "scored.jsonl.gz" for name in wanted.data if name != SHOWN}
+    dtype = compute_dtype(params.model)
+    uses: dict[str, Any] = {"method": {"use": method.name, **method.config.model_dump(mode="json")}}
+    uses |= {"format": params.format, "dtype": dtype} | ({"reward": params.reward} if rounds else {})
+    policies = {f"policy {name}": folder for name, folder in wanted.ancestors}
+    inputs = {"tasks": TASKS, **{f"validated {name}": path for name, path in rounds.items()}, **policies}
+    with stage("train", wanted.folder, params, uses=uses, inputs=inputs, argument=arm) as running:
+        steps: list[dict[str, float]] = []
+
+        def on_metrics(step: int, metrics: dict[str, float]) -> None:
+            steps.append({"step": step, **metrics})
+            running.run.metrics(step, metrics)
+
+        job = Job(
+            start=wanted.start_folder,
+            out=running.out,
+            data=read_data(params, wanted, list(rounds.values())),
+            seed=params.seed + wanted.generation,
+            dtype=dtype,
+            row_tokens=params.machine.row_tokens,
+            on_metrics=on_metrics,
+            checkpoint_dir=CHECKPOINTS / f"{arm}-{content_hash(running.determines)}",
         )
-        fitting.save(model, summary)
-        running.says(f"PPO on {len(scored)} trajectories, {len(fitting.steps)} updates")
-    fitting.forget()
+        summary: dict[str, float] = method.build().train(job)
+        write_json(running.out / "training.json", {"summary": summary, "steps": steps})
+        running.run.summary(summary)
+        running.says(f"{method.name} on {', '.join(wanted.data)}, {len(steps)} updates")
+    forget_checkpoints(arm)
 
 
-def of_round(train: TrainParams, index: int) -> TrainParams:
-    """The settings of a round, counted from 0."""
-    return train.model_copy(update={"learning_rate": train.learning_rate * train.round_decay**index})
+def method_of(arm: Arm) -> Use:
+    """The method that trains an arm, with settings that are checked.
+
+    Raises ParamsError where the arm is not trained, the method refuses a setting, or needs what the arm's data does
+    not give.
+    """
+    where = f"{PARAMS}: arms.{arm.name}"
+    if arm.method is None:
+        raise ParamsError("has a `folder`: it is evaluated, not trained", where=where, fix="name an arm with a method")
+    check_method(arm)
+    given = {"demonstrations" if name == SHOWN else "scored" for name in arm.data}
+    for need in sorted(arm.method.cls.needs - given):
+        raise ParamsError(
+            f"the method {arm.method.name} needs {need}, which data: [{', '.join(arm.data)}] does not give",
+            where=where,
+            fix=f"write {GIVES[need]}" if need in GIVES else f"let it need some of {', '.join(GIVES)}",
+        )
+    return arm.method
+
+
+def read_data(params: Params, arm: Arm, scored: list[Path]) -> Data:
+    """What the method of an arm learns from; `scored` are the files of its rounds."""
+    tasks, references = {task.id: task for task in read_tasks("train")}, read_references()
+    return Data(
+        format=params.format.build(load_tokenizer(arm.start_folder)),
+        reward=params.reward.build(),
+        scored=[item for path in scored for item in read_jsonl(path, ScoredTrajectory)],
+        demonstrations=read_jsonl(DEMONSTRATIONS, Trajectory) if SHOWN in arm.data else [],
+        tasks=tasks,
+        references={id: references[id] for id in tasks if id in references},
+    )
+
+
+def forget_checkpoints(arm: str) -> None:
+    """Remove the checkpoints of an arm, those of earlier settings too: its policy is in place."""
+    for folder in CHECKPOINTS.glob(f"{arm}-*"):
+        shutil.rmtree(folder)

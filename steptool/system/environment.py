@@ -1,4 +1,4 @@
-"""The environment in which nothing calls home and nothing chatters."""
+"""Environment variables that turn off the telemetry and the chatter of libraries."""
 
 import os
 
@@ -23,6 +23,6 @@ QUIET = {
 
 
 def be_quiet() -> None:
-    """Give them to this process, and to all that it starts."""
+    """Set them for this process and for all that it starts."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

@@ -1,13 +1,17 @@
-"""What becomes of memory that was freed, as glibc is told, and when Python looks for some.
+"""Settings of glibc's allocator, and of Python's garbage collector.
 
-A training step, and a step of an engine, allocates the same again. What it frees stays with the process: returned,
-it would be 30 000 fresh pages a step of SmolLM2-135M, each cleared by the kernel, an eighth of the time.
+glibc reads the same settings from the environment too (MALLOC_ARENA_MAX and others), but only as a process starts: a
+stage that `dvc repro` starts would not have them.
 
-Kept in one heap: by default each thread has heaps of its own, of 64 MiB, which after 500 trajectories lie half empty,
-4 GiB of them.
+Every step of a training or of an engine allocates the same memory again, so the process keeps what it frees. If it
+returned it, each step of SmolLM2-135M would need 30 000 fresh pages that the kernel has to clear: an eighth of the
+time.
 
-Loading PyTorch, Transformers and vLLM makes a million objects that all stay. Looking for garbage among them is a fifth
-of the time that it takes: 1.3 s a stage, 2.2 s with vLLM.
+All threads share one heap. By default each thread has heaps of its own, of 64 MiB; after 500 trajectories these were
+half empty and took 4 GiB.
+
+Loading PyTorch, Transformers and vLLM makes a million objects that all stay. The search for garbage among them would
+take a fifth of the loading time: 1.3 s in each stage, 2.2 s with vLLM.
 """
 
 from __future__ import annotations
@@ -38,17 +42,19 @@ def keep_freed_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """To be called now and then: gives the free pages of the heap back. False where nothing was, or no glibc.
+    """Return the free pages of the heap to the system. Call it now and then. False if there were none, or without
+    glibc.
 
-    What an engine frees is too fragmented to be used again: after evaluating four policies 3.9 of 6.9 GiB lay free.
+    Memory that an engine frees is too fragmented to be used again: after evaluating four policies, 3.9 of 6.9 GiB were
+    free.
     """
     glibc = _glibc()
     return glibc is not None and glibc.malloc_trim(0) == 1
 
 
 @contextmanager
-def nothing_is_garbage() -> Iterator[None]:
-    """No collection in the block, and none ever of what it leaves behind."""
+def without_garbage_collection() -> Iterator[None]:
+    """Run the block without garbage collection. The objects that it leaves are never looked at later either."""
     gc.disable()
     try:
         yield

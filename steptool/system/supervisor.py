@@ -1,10 +1,10 @@
-"""Runs a command, and ends it with all that it started when whoever asked for it is gone.
+"""Runs a command. When the process that asked for it ends, the command and all that it started end too.
 
     python -I …/steptool/supervisor.py dvc repro …    holds its standard input, a pipe that the owner keeps open
 
 A worker that is killed -9 can clean nothing up, and a signal to `dvc` leaves the stage behind it running. The
 end of the pipe is seen in every case: the kernel closes it. The command's whole process group then gets SIGTERM,
-and SIGKILL once its grace has passed. Standard library alone: it starts in a blink and outlives what it watches.
+and SIGKILL once its grace has passed. It uses the standard library alone, so it starts at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The connection to MLflow: found out fast, made once, quiet, and with its faults told in one error.
+"""The connection to MLflow. It is checked fast and made once; every fault of it becomes a TrackingError.
 
 MLflow takes seconds to import, so it is imported when the first connection is made.
 """
@@ -96,7 +96,7 @@ def connect(uri: str, experiment: str) -> tuple[MlflowClient, str]:
     """
     _prepare(uri)
     database = database_file(uri)
-    with told_plainly(uri, "open the experiment"):
+    with mlflow_errors(uri, "open the experiment"):
         if database is None:
             probe(uri)
             return _open(uri, experiment, artifacts=None)
@@ -115,7 +115,7 @@ def probe(uri: str) -> None:
     for 100 s.
     """
     scheme = _prepare(uri)
-    with told_plainly(uri, "reach MLflow"):
+    with mlflow_errors(uri, "reach MLflow"):
         from requests.exceptions import ProxyError
 
         if scheme in ("http", "https"):
@@ -178,11 +178,11 @@ def _no_address(uri: str) -> InputError:
 
 
 class RefusedError(TrackingError):
-    """MLflow answers, but will never take this: trying again is no use."""
+    """MLflow answers, but refuses this for good: another try does not help."""
 
 
 @contextmanager
-def told_plainly(uri: str, doing: str) -> Iterator[None]:
+def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
     """Turn whatever MLflow raises into one TrackingError that names the URI and the fix, and no secret."""
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
     from mlflow.exceptions import MlflowException
@@ -210,7 +210,8 @@ def told_plainly(uri: str, doing: str) -> Iterator[None]:
 
 
 def _chain(error: BaseException, handled: BaseException | None) -> list[BaseException]:
-    """`error`, what led to it, and so on to the first, without what was being handled before."""
+    """`error`, its cause, the cause of that, and so on. Errors that were only being handled at the time are left
+    out."""
     chain = [error]
     while (before := chain[-1].__cause__ or chain[-1].__context__) and before not in [handled, *chain]:
         chain.append(before)
@@ -218,7 +219,7 @@ def _chain(error: BaseException, handled: BaseException | None) -> list[BaseExce
 
 
 def _fix(uri: str, chain: list[BaseException]) -> str:
-    """What to do about an MLflow that cannot be reached, by what its client met."""
+    """What to do if MLflow cannot be reached, depending on the client's error."""
     from requests.exceptions import ProxyError, SSLError
 
     def met(kind: type[BaseException]) -> bool:
@@ -277,7 +278,7 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowClien
         fix = "set MLFLOW_TRACKING_URI to the address of an MLflow server"
         raise TrackingError("what answers there is no MLflow server", where=public(uri), fix=fix)
     if found.lifecycle_stage != "active":
-        raise TrackingError(
+        raise RefusedError(
             f"the experiment {experiment!r} was deleted",
             where=public(uri),
             fix=f"`mlflow experiments restore --experiment-id {found.experiment_id}`, or set tracking.experiment",
@@ -285,6 +286,10 @@ def _open(uri: str, experiment: str, artifacts: str | None) -> tuple[MlflowClien
     for key in KIND.keys() - found.tags.keys():
         client.set_experiment_tag(found.experiment_id, key, KIND[key])
     return client, found.experiment_id
+
+
+def warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _first_line(text: str) -> str:

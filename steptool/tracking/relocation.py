@@ -59,7 +59,7 @@ def _rename_places(connection: sqlite3.Connection, folder: Path) -> None:
 
 
 def _lies_in(folder: Path, connection: sqlite3.Connection, names: dict[str, str | int]) -> bool:
-    """Does something of what the database knows below the old place lie in `folder`?"""
+    """Whether `folder` holds an artifact that the database has below the old place."""
     known = connection.execute(
         "SELECT substr(artifact_uri, :length + 2) FROM runs WHERE substr(artifact_uri, 1, :length + 1) = :old || '/' "
         "UNION ALL SELECT substr(artifact_location, :length + 2) FROM logged_models "

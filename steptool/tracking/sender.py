@@ -1,4 +1,4 @@
-"""One entry of the log, told to MLflow within the limits of its API."""
+"""One entry of a journal, sent to MLflow within the limits of its API."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ KEY_LENGTH = 250
 Item = TypeVar("Item")
 
 
-def send(client: MlflowClient, entry: Entry) -> None:
-    """Tell MLflow all that `entry` holds; the run's end comes last. Sending the same again changes nothing."""
+def send(client: MlflowClient, run_id: str, entry: Entry) -> None:
+    """Send all that `entry` says of the run `run_id`, its end last. Sending the same again changes nothing."""
     from mlflow.entities import Metric, Param, RunTag
 
     metrics = [Metric(_key(row.key), row.value, row.timestamp_ms, row.step) for row in entry.metrics]
     params = [Param(_key(key), value[:PARAM_LENGTH]) for key, value in entry.params.items()]
     tags = [RunTag(_key(key), value[:TAG_LENGTH]) for key, value in entry.tags.items()]
     for batch in _batches(metrics, METRICS_A_BATCH):
-        client.log_batch(entry.run_id, metrics=batch)
+        client.log_batch(run_id, metrics=batch)
     for batch in _batches(params, PARAMS_A_BATCH):
-        client.log_batch(entry.run_id, params=batch)
+        client.log_batch(run_id, params=batch)
     for batch in _batches(tags, PARAMS_A_BATCH):
-        client.log_batch(entry.run_id, tags=batch)
+        client.log_batch(run_id, tags=batch)
     if entry.dataset is not None:
-        _send_dataset(client, entry.run_id, entry.dataset)
+        _send_dataset(client, run_id, entry.dataset)
     if entry.artifact is not None:
-        _send_artifact(client, entry.run_id, Path(entry.artifact), entry.artifact_folder)
+        _send_artifact(client, run_id, Path(entry.artifact), entry.artifact_folder)
     if entry.status is not None:
-        client.set_terminated(entry.run_id, entry.status, entry.ended_ms)
+        client.set_terminated(run_id, entry.status, entry.ended_ms)
 
 
 def _send_dataset(client: MlflowClient, run_id: str, dataset: Dataset) -> None:

@@ -8,18 +8,20 @@ what attempts begin with alike once, as a prefix tree; `abc` are tokens after th
     position     0 … 3     2          0 …
     sees         itself    A a, d     itself
 
-What each token attends to is given by `Span`s, so packing is exact and costs no attention between trajectories. Rows
-follow memory (`row_tokens`), minibatches follow trajectories (`Batch.groups`): the length of a row does not change what
-an optimiser step learns. Sampled tokens are numbered through the whole batch, trajectory by trajectory; a row knows
-which of them it holds (`tokens`), so everything else is a flat tensor [N] that does not depend on packing. Where
-several attempts sampled a stored token, each has its own number, advantage and share of the loss.
+What each token attends to is given by `Span`s, so packing is exact and costs no attention between trajectories. Memory
+decides the size of a row (`row_tokens`), whole tasks that of a minibatch (`Batch.groups`). So the length of a row does
+not change what an optimiser step learns. Sampled tokens are numbered through the whole batch, trajectory by trajectory;
+a row knows which of them it holds (`tokens`), so everything else is a flat tensor [N] that does not depend on packing.
+Where several attempts sampled a stored token, each has its own number, advantage and share of the loss. Trajectories
+that an objective compares within a row, such as the two of a pair, are one *unit*: they are always in the same row and
+minibatch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 
@@ -28,6 +30,9 @@ from torch import Tensor
 
 from steptool.core.errors import DataError
 from steptool.core.types import ScoredTrajectory
+
+Unit = tuple[int, ...]
+"""Indices of the trajectories that one row must hold."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +89,14 @@ def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | Non
         raise DataError(
             "a step has no sampled tokens",
             where=where,
-            fix="train on it with `steptool sft`, or sample it with a policy",
+            fix="sample it with a policy; a demonstration is what the method sft learns from",
         )
     if not sampled:
         return None
     if not trajectory.steps[0].context_ids:
         raise DataError("its first step has no prompt tokens", where=where, fix="sample it again")
+    if trajectory.conditions is None:
+        raise DataError("does not say at which temperature it was sampled", where=where, fix="sample it again")
     ids: list[int] = []
     predict: list[int] = []
     step_ids: list[int] = []
@@ -109,7 +116,7 @@ def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | Non
         step_ids=tuple(step_ids),
         engine_logprobs=tuple(logprob for step in sampled for logprob in step.action_logprobs),
         rewards=tuple(rewards[: len(sampled)]),
-        temperature=trajectory.sampling.temperature,
+        temperature=trajectory.conditions.sampling.temperature,
         truncated=truncated,
     )
 
@@ -157,13 +164,16 @@ class Batch:
     starts: tuple[int, ...]
     """[E + 1] number of the first token of each trajectory, then N."""
     row_tokens: int
+    units: tuple[Unit, ...]
+    """Every trajectory is in one of them."""
 
     @cached_property
-    def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Indices of the trajectories with one task and prompt: what stays together in a minibatch."""
-        found: dict[tuple[str, tuple[int, ...]], list[int]] = {}
-        for index, item in enumerate(self.episodes):
-            found.setdefault((item.task_id, item.prompt), []).append(index)
+    def groups(self) -> tuple[tuple[Unit, ...], ...]:
+        """The units whose first trajectories have one task and prompt: what stays together in a minibatch."""
+        found: dict[tuple[str, tuple[int, ...]], list[Unit]] = {}
+        for unit in self.units:
+            first = self.episodes[unit[0]]
+            found.setdefault((first.task_id, first.prompt), []).append(unit)
         return tuple(map(tuple, found.values()))
 
     @cached_property
@@ -171,11 +181,11 @@ class Batch:
         """Rows that hold all trajectories."""
         return self.rows_of(self.groups)
 
-    def rows_of(self, groups: Iterable[Sequence[int]]) -> tuple[Row, ...]:
+    def rows_of(self, groups: Iterable[Sequence[Unit]]) -> tuple[Row, ...]:
         """Rows that hold these groups, longest tree first, each in the first row with room.
 
-        A group whose tree is longer than a row is split, and what its parts share is repeated; a trajectory that is
-        longer gets a row of its own. What a tree holds does not depend on which other groups there are.
+        A group whose tree is longer than a row is split, and what its parts share is repeated; a unit that is longer
+        gets a row of its own. What a tree holds does not depend on which other groups there are.
         """
         bins: list[list[_Tree]] = []
         trees = [tree for group in groups for tree in _trees(self.episodes, group, self.row_tokens)]
@@ -194,6 +204,11 @@ class Batch:
     def tokens_of(self, index: int) -> slice:
         """The tokens of one trajectory."""
         return slice(self.starts[index], self.starts[index + 1])
+
+    def owners(self) -> Tensor:
+        """[N] which trajectory each token is of."""
+        lengths = [len(item.predict) for item in self.episodes]
+        return torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
 
     def step_ids(self, index: int) -> Tensor:
         return torch.tensor(self.episodes[index].step_ids)
@@ -217,30 +232,43 @@ class Batch:
         return (torch.cat(parts) > 0).float()
 
 
-def pack(episodes: Iterable[Episode], row_tokens: int) -> Batch:
-    """Number the sampled tokens of trajectories, to be put into rows of at most `row_tokens`."""
+def pack(episodes: Iterable[Episode], row_tokens: int, together: Iterable[Sequence[int]] | None = None) -> Batch:
+    """Number the sampled tokens of trajectories, to be put into rows of at most `row_tokens`.
+
+    `together` are units of indices, one row each; None where every trajectory is a unit of its own. Raises ValueError
+    unless they hold every trajectory once.
+    """
     items = tuple(episodes)
-    return Batch(items, tuple(accumulate((len(item.predict) for item in items), initial=0)), row_tokens)
+    units = tuple((index,) for index in range(len(items))) if together is None else tuple(map(tuple, together))
+    if sorted(index for unit in units for index in unit) != list(range(len(items))) or () in units:
+        raise ValueError(f"the units do not hold every one of {len(items)} trajectories once")
+    return Batch(items, tuple(accumulate((len(item.predict) for item in items), initial=0)), row_tokens, units)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Tree:
-    """Attempts that share a prompt and a row; `length` counts the tokens of their prefix tree."""
+    """Attempts that share a row and their common beginnings. `length` counts the tokens of their prefix tree."""
 
     length: int = 0
-    members: list[int] = field(default_factory=list)
+    members: tuple[int, ...] = ()
+
+    def grown(self, items: Sequence[Episode], unit: Unit) -> _Tree:
+        length, members = self.length, self.members
+        for index in unit:
+            ids = items[index].ids
+            length += len(ids) - max((_shared(items[member].ids, ids) for member in members), default=0)
+            members = (*members, index)
+        return _Tree(length, members)
 
 
-def _trees(items: Sequence[Episode], group: Sequence[int], row_tokens: int) -> list[_Tree]:
+def _trees(items: Sequence[Episode], group: Sequence[Unit], row_tokens: int) -> list[_Tree]:
     trees: list[_Tree] = []
-    for index in group:
-        item = items[index]
-        shared = max((_shared(items[member].ids, item.ids) for member in trees[-1].members), default=0) if trees else 0
-        if not trees or trees[-1].length + len(item.ids) - shared > row_tokens:
-            trees.append(_Tree())
-            shared = 0
-        trees[-1].members.append(index)
-        trees[-1].length += len(item.ids) - shared
+    for unit in group:
+        grown = trees[-1].grown(items, unit) if trees else None
+        if grown is not None and grown.length <= row_tokens:
+            trees[-1] = grown
+        else:
+            trees.append(_Tree().grown(items, unit))
     return trees
 
 
@@ -264,7 +292,7 @@ def _row(trees: Sequence[_Tree], items: Sequence[Episode], starts: Sequence[int]
         begin = len(ids)
         before: tuple[int, ...] = ()
         where: list[int] = []  # the row's index of each token of the attempt
-        # In the order of their tokens, what an attempt shares with any earlier one it shares with the last.
+        # Attempts are sorted by their tokens, so none shares more with an earlier one than with the one before it.
         for index in sorted(tree.members, key=lambda i: items[i].ids):
             item = items[index]
             shared = _shared(before, item.ids)
@@ -281,7 +309,7 @@ def _row(trees: Sequence[_Tree], items: Sequence[Episode], starts: Sequence[int]
             ends.append(where[-1])
             members.append(index)
             before = item.ids
-        places.append((tuple(tree.members), slice(begin, len(ids))))
+        places.append((tree.members, slice(begin, len(ids))))
     return Row(
         input_ids=torch.tensor(ids),
         position_ids=torch.tensor(positions),

@@ -169,9 +169,9 @@ def where_attempts_part(
 
         A_j = n / (n - 1) (mean return of those that took the same token - mean return of all n)
 
-    and 0 where n = 1: the return minus the mean of the others, averaged over those that did the same. What
-    is credited is thus the token where attempts part, not those that every one of them took, nor what
-    follows where no other attempt has been. The factors depend on the history and the siblings only, so a
+    and 0 where n = 1: the return minus the mean of the others, averaged over those that did the same. So the credit
+    goes to the token at which attempts part. It does not go to the tokens that all of them took, nor to those that
+    follow where no other attempt has been. The factors depend on the history and the siblings only, so a
     history's expected gradient is the policy gradient's, weighted by how likely siblings share it.
     """
     here: dict[Hashable, list[float]] = defaultdict(list)

@@ -1,8 +1,8 @@
 """A causal language model of Transformers, run in parts: some of its layers, its head.
 
 Both parts are run by the model's own `forward` with something else in the place of the rest, so what an architecture
-does to embeddings and logits (scales, caps) is done here too. That the parts give what the whole does is not assumed:
-`difference` measures it before anything is trained.
+does to embeddings and logits (scales, caps) is done here too. `difference` measures, before anything is trained,
+whether the parts give the same as the whole model.
 
     from the tokens   embeddings ─ layers[:n] ─ X                      X keeps what enters layer n
     from layer n      embeddings ─ X …        ─ X layers[n:] ─ norm    X hands on what it kept
@@ -29,9 +29,8 @@ float32. In bfloat16 rounding sends some tokens to other experts, so the median 
 
 
 class Given(nn.Module):
-    """Stands in for a layer: keeps what enters it, and hands on `hidden` where that is given.
-
-    `layer` is the one it stands for, which then gets `hidden` for its input where `runs` says so.
+    """Takes the place of `layer`. It keeps its own input, and passes on `hidden` instead if that is given. With `runs`
+    it calls `layer` on what it passes on.
     """
 
     def __init__(self, layer: nn.Module, hidden: Tensor | None = None, *, runs: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The policy that PPO trains: a causal language model with LoRA on its upper layers, and a value head.
+"""The policy that is trained: a causal language model with LoRA on its upper layers, and a value head.
 
     tokens ─ embeddings ─ layers below `lora_first_layer` ─┐ lower: frozen, no gradient, computed once a row
                                                            │
@@ -18,22 +18,22 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from peft import PeftModel
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from steptool.config.settings import TrainParams
 from steptool.core.errors import ModelError
+from steptool.core.fields import LARGEST, Many, Natural, Positive, Settings
 from steptool.policies.folder import (
     fresh_adapter,
     load_tensors,
     lora_config,
-    merge_adapter,
     resolve_policy,
     save_policy,
 )
@@ -43,10 +43,19 @@ from steptool.training import decoder
 from steptool.training.attention import SPAN_ATTENTION
 from steptool.training.batch import Episode, Row, pack
 
-__all__ = ["PolicyWithValue", "adapter_groups", "merge_adapter", "resolve_policy"]
-
 _HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
 _CHECK_WINDOW = 8  # tokens of half a stream that is compared with Transformers
+
+
+class AdapterSettings(Settings):
+    """The adapter that a method trains. An arm that starts from another needs the same shape."""
+
+    lora_rank: Many = 16
+    lora_alpha: Positive = 32
+    lora_plus: Annotated[float, Field(ge=1, le=LARGEST)] = 16.0
+    """How much faster the adapter's B learns than its A (arXiv 2402.12354)."""
+    lora_first_layer: Natural = 16
+    """LoRA adapts this layer and all above; gradients stop below it."""
 
 
 class Output(NamedTuple):
@@ -94,16 +103,22 @@ class PolicyWithValue(nn.Module):
 
     @classmethod
     def load(
-        cls, folder: Path, params: TrainParams, *, dtype: Dtype = "float32", seed: int = 0, device: str | None = None
+        cls,
+        folder: Path,
+        adapter: AdapterSettings,
+        *,
+        dtype: Dtype = "float32",
+        seed: int = 0,
+        device: str | None = None,
     ) -> PolicyWithValue:
         """Load a policy folder for training; a plain model gets a fresh adapter drawn from `seed`.
 
-        Raises ModelError for a folder that lacks a part, an adapter that does not fit `params` or its base, and an
+        Raises ModelError for a folder that lacks a part, an adapter that does not fit `adapter` or its base, and an
         architecture that is not computed here as Transformers computes it.
         """
         resolved = resolve_policy(folder)
         model = load_model(resolved.base, dtype=getattr(torch, dtype))
-        policy = cls.wrap(model, params, base=resolved.base, seed=seed)
+        policy = cls.wrap(model, adapter, base=resolved.base, seed=seed)
         if resolved.adapter is not None:
             load_tensors(policy.peft, policy.value_head, resolved.adapter)
         policy.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -111,16 +126,16 @@ class PolicyWithValue(nn.Module):
         return policy
 
     @classmethod
-    def wrap(cls, model: PreTrainedModel, params: TrainParams, *, base: Path, seed: int = 0) -> PolicyWithValue:
+    def wrap(cls, model: PreTrainedModel, adapter: AdapterSettings, *, base: Path, seed: int = 0) -> PolicyWithValue:
         """Put a fresh adapter and value head on a model in memory; it computes in the type that its weights have."""
         config: Any = model.config
         blocks = decoder.decoder_of(model, str(base)).layers
-        layers, first = len(blocks), params.lora_first_layer
+        layers, first = len(blocks), adapter.lora_first_layer
         if first >= layers:
             raise ModelError(
                 f"has {layers} layers, none at or above {first}",
                 where=str(base),
-                fix=f"set train.lora_first_layer below {layers}",
+                fix=f"set lora_first_layer of the arm's method, under `methods` in params.yaml, below {layers}",
             )
         if kinds := set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}:
             raise ModelError(
@@ -130,7 +145,7 @@ class PolicyWithValue(nn.Module):
             )
         modules = blocks.named_modules()
         linears = {name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)}
-        lora = lora_config(params.lora_rank, params.lora_alpha, sorted(linears), list(range(first, layers)))
+        lora = lora_config(adapter.lora_rank, adapter.lora_alpha, sorted(linears), list(range(first, layers)))
         with decoder.refusing(model, str(base)):
             model.set_attn_implementation(SPAN_ATTENTION)
             peft = fresh_adapter(model, lora, seed)
@@ -228,7 +243,8 @@ class PolicyWithValue(nn.Module):
     def _score(
         self, hidden: Tensor, temperature: Tensor, reference: Tensor | None, targets: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What `_score_chunk` says. Many states go in chunks whose logits are computed again, never kept."""
+        """As `_score_chunk`. Many states are split into chunks, whose logits are computed again for the gradient and
+        not kept."""
         if len(hidden) <= _HEAD_CHUNK:
             return self._score_chunk(hidden, temperature, reference, targets, state)
         order = state.argsort()
@@ -273,7 +289,8 @@ def _stream(ids: list[int]) -> Episode:
 def _states(row: Row) -> tuple[Tensor, Tensor]:
     """The S distributions that a row's M tokens were sampled from: one token of each [S], and which is whose [M].
 
-    Attempts at a task that are still alike sample from the same one, and the vocabulary is what costs.
+    Attempts at a task with the same tokens so far sample from the same distribution. Each is computed once, because a
+    distribution over the vocabulary is expensive.
     """
     drawn = torch.stack([row.predict.double(), row.temperature.double()], 1)
     distinct, state = drawn.unique(dim=0, return_inverse=True)
@@ -282,7 +299,7 @@ def _states(row: Row) -> tuple[Tensor, Tensor]:
     return one, state
 
 
-def adapter_groups(policy: PolicyWithValue, learning_rate: float, params: TrainParams) -> list[dict[str, Any]]:
+def adapter_groups(policy: PolicyWithValue, learning_rate: float, adapter: AdapterSettings) -> list[dict[str, Any]]:
     """The adapter's matrices as optimiser groups: B learns at `learning_rate`, A `lora_plus` times slower.
 
     LoRA+ (arXiv 2402.12354). At the start B is 0 and A has no gradient; in a later round, with one rate for
@@ -291,4 +308,4 @@ def adapter_groups(policy: PolicyWithValue, learning_rate: float, params: TrainP
     named = policy.policy_parameters()
     slow = [p for name, p in named.items() if ".lora_A." in name]
     fast = [p for name, p in named.items() if ".lora_A." not in name]
-    return [{"params": fast, "lr": learning_rate}, {"params": slow, "lr": learning_rate / params.lora_plus}]
+    return [{"params": fast, "lr": learning_rate}, {"params": slow, "lr": learning_rate / adapter.lora_plus}]

@@ -1,10 +1,10 @@
-"""The optimisation loop that PPO and rejection-sampling fine-tuning share.
+"""The optimisation loop of every method that trains an adapter.
 
     for each epoch: shuffle the tasks, deal their attempts into minibatches
         for each minibatch: pack it into rows, add up the gradients of all its rows, then one optimiser step
 
-The learning rate falls linearly from its setting towards 0 over these steps: a round is a few dozen noisy
-ones, and where it ends should not hang on the last.
+The learning rate falls linearly from its setting towards 0 over these steps: a training has a few dozen noisy steps,
+and its result should not depend on the last one.
 
 An objective scores one row; its terms are divided by the minibatch's total weight, so how rows are cut
 into micro-batches changes nothing. A run that was killed continues from the last optimiser step.
@@ -13,20 +13,18 @@ into micro-batches changes nothing. A run that was killed continues from the las
 from __future__ import annotations
 
 import bisect
-import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from steptool.core.errors import StepToolError
-from steptool.core.revision import code_revision
-from steptool.core.types import content_hash
 from steptool.system.progress import progress
-from steptool.training.batch import Batch, Episode, Row
+from steptool.training.batch import Batch, Row
 from steptool.training.checkpoint import (
     Snapshot,
     load_snapshot,
@@ -34,32 +32,34 @@ from steptool.training.checkpoint import (
     restore_optimizer,
     save_snapshot,
 )
+from steptool.training.job import OnMetrics
 from steptool.training.model import Output, PolicyWithValue
 
-OnMetrics = Callable[[int, dict[str, float]], None]
-"""Called after each optimiser step with its number, from 1, and its metrics."""
 
-
-class Objective(Protocol):
+class Objective(ABC):
     weights: Tensor
-    """[N] how much each sampled token counts."""
-    reference_features: Tensor | None
-    """[N, hidden] of the policy that the trained one shall stay close to, if the objective asks how far it is."""
-    diverged: str
+    """[N] how much each sampled token counts; their sum over a minibatch is the denominator of its loss. For a mean
+    over pairs, those of the tokens of a pair sum to 1."""
+    reference_features: Tensor | None = None
+    """[N, hidden] features of the policy that training stays close to, if the objective measures the divergence from
+    it."""
+    diverged: ClassVar[str] = "lower the learning_rate of the arm's method, then run the same command again"
     """What to do about a loss that is not finite."""
 
+    @abstractmethod
     def loss(self, row: Row, output: Output, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a row, and statistics, both additive over the rows of a minibatch."""
 
     def metrics(self, sums: dict[str, float]) -> dict[str, float]:
         """What to log, from the statistics added up over a minibatch."""
+        return sums
 
 
 @dataclass
 class LowerCache:
     """Output of the frozen lower layers, computed once a prefix tree and kept in main memory.
 
-    A tree is the same in whatever row it stands, so an epoch that deals them anew finds them here.
+    A tree is the same in every row, so later epochs find its output here.
     """
 
     policy: PolicyWithValue
@@ -111,8 +111,8 @@ def optimise(
 ) -> list[dict[str, float]]:
     """Train; returns the metrics of every optimiser step, those before a resumption included.
 
-    `measured` goes into each checkpoint: what a resumed run could not measure again, because the
-    policy has moved on. Raises StepToolError naming the trajectory where the loss is not finite.
+    `measured` goes into each checkpoint: a resumed run could not measure it again, because the policy has changed.
+    Raises StepToolError naming the trajectory where the loss is not finite.
     """
     names = policy.trainable()
     history: list[dict[str, float]] = []
@@ -184,16 +184,6 @@ def require_finite(batch: Batch, flat: Tensor, found: str, fix: str) -> None:
     if len(bad):
         index = bisect.bisect_right(batch.starts, int(bad[0])) - 1
         raise StepToolError(found, where=f"trajectory {batch.episodes[index].trajectory_id}", fix=fix)
-
-
-def fingerprint(kind: str, policy: PolicyWithValue, episodes: Sequence[Episode], params: object, seed: int) -> str:
-    """Identifies a run: the same start, data, rewards, settings, seed and code."""
-    weights = hashlib.sha256()
-    for parameter in policy.trainable().values():
-        weights.update(parameter.detach().cpu().numpy().tobytes())
-    data = [(item.trajectory_id, item.rewards) for item in episodes]
-    code = code_revision([f"steptool.methods.{name}" for name in ("rft", "step_ppo")], without=("steptool.system",))
-    return content_hash([kind, weights.hexdigest(), data, repr(params), seed, code])
 
 
 def restore(policy: PolicyWithValue, optimizer: torch.optim.Optimizer, snapshot: Snapshot) -> None:

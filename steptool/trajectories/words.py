@@ -1,4 +1,4 @@
-"""What a tool's reply says and where it is said again, by whole words and never by substrings.
+"""Finds the values of a tool's reply and where they occur again, by whole words and never by substrings.
 
 A text becomes a *run*: its words, trimmed of punctuation, casefolded, numbers in one spelling, each
 between NUL characters. One text holds another exactly when its run holds the other's run, so that
@@ -73,7 +73,8 @@ def parse(text: str) -> Any:
 
 
 def values(text: str) -> list[str]:
-    """The runs of what a reply says: one a leaf, and one a word with a digit where the leaf is prose; no duplicates."""
+    """The runs of the values of a reply, without duplicates: one for each leaf, and in prose one for each word with a
+    digit."""
     found: list[str] = []
     for leaf in leaves(parse(text)):
         found.append(run(leaf))

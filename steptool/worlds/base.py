@@ -1,38 +1,62 @@
-"""Where tools live: the protocol that every world speaks."""
+"""The protocol of worlds. A world has tasks, runs the tools that they offer, and judges attempts.
+
+    class Shop:
+        class Config(Settings): ...
+        def __init__(self, config: Config, seed: int): ...
+
+Its revision is computed (`steptool.core.plugins`).
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Literal, Protocol, runtime_checkable
 
-from steptool.core.types import Observation, Revision, Task
+from steptool.core.types import Observation, Outcome, Reference, Task, ToolCall, Trajectory
+
+Split = Literal["train", "dev", "test"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 
 class Session(Protocol):
     """One attempt at one task; its state is its own."""
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> Observation:
+    async def call(self, call: ToolCall) -> Observation:
         """Run one tool. A tool that fails answers with `Observation.error`; only a broken world raises WorldError."""
         ...
 
-    def verify(self, answer: str | None) -> float | None:
-        """1.0 solved, 0.0 not solved, None where this world cannot tell. An absent answer is never solved."""
+    async def say(self, message: str) -> str | None:
+        """The policy spoke to the user without calling a tool: the user's next message, None where there is none."""
+        ...
+
+    async def close(self, answer: str | None) -> Outcome:
+        """End the attempt and judge it, while the state that its calls made is alive. Called once, whatever ended it.
+
+        `answer` is what the policy answered, None where it did not: an absent answer is never solved.
+        """
         ...
 
 
 class World(Protocol):
     """What `prepare` refuses in the tasks of a world is in `steptool.worlds.checks`."""
 
-    revision: Revision
-    """Name and content hash; ends up in every trajectory."""
-
-    def tasks(self, subset: str, split: str = "test") -> list[Task]:
-        """Tasks of one subset; `split` is train, dev or test. Deterministic order."""
+    def tasks(self, split: Split) -> Sequence[Task]:
+        """Every task of a split, its groups interleaved, so that any first n of them are spread over the groups."""
         ...
 
-    def all_tasks(self, split: str = "test") -> list[Task]:
-        """Tasks of all subsets, interleaved: any first n of them are spread over the subsets."""
+    def reference(self, task: Task) -> Reference:
+        """What is known about a task and must not be shown to a policy."""
         ...
 
-    def reset(self, task: Task, seed: int) -> Session:
+    def open(self, task: Task, seed: int) -> Session:
         """A fresh session: same task and seed, same replies."""
+        ...
+
+
+@runtime_checkable
+class Demonstrates(Protocol):
+    """A world that has experts."""
+
+    def demonstrations(self, count: int, flawed: float, seed: int) -> Iterable[Trajectory]:
+        """Attempts of experts at `count` training tasks, of which the share `flawed` ends unsolved."""
         ...

@@ -1,4 +1,4 @@
-"""What a world may be refused for, found before anything is sampled from it.
+"""Checks of a world's tasks and demonstrations, made before anything is sampled.
 
 Pure functions over what a world returned. Each problem is one line that begins with the split and the task; they come
 together in one DataError.
@@ -20,10 +20,10 @@ from referencing.jsonschema import DRAFT202012, SchemaResource
 
 from steptool.core.errors import DataError
 from steptool.core.storage import parse_json
-from steptool.core.types import FINISH, TOOL_NAME, Task, Tool, ToolCall, Trajectory
+from steptool.core.types import FINISH, TOOL_NAME, Reference, Task, Tool, ToolCall, Trajectory
 
 MAX_NAME = 200
-"""Characters of an id, a subset or a tool's name."""
+"""Characters of an id, a group or a tool's name."""
 MAX_TEXT = 100_000
 """Characters of a question, or of what describes a tool."""
 MAX_REFERENCES = 24
@@ -36,25 +36,20 @@ PROBES: tuple[Any, ...] = (None, "a", 0, [0], {"a": 0})
 Splits = Mapping[str, Sequence[Task]]
 
 
-def check_tasks(splits: Splits, world: str) -> None:
-    """Refuse tasks that no policy could be offered, or that would be counted wrongly. Raises DataError.
+def check_tasks(splits: Splits, references: Mapping[str, Reference], world: str) -> None:
+    """Refuse tasks that cannot be shown to a policy, or that would be counted wrongly. Raises DataError.
 
-    `splits` holds the tasks by split, `world` names the world that they come from.
+    `splits` holds the tasks by split, `references` what is known of each by its id, `world` names the world that they
+    come from.
     """
-    _refuse(
-        _task_problems(splits), where=f"world {world}", fix="mend these tasks in the world, or leave them out of it"
-    )
+    fix = "mend these tasks in the world, or leave them out of it"
+    _refuse(_task_problems(splits, references), where=f"world {world}", fix=fix)
 
 
 def check_demonstrations(demonstrations: Sequence[Trajectory], splits: Splits, where: str) -> None:
     """Refuse demonstrations that do not show how to do a training task. Raises DataError."""
     problems = _demonstration_problems(demonstrations, splits)
     _refuse(problems, where=where, fix="mend these demonstrations, or leave them out")
-
-
-def without_check(splits: Splits) -> int:
-    """How many tasks hold nothing that an answer can be checked against."""
-    return sum(not task.can_be_checked for tasks in splits.values() for task in tasks)
 
 
 def _refuse(problems: Iterator[str], *, where: str, fix: str) -> None:
@@ -65,13 +60,13 @@ def _refuse(problems: Iterator[str], *, where: str, fix: str) -> None:
     raise DataError("; ".join([*found[:MAX_PROBLEMS], *more]), where=where, fix=fix)
 
 
-def _task_problems(splits: Splits) -> Iterator[str]:
+def _task_problems(splits: Splits, references: Mapping[str, Reference]) -> Iterator[str]:
     ids: dict[str, str] = {}
     asked: dict[str, tuple[str, str]] = {}
     for split, tasks in splits.items():
         for task in tasks:
             who = f"{split} task {_short(task.id)}"
-            yield from (f"{who}: {problem}" for problem in _problems_of(task))
+            yield from (f"{who}: {problem}" for problem in _problems_of(task, references.get(task.id)))
             if task.id in ids:
                 yield f"{who}: {ids[task.id]} has a task of this id too"
             ids.setdefault(task.id, split)
@@ -81,13 +76,17 @@ def _task_problems(splits: Splits) -> Iterator[str]:
                 yield f"{who}: asks what {other_split} task {_short(other)} asks; only one split may hold it"
 
 
-def _problems_of(task: Task) -> Iterator[str]:
+def _problems_of(task: Task, reference: Reference | None) -> Iterator[str]:
+    if reference is None or reference.task_id != task.id:
+        yield "has no reference of its own"
+        return
     try:
-        parse_json(json.dumps(task.model_dump(), ensure_ascii=False, allow_nan=False))
+        stored = [task.model_dump(), reference.model_dump()]
+        parse_json(json.dumps(stored, ensure_ascii=False, allow_nan=False))
     except (ValueError, TypeError, RecursionError) as error:  # NaN, half of a surrogate pair, a value of Python
         yield f"cannot be stored as JSON: {str(error)[:200]}"
         return
-    for what, name in (("id", task.id), ("subset", task.subset)):
+    for what, name in (("id", task.id), ("group", task.group)):
         if not name.strip() or not name.isprintable() or len(name) > MAX_NAME:
             yield f"its {what} '{_short(name)}' is not a printable text of 1 to {MAX_NAME} characters"
     if not task.query.strip():
@@ -100,7 +99,7 @@ def _problems_of(task: Task) -> Iterator[str]:
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             yield f"offers {names.count(name)} tools of the name '{_short(name)}'"
-    for name in task.relevant_tools:
+    for name in reference.relevant_tools:
         if name not in names:
             yield f"its relevant tool '{_short(name)}' is not offered"
     for tool in task.tools:
@@ -183,15 +182,17 @@ def _demonstration_problems(demonstrations: Sequence[Trajectory], splits: Splits
 
 
 def _step_problems(demonstration: Trajectory, offered: set[str]) -> Iterator[str]:
-    if not demonstration.steps or not demonstration.steps[-1].is_finish:
-        yield f"its last step is not {FINISH}"
+    last = demonstration.steps[-1] if demonstration.steps else None
+    if last is None or not (last.is_finish or (last.action.message is not None and last.reply is None)):
+        yield f"its last step is neither {FINISH} nor a message that nobody answers"
     for index, step in enumerate(demonstration.steps):
-        if step.call is None:
-            yield f"step {index} calls nothing"
-        elif step.is_finish and not _ends_an_attempt(step.call):
-            yield f'step {index}: {FINISH} takes either "answer" or "give_up": true'
-        elif not step.is_finish and step.call.name not in offered:
-            yield f"step {index} calls '{_short(step.call.name)}', which the task does not offer"
+        if step.action.unreadable is not None:
+            yield f"step {index} cannot be read"
+        for call in step.action.calls:
+            if call.name == FINISH and not _ends_an_attempt(call):
+                yield f'step {index}: {FINISH} takes either "answer" or "give_up": true'
+            elif call.name != FINISH and call.name not in offered:
+                yield f"step {index} calls '{_short(call.name)}', which the task does not offer"
 
 
 def _ends_an_attempt(call: ToolCall) -> bool:

@@ -1,4 +1,4 @@
-"""Requests of ToolBench answered from recordings: an exact call gets the reply that it got most often.
+"""Requests of ToolBench, answered from recordings. A recorded call gets the reply that it got most often.
 
     queries.jsonl.gz          one request a line: query_id, subset, query, api_list, relevant_apis
     tool_responses.jsonl.gz   one call a line: name, arguments, and the replies to it, commonest first
@@ -14,17 +14,19 @@ import os
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator
 
-from steptool.core.errors import DataError, InputError, RecordingMiss, WorldError
+from steptool.core.errors import DataError, InputError, WorldError
+from steptool.core.fields import Natural, Outside, Positive, Settings
 from steptool.core.storage import file_hash, parse_json, parse_record, parse_text, read_lines
-from steptool.core.types import AnswerCheck, Observation, Revision, Task, Tool, content_hash
+from steptool.core.types import AnswerCheck, Observation, Outcome, Reference, Task, Tool, ToolCall, content_hash
+from steptool.worlds.answers import outcome_of
+from steptool.worlds.base import Split
 
 VARIABLE = "STEPTOOL_RECORDED"
 QUERIES, REPLIES = "queries.jsonl.gz", "tool_responses.jsonl.gz"
-OnMiss = Literal["error", "raise"]
 Row = TypeVar("Row", bound=BaseModel)
 
 
@@ -77,15 +79,12 @@ class _Query(BaseModel):
 
     def as_task(self) -> Task:
         tools = tuple(api.as_tool() for api in self.api_list if not api.not_shown_to_model)
-        offered = {tool.name for tool in tools}
-        return Task(
-            id=self.query_id,
-            subset=self.subset,
-            query=self.query,
-            tools=tools,
-            relevant_tools=tuple(api.name for api in self.relevant_apis if api.name in offered),
-            answer_check=AnswerCheck(kind="judge"),
-        )
+        return Task(id=self.query_id, group=self.subset, query=self.query, tools=tools)
+
+    def as_reference(self) -> Reference:
+        offered = {api.name for api in self.api_list if not api.not_shown_to_model}
+        relevant = tuple(api.name for api in self.relevant_apis if api.name in offered)
+        return Reference(task_id=self.query_id, answer_check=AnswerCheck(kind="judge"), relevant_tools=relevant)
 
 
 class _Reply(BaseModel):
@@ -103,40 +102,40 @@ class _Recording(BaseModel):
 
 
 class RecordedWorld:
-    """`path` is the folder of the recordings; None takes it from STEPTOOL_RECORDED.
+    """Splits the requests, taken from the groups in turn: the first `train_tasks` for training, the next `dev_tasks`
+    for tuning, the next `test_tasks` for testing.
 
-    The requests, taken from the subsets in turn, are dealt out: the first `train_tasks` for training, the
-    next `dev_tasks` for tuning, the next `test_tasks` (None: all that are left) for testing.
-    on_miss: what a call without a recording gets, an observation with error `no_recording` ("error") or
-    RecordingMiss ("raise"), which ends the trajectory as `world_error`.
     Raises DataError where no folder is named, or a file is missing or broken, InputError where there are fewer requests
     than asked for.
     """
 
-    def __init__(
-        self,
-        path: Path | None = None,
-        *,
-        train_tasks: int = 0,
-        dev_tasks: int = 0,
-        test_tasks: int | None = None,
-        on_miss: OnMiss = "error",
-    ) -> None:
-        folder = path or _folder_from_environment()
-        self._on_miss: OnMiss = on_miss
-        tasks = _in_turn([row.as_task() for row in _read(folder / QUERIES, _Query)])
-        held_out = train_tasks + dev_tasks
-        end = None if test_tasks is None else held_out + test_tasks
-        self._splits = {
-            "train": tasks[:train_tasks],
-            "dev": tasks[train_tasks:held_out],
-            "test": tasks[held_out:end],
+    name: ClassVar[str] = "recorded"
+
+    class Config(Settings):
+        path: Outside = ""
+        """Folder of the recordings; empty takes the environment variable STEPTOOL_RECORDED."""
+        train_tasks: Natural = 640
+        dev_tasks: Natural = 240
+        test_tasks: Positive = 300
+
+    def __init__(self, config: Config, seed: int) -> None:
+        """`seed` changes nothing: a call always gets its commonest reply."""
+        self.config = config
+        folder = _folder(config)
+        requests = list(_read(folder / QUERIES, _Query))
+        tasks, held_out = _in_turn([request.as_task() for request in requests]), config.train_tasks + config.dev_tasks
+        self._references = {request.query_id: request.as_reference() for request in requests}
+        self._splits: dict[Split, list[Task]] = {
+            "train": tasks[: config.train_tasks],
+            "dev": tasks[config.train_tasks : held_out],
+            "test": tasks[held_out : held_out + config.test_tasks],
         }
-        for split, wanted in (("train", train_tasks), ("dev", dev_tasks), ("test", test_tasks or 0)):
-            if len(self._splits[split]) < wanted:
+        wanted = {"train": config.train_tasks, "dev": config.dev_tasks, "test": config.test_tasks}
+        for split, found in self._splits.items():
+            if len(found) < wanted[split]:
                 raise InputError(
-                    f"{len(tasks)} requests are recorded, which leaves {len(self._splits[split])} for {split}",
-                    where=f"params.yaml, world.{split}_tasks: {wanted}, of {folder}",
+                    f"{len(tasks)} requests are recorded, which leaves {len(found)} for {split}",
+                    where=f"params.yaml, world.{split}_tasks: {wanted[split]}, of {folder}",
                     fix="lower world.train_tasks, world.dev_tasks and world.test_tasks until they fit",
                 )
         self._replies = {
@@ -144,53 +143,59 @@ class RecordedWorld:
             for row in _read(folder / REPLIES, _Recording)
             if row.responses
         }
-        sizes = [len(split) for split in self._splits.values()]
-        content = content_hash([file_hash(folder / QUERIES), file_hash(folder / REPLIES), on_miss, sizes])
-        self.revision = Revision(name="recorded", revision=content)
 
-    def all_tasks(self, split: str = "test") -> list[Task]:
+    @staticmethod
+    def content(config: Config) -> str:
+        """Hash of the recordings. Raises DataError where a file is missing, or no folder is named."""
+        folder = _folder(config)
+        if missing := [name for name in (QUERIES, REPLIES) if not os.path.isfile(folder / name)]:
+            raise DataError(
+                f"no {' and no '.join(missing)} on this machine",
+                where=str(folder),
+                fix=f"point world.path or {VARIABLE} at the recordings; a node needs them too, in its own {VARIABLE}",
+            )
+        return f"files {content_hash([file_hash(folder / QUERIES), file_hash(folder / REPLIES)])}"
+
+    def tasks(self, split: Split) -> list[Task]:
         """Raises WorldError for a split that is not train, dev or test."""
         if split not in self._splits:
             raise WorldError(f"no split {split!r}", where="world recorded", fix="name one of train, dev, test")
         return list(self._splits[split])
 
-    def tasks(self, subset: str, split: str = "test") -> list[Task]:
-        return [task for task in self.all_tasks(split) if task.subset == subset]
+    def reference(self, task: Task) -> Reference:
+        return self._references[task.id]
 
-    def reset(self, task: Task, seed: int) -> RecordedSession:
-        """`seed` changes nothing: a call always gets its commonest reply."""
-        return RecordedSession(task, self._replies, self._on_miss)
+    def open(self, task: Task, seed: int) -> RecordedSession:
+        return RecordedSession(task, self._replies)
 
 
 def _in_turn(tasks: list[Task]) -> list[Task]:
-    """One task of each subset after the other, as long as they last; the order within a subset stays."""
-    by_subset: dict[str, list[Task]] = {}
+    """One task of each group after the other, as long as they last; the order within a group stays."""
+    by_group: dict[str, list[Task]] = {}
     for task in tasks:
-        by_subset.setdefault(task.subset, []).append(task)
-    return [task for turn in zip_longest(*by_subset.values()) for task in turn if task is not None]
+        by_group.setdefault(task.group, []).append(task)
+    return [task for turn in zip_longest(*by_group.values()) for task in turn if task is not None]
 
 
 class RecordedSession:
-    def __init__(self, task: Task, replies: dict[tuple[str, str], Observation], on_miss: OnMiss) -> None:
-        self._task, self._replies, self._on_miss = task, replies, on_miss
+    """Replies depend on the call alone. One that was never recorded gets an observation with error `no_recording`."""
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> Observation:
-        if self._task.tool(name) is None:
-            return _failure("unknown_tool", f"there is no function {name}")
-        key = canonical(arguments)
-        if observation := self._replies.get((name, key)):
-            return observation
-        if self._on_miss == "raise":
-            raise RecordingMiss(
-                f"no recorded reply to {name} {key[:200]}",
-                where=f"world recorded, task {self._task.id}",
-                fix='use on_miss="error" to show the policy an error instead',
-            )
-        return _failure("no_recording", "no answer is known to this call")
+    def __init__(self, task: Task, replies: dict[tuple[str, str], Observation]) -> None:
+        self._task, self._replies = task, replies
 
-    def verify(self, answer: str | None) -> float | None:
-        """0.0 without an answer; else None, as only a judge can tell."""
-        return 0.0 if answer is None else None
+    async def call(self, call: ToolCall) -> Observation:
+        if self._task.tool(call.name) is None:
+            return _failure("unknown_tool", f"there is no function {call.name}")
+        recorded = self._replies.get((call.name, canonical(call.arguments)))
+        return recorded or _failure("no_recording", "no answer is known to this call")
+
+    async def say(self, message: str) -> str | None:
+        """None: nobody answers."""
+        return None
+
+    async def close(self, answer: str | None) -> Outcome:
+        """Unsolved without an answer; else only a judge can tell."""
+        return outcome_of(None, answer)
 
 
 def canonical(arguments: dict[str, Any]) -> str:
@@ -211,8 +216,8 @@ def _failure(kind: str, message: str) -> Observation:
     return Observation(text=json.dumps({"error": message, "response": ""}), error=kind)
 
 
-def _folder_from_environment() -> Path:
-    if not (folder := os.environ.get(VARIABLE)):
+def _folder(config: RecordedWorld.Config) -> Path:
+    if not (folder := config.path or os.environ.get(VARIABLE)):
         raise DataError(
             "its folder is not named", where="world recorded", fix=f"set world.path in params.yaml, or {VARIABLE}"
         )
@@ -225,15 +230,3 @@ def _read(path: Path, row: type[Row]) -> Iterator[Row]:
     for number, line in enumerate(lines, start=1):
         value = parse_text(line, str(path), line=number, fix=restore)
         yield parse_record(value, row, where=f"{path}:{number}", fix=restore)
-
-
-def recordings_content(path: Path | None) -> str:
-    """What the recordings consist of. Raises DataError where a file is missing, or no folder is named."""
-    folder = path or _folder_from_environment()
-    if missing := [name for name in (QUERIES, REPLIES) if not os.path.isfile(folder / name)]:
-        raise DataError(
-            f"no {' and no '.join(missing)} on this machine",
-            where=str(folder),
-            fix=f"point world.path or {VARIABLE} at the recordings; a node needs them too, in its own {VARIABLE}",
-        )
-    return f"files {content_hash([file_hash(folder / QUERIES), file_hash(folder / REPLIES)])}"

@@ -16,24 +16,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steptool.annotators.rules import _argument_problem, annotate
+from steptool.annotators.rules import Rules, _argument_problem
 from steptool.core.errors import DataError
-from steptool.core.types import StopReason, Task, Tool, ToolCall, Trajectory
+from steptool.core.types import Action, StopReason, Task, Tool, ToolCall, Trajectory
+from steptool.testing import call, finish, message, step, unreadable
+from steptool.testing import trajectory as attempt
+from tests.rewards.conftest import annotated
 
 Make = Callable[..., Any]
+RELEVANT = ("find", "get")
 QUERY = "What does Dune cost?"
 FIND = ("find", {"name": "Dune"}, {"id": "bk417"})
 GET = ("get", {"id": "bk417"}, {"price": 12.5})
 
 
-def scores(trajectory: Trajectory, task: Task, solved: float | None = 1.0) -> list[tuple[float | None, float | None]]:
-    judged = annotate(trajectory, task, solved).judgements
+def scores(
+    trajectory: Trajectory, task: Task, solved: float | None = 1.0, relevant: tuple[str, ...] = ()
+) -> list[tuple[float | None, float | None]]:
+    judged = annotated(trajectory, task, solved, relevant).judgements
     assert all(judgement.reason for judgement in judged)
     return [(judgement.success, judgement.contribution) for judgement in judged[:-1]]
 
 
 def test_a_chain_that_ends_in_the_answer_contributes_in_full(task: Make, trajectory: Make) -> None:
-    scored = annotate(trajectory(FIND, GET, answer="$12.50"), task(QUERY), 1.0)
+    scored = annotated(trajectory(FIND, GET, answer="$12.50"), task(QUERY), 1.0)
     assert [(j.success, j.contribution, j.solved) for j in scored.judgements] == [
         (1, 1, None),
         (1, 1, None),
@@ -60,7 +66,7 @@ def test_a_wrong_answer_still_shows_what_was_used(task: Make, trajectory: Make) 
 def test_without_an_answer_nothing_contributes_and_nothing_is_solved(
     task: Make, trajectory: Make, stop: StopReason
 ) -> None:
-    scored = annotate(trajectory(FIND, GET, ("list", {}, "x"), stop=stop), task(QUERY), 1.0)
+    scored = annotated(trajectory(FIND, GET, ("list", {}, "x"), stop=stop), task(QUERY), 1.0)
     assert [j.contribution for j in scored.judgements[:-1]] == [0] * (len(scored.judgements) - 1)
     assert scored.solved == 0
 
@@ -102,9 +108,9 @@ def test_both_sides_of_a_comparison_count_as_consulted(task: Make, trajectory: M
         ("find", {"name": "Emma"}, {"id": "bk902"}),
         ("get", {"id": "bk902"}, {"price": 9}),
     )
-    compare = task("Which is cheaper, Dune or Emma?", relevant=("find", "get"))
-    assert scores(trajectory(*calls, answer="Emma"), compare) == [(1, 0.5)] * 4
-    assert scores(trajectory(*calls[:2], answer="Dune"), compare, 0.0) == [(1, 0.5)] * 2
+    compare = task("Which is cheaper, Dune or Emma?")
+    assert scores(trajectory(*calls, answer="Emma"), compare, 1.0, RELEVANT) == [(1, 0.5)] * 4
+    assert scores(trajectory(*calls[:2], answer="Dune"), compare, 0.0, RELEVANT) == [(1, 0.5)] * 2
 
 
 def test_walking_through_a_list_is_consulted_once(task: Make, trajectory: Make) -> None:
@@ -115,17 +121,72 @@ def test_walking_through_a_list_is_consulted_once(task: Make, trajectory: Make) 
         ("get", {"id": "b2"}, {"price": 13}),
         ("get", {"id": "b3"}, {"price": 14}),
     )
-    walk = task("Is Dune cheap?", relevant=("find", "get"))
-    assert scores(trajectory(*calls, answer="yes"), walk, 0.0) == [(1, 0.5), (1, 0.5), (1, 0), (1, 0)]
+    answered = trajectory(*calls, answer="yes")
+    assert scores(answered, task("Is Dune cheap?"), 0.0, RELEVANT) == [(1, 0.5), (1, 0.5), (1, 0), (1, 0)]
 
 
 def test_an_irrelevant_tool_is_not_consulted(task: Make, trajectory: Make) -> None:
-    assert scores(trajectory(FIND, answer="Dune"), task("Dune or Emma?", relevant=("get",)), 0.0) == [(1, 0)]
+    assert scores(trajectory(FIND, answer="Dune"), task("Dune or Emma?"), 0.0, ("get",)) == [(1, 0)]
 
 
-def test_no_exact_check_counts_as_unsolved(task: Make, trajectory: Make) -> None:
-    verdict = annotate(trajectory(FIND, answer="bk417"), task(QUERY), None).judgements[-1]
-    assert (verdict.solved, verdict.reason) == (0, "no exact check for this answer: counts as unsolved")
+def test_the_weight_of_a_consulted_call_is_a_setting(task: Make, trajectory: Make) -> None:
+    rules = Rules(Rules.Config(consulted=0.25))
+    judged = annotated(trajectory(FIND, answer="Dune"), task("Dune or Emma?"), 0.0, RELEVANT, rules=rules)
+    assert judged.judgements[0].contribution == 0.25
+
+
+def test_an_answer_that_the_world_cannot_check_has_no_verdict(task: Make, trajectory: Make) -> None:
+    verdict = annotated(trajectory(FIND, answer="bk417"), task(QUERY), None).judgements[-1]
+    assert (verdict.solved, verdict.reason) == (None, "no exact check for this answer")
+
+
+def test_of_several_calls_the_share_that_succeeds_and_the_best_contribution_count(task: Make) -> None:
+    """step  calls                      replies                     used by     success  contribution
+    0     find(Dune), get(none)      bk417, error                step 1      1/2      1
+    1     get(bk417), list(), bad    12.5, names, (no such tool)  the answer  2/3      1
+    """
+    both = step([call("find", name="Dune"), call("get", id="none")], ["{}", "{}"])
+    both = both.model_copy(update={"observations": (step(call("x"), {"id": "bk417"}).observations[0],
+                                                    step(call("x"), error="unknown_id").observations[0])})  # fmt: skip
+    three = step(
+        [call("get", id="bk417"), call("list"), call("bad")], [{"price": 12.5}, {"names": ["Emma"]}, {"x": "y"}]
+    )
+    judged = annotated(attempt(both, three, finish("12.5")), task(QUERY), 1.0).judgements
+    assert [(j.success, j.contribution) for j in judged[:-1]] == [(0.5, 1), (pytest.approx(2 / 3), 1)]
+    assert judged[0].reason == "used by step 1; error: unknown_id"
+
+
+def test_a_failed_call_earns_nothing_by_the_good_one_beside_it(task: Make) -> None:
+    """The answer holds what the failed call said, and nothing of what list said."""
+    failed = step(call("x"), error="see zz1 there").observations[0]
+    both = step([call("get", id="none"), call("list")], ["{}", {"names": ["Emma"]}])
+    both = both.model_copy(update={"observations": (failed, both.observations[1])})
+    assert scores(attempt(both, finish("see zz1 there")), task(QUERY)) == [(0.5, 0)]
+
+
+def test_calls_made_at_the_same_time_do_not_use_one_another(task: Make) -> None:
+    """get(bk417) is made beside the find that shows bk417, so it has it from elsewhere."""
+    both = step([call("find", name="Dune"), call("get", id="bk417")], [{"id": "bk417"}, {"title": "zz2"}])
+    judged = annotated(attempt(both, finish("zz2")), task(QUERY), 1.0).judgements
+    assert judged[0].reason == "its reply was not used; used in the answer"
+
+
+@pytest.mark.parametrize(
+    ("action", "success", "contribution"),
+    [(message("Which edition?"), 1, 1), (unreadable("no call"), 0, 0), (call("list"), 1, 1)],
+)
+def test_what_the_user_replies_is_credited_like_the_reply_of_a_tool(
+    task: Make, action: Action | ToolCall, success: float, contribution: float
+) -> None:
+    """A message, a call, and what could not be read; each is answered with zz7, which get takes."""
+    asked, got = step(action, "zz7"), step(call("get", id="zz7"), {"price": 12.5})
+    assert scores(attempt(asked, got, finish("12.5")), task(QUERY))[0] == (success, contribution)
+
+
+def test_an_answer_may_be_a_message(task: Make) -> None:
+    got = step(call("list"), {"price": 12.5})
+    judged = annotated(attempt(got, step(message("It costs $12.50."))), task(QUERY), 1.0).judgements
+    assert [(j.contribution, j.solved) for j in judged] == [(1, None), (None, 1)]
 
 
 ATTACKS: dict[str, tuple[tuple[Any, ...], str, float]] = {
@@ -160,7 +221,7 @@ def test_attack_earns_no_contribution(task: Make, trajectory: Make, name: str) -
 
 
 def test_a_repeated_call_succeeds_and_contributes_nothing(task: Make, trajectory: Make) -> None:
-    scored = annotate(trajectory(FIND, FIND, FIND, GET, answer="12.5"), task(QUERY), 1.0)
+    scored = annotated(trajectory(FIND, FIND, FIND, GET, answer="12.5"), task(QUERY), 1.0)
     assert [j.contribution for j in scored.judgements[:-1]] == [1, 0, 0, 1]
     assert [j.success for j in scored.judgements[:-1]] == [1, 1, 1, 1]
     assert scored.judgements[1].reason == "repeats step 0"
@@ -191,18 +252,18 @@ def test_a_tool_offered_twice_under_one_name_cannot_be_called(task: Make, trajec
 
 def test_a_trajectory_of_another_task_is_refused(task: Make, trajectory: Make) -> None:
     with pytest.raises(DataError, match="belongs to task t1, not to t2"):
-        annotate(trajectory(FIND, answer="x"), task(QUERY).model_copy(update={"id": "t2"}), 1.0)
+        annotated(trajectory(FIND, answer="x"), task(QUERY).model_copy(update={"id": "t2"}), 1.0)
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "http://localhost:9/schema.json"}])
 def test_a_broken_tool_schema_is_named_and_never_fetched(task: Make, trajectory: Make, schema: dict[str, Any]) -> None:
     broken = task(QUERY).model_copy(update={"tools": (Tool(name="find", description="", parameters=schema),)})
     with pytest.raises(DataError, match="tool find"):
-        annotate(trajectory(FIND, answer="x"), broken, 1.0)
+        annotated(trajectory(FIND, answer="x"), broken, 1.0)
 
 
 def test_no_steps_give_no_judgements(task: Make, trajectory: Make) -> None:
-    assert annotate(trajectory(stop=StopReason.engine_error), task(QUERY), None).judgements == ()
+    assert annotated(trajectory(stop=StopReason.engine_error), task(QUERY), None).judgements == ()
 
 
 NAMES = st.sampled_from(["find", "get", "list", "note", "", "nd", None])
@@ -216,14 +277,14 @@ REPLIES = st.sampled_from(["", "b1", {"id": "b1"}, {"id": "b2", "n": 3}, "!no", 
 def test_only_successful_calls_contribute_and_only_once(
     task: Make, trajectory: Make, calls: list[tuple[Any, ...]], answer: str
 ) -> None:
-    scored = annotate(trajectory(*calls, answer=answer), task(QUERY, relevant=("find", "get")), 0.0)
+    scored = annotated(trajectory(*calls, answer=answer), task(QUERY), 0.0, RELEVANT)
     earlier: list[Any] = []
-    for step, judgement in zip(scored.trajectory.steps[:-1], scored.judgements[:-1], strict=True):
+    for made, judgement in zip(scored.trajectory.steps[:-1], scored.judgements[:-1], strict=True):
         assert judgement.contribution <= judgement.success
         if judgement.contribution:
-            assert step.call not in earlier
+            assert made.action.calls not in earlier
         if judgement.success:
-            earlier.append(step.call)
+            earlier.append(made.action.calls)
 
 
 @pytest.mark.parametrize(

@@ -10,37 +10,48 @@ of its own: what fails must be these faults and nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from types import SimpleNamespace
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import pytest
 
 from steptool.checks.gate import ValidationReport, validate
-from steptool.config.settings import RewardParams, ValidateParams
-from steptool.core.errors import DataError, ValidationFailed
+from steptool.config.settings import ValidateParams
+from steptool.core.errors import ValidationFailed
 from steptool.core.types import Revision, ScoredTrajectory, StopReason
-from steptool.rewards.shaping import step_rewards
+from steptool.rewards.costs import Weights
+from steptool.rewards.paper import Paper
+from steptool.testing import conditions, unreadable
 
 Batch = list[ScoredTrajectory]
 MakeBatch = Callable[[int], Batch]
-REWARD = RewardParams(form="paper", alpha=0.5, step_cost=0, budget_cost=0)
-GAMMA = 0.9
-SUBSETS = ("G1_instruction", "G2_instruction")
+PAPER = Paper(Weights(alpha=0.5, step_cost=0.0, budget_cost=0.0, gamma=0.9))
+GROUPS = {f"t{task}": ("G1_instruction", "G2_instruction")[task % 2] for task in range(20)}
 NAN = math.nan
-UNKNOWN = SimpleNamespace(value="rain", terminated=True)
-"""A stop reason of another version of the data."""
 
 
-def rewards_of(batch: Batch) -> list[list[float]]:
-    return [step_rewards(record, REWARD, GAMMA) for record in batch]
+class Off(Paper):
+    """Gives other rewards for some records than it should."""
+
+    def __init__(self, instead: dict[int, list[float]]) -> None:
+        super().__init__(PAPER.config)
+        self.instead = instead
+        """By `id` of the record, for copies are equal."""
+
+    def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
+        return self.instead.get(id(scored), super().rewards(scored))
 
 
-def judge(batch: Batch, rewards: list[list[float]] | None = None, **changes: Any) -> ValidationReport:
-    given = rewards_of(batch) if rewards is None else rewards
-    settings: dict[str, Any] = {"previous_solve_rate": 0.6, "sampled": True, "subsets": SUBSETS, "source": "s.jsonl"}
-    settings |= {"params": ValidateParams(), "reward": REWARD, "gamma": GAMMA} | changes
-    return validate(batch, given, **settings)
+class WithoutClosedForm:
+    gamma = 0.9
+
+    def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
+        return [1.0] * len(scored.judgements)
+
+
+def judge(batch: Batch, form: Any = PAPER, **changes: Any) -> ValidationReport:
+    settings: dict[str, Any] = {"previous_solve_rate": 0.6, "groups": GROUPS, "source": "s.jsonl"}
+    return validate(batch, form, **settings | {"params": ValidateParams()} | changes)
 
 
 def failed(report: ValidationReport) -> list[str]:
@@ -60,12 +71,12 @@ def edit(record: ScoredTrajectory, step: int | None = None, **fields: Any) -> Sc
 
 def rejudge(record: ScoredTrajectory, step: int, **fields: Any) -> ScoredTrajectory:
     judgements = list(record.judgements)
-    judgements[step] = judgements[step].model_copy(update=fields)
+    judgements[step] = judgements[step].model_copy(update={"scores": judgements[step].scores | fields})
     return record.model_copy(update={"judgements": tuple(judgements)})
 
 
 def budget(record: ScoredTrajectory, **fields: int) -> ScoredTrajectory:
-    return edit(record, sampling=record.trajectory.sampling.model_copy(update=fields))
+    return edit(record, conditions=conditions(**fields))
 
 
 def empty(record: ScoredTrajectory, stop: StopReason) -> ScoredTrajectory:
@@ -88,7 +99,7 @@ def test_a_healthy_batch_passes_every_expectation(passing: ValidationReport) -> 
     assert [(suite.name, suite.rows) for suite in passing.suites] == [
         ("trajectories", 12),
         ("steps", 24),
-        ("subsets", 2),
+        ("groups", 2),
     ]
     passing.raise_if_failed()
 
@@ -97,11 +108,12 @@ def test_the_same_batch_gives_the_same_report(passing: ValidationReport, batch: 
     assert judge(batch(6)).model_dump_json() == passing.model_dump_json()
 
 
-def test_demonstrations_need_no_tokens_and_may_be_cut_short(batch: MakeBatch) -> None:
-    bare = {"context_ids": (), "action_ids": (), "action_logprobs": ()}
-    demonstrations = [edit(edit(record, 0, **bare), 1, **bare) for record in batch(6)]
-    demonstrations[0] = empty(demonstrations[0], StopReason.engine_error)
-    assert failed(judge(demonstrations, sampled=False)) == []
+def test_rewards_without_a_closed_form_are_held_against_none(batch: MakeBatch) -> None:
+    report = judge(batch(6), WithoutClosedForm(), params=ValidateParams(min_return_spread=0.0))
+    assert failed(report) == []
+    assert "The discounted rewards of a trajectory add up to their closed form." not in {
+        f.says for f in report.findings
+    }
 
 
 def test_none_solved(batch: MakeBatch) -> None:
@@ -117,7 +129,7 @@ def test_all_solved(batch: MakeBatch) -> None:
 
 def test_returns_without_a_difference(batch: MakeBatch) -> None:
     alike = [rejudge(rejudge(record, 0, contribution=0.5), 1, solved=0.5) for record in batch(6)]
-    assert failed(judge(alike)) == ["Returns differ between trajectories: equal ones carry no signal."]
+    assert failed(judge(alike)) == ["Returns differ between trajectories: from equal returns nothing can be learned."]
 
 
 def test_nothing_at_all_fails_without_crashing() -> None:
@@ -127,12 +139,12 @@ def test_nothing_at_all_fails_without_crashing() -> None:
 
 
 def test_every_threshold_is_read(batch: MakeBatch) -> None:
-    """Solve rate 2/3, six trajectories a subset, one of twelve broken, one log-probability of 0.0005."""
+    """Solve rate 2/3, six trajectories a group, one of twelve broken, one log-probability of 0.0005."""
     records = batch(6)
     records[0] = edit(records[0], stop_reason=StopReason.engine_error)
     records[1] = edit(records[1], 0, action_logprobs=(-0.1, 0.0005, -0.1))
     strict = ValidateParams(
-        min_solve_rate=0.7, max_solve_rate=0.6, max_drift=0.05, min_per_subset=7, max_broken=0.08, max_logprob=1e-4
+        min_solve_rate=0.7, max_solve_rate=0.6, max_drift=0.05, min_per_group=7, max_broken=0.08, max_logprob=1e-4
     )
     assert failed(judge(records)) == []
     assert failed(judge(records, params=strict)) == [
@@ -141,31 +153,33 @@ def test_every_threshold_is_read(batch: MakeBatch) -> None:
         "At most 60% solve their task: without failures there is nothing to learn.",
         "The solve rate moved by at most 0.05 since the previous round (0.600).",
         "No log-probability lies above 0.0001 (0 is certainty).",
-        "Every subset has trajectories: at least 7.",
+        "Every group of tasks has trajectories: at least 7.",
     ]
 
 
 @pytest.mark.parametrize("previous", [0.3, 0.95])
-def test_a_mixed_and_drifting_batch_without_a_subset(batch: MakeBatch, previous: float) -> None:
+def test_a_mixed_and_drifting_batch_without_a_group(batch: MakeBatch, previous: float) -> None:
     records = batch(6)
     records[2] = edit(records[2], policy=Revision(name="sft", revision="2"))
-    records[3] = edit(records[3], world=Revision(name="mini", revision="2"))
+    records[3] = edit(records[3], conditions=conditions(world=Revision(name="mini", revision="2")))
     records[4] = records[4].model_copy(update={"annotator": Revision(name="rules", revision="2")})
     params = ValidateParams(max_drift=0.25)
-    report = judge(records, params=params, previous_solve_rate=previous, subsets=(*SUBSETS, "G3_instruction"))
+    report = judge(records, params=params, previous_solve_rate=previous, groups=GROUPS | {"t20": "G3_instruction"})
     assert failed(report) == [
         "One annotator judged everything.",
-        f"The solve rate moved by at most 0.25 since the previous round ({previous:.3f}).",
         "One policy sampled everything, or training would not be on-policy.",
-        "All trajectories come from one revision of the world.",
-        "Every subset has trajectories: at least 1.",
+        "Everything was sampled in one world, with one format, engine, search and sampling.",
+        f"The solve rate moved by at most 0.25 since the previous round ({previous:.3f}).",
+        "Every group of tasks has trajectories: at least 1.",
     ]
     assert [(row.source, row.value) for row in report.failed[-1].failing] == [("G3_instruction", "trajectories 0")]
 
 
-def test_rewards_of_another_batch_are_refused(batch: MakeBatch) -> None:
-    with pytest.raises(DataError, match="12 trajectories but 1 lists of rewards"):
-        judge(batch(6), [[1.0]])
+def test_branches_of_one_search_are_one_attempt(batch: MakeBatch) -> None:
+    records = batch(6)
+    branch = edit(records[0], id="0" * 16, search="tree")
+    records[0] = edit(records[0], search="tree")
+    assert failed(judge([*records, branch])) == []
 
 
 # Single records ------------------------------------------------------------------------------------------
@@ -186,10 +200,6 @@ RECORD_FAULTS = {
     "infinite log-probabilities": Fault(
         "No log-probability is NaN or infinite.",
         lambda record: edit(record, 0, action_logprobs=(-math.inf, math.inf, -0.1)), 0, "n_bad_logprobs 2",
-    ),
-    "log-probabilities missing": Fault(
-        "Every sampled token has its log-probability.",
-        lambda record: edit(record, 0, action_logprobs=()), 0, "n_logprobs 0, n_action_tokens 3",
     ),
     "log-probability above 0": Fault(
         "No log-probability lies above 0.001 (0 is certainty).",
@@ -215,13 +225,13 @@ RECORD_FAULTS = {
         "No trajectory holds more tokens than its budget.",
         lambda record: budget(record, max_tokens=9), None, "max_tokens 9, n_tokens 10",
     ),
-    "success without a call": Fault(
-        "An action that is no call earns no success.",
-        lambda record: edit(rejudge(record, 0, contribution=0.0), 0, call=None, parse_error="?"), 0, "success 1",
+    "success without an action": Fault(
+        "An action that could not be read earns no success.",
+        lambda record: edit(rejudge(record, 0, contribution=0.0), 0, action=unreadable()), 0, "success 1",
     ),
-    "contribution without a call": Fault(
-        "An action that is no call earns no contribution.",
-        lambda record: edit(rejudge(record, 0, success=0.0, contribution=1.0), 0, call=None, parse_error="?"),
+    "contribution without an action": Fault(
+        "An action that could not be read earns no contribution.",
+        lambda record: edit(rejudge(record, 0, success=0.0, contribution=1.0), 0, action=unreadable()),
         0, "contribution 1",
     ),
     "solved without an answer": Fault(
@@ -232,13 +242,13 @@ RECORD_FAULTS = {
         "Every step before the last was judged for success.",
         lambda record: rejudge(record, 0, success=None), 0, "success nan",
     ),
-    "contribution above 1": Fault(
-        "Contribution lies between 0 and 1.",
-        lambda record: rejudge(record, 0, contribution=1.5), 0, "contribution 1.5",
+    "no verdict": Fault(
+        "Every attempt has a verdict: without one, training might unlearn a right answer.",
+        lambda record: rejudge(record, 1, solved=None), 1, "solved nan",
     ),
-    "unknown stop reason": Fault(
-        "Every trajectory says why it stopped.",
-        lambda record: edit(rejudge(record, 1, solved=0.0), stop_reason=UNKNOWN), None, "stop_reason rain",
+    "a demonstration": Fault(
+        "Every step holds the tokens that were sampled.",
+        lambda record: edit(record, 0, action_ids=(), action_logprobs=()), 0, "n_action_tokens 0",
     ),
 }  # fmt: skip
 
@@ -250,12 +260,10 @@ def faulty(batch: MakeBatch) -> ValidationReport:
     for index, fault in enumerate(RECORD_FAULTS.values()):
         records[index] = fault.breaks(records[index])
     records[21] = edit(records[21], id="0123456789abcdef", attempt=0)
-    rewards = rewards_of(records)
-    rewards[22][0] += 0.5
-    rewards[23][0] = NAN
-    rewards[24] = [*rewards[24], 0.0]
-    rewards[25][1] = 1e9
-    return judge([*records, *records[30:]], [*rewards, *rewards[30:]])
+    right = [list(PAPER.rewards(record)) for record in records[22:26]]
+    wrong = [[right[0][0] + 0.5, right[0][1]], [NAN, right[1][1]], [*right[2], 0.0], [right[3][0], 1e9]]
+    instead = {id(record): given for record, given in zip(records[22:26], wrong, strict=True)}
+    return judge([*records, *records[30:]], Off(instead))
 
 
 def rows(report: ValidationReport, says: str) -> list[tuple[str, int | None, str]]:
@@ -279,6 +287,7 @@ def test_nothing_fails_but_the_faults(faulty: ValidationReport) -> None:
     assert set(failed(faulty)) == {fault.says for fault in RECORD_FAULTS.values()} | {
         "No trajectory is there twice.",
         "No attempt at a task has two different records.",
+        "Everything was sampled in one world, with one format, engine, search and sampling.",  # the budgets differ
         "Every step has one reward.",
         "Every reward is a number.",
         "Every reward is finite.",
@@ -319,7 +328,7 @@ def test_the_error_names_expectations_rows_and_what_to_do(faulty: ValidationRepo
     assert "✗ No trajectory is there twice. (20 of 50 rows)" in text
     assert f"s.jsonl:32: trajectory {batch(20)[30].trajectory.id}, task t15, attempt 0" in text
     assert "… and 15 more" in text
-    assert "→ the engine reports log-probabilities that cannot be" in text
+    assert "→ the engine reports impossible log-probabilities" in text
     assert text.endswith("the whole report is in reports/validation/r1.html")
     assert caught.value.exit_code == 3
 

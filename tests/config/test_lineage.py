@@ -19,23 +19,26 @@ import pytest
 
 from steptool.config import lineage
 from steptool.config.lineage import (
-    Reading,
     check_state,
     disagreements,
     read_lock,
     read_yaml,
     refuse_false_lineage,
+    refuse_unless_written,
+    spec_of,
+    stage_code,
 )
-from steptool.config.places import CODE, EXTERNAL_WORLD, TRAJECTORIES
+from steptool.config.places import REVISIONS, TRAJECTORIES
 from steptool.config.settings import load_params
 from steptool.core.errors import DataError, InputError, ParamsError, StepToolError
 from steptool.core.storage import write_json
 from steptool.stages.common import stage
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE
+from steptool.tracking.run import PARENT_VARIABLE
+from steptool.worlds.mini.world import MiniWorld
 from tests.project import copy_project
 from tests.stages.test_external import ENVIRONMENT
 
-OUT = TRAJECTORIES / "r1"
+OUT, NOTED = TRAJECTORIES / "r1", REVISIONS / "sample-r1.json"
 TASKS = Path("data/tasks/train.jsonl")
 
 
@@ -45,25 +48,18 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     copy_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(PARENT_VARIABLE, "none")
-    monkeypatch.setenv(RELAYED_VARIABLE, "1")
     TASKS.parent.mkdir(parents=True)
     TASKS.write_text("tasks")
-    write_json(EXTERNAL_WORLD, {"content": "pack 1"})
+    write_json(NOTED, {"content": {"world": "pack 1"}})
+    monkeypatch.setattr(MiniWorld, "content", staticmethod(lambda config: "pack 1"), raising=False)
     return tmp_path
 
 
-def run(meanwhile: Callable[[], object], content: Callable[[], str] = lambda: "pack 1") -> None:
+def run(meanwhile: Callable[[], object]) -> None:
     """Stage `sample` of round r1, while something happens."""
     params = load_params()
-    with stage(
-        "sample",
-        OUT,
-        params,
-        uses={"sample": params.sample},
-        inputs={"tasks": TASKS.parent},
-        external={EXTERNAL_WORLD: content},
-        round="r1",
-    ) as running:
+    uses, inputs = {"sample": params.sample}, {"tasks": TASKS.parent}
+    with stage("sample", OUT, params, uses=uses, inputs=inputs, argument="r1") as running:
         (running.out / "x").write_text("made")
         meanwhile()
 
@@ -121,21 +117,25 @@ def test_what_the_stage_does_not_read_may_change(checkout: Path, meanwhile: Call
     assert list(manifest["settings"]) == ["model.dtype", "sample", "seed", "world"]
 
 
-def test_recordings_that_change_while_a_stage_runs_end_it(checkout: Path) -> None:
+def test_what_a_world_reads_and_changes_while_a_stage_runs_ends_it(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = ["pack 1"]
-    with pytest.raises(StepToolError, match=r"changed while the stage ran: what data/revisions/world\.json"):
-        run(lambda: now.append("pack 2"), lambda: now[-1])
+    monkeypatch.setattr(MiniWorld, "content", staticmethod(lambda config: now[-1]))
+    with pytest.raises(StepToolError, match=r"changed while the stage ran: what world reads"):
+        run(lambda: now.append("pack 2"))
     assert not OUT.exists()
 
 
-def test_recordings_other_than_those_that_were_noted_are_bad_input(checkout: Path) -> None:
-    with pytest.raises(DataError, match=r"says 'pack 1', but here it is now 'pack 2'"):
-        run(lambda: None, lambda: "pack 2")
+def test_what_a_world_reads_and_is_not_what_was_noted_is_bad_input(checkout: Path) -> None:
+    write_json(NOTED, {"content": {"world": "pack 2"}})
+    with pytest.raises(DataError, match=r"sample-r1\.json: says world 'pack 2', but here it is now 'pack 1'"):
+        run(lambda: None)
 
 
 def test_code_that_changes_while_a_stage_runs_ends_it(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     codes = iter(["1", "2"])
-    monkeypatch.setattr(lineage, "stage_code", lambda name: next(codes))
+    monkeypatch.setattr(lineage, "stage_code", lambda spec: next(codes))
     with pytest.raises(StepToolError, match="changed while the stage ran: the code that it runs"):
         run(lambda: None)
     assert not OUT.exists()
@@ -145,13 +145,18 @@ def test_other_code_than_was_noted_is_refused_where_dvc_records_the_output(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a node that has another version of the package. By hand, nothing is recorded, so any code may run."""
-    write_json(CODE / "sample.json", {"code": "1", "settings": "2"})
+    write_json(NOTED, {"code": "1", "settings": "2"})
     run(lambda: None)
-    monkeypatch.setenv("DVC_STAGE", "sample@r1")
-    with pytest.raises(DataError, match=r"(?s)says '1', but here.*the same code"):
+    monkeypatch.setenv("DVC_STAGE", "sample-r1")
+    with pytest.raises(DataError, match=r"(?s)says code '1', but here.*the same code"):
         run(lambda: None)
-    write_json(CODE / "sample.json", {"code": lineage.stage_code("sample"), "settings": "older ones"})
+    write_json(NOTED, {"code": stage_code(spec_of(load_params(), "sample", "r1")), "settings": "older ones"})
     run(lambda: None)
+
+
+def test_a_stage_that_the_graph_does_not_have_is_bad_input(checkout: Path) -> None:
+    with pytest.raises(ParamsError, match=r"no stage sample-r9\n  fix: name one of base, prepare, .*sample-r1"):
+        spec_of(load_params(), "sample", "r9")
 
 
 def test_settings_that_changed_while_the_stage_began_end_it(checkout: Path) -> None:
@@ -159,7 +164,7 @@ def test_settings_that_changed_while_the_stage_began_end_it(checkout: Path) -> N
     edit("params.yaml", "temperature: 0.8", "temperature: 0.7")()
     with (
         pytest.raises(StepToolError, match="changed while the stage began"),
-        stage("sample", OUT, params, uses={}, inputs={}, round="r1"),
+        stage("sample", OUT, params, uses={}, inputs={}, argument="r1"),
     ):
         pass
 
@@ -168,7 +173,7 @@ def test_settings_that_changed_while_the_stage_began_end_it(checkout: Path) -> N
 
 
 def lock(entry: dict[str, object]) -> None:
-    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"sample@r1": entry}}))
+    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": {"sample-r1": entry}}))
 
 
 def test_a_lock_that_says_otherwise_than_the_output_is_named(checkout: Path) -> None:
@@ -178,8 +183,8 @@ def test_a_lock_that_says_otherwise_than_the_output_is_named(checkout: Path) -> 
     assert disagreements(read_lock().stages) == {}
     refuse_false_lineage(read_lock().stages)
     lock({"params": {"params.yaml": {**made_with, "seed": 18}}, "outs": [{"path": str(OUT)}]})
-    assert disagreements(read_lock().stages) == {"sample@r1": ["seed"]}
-    with pytest.raises(StepToolError, match=r"(?s)disagree about seed.*dvc repro --force --single-item sample@r1"):
+    assert disagreements(read_lock().stages) == {"sample-r1": ["seed"]}
+    with pytest.raises(StepToolError, match=r"(?s)disagree about seed.*dvc repro --force --single-item sample-r1"):
         refuse_false_lineage(read_lock().stages)
 
 
@@ -237,7 +242,7 @@ def test_a_lock_of_another_shape_is_one_plain_error(checkout: Path, text: str) -
 def test_a_pipeline_file_of_another_shape_is_one_plain_error(checkout: Path, text: str) -> None:
     Path("dvc.yaml").write_text(text)
     with pytest.raises(ParamsError, match=r"^dvc\.yaml(:\d+)?: ") as caught:
-        Reading("prepare", None, {}, {})
+        refuse_unless_written(load_params())
     assert len(str(caught.value).splitlines()) == 2
 
 

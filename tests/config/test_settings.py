@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,16 +25,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from steptool.config.settings import (
-    MOST_ROUNDS,
-    Params,
-    TrainParams,
-    apply_profile,
-    load_params,
-    next_draw,
-    parse_params,
-)
+from steptool.config.arms import arms_of, check_methods
+from steptool.config.plugins import BUILT_IN, Section, Use
+from steptool.config.settings import MOST_ROUNDS, Params, apply_profile, load_params, next_draw, parse_params
 from steptool.core.errors import InputError, ParamsError
+from steptool.core.plugins import config_class
 from steptool.stages.rounds import ROUNDS_OF_A_DRAW
 
 ROOT = Path(__file__).parents[2]
@@ -55,22 +51,73 @@ def test_a_value_overrides_its_default_and_the_rest_stays(write: Any) -> None:
     assert params.sample.attempts == Params().sample.attempts
 
 
+NAMED = {"methods", "rounds", "arms", "compare", "register", "metrics", "format", "engine", "search", "annotate"}
+"""Sections that name things, or that the shipped file leaves to their defaults."""
+
+
 def test_the_shipped_file_states_every_setting_and_each_at_its_default() -> None:
     shipped = load_params(ROOT / "params.yaml")
-    assert shipped.model_dump(exclude={"rounds"}) == Params().model_dump(exclude={"rounds"})
+    defaults = Params().model_dump(by_alias=True, exclude=None)
+    found = shipped.model_dump(by_alias=True)
+    assert {key: found[key] for key in found.keys() - NAMED} == {key: defaults[key] for key in found.keys() - NAMED}
     data = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    for name, field in Params.model_fields.items():
-        key = field.alias or name
+    for key in defaults.keys() - NAMED:
         assert key in data
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            assert set(data[key]) == set(field.annotation.model_fields), key
+        if isinstance(defaults[key], dict):
+            assert set(data[key]) == set(defaults[key]), key
 
 
-def test_rounds_are_chained() -> None:
-    rounds = list(load_params(ROOT / "params.yaml").rounds.items())
-    for (before, _), (_, round_) in pairwise(rounds):
-        assert round_.policy == f"models/{before}"
-        assert round_.previous == f"data/validated/{before}"
+def test_the_shipped_methods_state_every_setting_and_each_at_its_default() -> None:
+    params = load_params(ROOT / "params.yaml")
+    check_methods(params, ROOT / "params.yaml")
+    for name, used in params.methods.items():
+        default = config_class(used.cls)().model_dump()
+        assert used.config.model_dump() == default, name
+    assert set(params.methods["step_ppo"].settings) == set(params.methods["step_ppo"].config.model_fields_set)
+
+
+def test_a_section_without_use_takes_the_default_plugin(write: Any) -> None:
+    params = load_params(write("world: {test_tasks: 3}\n"))
+    assert (params.world.name, params.world.config.test_tasks) == ("mini", 3)
+    assert params.world.config.train_tasks == Params().world.config.train_tasks
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("world: {use: minni}\n", r"params\.yaml:1: world: nothing is called 'minni', did you mean 'mini'\?"),
+        ("world: {use: 3}\n", r"params\.yaml:1: world: `use` is a name or `module:Class`, got '3'"),
+        ("world: {use: 'no_such_module:World'}\n", r"params\.yaml:1: world: no_such_module:World: cannot be imported"),
+        ("world: {use: 'json:World'}\n", r"params\.yaml:1: world: json:World: has no class 'World'"),
+        ("world: {use: '../evil:World'}\n", r"params\.yaml:1: world: nothing is called"),
+        ("world:\n  use: mini\n  test_task: 3\n", r"params\.yaml:3: world\.test_task: .* did you mean 'test_tasks'\?"),
+        ("world:\n  use: mini\n  test_tasks: x\n", r"params\.yaml:3: world\.test_tasks: .*integer, got 'x'"),
+        ("metrics:\n  m: {}\n", r"params\.yaml:2: metrics\.m: `use` is a name or `module:Class`, got 'None'"),
+    ],
+)  # fmt: skip
+def test_a_plugin_that_cannot_be_used_is_named_with_its_line(write: Any, text: str, says: str) -> None:
+    with pytest.raises(ParamsError, match=says):
+        load_params(write(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("methods:\n  step_ppo:\n    clip_lo: 1\n", r"params\.yaml:3: methods\.step_ppo\.clip_lo: .*'clip_low'\?"),
+        ("methods:\n  mine: {use: 'no_such_module:M'}\n", r"params\.yaml: methods\.mine: cannot be imported"),
+        (
+            "arms:\n  a:\n    method: sft\n    from: base\n    data: [demonstrations]\n"
+            "    settings:\n      epochs: many\n",
+            r"params\.yaml:7: arms\.a\.settings\.epochs: .*integer, got 'many'",
+        ),
+    ],
+)  # fmt: skip
+def test_a_method_is_checked_with_its_line_once_it_is_asked_for(write: Any, text: str, says: str) -> None:
+    """Its module takes seconds to import, so reading params.yaml alone does not import it."""
+    path = write(text)
+    params = load_params(path)
+    with pytest.raises(ParamsError, match=says):
+        check_methods(params, path)
 
 
 def test_an_unknown_key_is_named_with_its_line_and_the_nearest_known_one(write: Any) -> None:
@@ -89,19 +136,11 @@ def test_a_mistyped_value_is_named_with_its_line(write: Any) -> None:
 
 
 def test_all_problems_come_together(write: Any) -> None:
-    text = "seed: -1\nsample:\n  tasks: 0\n  temprature: 1\ntrain:\n  gamma_step: 1.5\n"
+    text = "seed: -1\nsample:\n  tasks: 0\n  temprature: 1\nreward:\n  gamma: 1.5\n"
     with pytest.raises(ParamsError) as caught:
         load_params(write(text))
     found = caught.value.found.splitlines()
     assert [line.split("params.yaml:")[1].split(":")[0] for line in found] == ["1", "3", "4", "6"]
-
-
-def test_a_rule_between_two_settings_is_reported_at_their_section(write: Any) -> None:
-    with pytest.raises(ParamsError, match=r"params\.yaml:2: train: kl_coef is above 0 exactly when"):
-        load_params(write("seed: 1\ntrain:\n  kl_in: none\n"))
-    with pytest.raises(ParamsError, match="needs kl_to: reference"):
-        load_params(write("seed: 1\ntrain:\n  kl_in: reward\n"))
-    assert TrainParams(kl_in="loss", kl_coef=0.1).kl_coef == 0.1
 
 
 def test_data_that_cannot_pass_is_no_setting(write: Any) -> None:
@@ -112,17 +151,13 @@ def test_data_that_cannot_pass_is_no_setting(write: Any) -> None:
 def test_settings_that_leave_no_room_for_each_other_are_refused(write: Any) -> None:
     with pytest.raises(ParamsError, match=r"params\.yaml:2: sample: no call fits: max_step_tokens is not below"):
         load_params(write("seed: 1\nsample: {max_step_tokens: 64, max_tokens: 64}\n"))
-    with pytest.raises(ParamsError, match=r"demonstrations\.count: 320 is above world\.train_tasks: 319"):
-        load_params(write("world: {train_tasks: 319}\n"))
-    assert load_params(write("world: {train_tasks: 3}\ndemonstrations: {path: ours.jsonl}\n"))
-    assert load_params(write("world: {name: recorded, train_tasks: 3}\n"))
 
 
 def test_a_problem_inside_a_round_is_found(write: Any) -> None:
-    with pytest.raises(ParamsError, match=r"params\.yaml:2: rounds\.r1\.previous: Field required"):
-        load_params(write("rounds:\n  r1: {policy: models/sft}\n"))
-    with pytest.raises(ParamsError, match=r"rounds\.r1\.polcy: unknown key, did you mean 'policy'\?"):
-        load_params(write("rounds:\n  r1: {policy: a, previous: b, polcy: c}\n"))
+    with pytest.raises(ParamsError, match=r"params\.yaml:2: rounds\.r1\.from: Field required"):
+        load_params(write("rounds:\n  r1: {}\n"))
+    with pytest.raises(ParamsError, match=r"rounds\.r1\.fro: unknown key, did you mean 'from'\?"):
+        load_params(write("rounds:\n  r1: {from: base, fro: b}\n"))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +201,7 @@ def test_yaml_cannot_make_objects(write: Any) -> None:
 
 
 def test_a_missing_file_says_where_to_go(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match=r"nowhere\.yaml: no such file\n.*repository's root"):
+    with pytest.raises(ParamsError, match=r"nowhere\.yaml: no such file\n.*project's root"):
         load_params(tmp_path / "nowhere.yaml")
 
 
@@ -213,7 +248,7 @@ def test_every_shipped_profile_is_valid_and_changes_something(profile: Path, tmp
 def test_the_paper_profile_is_the_published_reward(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(apply_profile(ROOT / "params.yaml", ROOT / "profiles" / "paper.yaml"))
     reward = load_params(tmp_path / "params.yaml").reward
-    assert (reward.form, reward.alpha, reward.step_cost, reward.budget_cost) == ("paper", 0.5, 0, 0)
+    assert (reward.name, *reward.config.model_dump().values()) == ("paper", 0.5, 0, 0, 0.99)
 
 
 def test_a_profile_keeps_comments_and_other_settings(write: Any) -> None:
@@ -224,14 +259,20 @@ def test_a_profile_keeps_comments_and_other_settings(write: Any) -> None:
     assert "attempts: 2" in text
 
 
-def test_a_profile_replaces_the_rounds_as_a_whole(write: Any) -> None:
-    base = write(
-        "rounds:\n"
-        "  r1: {policy: models/sft, previous: models/sft}\n"
-        "  r2: {policy: models/r1, previous: data/validated/r1}\n"
-    )
-    text = apply_profile(base, write("rounds:\n  r1: {policy: models/base, previous: models/base}\n", "profile.yaml"))
-    assert list(YAML(typ="safe").load(text)["rounds"]) == ["r1"]
+def test_a_profile_replaces_rounds_and_arms_as_a_whole(write: Any) -> None:
+    base = write("rounds: {r1: {from: base}, r2: {from: base}}\narms: {a: {folder: x}}\ncompare: []\n")
+    text = apply_profile(base, write("rounds:\n  r1: {from: b}\narms: {b: {folder: y}}\n", "profile.yaml"))
+    made = YAML(typ="safe").load(text)
+    assert (list(made["rounds"]), list(made["arms"])) == (["r1"], ["b"])
+
+
+def test_a_profile_lays_settings_over_a_plugin_and_replaces_another_one(write: Any) -> None:
+    base = write("reward: {use: potential, alpha: 0.1, gamma: 0.5}\nmethods: {rft: {epochs: 1, minibatches: 3}}\n")
+    made = YAML(typ="safe").load(apply_profile(base, write("methods: {rft: {epochs: 2}}\nreward: {alpha: 0.3}\n", "p")))
+    assert made["methods"] == {"rft": {"epochs": 2, "minibatches": 3}}
+    assert made["reward"] == {"use": "potential", "alpha": 0.3, "gamma": 0.5}
+    made = YAML(typ="safe").load(apply_profile(base, write("reward: {use: paper, alpha: 0.3}\n", "p")))
+    assert made["reward"] == {"use": "paper", "alpha": 0.3}
 
 
 def test_the_next_draw_is_one_higher_and_changes_nothing_else(write: Any) -> None:
@@ -248,12 +289,6 @@ def test_a_bad_profile_is_refused_with_its_own_name(write: Any) -> None:
         apply_profile(base, write("", "profile.yaml"))
 
 
-def test_a_potential_of_steps_refuses_a_discount_within_them() -> None:
-    with pytest.raises(ParamsError, match=r"it needs train\.gamma_token: 1"):
-        parse_params(Path("params.yaml"), {"train": {"gamma_token": 0.99}})
-    assert parse_params(Path("params.yaml"), {"train": {"gamma_token": 0.99}, "reward": {"form": "paper"}})
-
-
 def test_an_interval_that_the_resamples_cannot_reach_is_refused() -> None:
     """10 000 resamples at 95 %: 250 beyond each end; 5 for each of 50 looks."""
     assert parse_params(Path("params.yaml"), {"promote": {"looks": 50}}).promote.looks == 50
@@ -261,9 +296,12 @@ def test_an_interval_that_the_resamples_cannot_reach_is_refused() -> None:
         parse_params(Path("params.yaml"), {"promote": {"looks": 51}})
 
 
-def test_a_round_is_called_r_and_its_number() -> None:
-    with pytest.raises(ParamsError, match="one"):
-        parse_params(Path("params.yaml"), {"rounds": {"one": {"policy": "models/sft", "previous": "models/sft"}}})
+@pytest.mark.parametrize("name", ["One", "r-1", "1r", "", "a/b", "x" * 41, "r1\n"])
+@pytest.mark.parametrize("section", ["rounds", "arms", "methods", "metrics"])
+def test_what_stands_in_names_of_stages_and_folders_is_plain(section: str, name: str) -> None:
+    values = {"rounds": {"from": "base"}, "arms": {"folder": "x"}, "methods": {"use": "sft"}, "metrics": {"use": "a:B"}}
+    with pytest.raises(ParamsError, match=section):
+        parse_params(Path("params.yaml"), {section: {name: values[section]}})
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
@@ -277,16 +315,30 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 
 def settings(model: type[BaseModel], *path: str) -> Iterator[tuple[str, ...]]:
-    """`train.clip_low` as ("train", "clip_low"), for every setting that there is; rounds by the first of them."""
+    """`promote.margin` as ("promote", "margin"), for every setting that there is, those of the default plugins too."""
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            yield from settings(inner, *path, field.alias or name)
-        elif name != "rounds":
-            yield (*path, field.alias or name)
+        key, inner = field.alias or name, field.annotation
+        if plugin := next((item for item in field.metadata if isinstance(item, Section)), None):
+            yield from settings(config_class(plugin().cls), *path, key)
+        elif isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from settings(inner, *path, key)
+        elif not (model is Params and key in NAMED):
+            yield (*path, key)
 
 
-SETTINGS = [*settings(Params), ("rounds", "r1", "policy"), ("rounds", "r1", "previous")]
+SHIPPED = ("sft", "rft", "step_ppo")
+METHOD_SETTINGS = [
+    found
+    for name in SHIPPED
+    for found in settings(config_class(Use("methods", name, BUILT_IN["methods"][name]).cls), "methods", name)
+]
+SETTINGS = [
+    *settings(Params),
+    ("rounds", "r1", "from"),
+    ("arms", "a", "folder"),
+    ("arms", "a", "from"),
+    *METHOD_SETTINGS,
+]
 NEVER = {
     "inf": ".inf",
     "minus inf": "-.inf",
@@ -317,23 +369,28 @@ NEVER = {
 @pytest.mark.parametrize("name", SETTINGS, ids=".".join)
 def test_no_setting_takes_a_value_that_fails_later(name: tuple[str, ...], tmp_path: Path) -> None:
     """Each is refused in one line with the line of the file; true is a number to nobody but Python."""
-    field_is_bool = name == ("train", "whiten")
-    for what, value in {**NEVER, **({} if field_is_bool else {"true": "true"})}.items():
+    takes_null = name[0] == "register" or name == ("arms", "a", "from")
+    takes_bool = name[-1] == "whiten"
+    values = NEVER | ({} if takes_bool else {"true": "true"})
+    for what, value in values.items():
+        if takes_null and what in ("nothing", "null"):
+            continue
         lines = [f"{'  ' * depth}{key}:" for depth, key in enumerate(name)]
         lines[-1] += f" {value}"
-        if name[0] == "rounds":
-            lines.append(f"    {'previous' if name[-1] == 'policy' else 'policy'}: models/sft")
+        if name[0] == "arms" and name[-1] == "from":
+            lines.append("    method: sft")
+            lines.append("    data: [demonstrations]")
         path = tmp_path / "params.yaml"
         path.write_text("\n".join(lines) + "\n")
         with pytest.raises(ParamsError) as caught:
-            load_params(path)
-        assert f"params.yaml:{len(name)}: " in str(caught.value) or "params.yaml:1: rounds" in str(caught.value), what
+            check_methods(load_params(path), path)
+        assert f"params.yaml:{len(name)}: " in str(caught.value) or "params.yaml:1: " in str(caught.value), what
         assert len(caught.value.found.splitlines()) == 1, what
         assert len(str(caught.value)) < 1000, what
         assert "\x1b" not in str(caught.value), what
 
 
-@pytest.mark.parametrize("name", [n for n in SETTINGS if n[0] != "rounds"], ids=".".join)
+@pytest.mark.parametrize("name", [n for n in settings(Params) if n[0] != "register"], ids=".".join)
 def test_a_number_is_no_text_and_a_text_no_number(name: tuple[str, ...]) -> None:
     value: Any = Params().model_dump(by_alias=True)
     for key in name:
@@ -412,47 +469,57 @@ def test_mlflow_takes_every_name_that_is_accepted(tmp_path: Path) -> None:
         assert [version.name for version in client.search_model_versions(f"name='{name}'")] == [name]
 
 
-# Rounds build on what is made before them
+# Rounds and arms build on what is made before them
 
 
-def rounds_of(**policies: str) -> dict[str, Any]:
-    return {"rounds": {key: {"policy": value, "previous": "models/sft"} for key, value in policies.items()}}
+def graph(rounds: dict[str, str], **arms: tuple[str, list[str]]) -> dict[str, Any]:
+    """Rounds by the arm that they sample from, arms by what they start from and learn from."""
+    made = {name: {"method": "sft", "from": start, "data": data} for name, (start, data) in arms.items()}
+    return {"rounds": {name: {"from": start} for name, start in rounds.items()}, "arms": made}
 
 
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (rounds_of(r1="models/r2", r2="models/sft"), "r1.policy is 'models/r2'; made before r1 are models/base"),
-        (rounds_of(r1="models/r1"), "r1.policy is 'models/r1'"),
-        (rounds_of(r1="models/r9"), "r1.policy is 'models/r9'"),
-        (rounds_of(r1="models/rft"), "r1.policy is 'models/rft'"),
-        (rounds_of(r1="models"), "made before r1"),
-        (rounds_of(r1="data/tasks"), "made before r1"),
-        (rounds_of(r1=".steptool/merged"), "made before r1"),
-        (rounds_of(r1="/models/sft"), "write a path below this folder"),
-        (rounds_of(r1="models/sft/.."), "write a path below this folder"),
-        (rounds_of(r1="../models/sft"), "write a path below this folder"),
-        (rounds_of(r1="models//sft"), "write a path below this folder"),
-        (rounds_of(r1="./models/sft"), "write a path below this folder"),
-        (rounds_of(r1="models/sft/"), "write a path below this folder"),
-        (rounds_of(r1="."), "write a path below this folder"),
-        (rounds_of(r1=""), "write a path below this folder"),
-        ({"rounds": {"r1": {"policy": "models/sft", "previous": "data/validated/r1"}}}, "r1.previous"),
-        ({"rounds": {"r1": {"policy": "models/sft", "previous": "data/scored/r1"}}}, "r1.previous"),
-        ({"rounds": {"r1": {"policy": "data/validated/r1", "previous": "models/sft"}}}, "r1.policy"),
-        (rounds_of(**{"r1\n": "models/sft"}), "rounds"),
-        (rounds_of(**{"r" + "1" * 300: "models/sft"}), "rounds"),
-        (rounds_of(**{f"r{n}": "models/sft" for n in range(1, MOST_ROUNDS + 2)}), "at most 97"),
+        (graph({"r1": "a"}), r"rounds\.r1\.from: is 'a'; it can be base"),
+        (graph({"r1": "models/base"}), r"rounds\.r1\.from"),
+        (graph({}, a=("b", ["demonstrations"])), r"arms\.a\.from: is 'b'; it can be base, a"),
+        (graph({}, a=("base", ["r1"])), r"arms\.a\.data: is 'r1'; it can be demonstrations"),
+        (graph({}, a=("a", ["demonstrations"])), "wait for each other: arm a → arm a"),
+        (graph({"r1": "a"}, a=("base", ["r1"])), "wait for each other"),
+        (graph({}, a=("b", ["demonstrations"]), b=("a", ["demonstrations"])), "wait for each other"),
+        (graph({}, base=("base", ["demonstrations"])), r"arms\.base: an arm cannot be called that"),
+        ({"arms": {"a": {"method": "sft"}}}, r"an arm has method, from and data"),
+        ({"arms": {"a": {"folder": "x", "method": "sft"}}}, r"an arm with `folder` is not trained"),
+        ({"arms": {"a": {"folder": "models/sft"}}}, r"arms\.a\.folder: .*lies where stages write"),
+        ({"arms": {"a": {"folder": "x"}}, "compare": [["a", "b"]]}, "compare: is 'b'; it can be a"),
+        ({"arms": {"a": {"folder": "x"}}, "compare": [["a", "a"]]}, "a is compared with itself"),
+        ({"arms": {"a": {"folder": "x"}}, "compare": [["a"]]}, r"compare\.0: .*at least 2"),
+        ({"arms": {"a": {"folder": "x"}}, "register": {"arm": "a"}}, r"register\.arm: is 'a'; it can be nothing yet"),
+        ({"register": {"arm": "a", "best_on": "dev"}}, "give either arm or best_on"),
+        (graph({f"r{n}": "base" for n in range(MOST_ROUNDS + 1)}), "at most 97"),
     ],
 )
-def test_a_round_that_reads_what_is_not_made_before_it_is_refused(data: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_made_in_any_order_is_refused(data: dict[str, Any], says: str) -> None:
     with pytest.raises(ParamsError, match=says):
         parse_params(Path("params.yaml"), data)
 
 
-def test_a_round_may_read_any_earlier_one_and_a_folder_of_the_user() -> None:
-    made = parse_params(Path("params.yaml"), rounds_of(r1="given/ours", r3="models/r1", r2="models/r3"))
-    assert list(made.rounds) == ["r1", "r3", "r2"]
+def test_arms_and_rounds_build_on_each_other_in_any_order_of_writing() -> None:
+    """base ─ a ─ r1 ─┐
+    └──────────┴ b ─ r2 ─ c; beside them a folder of the user's, and a round of it"""
+    data = graph(
+        {"r2": "b", "r1": "a", "r3": "given"}, c=("b", ["r1", "r2"]), b=("a", ["r1"]), a=("base", ["demonstrations"])
+    )
+    data["arms"]["given"] = {"folder": "models/base"}
+    params = parse_params(Path("params.yaml"), data)
+    order = params.made_in_order()
+    assert order.index(("arm", "a")) < order.index(("round", "r1")) < order.index(("arm", "b"))
+    assert order.index(("arm", "b")) < order.index(("round", "r2")) < order.index(("arm", "c"))
+    by_name = {arm.name: arm for arm in arms_of(params)}
+    assert list(by_name) == ["c", "b", "a", "given"], "the order of tables is that of the file"
+    assert [name for name, _ in by_name["c"].ancestors] == ["b", "a", "base"]
+    assert {name: arm.generation for name, arm in by_name.items()} == {"a": 0, "b": 1, "c": 2, "given": 0}
     assert MOST_ROUNDS == ROUNDS_OF_A_DRAW
 
 
@@ -495,7 +562,7 @@ def test_a_hostile_file_is_refused_in_one_line_and_at_once(case: str, tmp_path: 
         with pytest.raises(ParamsError) as caught:
             read()
         assert says in str(caught.value)
-        assert len(str(caught.value)) < 5000
+        assert len(str(caught.value)) < 8000
         assert "\x1b" not in str(caught.value)
     assert time.monotonic() - started < 10
 
@@ -546,7 +613,7 @@ def test_a_profile_that_does_not_exist_is_answered_with_those_that_do(monkeypatc
     [
         ("# one\nsample:\n  tasks: .inf\n", r"profile\.yaml:3: sample\.tasks: "),
         ("# one\nsample: 3\n", r"profile\.yaml:2: sample: holds settings"),
-        ("rounds: {r1: {policy: models/r2, previous: models/sft}}\n", r"profile\.yaml:1: rounds: r1\.policy"),
+        ("rounds: {r1: {from: r2}}\n", r"profile\.yaml:1: rounds\.r1\.from: is 'r2'"),
         ("seed: 3\nvalidate:\n  min_solve_rate: 1.0\n", r"profile\.yaml:2: validate: no data can pass"),
     ],
 )
@@ -554,6 +621,33 @@ def test_the_problem_of_a_profile_has_the_line_of_the_profile(profile: str, says
     text = (ROOT / "params.yaml").read_text()
     with pytest.raises(ParamsError, match=says):
         apply_profile(write(text), write(profile, "profile.yaml"))
+
+
+def test_a_key_of_a_profile_is_held_against_the_plugin_of_the_file_under_it(write: Any) -> None:
+    profile = write("world: {train_tasks: 48}\n", "profile.yaml")
+    with pytest.raises(ParamsError, match=r"profile\.yaml:1: world\.train_tasks: unknown key, did you mean 'tasks'"):
+        apply_profile(write("world: {use: functions}\n"), profile)
+
+
+def test_what_dvc_cannot_read_is_refused_with_its_line(write: Any) -> None:
+    """DVC reads params.yaml by another parser, which takes no colon between braces without quotes."""
+    with pytest.raises(ParamsError, match=r"params\.yaml:2: not YAML: found unexpected ':'") as raised:
+        load_params(write("seed: 17\nworld: {use: functions, module: tools.py:Shop}\n"))
+    assert "quotes around the value that holds the colon" in str(raised.value)
+
+
+@pytest.mark.parametrize("profile", ["seed: 3\n", "world:\n  tasks: x\n  module: tools.py:Shop\n"])
+def test_what_a_profile_writes_can_be_read_by_dvc(profile: str, write: Any) -> None:
+    text = "world: {use: functions, module: 'tools.py:Shop', tasks: \"mine.jsonl\"}\n"
+    changed = apply_profile(write(text), write(profile, "profile.yaml"))
+    assert YAML(typ="safe").load(changed)["world"]["module"] == "tools.py:Shop"
+    assert "module: 'tools.py:Shop'" in changed
+
+
+@pytest.mark.parametrize("entry", re.findall(r"`(\w+: \{.*?\})`", (ROOT / "examples/plugins/README.md").read_text()))
+def test_dvc_can_read_what_the_examples_say_to_write(entry: str) -> None:
+    (section,) = YAML(typ="safe").load(entry).values()
+    assert "use" in section or "use" in next(iter(section.values()))
 
 
 def test_a_profile_over_an_empty_file_is_refused(write: Any) -> None:
@@ -586,8 +680,9 @@ def test_what_the_user_keeps_does_not_lie_where_stages_write(
     (tmp_path / "link").symlink_to("models/base")
     section, name = key.split(".")
     path = tmp_path / "params.yaml"
-    path.write_text(f"{section}: {{{name}: '{named.format(here=tmp_path)}'}}\n")
+    use = {"world": "use: recorded, ", "demonstrations": "use: file, "}.get(section, "")
+    path.write_text(f"{section}: {{{use}{name}: '{named.format(here=tmp_path)}'}}\n")
     with pytest.raises(ParamsError, match="lies where stages write"):
         load_params(path)
-    path.write_text(f"{section}: {{{name}: '{tmp_path.parent / 'mine'}'}}\n")
+    path.write_text(f"{section}: {{{use}{name}: '{tmp_path.parent / 'mine'}'}}\n")
     load_params(path)

@@ -15,7 +15,7 @@ import pytest
 
 from steptool.core import revision
 from steptool.core.errors import InputError
-from steptool.core.revision import closure, code_revision, forget_sources
+from steptool.core.revision import closure, code_revision, forget_sources, words_revision
 
 SOURCES = {
     "__init__.py": '"""A shop."""\n\n__version__ = "1"\n',
@@ -105,6 +105,36 @@ def test_what_means_something_else_has_another_revision(shop: Path, file: str, o
     assert now() != before
 
 
+@pytest.mark.parametrize("case", ["a docstring", "what an error says"])
+def test_the_words_are_a_revision_of_their_own(shop: Path, case: str) -> None:
+    def words() -> str:
+        forget_sources()
+        return words_revision(["shop.stage"], without=["shop.report"])
+
+    before, (file, old, new) = words(), SAME[case]
+    (shop / "other.py").write_text('"""Not reached."""\n')
+    (shop / file).write_text("# A comment.\n" + (shop / file).read_text())
+    assert words() == before
+    (shop / file).write_text((shop / file).read_text().replace(old, new))
+    assert words() != before
+
+
+def test_what_a_module_imports_from_the_folder_of_the_project_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tools.py ── imports ──▶ catalogue.py, and json, which no project owns."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    Path("tools.py").write_text("import json\nfrom catalogue import BOOKS\n")
+    Path("catalogue.py").write_text("BOOKS = 3\n")
+    forget_sources()
+    before = code_revision(["tools"])
+    assert set(closure(["tools"])) == {"tools", "catalogue"}
+    Path("catalogue.py").write_text("BOOKS = 4\n")
+    forget_sources()
+    assert code_revision(["tools"]) != before
+
+
 def test_a_module_that_does_not_exist_is_named(shop: Path) -> None:
     with pytest.raises(InputError, match=r"shop\.gone: no such module"):
         code_revision(["shop.gone"])
@@ -112,7 +142,7 @@ def test_a_module_that_does_not_exist_is_named(shop: Path) -> None:
 
 def test_a_broken_source_is_named(shop: Path) -> None:
     (shop / "words.py").write_text("def split(:\n")
-    with pytest.raises(InputError, match=r"words\.py: cannot be read as Python"):
+    with pytest.raises(InputError, match=r"words\.py:1: cannot be read as Python: invalid syntax"):
         now()
 
 

@@ -1,6 +1,6 @@
 """Files in and out: what is written comes back, and what is broken says where.
 
-line 1   {"schema_version": 1, "kind": "Task", "rows": 2}
+line 1   {"schema_version": 2, "kind": "Task", "rows": 2}
 line 2   {"id": "a", …}
 line 3   {"id": "b", …}
 """
@@ -35,14 +35,10 @@ from steptool.core.storage import (
     write_json,
     write_jsonl,
 )
-from steptool.core.types import AnswerCheck, Step, Task, Tool, ToolCall
+from steptool.core.types import Task, ToolCall
+from steptool.testing import step, task, tool, unreadable
 
-TASKS = [
-    Task(id="a", subset="G1_tool", query="How many?", tools=(Tool(name="count", description="", parameters={}),)),
-    Task(
-        id="b", subset="G2_category", query="Où?\u2028\n", tools=(), answer_check=AnswerCheck(kind="text", expected="x")
-    ),
-]
+TASKS = [task("a", "How many?", tool("count")), task("b", "Où?\u2028\n", group="G2_category")]
 
 # No lone surrogates: they have no UTF-8 form, and no JSON file can hold them as such.
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
@@ -102,7 +98,7 @@ def test_a_number_that_json_has_not_is_refused(value: float, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "x.json", {"loss": value})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        write_jsonl(tmp_path / "x.jsonl", [Step(parse_error="no call", action_ids=(1,), action_logprobs=(value,))])
+        write_jsonl(tmp_path / "x.jsonl", [step(unreadable(), action_ids=(1,), logprobs=value)])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,12 +153,12 @@ def test_a_missing_record_is_noticed_by_the_count(file: Path) -> None:
 
 def test_another_schema_version_is_refused(file: Path) -> None:
     lines = lines_of(file)
-    put(file, [lines[0].replace(b'"schema_version": 1', b'"schema_version": 99'), *lines[1:]])
-    with pytest.raises(DataError, match=rf"{file.name}:1: schema version 99, expected 1"):
+    put(file, [lines[0].replace(b'"schema_version": 2', b'"schema_version": 99'), *lines[1:]])
+    with pytest.raises(DataError, match=rf"{file.name}:1: schema version 99, expected 2"):
         read_jsonl(file, Task)
 
 
-@pytest.mark.parametrize("header", [b"[]\n", b"{}\n", b'{"schema_version": 1}\n', b'"x"\n', b"\n", b""])
+@pytest.mark.parametrize("header", [b"[]\n", b"{}\n", b'{"schema_version": 2}\n', b'"x"\n', b"\n", b""])
 def test_a_file_without_our_header_is_refused(file: Path, header: bytes) -> None:
     put(file, [header, *lines_of(file)[1:]] if header else [])
     with pytest.raises(DataError, match=rf"{file.name}:1: "):
@@ -184,9 +180,9 @@ def test_broken_json_names_its_line(file: Path) -> None:
 def test_a_record_that_breaks_an_invariant_names_line_record_and_field(file: Path) -> None:
     lines = lines_of(file)
     record = json.loads(lines[2])
-    record["answer_check"]["tolerance"] = -1
+    record["tools"] = [{"name": "f", "description": "", "parameters": 3}]
     put(file, [*lines[:2], json.dumps(record).encode() + b"\n"])
-    with pytest.raises(DataError, match=rf"{file.name}:3: Task b: answer_check\.tolerance: .*greater than or equal"):
+    with pytest.raises(DataError, match=rf"{file.name}:3: Task b: tools\.0\.parameters: .*valid dictionary"):
         read_jsonl(file, Task)
 
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steptool.engines.pump import FAILURES_IN_A_ROW, TRIES_ALONE, Pump, Request
-from steptool.rollouts.rollout import Generation
+from steptool.engines.base import Generation, Request
+from steptool.engines.pump import FAILURES_IN_A_ROW, TRIES_ALONE, Pump
 
 
 class Countdown:

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_data import evaluation, finish, scored, task
 
 from steptool.core.errors import NotComparable
-from steptool.core.types import SUBSETS, Revision, Task
+from steptool.core.types import SUBSETS, Conditions, Sampling, Task
 from steptool.evaluation.compare import Comparison, compare, paired_difference
-from steptool.evaluation.metrics import Budget, Evaluation
+from steptool.evaluation.metrics import Evaluation
+from steptool.testing import revision
+from tests.evaluation.samples import evaluation, finish, references, scored, task
 
 BASELINE = [0, 0, 0, 0, 0, 0, 1, 1, 0, 0]
 CANDIDATE = [1, 1, 1, 1, 1, 1, 0, 1, 0, 0]
@@ -80,40 +81,75 @@ def test_partial_verdicts_use_the_permutation_test() -> None:
     assert (result.won, result.lost, result.tied) == (5, 0, 4)
 
 
-def changed(evaluation: Evaluation, **fields: Any) -> Evaluation:
-    return evaluation.model_copy(update={"budget": evaluation.budget.model_copy(update=fields)})
+def changed(of: Evaluation, **fields: Any) -> Evaluation:
+    """With other fields; those of the conditions and of the sampling by their own names."""
+    sampling = {name: value for name, value in fields.items() if name in Sampling.model_fields}
+    parts = {name: value for name, value in fields.items() if name in Conditions.model_fields}
+    own = {name: value for name, value in fields.items() if name in Evaluation.model_fields}
+    changed_sampling = of.conditions.sampling.model_copy(update=sampling)
+    conditions = of.conditions.model_copy(update={"sampling": changed_sampling, **parts})
+    return of.model_copy(update={"conditions": conditions, **own})
 
 
-OTHER_CONDITIONS = {
-    "max_calls": 17,
-    "max_tokens": 4096,
-    "max_step_tokens": 128,
+OTHERWISE = {
+    "world": revision("mini", "other"),
+    "format": revision("json_call", "another prompt"),
+    "engine": revision("vllm", "another"),
+    "dtype": "bfloat16",
+    "search": revision("dfsdt"),
     "temperature": 0.7,
     "top_p": 0.9,
-    "strategy": "dfsdt",
+    "max_calls": 17,
+    "max_step_tokens": 128,
+    "max_tokens": 4096,
+    "annotator": revision("gpt-4"),
     "attempts": 3,
-    "world": Revision(name="mini", revision="other"),
-    "annotator": Revision(name="gpt-4", revision="0613"),
     "split": "dev",
-    "task_ids_hash": "0" * 16,
-    "dtype": "bfloat16",
+    "tasks_hash": "0" * 16,
 }
 
 
-@pytest.mark.parametrize("field", Budget.model_fields)
-def test_every_field_of_the_budget_is_locked(field: str) -> None:
-    candidate = changed(measured("r1", CANDIDATE), **{field: OTHER_CONDITIONS[field]})
-    with pytest.raises(NotComparable, match=field):
+def test_the_conditions_below_are_all_that_there_are() -> None:
+    conditions = {*Conditions.model_fields, *Sampling.model_fields} - {"sampling"}
+    assert OTHERWISE.keys() == conditions | {"annotator", "attempts", "split", "tasks_hash"}
+
+
+@pytest.mark.parametrize("field", OTHERWISE)
+def test_another_condition_is_refused_by_name(field: str) -> None:
+    candidate = changed(measured("r1", CANDIDATE), **{field: OTHERWISE[field]})
+    with pytest.raises(NotComparable, match=f"\n  {field}: .* against "):
         against(candidate, measured("sft", BASELINE))
+
+
+def test_a_changed_description_of_a_tool_changes_the_tasks() -> None:
+    first, *others = TASKS
+    tool = first.tools[0].model_copy(update={"description": "find books"})
+    reworded = [first.model_copy(update={"tools": (tool, *first.tools[1:])}), *others]
+    with pytest.raises(NotComparable, match=r"tasks_hash: .* their queries, tools or answers are not the same"):
+        against(measured("r1", CANDIDATE, reworded), measured("sft", BASELINE))
+
+
+def test_a_changed_answer_changes_the_tasks() -> None:
+    known = references(TASKS)
+    known[TASKS[0].id] = known[TASKS[0].id].model_copy(update={"relevant_tools": ()})
+    other = measured("r1", CANDIDATE)
+    judged = [scored(each, [finish("1")], 0.0, policy="r1") for each in TASKS]
+    assert evaluation("r1", judged, TASKS, known=known).tasks_hash != other.tasks_hash
+
+
+def test_a_task_that_changed_its_group_is_named() -> None:
+    moved = [TASKS[0].model_copy(update={"group": "mine"}), *TASKS[1:]]
+    with pytest.raises(NotComparable, match="group of task G1_instruction-000: mine against G1_instruction"):
+        against(measured("r1", CANDIDATE, moved), measured("sft", BASELINE))
 
 
 def test_all_differences_are_listed_at_once() -> None:
     fewer = measured("r1", CANDIDATE[:8], TASKS[:8])
     with pytest.raises(NotComparable) as error:
-        against(changed(fewer, max_calls=17, world=Revision(name="mini", revision="b")), measured("sft", BASELINE))
+        against(changed(fewer, max_calls=17, world=revision("mini", "b")), measured("sft", BASELINE))
     text = str(error.value)
     assert "max_calls: 17 against 8" in text
-    assert "world: mini@b against mini@4c1f09aa" in text
+    assert "world: mini b against mini 1" in text
     assert "2 tasks only in sft: G1_instruction-008, G1_tool-009" in text
     assert "fix:" in text
 

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import pytest
-from sample_data import DETAILS, LOOKUP, call, evaluation, finish, give_up, parse_error, scored, task
 
 from steptool.core.types import Step, StopReason
 from steptool.evaluation.failures import Cause, failure_cause, failure_shares
+from steptool.testing import step, unreadable
+from tests.evaluation.samples import DETAILS, LOOKUP, call, evaluation, finish, give_up, scored, task
 
 FIND = call(LOOKUP.name, {"title": "x"}, '{"id":"bk1"}')
 UNKNOWN = call("nope", {}, "no such tool", "unknown_tool")
 MISSING = call(DETAILS.name, {}, "missing id", "missing_argument")
+NO_JSON = step(unreadable("no JSON"), error="parse_error")
+SEVERAL = FIND.model_copy(update={"action": FIND.action.model_copy(update={"calls": FIND.action.calls * 2}),
+                                  "observations": FIND.observations + MISSING.observations})  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -21,8 +25,10 @@ MISSING = call(DETAILS.name, {}, "missing id", "missing_argument")
         ([], StopReason.token_budget, Cause.budget),
         ([FIND, MISSING], StopReason.call_budget, Cause.bad_arguments),
         ([FIND, UNKNOWN], StopReason.call_budget, Cause.unknown_tool),
-        ([parse_error("no JSON")], StopReason.token_budget, Cause.parse_error),
+        ([NO_JSON], StopReason.token_budget, Cause.parse_error),
         ([UNKNOWN, FIND], StopReason.call_budget, Cause.budget),  # it had recovered
+        ([SEVERAL], StopReason.call_budget, Cause.bad_arguments),
+        ([FIND], StopReason.rewritten, Cause.rewritten),
         ([FIND], StopReason.world_error, Cause.fault),
         ([], StopReason.engine_error, Cause.fault),
     ],

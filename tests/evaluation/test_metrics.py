@@ -16,19 +16,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_data import DETAILS, LOOKUP, SAMPLING, budget, call, evaluation, finish, give_up, scored, task
 
-from steptool.core.errors import DataError
-from steptool.core.types import SUBSETS, AnswerCheck, Revision, ScoredTrajectory, StopReason, Task
+from steptool import testing
+from steptool.core.errors import DataError, StepToolError
+from steptool.core.types import SUBSETS, AnswerCheck, Reference, ScoredTrajectory, StopReason, Task
 from steptool.evaluation.bootstrap import bootstrap_ratios
-from steptool.evaluation.metrics import (
-    ALL,
-    Evaluation,
-    broken_share,
-    evaluate,
-    group_tasks,
-    refuse_unless_measurable,
-)
+from steptool.evaluation.metrics import ALL, Evaluation, broken_share, group_tasks, refuse_unless_measurable
+from steptool.testing import conditions, reference
+from tests.evaluation.samples import DETAILS, LOOKUP, call, evaluation, finish, give_up, references, scored, task
 
 FIND = call(LOOKUP.name, {"title": "x"}, '{"id":"bk1"}')
 FIND_FAILS = call(LOOKUP.name, {"title": "x"}, "retry", "rate_limit")
@@ -72,7 +67,7 @@ def test_pass_rate_is_finish_rate_times_pass_rate_of_the_finished(result: Evalua
     assert value(result, "pass_rate") == pytest.approx(finished * conditional)
 
 
-def test_groups_are_subsets_then_roll_ups_then_all(result: Evaluation) -> None:
+def test_rows_are_groups_then_roll_ups_then_all(result: Evaluation) -> None:
     assert list(result.metrics) == ["G1_tool", "G2_category", "I1", "I2", ALL]
     assert value(result, "pass_rate", "I1") == pytest.approx(0.25)
     assert value(result, "pass_rate", "I2") == 0.0
@@ -85,7 +80,7 @@ def test_all_six_subsets_roll_up_in_the_order_of_the_tables() -> None:
     assert [len(groups[name]) for name in ("I1", "I2", "I3", ALL)] == [3, 2, 1, 6]
 
 
-def test_a_subset_of_the_users_own_is_kept_beside_the_six() -> None:
+def test_a_group_of_the_users_own_is_kept_beside_the_six() -> None:
     assert list(group_tasks({"a": "mine", "b": "G1_tool"})) == ["G1_tool", "mine", "I1", ALL]
 
 
@@ -115,14 +110,17 @@ def test_summary_is_flat_and_holds_no_missing_numbers(result: Evaluation) -> Non
         (scored(TASKS[0], [finish("1")], 0.0, attempt=2), "attempt 2 of 2"),
         (JUDGED[0], "repeats attempt 0"),
         (
-            scored(TASKS[2], [finish("1")], 0.0, sampling=SAMPLING.model_copy(update={"max_calls": 17})),
-            "max_calls 17 against the budget's 8",
+            scored(TASKS[2], [finish("1")], 0.0, under=conditions(temperature=0.0, max_calls=17)),
+            "under other conditions: max_calls: 17 against 8",
         ),
-        (scored(TASKS[2], [FIND] * 9, 0.0), "9 actions against the budget's 8"),
+        (scored(TASKS[2], [finish("1")], 0.0, under=conditions(temperature=0.0, format="react")), "format: react 1"),
+        (scored(TASKS[2], [finish("1")], 0.0, under=None), "was not sampled here"),
+        (scored(TASKS[2], [FIND] * 9, 0.0), "9 actions against max_calls 8"),
         (
-            scored(TASKS[2], [finish("1")], 0.0).model_copy(update={"annotator": Revision(name="judge", revision="2")}),
-            "annotator name='judge'",
+            testing.scored(scored(TASKS[2], [finish("1")], 0.0).trajectory, annotator="gpt-4"),
+            "was judged by gpt-4 1, not rules 1",
         ),
+        (scored(TASKS[2], [finish("1")], None), "1 of 4 attempts have no verdict"),
     ],
 )
 def test_refuses_trajectories_that_do_not_belong(record: ScoredTrajectory, says: str) -> None:
@@ -138,7 +136,7 @@ def test_same_seed_gives_same_intervals_whatever_the_order_of_trajectories() -> 
 def test_tampered_evaluation_is_rejected(result: Evaluation) -> None:
     data = result.model_dump(mode="json")
     del data["solved"][TASKS[0].id]
-    with pytest.raises(ValueError, match="do not match the budget"):
+    with pytest.raises(ValueError, match="list different tasks"):
         Evaluation.model_validate(data)
 
 
@@ -169,16 +167,7 @@ def test_pass_rate_counts_a_missing_trajectory_as_unsolved(verdicts: list[float 
         for each, verdict in zip(tasks, verdicts, strict=True)
         if verdict is not None
     ]
-    result = evaluate(
-        "sft",
-        Revision(name="sft", revision="0"),
-        judged,
-        tasks,
-        budget(tasks),
-        resamples=50,
-        confidence=0.9,
-        rng=np.random.default_rng(0),
-    )
+    result = evaluation("sft", judged, tasks)
     assert result.pass_rate == pytest.approx(sum(verdict or 0 for verdict in verdicts) / len(verdicts))
 
 
@@ -245,22 +234,85 @@ def test_a_rate_that_is_none_can_neither_be_built_nor_read(wrong: Any, place: st
     [
         ([], "holds no tasks"),
         ([task(0), task(1), task(0)], "holds task G1_tool-000 2 times"),
-        ([task(0, "all")], "the subset 'all'"),
-        ([task(0), task(1, "I2")], "the subset 'I2'"),
-        (
-            [task(0), task(1).model_copy(update={"answer_check": AnswerCheck(kind="judge")})],
-            "1 of 2 tasks need a judge",
-        ),
+        ([task(0, "all")], "the group 'all'"),
+        ([task(0), task(1, "I2")], "the group 'I2'"),
     ],
 )
 def test_tasks_that_nothing_can_be_measured_on_are_refused(tasks: list[Task], found: str) -> None:
     with pytest.raises(DataError, match=found) as refused:
-        refuse_unless_measurable(tasks, where="test.jsonl")
+        refuse_unless_measurable(tasks, references(tasks), where="test.jsonl", needs_outcome=False)
     assert "test.jsonl" in str(refused.value)
 
 
+@pytest.mark.parametrize("known", [{}, {task(0).id: reference(task(0), 1)}])
+def test_a_task_without_a_reference_is_refused(known: dict[str, Reference]) -> None:
+    with pytest.raises(DataError, match=f"{2 - len(known)} of 2 tasks have no reference"):
+        refuse_unless_measurable([task(0), task(1)], known, where="test.jsonl", needs_outcome=False)
+
+
+def test_a_task_that_a_judge_must_decide_needs_an_annotator_that_can() -> None:
+    tasks = [task(0), task(1)]
+    known = references(tasks) | {task(1).id: Reference(task_id=task(1).id, answer_check=AnswerCheck(kind="judge"))}
+    refuse_unless_measurable(tasks, known, where="test.jsonl", needs_outcome=False)
+    with pytest.raises(DataError, match="1 of 2 tasks need a judge, task G1_tool-001 first"):
+        refuse_unless_measurable(tasks, known, where="test.jsonl", needs_outcome=True)
+
+
 def test_tasks_of_any_kind_of_exact_check_and_of_a_world_that_checks_itself_are_measured() -> None:
-    checks = [AnswerCheck(kind="text", expected="x"), AnswerCheck(kind="set", expected=["x"]), None]
-    refuse_unless_measurable(
-        [task(n).model_copy(update={"answer_check": check}) for n, check in enumerate(checks)], where="test.jsonl"
-    )
+    tasks = [task(0), task(1), task(2)]
+    known = {of.id: reference(of, answer) for of, answer in zip(tasks, ["x", ["x"], None], strict=True)}
+    refuse_unless_measurable(tasks, known, where="test.jsonl", needs_outcome=True)
+
+
+# Metrics of a project
+
+
+class Metric:
+    """What `gives` returns for an attempt, or raises."""
+
+    describes = "made up"
+
+    def __init__(self, gives: Any, *, is_rate: bool = False) -> None:
+        self.gives, self.is_rate = gives, is_rate
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> Any:
+        if isinstance(self.gives, Exception):
+            raise self.gives
+        return self.gives(scored, task, reference) if callable(self.gives) else self.gives
+
+
+def test_a_metric_of_the_project_is_measured_beside_the_others() -> None:
+    """Failed calls an attempt: 0, 0 and 1 of three that are there; the missing attempts are left out."""
+    failed = Metric(lambda scored, task, reference: (sum(j.success == 0 for j in scored.judgements), 1))
+    made = evaluation("sft", JUDGED, TASKS, attempts=2, more={"failed_calls": failed})
+    assert value(made, "failed_calls") == pytest.approx(1 / 3)
+    assert value(made, "failed_calls", "I2") is None
+    low, high = made.metrics[ALL]["failed_calls"].low, made.metrics[ALL]["failed_calls"].high
+    assert low is not None and high is not None and low < 1 / 3 < high
+    assert list(made.measures)[-1] == "failed_calls"
+    assert made.measures["failed_calls"].model_dump() == {"describes": "made up", "is_rate": False}
+    assert made.summary()["failed_calls"] == pytest.approx(1 / 3)
+    assert Evaluation.model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_metric_that_is_no_rate_may_be_below_0() -> None:
+    made = evaluation("sft", JUDGED, TASKS, attempts=2, more={"margin": Metric((-3.0, 2.0))})
+    assert value(made, "margin") == -1.5
+
+
+@pytest.mark.parametrize(
+    ("metric", "found"),
+    [
+        (Metric(KeyError("x")), "metric mine raised KeyError: 'x'"),
+        (Metric(None), "metric mine raised TypeError"),
+        (Metric((nan, 1.0)), "metric mine gave nan of 1.0"),
+        (Metric((1.0, inf)), "metric mine gave 1.0 of inf"),
+        (Metric((1.0, -1.0)), "metric mine gave 1.0 of -1.0"),
+        (Metric((2.0, 1.0), is_rate=True), "metric mine gave 2.0 of 1.0"),
+        (Metric((-1.0, 1.0), is_rate=True), "metric mine gave -1.0 of 1.0"),
+    ],
+)
+def test_a_metric_that_gives_no_fraction_is_named(metric: Metric, found: str) -> None:
+    with pytest.raises(StepToolError, match=found) as refused:
+        evaluation("sft", JUDGED, TASKS, attempts=2, more={"mine": metric})
+    assert f"trajectory {JUDGED[0].trajectory.id} of task {TASKS[0].id}" in str(refused.value)

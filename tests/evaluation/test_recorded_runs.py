@@ -23,28 +23,18 @@ import numpy as np
 import pytest
 
 from steptool.core.errors import DataError, NotComparable
-from steptool.core.types import (
-    FINISH,
-    Judgement,
-    Observation,
-    Revision,
-    Sampling,
-    ScoredTrajectory,
-    Step,
-    StopReason,
-    Task,
-    ToolCall,
-    Trajectory,
-)
+from steptool.core.types import FINISH, Conditions, ScoredTrajectory, StopReason
 from steptool.evaluation.compare import compare, paired_difference
-from steptool.evaluation.metrics import Budget, Evaluation, evaluate
+from steptool.evaluation.metrics import Evaluation, evaluate
+from steptool.testing import call, conditions, judgement, reference, revision, step, task, trajectory
+from steptool.testing import scored as judged
 
 RECORDED = Path(os.environ.get("STEPTOOL_RECORDED", ""))
 pytestmark = pytest.mark.skipif(
     not (RECORDED / "judged_runs").is_dir(), reason="STEPTOOL_RECORDED names no recorded pack"
 )
 
-WORLD, JUDGE = Revision(name="recorded", revision="1"), Revision(name="gpt-4", revision="3 votes")
+ANNOTATOR = revision("gpt-4", "3 votes")
 
 
 @cache
@@ -53,59 +43,50 @@ def runs(name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def sampling(max_calls: int) -> Sampling:
-    return Sampling(temperature=0.0, top_p=1.0, max_calls=max_calls, max_step_tokens=1024, max_tokens=8192)
+def under(max_calls: int) -> Conditions:
+    return conditions(world="recorded", temperature=0.0, max_calls=max_calls, max_step_tokens=1024, max_tokens=8192)
 
 
 def scored(run: dict[str, Any], max_calls: int) -> ScoredTrajectory:
     """The recorded run as a trajectory. It ends early where its `Finish` is not the last call."""
     steps = []
-    for call in run["steps"]:
-        arguments = {"answer": run["final_answer"]} if call["name"] == FINISH else {"raw": call["arguments"]}
-        error = call.get("error", "none")
-        steps.append(
-            Step(
-                call=ToolCall(name=call["name"], arguments=arguments),
-                observation=Observation(text=call["response"], error=None if error == "none" else error),
-            )
-        )
-        if call["name"] == FINISH:
+    for made in run["steps"]:
+        arguments = {"answer": run["final_answer"]} if made["name"] == FINISH else {"raw": made["arguments"]}
+        error = made.get("error", "none")
+        steps.append(step(call(made["name"], **arguments), made["response"], error=None if error == "none" else error))
+        if made["name"] == FINISH:
             break
     if run["return_type"] == "give_answer":
         stop = StopReason.finished
     else:
         stop = StopReason.gave_up if steps[-1].is_finish else StopReason.call_budget
-    judgements = [
-        Judgement(success=float(step.observation.error is None), contribution=0.0)
-        for step in steps[:-1]
-        if step.observation
+    before_last = [
+        judgement(success=float(each.observations[0].error is None), contribution=0.0) for each in steps[:-1]
     ]
-    return ScoredTrajectory(
-        trajectory=Trajectory.create(
-            task_id=run["query_id"],
-            subset=run["subset"],
-            steps=tuple(steps),
-            stop_reason=stop,
-            answer=run["final_answer"] if stop is StopReason.finished else None,
-            policy=Revision(name=run["run"], revision="published"),
-            world=WORLD,
-            sampling=sampling(max_calls),
-            seed=0,
-        ),
-        judgements=(*judgements, Judgement(solved=run["solved"])),
-        annotator=JUDGE,
+    made_by = trajectory(
+        *steps,
+        of=run["query_id"],
+        stop=stop,
+        answer=run["final_answer"] if stop is StopReason.finished else None,
+        solved=run["solved"],
+        policy=revision(run["run"], "published"),
+        conditions=under(max_calls),
     )
+    return judged(made_by, *before_last, judgement(solved=run["solved"]), annotator=ANNOTATOR)
 
 
 def measured(name: str, max_calls: int) -> Evaluation:
-    tasks = [Task(id=run["query_id"], subset=run["subset"], query="", tools=()) for run in runs(name)]
-    budget = Budget.of(tasks, sampling(max_calls), attempts=1, world=WORLD, annotator=JUDGE, split="test")
+    tasks = [task(run["query_id"], "", group=run["subset"]) for run in runs(name)]
     return evaluate(
         name,
-        Revision(name=name, revision="published"),
+        revision(name, "published"),
         [scored(run, max_calls) for run in runs(name)],
         tasks,
-        budget,
+        {each.id: reference(each) for each in tasks},
+        conditions=under(max_calls),
+        annotator=ANNOTATOR,
+        attempts=1,
+        split="test",
         resamples=2_000,
         confidence=0.95,
         rng=np.random.default_rng(0),
@@ -128,7 +109,7 @@ def test_pass_rate_is_the_mean_verdict_over_all_requests() -> None:
     assert len(result.solved) == 650
     assert result.pass_rate == pytest.approx(np.mean([run["solved"] for run in runs("toolllama_sft_cot")]))
     assert result.finish_rate == pytest.approx(455 / 650)
-    assert [len(tasks) for tasks in result.subsets.values()] == [139, 134, 130, 90, 105, 52]
+    assert [len(tasks) for tasks in result.groups.values()][:6] == [139, 134, 130, 90, 105, 52]
 
 
 def test_the_published_comparison_is_refused() -> None:
@@ -138,7 +119,7 @@ def test_the_published_comparison_is_refused() -> None:
 
 
 def test_a_long_run_cannot_be_passed_off_as_a_short_one() -> None:
-    with pytest.raises(DataError, match="actions against the budget's 4"):
+    with pytest.raises(DataError, match="actions against max_calls 4"):
         measured("steptool_cot", 4)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from steptool.core.types import Observation
+from steptool.formats.json_call import JsonCall
 from steptool.policies.tiny_model import CORPUS
 
 START, END, STOP, UNKNOWN = "<|im_start|>", "<|im_end|>", "<|endoftext|>", "<unk>"
@@ -27,6 +29,16 @@ BARE = (
     "{%- if add_generation_prompt %}{{- '<|im_start|>' }}{%- endif %}"
 )
 """Nothing but control tokens around the texts: each text begins right behind one, as in Mistral's."""
+
+
+def json_call(tokenizer: Any) -> JsonCall:
+    return JsonCall(JsonCall.Config(), tokenizer)
+
+
+def replied(chat: JsonCall, text: str, ended: bool) -> tuple[int, ...]:
+    """The tokens of an observation behind an action that ended its turn, or did not."""
+    return chat.reply([chat.end_of_turn] if ended else [], [Observation(text=text)], None)
+
 
 TEXTS = [*CORPUS, *(word.lower() for word in CORPUS), "Ångström naïve café № ﬁ 日本語 \t\n a  b   c"]
 

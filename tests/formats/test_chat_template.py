@@ -22,8 +22,10 @@ from steptool.formats import bounded as limits
 from steptool.formats import chat_template
 from steptool.formats.bounded import bounded
 from steptool.formats.chat_template import Slot, read_template
-from steptool.formats.json_call import INSTRUCTIONS, ChatFormat
+from steptool.formats.json_call import INSTRUCTIONS
 from steptool.policies import tiny_model
+from steptool.testing import task as make_task
+from tests.formats.families import json_call
 
 CHATML = tiny_model.CHATML
 PUBLISHED = Path(trl.__file__).parent / "chat_templates"
@@ -59,12 +61,12 @@ RANDOM = "{{ range(10 ** 5) | random }}{{ lipsum() }}"
 @pytest.mark.parametrize("start", [LLAMA, ASKS, GIVEN, RANDOM])
 def test_a_prompt_does_not_change_overnight(start: str, task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = with_template(start + CHATML)
-    today = ChatFormat(tokenizer).prompt_ids(task)
+    today = json_call(tokenizer).prompt(task)
     monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Tomorrow)
     messages = [{"role": "user", "content": "x"}]
     if start in (LLAMA, ASKS):
         assert "2031" in tokenizer.apply_chat_template(messages, tokenize=False), "the clock is another one"
-    assert ChatFormat(tokenizer).prompt_ids(task) == today
+    assert json_call(tokenizer).prompt(task) == today
     assert start == RANDOM or "2024" in tokenizer.decode(today)
 
 
@@ -104,11 +106,11 @@ def test_texts_are_stripped_as_the_template_strips_them(content: str, slot: Slot
 
 
 def _is_the_templates(tokenizer: Any) -> None:
-    chat = ChatFormat(tokenizer)
+    chat = json_call(tokenizer)
     for text in ("plain", "  a\n\n", "\n\n b", "c \t", " ", "", "\n"):
-        query = Task(id="t", subset="s", query=text, tools=())
+        query = make_task("t", text)
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": text}]
-        assert tokenizer.decode(chat.prompt_ids(query)) == tokenizer.apply_chat_template(
+        assert tokenizer.decode(chat.prompt(query)) == tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True, strftime_now=chat_template.TODAY.strftime
         )
 
@@ -161,7 +163,7 @@ def test_a_hostile_template_is_refused_in_seconds(template: str, monkeypatch: py
     monkeypatch.setattr(limits.bounded, "__kwdefaults__", {"seconds": 1.0, "memory": 1 << 28})
     started = time.monotonic()
     with pytest.raises(ModelError, match=r"chat template (does not come to an end|cannot hold)") as caught:
-        ChatFormat(with_template(template))
+        json_call(with_template(template))
     assert time.monotonic() - started < 5
     assert caught.value.exit_code == 2
     assert caught.value.fix

@@ -6,6 +6,7 @@ loss     .      .  .  .          x x               .  .          x
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,14 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from steptool.config.settings import SftParams
-from steptool.core.errors import ModelError
-from steptool.methods.sft import train_sft
+from steptool.core.errors import DataError, ModelError
+from steptool.formats.json_call import JsonCall
+from steptool.methods.sft import Example, Sft, fine_tune
+from steptool.policies import tiny_model
 from steptool.policies.base_models import fetch_base
+from steptool.rewards.paper import Paper
+from steptool.testing import call, finish, step, task, tool, trajectory
+from steptool.training.job import Data, Job
 
 IDS = [11, 12, 13, 14, 15, 16, 17, 18]
 OWN = [False, False, False, True, True, False, False, True]
@@ -33,11 +38,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fit(base: Path, out: Path, ids: list[int], own: list[bool], **settings: float) -> list[float]:
     losses: list[float] = []
     out.mkdir()
-    train_sft(
+    fine_tune(
         base,
         out,
-        [(ids, own)],
-        SftParams.model_validate({"learning_rate": 1e-3, "epochs": 1, "batch_size": 1, "frozen_layers": 1} | settings),
+        [Example(ids, own)],
+        Sft.Config.model_validate({"learning_rate": 1e-3, "epochs": 1, "batch_size": 1, "frozen_layers": 1} | settings),
         dtype="float32",
         seed=0,
         on_metrics=lambda step, metrics: losses.append(metrics["loss"]),
@@ -67,7 +72,7 @@ def test_frozen_layers_and_embeddings_stay(base: Path, tmp_path: Path) -> None:
 
 
 def test_more_frozen_layers_than_there_are_is_refused(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"none above 9 frozen ones(?s:.*)sft\.frozen_layers below"):
+    with pytest.raises(ModelError, match=r"none above 9 frozen ones(?s:.*)methods\.sft\.frozen_layers below"):
         fit(base, tmp_path / "out", IDS, OWN, frozen_layers=9)
 
 
@@ -78,3 +83,37 @@ def test_a_base_without_tokenizer_is_refused(base: Path, tmp_path: Path) -> None
         (broken / name).write_bytes((base / name).read_bytes())
     with pytest.raises(ModelError, match="tokenizer"):
         fit(broken, tmp_path / "out", IDS, OWN)
+
+
+FIND = tool("find", needs={"name": "string"})
+TASK = task("t1", "Where is it?", FIND)
+DEMONSTRATION = trajectory(step(call("find", name="tea"), {"id": 7}), finish("7"), of=TASK, conditions=None)
+
+
+@pytest.fixture
+def data() -> Data:
+    chat = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
+    return Data(chat, Paper(Paper.Config()), demonstrations=[DEMONSTRATION], tasks={TASK.id: TASK})
+
+
+def test_a_demonstration_is_the_stream_that_a_rollout_with_its_actions_would_be(data: Data) -> None:
+    (example,) = Sft(Sft.Config()).examples(data)
+    rendered = [data.format.render(each.action) for each in DEMONSTRATION.steps]
+    assert [t for t, own in zip(example.ids, example.own, strict=True) if own] == [*rendered[0], *rendered[1]]
+    assert tuple(example.ids[: len(data.format.prompt(TASK))]) == data.format.prompt(TASK)
+
+
+def test_a_job_writes_a_plain_model_and_says_how_it_went(base: Path, tmp_path: Path, data: Data) -> None:
+    summary = Sft(Sft.Config(frozen_layers=1)).train(Job(base, tmp_path, data, 1, "float32", 64))
+    assert summary["demonstrations"] == 1
+    assert summary["loss"] > 0
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_no_demonstration_and_one_of_no_task_are_refused(data: Data) -> None:
+    with pytest.raises(DataError, match="no demonstrations to learn from"):
+        Sft(Sft.Config()).examples(replace(data, demonstrations=[]))
+    with pytest.raises(
+        DataError, match=f"1 demonstrations are of no training task, first {DEMONSTRATION.id} of task t1"
+    ):
+        Sft(Sft.Config()).examples(replace(data, tasks={}))

@@ -79,15 +79,17 @@ def test_inputs_are_outputs_of_others_those_inside_a_folder_and_parts_of_one(wor
 
 def test_what_the_projects_own_stages_read_on_a_node() -> None:
     nodes = {node.address: node for node in read_graph(ROOT)}
-    code, world = "data/revisions/code", "data/revisions/world.json"
-    assert nodes["rft"].inputs == (f"{code}/rft.json", "data/validated/r1", "data/validated/r2", "models/sft")
-    models = [f"models/{name}" for name in ("base", "r1", "r2", "rft", "sft")]
-    assert nodes["evaluate"].inputs == (f"{code}/evaluate.json", world, "data/tasks", *models)
-    assert nodes["evaluate"].folders == ("models",)
-    sampled = (f"{code}/sample.json", world, "data/tasks", "models/r1", "models/sft")
-    assert nodes["sample@r2"].inputs == sampled, "r1 is an adapter of it"
+    revisions = "data/revisions"
+    rounds = ("data/validated/r1", "data/validated/r2")
+    trained = (f"{revisions}/train-rft.json", "data/tasks", *rounds, "models/base", "models/sft")
+    assert nodes["train-rft"].inputs == trained
+    models = [f"models/{name}" for name in ("base", "ppo1", "ppo2", "rft", "sft")]
+    assert nodes["evaluate"].inputs == (f"{revisions}/evaluate.json", "data/tasks", *models)
+    sampled = (f"{revisions}/sample-r2.json", "data/tasks", "models/base", "models/ppo1", "models/sft")
+    assert nodes["sample-r2"].inputs == sampled, "ppo1 is an adapter of sft"
     assert nodes["evaluate"].metrics == ("metrics/evaluation/summary.json",)
     assert nodes["evaluate"].sources == ("params.yaml",)
+    assert not [name for name, node in nodes.items() if node.folders]
 
 
 def test_data_that_was_added_to_dvc_is_an_input_and_no_stage(workspace: Workspace) -> None:

@@ -41,7 +41,7 @@ def rendered(name: str, **values: Any) -> Any:
     """As a worker does: the values of a deployment over the defaults of the variables."""
     properties = template(name)["variables"]["properties"]
     defaults = {key: schema["default"] for key, schema in properties.items() if "default" in schema}
-    made = {"name": "train-r1", "command": "prefect flow-run execute", "labels": {"team": "ml"}}
+    made = {"name": "train-ppo1", "command": "prefect flow-run execute", "labels": {"team": "ml"}}
     return apply_values(template(name)["job_configuration"], defaults | made | values)
 
 
@@ -127,7 +127,7 @@ def test_kubernetes_pod_is_one_that_pod_security_restricted_takes() -> None:
 def test_worker_does_not_write_its_password_into_the_job(name: str) -> None:
     """What a job is made of is read by all who may look at jobs. Prefect's own preparation of a flow run."""
     with temporary_settings({PREFECT_API_URL: "http://prefect:4200/api", PREFECT_API_AUTH_STRING: "steptool:s3cr3t"}):
-        flow_run = FlowRun(id=uuid4(), flow_id=uuid4(), name="train-r1")
+        flow_run = FlowRun(id=uuid4(), flow_id=uuid4(), name="train-ppo1")
         plain = BaseJobConfiguration(env={"A": "1"})
         plain.prepare_for_flow_run(flow_run)
         assert "steptool:s3cr3t" in str(plain.env), "else this test sees nothing"

@@ -18,12 +18,14 @@ import pytest
 
 from tests.stages.test_external import ENVIRONMENT
 
+# A stage of the project's own, which `steptool run` keeps when it writes the others.
 GRAPH = """
 stages:
   slow:
     cmd: sh -c 'trap "" {trapped}; sleep 600 & echo $! > child; wait; sleep 600'
     outs: [out.txt]
 """
+PARAMS = "arms: {sft: {method: sft, from: base, data: [demonstrations]}}\n"
 
 
 def until(true: Callable[[], object], seconds: float = 60) -> None:
@@ -41,7 +43,7 @@ def test_all_that_a_run_started_ends_with_it(tmp_path: Path, number: signal.Sign
     for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
         subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, check=True)
     (tmp_path / "dvc.yaml").write_text(GRAPH.replace("{trapped}", trapped))
-    (tmp_path / "params.yaml").write_text("seed: 17\n")
+    (tmp_path / "params.yaml").write_text(PARAMS)
     environment = ENVIRONMENT | {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     run = subprocess.Popen(
         [sys.executable, "-m", "steptool.cli", "run", "slow"],

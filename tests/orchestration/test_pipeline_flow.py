@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.testing.utilities import prefect_test_harness
 
 from flows.pipeline import pipeline
+from steptool.orchestration.graph.stages import read_graph
 
 pytestmark = pytest.mark.slow
 Workspace = Callable[[dict[str, object]], Path]
@@ -130,3 +131,17 @@ def test_fresh_run_draws_again_and_runs_what_depends_on_the_draw(
     assert (root / "sample.txt").read_text() == "draw: 1\n"
     assert "tasks: 4  # a round" in (root / "params.yaml").read_text()
     assert (root / "bases").read_text() == "x\n"
+
+
+def test_fresh_run_writes_the_graph_that_its_draw_asks_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """dvc.yaml names the settings that stand in params.yaml: `sample` does so from the first draw on."""
+    root = workspace({})
+    params = "rounds: {r1: {from: base}}\narms: {sft: {method: sft, from: base, data: [demonstrations]}}\n"
+    (root / "params.yaml").write_text(params)
+    monkeypatch.chdir(root)
+    assert pipeline(["revisions"], fresh=True, return_state=True).is_completed()
+    (sample,) = [stage for stage in read_graph(root) if stage.address == "sample-r1"]
+    assert sample.sources == ("params.yaml",)
+    assert "draw: 1" in (root / "params.yaml").read_text()

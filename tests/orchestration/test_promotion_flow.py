@@ -26,14 +26,15 @@ from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import promotion
 from flows.improve import improve
 from steptool.core.errors import InputError
+from steptool.orchestration.approval import promotion
 from steptool.orchestration.approval.decisions import Decision, NotWaiting, Proposal, decide, list_waiting, waiting
 from steptool.orchestration.graph.events import announce_arrival
 from steptool.orchestration.services.deploy import NIGHTLY, TRAIN_ON_NEW_DATA, deploy
 from steptool.registry.models import CHAMPION, register, version_or_none
-from steptool.registry.promotion import Receipt, has_verdict
+from steptool.registry.promotion import has_verdict
+from steptool.registry.receipts import Receipt
 from steptool.stages.promote import Proposals
 from steptool.tracking.run import Tracking
 from tests.orchestration.conftest import dvc, sh
@@ -76,7 +77,7 @@ def registry(
             (folder / file).write_text(verdicts)
         with tracking.stage("register") as run:
             evaluation = evaluation_of(verdicts, verdicts)
-            register(tracking, run, "steptool", folder, evaluation, {"seed": "17"}, start=nothing_solved(evaluation))
+            register(tracking, run, "steptool", folder, evaluation, {"seed": "17"}, baseline=nothing_solved(evaluation))
         return tracking
 
     return candidate
@@ -267,7 +268,7 @@ def test_a_decision_is_carried_out_however_it_was_worded_on_prefects_page(
     monkeypatch.setattr(promotion, "_forget", lambda _: None)
     monkeypatch.setattr(promotion, "_answered_at", lambda: now)
     proposals = Proposals()
-    proposal = Proposal(receipt=proposals.judge(), deadline=now + timedelta(hours=1), expiry=uuid4())
+    proposal = Proposal(receipt=proposals.assess(), deadline=now + timedelta(hours=1), expiry=uuid4())
     decision = Decision.model_construct(outcome=outcome, by=text, reason=text)
     receipt = promotion._settle(proposals, proposal, decision)
     assert receipt.verdict == verdict
@@ -296,7 +297,7 @@ def test_nobody_is_asked_about_what_the_gate_refuses(
 ) -> None:
     tracking = registry("1000000000")
     run = until(client, propose(), "Refused")
-    assert "pass rate 10.0% is below the bar of 30.0%" in str(run.state and run.state.message)
+    assert "pass rate 10.0% is below the 30.0% of promote.min_pass_rate" in str(run.state and run.state.message)
     assert receipt_of(tracking).verdict == "refused"
     assert "Suspended" not in {state.name for state in client.read_flow_run_states(run.id)}
 
@@ -319,7 +320,7 @@ def test_improvement_is_proposed_once(
 
     again = improve(return_state=True)
     assert (again.name, again.message) == ("Unchanged", "version 1 waits for a decision already")
-    decide(name, "approved", "ada", "better on every subset")
+    decide(name, "approved", "ada", "better on every group")
     until(client, run, "Promoted")
     judged = improve(return_state=True)
     assert (judged.name, judged.message) == ("Unchanged", "the candidate has its verdict")

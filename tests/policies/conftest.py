@@ -1,1 +1,1 @@
-from tests.training.conftest import group, make_policy, make_scored, train_params  # noqa: F401  fixtures
+from tests.training.conftest import config, group, make_policy, make_scored  # noqa: F401  fixtures

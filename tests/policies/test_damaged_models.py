@@ -22,15 +22,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from steptool.config.settings import SftParams, TrainParams
 from steptool.core.errors import ModelError, StepToolError
-from steptool.methods.sft import train_sft
+from steptool.methods.sft import Example, Sft, fine_tune
 from steptool.policies.base_models import fetch_base
 from steptool.policies.folder import merge_adapter, plain_weights, resolve_policy
 from steptool.policies.model_folder import check_model_folder, load_model, load_tokenizer, weights_hash
-from steptool.training.model import PolicyWithValue
+from steptool.training.model import AdapterSettings, PolicyWithValue
 
-PARAMS = TrainParams(lora_first_layer=1, lora_rank=2, lora_alpha=4)
+PARAMS = AdapterSettings(lora_first_layer=1, lora_rank=2, lora_alpha=4)
 IDS, OWN = [11, 12, 13, 14, 15], [False, False, True, True, True]
 WEIGHTS = "model.safetensors"
 NORM, DOWN = "model.norm.weight", "model.layers.1.mlp.down_proj.weight"
@@ -56,10 +55,12 @@ def base(folder: Path) -> None:
 
 
 def sft(folder: Path) -> None:
-    settings = SftParams(frozen_layers=1, learning_rate=1e-3)
+    settings = Sft.Config(frozen_layers=1, learning_rate=1e-3)
     out = Path("models/out")
     out.mkdir()
-    train_sft(folder, out, [(IDS, OWN)], settings, dtype="float32", seed=0, on_metrics=lambda step, metrics: None)
+    fine_tune(
+        folder, out, [Example(IDS, OWN)], settings, dtype="float32", seed=0, on_metrics=lambda step, metrics: None
+    )
 
 
 def train(folder: Path) -> None:
@@ -295,7 +296,7 @@ def test_loss_that_is_not_finite_ends_sft(model: Path, monkeypatch: pytest.Monke
     config(rms_norm_eps=float("nan"))(model)
     with pytest.raises(StepToolError, match=r"update 1: the loss is not finite") as caught:
         sft(model)
-    assert "sft.learning_rate" in str(caught.value.fix)
+    assert "methods.sft.learning_rate" in str(caught.value.fix)
     assert not any(Path("models/out").glob("*.safetensors"))
 
 
@@ -332,11 +333,11 @@ def test_adapter_that_is_not_finite_is_not_written(model: Path, part: str) -> No
 
 def test_tokenizer_of_a_larger_model_is_refused_before_training(model: Path) -> None:
     with pytest.raises(ModelError, match="its tokenizer writes token 512, the model embeds 512 tokens"):
-        train_sft(
+        fine_tune(
             model,
             Path("out"),
-            [([1, 512, 3], [False, True, True])],
-            SftParams(frozen_layers=1),
+            [Example([1, 512, 3], [False, True, True])],
+            Sft.Config(frozen_layers=1),
             dtype="float32",
             seed=0,
             on_metrics=lambda step, metrics: None,

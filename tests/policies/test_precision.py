@@ -17,8 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from steptool.config.settings import ModelParams, SftParams, TrainParams
-from steptool.methods.sft import train_sft
+from steptool.config.settings import ModelParams
+from steptool.methods.sft import Example, Sft, fine_tune
+from steptool.methods.step_ppo import StepPpo
 from steptool.policies import precision
 from steptool.policies.base_models import fetch_base
 from steptool.policies.precision import compute_dtype
@@ -57,9 +58,9 @@ def test_updates_too_small_for_bfloat16_add_up(tmp_path: Path) -> None:
     """20 updates of 1e-4 move a weight of .02 by up to 2e-3; one alone is lost between 2 bfloat16 numbers (1.2e-4)."""
     fetch_base("tiny-random", tmp_path / "base")
     (tmp_path / "out").mkdir()
-    row = ([11, 12, 13, 14, 15, 16], [False, False, False, True, True, True])
-    settings = SftParams(learning_rate=2e-5, epochs=20, batch_size=1, frozen_layers=1)
-    train_sft(
+    row = Example([11, 12, 13, 14, 15, 16], [False, False, False, True, True, True])
+    settings = Sft.Config(learning_rate=2e-5, epochs=20, batch_size=1, frozen_layers=1)
+    fine_tune(
         tmp_path / "base", tmp_path / "out", [row], settings, dtype="bfloat16", seed=0, on_metrics=lambda *_: None
     )
     before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("base", "out"))
@@ -69,10 +70,10 @@ def test_updates_too_small_for_bfloat16_add_up(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def rounded(train_params: TrainParams, make_scored: MakeScored) -> tuple[PolicyWithValue, Row]:
+def rounded(config: StepPpo.Config, make_scored: MakeScored) -> tuple[PolicyWithValue, Row]:
     """A policy that computes in bfloat16, and a row with one trajectory."""
     model = tiny_llama().to(torch.bfloat16)
-    policy = PolicyWithValue.wrap(model, train_params, base=Path("models/sft"))
+    policy = PolicyWithValue.wrap(model, config, base=Path("models/sft"))
     item = episode(make_scored([((1, 2, 3), (4, 5)), ((6,), (7, 8))], solved=1), [0.0, 1.0])
     assert item is not None
     return policy, pack([item], 64).rows[0]

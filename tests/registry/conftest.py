@@ -16,14 +16,16 @@ import pytest
 
 from steptool.core.types import Revision
 from steptool.evaluation.bootstrap import Estimate
-from steptool.evaluation.metrics import Budget, Evaluation, task_ids_hash
+from steptool.evaluation.built_in import METRICS
+from steptool.evaluation.metrics import Evaluation, Measure, group_tasks
 from steptool.registry.models import register
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+from steptool.testing import conditions
+from steptool.tracking.run import PARENT_VARIABLE, Tracking
 
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")] + [PARENT_VARIABLE, RELAYED_VARIABLE]:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")] + [PARENT_VARIABLE]:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -48,37 +50,32 @@ def evaluation_of() -> Callable[..., Evaluation]:
     """An evaluation with these verdicts: "110" is three tasks, the last unsolved. Everything counts as finished
     unless `finish_rate` says otherwise."""
 
-    def build(verdicts: str, name: str = "r1", *, finish_rate: float = 1.0, max_calls: int = 8) -> Evaluation:
+    def build(verdicts: str, name: str = "ppo", *, finish_rate: float = 1.0, max_calls: int = 8) -> Evaluation:
         solved = {f"t{index}": float(verdict) for index, verdict in enumerate(verdicts)}
+        group_of = dict.fromkeys(solved, "G1_instruction")
         rates = {"pass_rate": sum(solved.values()) / len(solved), "finish_rate": finish_rate}
         return Evaluation(
             name=name,
             policy=Revision(name=name, revision="abc"),
-            budget=Budget(
-                max_calls=max_calls,
-                max_tokens=1024,
-                max_step_tokens=64,
-                temperature=0,
-                strategy="cot",
-                attempts=1,
-                world=Revision(name="mini", revision="w1"),
-                annotator=Revision(name="rules", revision="1"),
-                split="test",
-                task_ids_hash=task_ids_hash(solved),
-            ),
+            conditions=conditions(temperature=0.0, max_calls=max_calls),
+            annotator=Revision(name="rules", revision="1"),
+            attempts=1,
+            split="test",
+            tasks_hash="t1",
             confidence=0.95,
             broken=0.0,
             solved=solved,
-            subsets={"G1_instruction": tuple(solved)},
-            metrics={"all": {metric: Estimate(value=value) for metric, value in rates.items()}},
+            group_of=group_of,
+            measures={name: Measure(describes=each.describes, is_rate=each.is_rate) for name, each in METRICS.items()},
+            metrics={key: {name: Estimate(value=rates.get(name)) for name in METRICS} for key in group_tasks(group_of)},
         )
 
     return build
 
 
 def nothing_solved(like: Evaluation) -> Evaluation:
-    """An evaluation under the same conditions as `like` of a policy `sft` that solves nothing."""
-    metrics = {"all": like.metrics["all"] | {"pass_rate": Estimate(value=0.0)}}
+    """An evaluation under the same conditions as `like` of an arm `sft` that solves nothing."""
+    metrics = {group: row | {"pass_rate": Estimate(value=0.0)} for group, row in like.metrics.items()}
     changes = {"name": "sft", "solved": dict.fromkeys(like.solved, 0.0), "metrics": metrics}
     return like.model_copy(update={**changes, "policy": Revision(name="sft", revision="abc")})
 
@@ -89,15 +86,15 @@ def register_as(tracking: Tracking, tmp_path: Path) -> Iterator[Callable[[str, E
 
     with tracking.stage("register") as run:
 
-        def registered(weights: str, evaluation: Evaluation, start: Evaluation | None = None) -> int:
-            """Training began from a policy that solves nothing, unless `start` says otherwise."""
+        def registered(weights: str, evaluation: Evaluation, baseline: Evaluation | None = None) -> int:
+            """The baseline solves nothing, unless `baseline` says otherwise."""
             folder = tmp_path / f"model-{weights}"
             folder.mkdir(exist_ok=True)
             for file in ("config.json", "tokenizer.json", "model.safetensors"):
                 (folder / file).write_text(weights)
-            lineage = {"data": "d1", "seed": "17"}
-            start = start or nothing_solved(evaluation)
-            return register(tracking, run, "agent", folder, evaluation, lineage, start=start).version
+            lineage = {"arm": evaluation.name, "data": "d1", "seed": "17"}
+            baseline = baseline or nothing_solved(evaluation)
+            return register(tracking, run, "agent", folder, evaluation, lineage, baseline=baseline).version
 
         yield registered
 

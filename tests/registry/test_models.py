@@ -22,11 +22,11 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from steptool.core.errors import DataError, InputError, ModelError, TrackingError
 from steptool.core.storage import file_hash, write_json
+from steptool.core.types import Revision
 from steptool.evaluation.metrics import Evaluation
-from steptool.registry.models import find_version, load_evaluation, load_registered, load_start, register
+from steptool.registry.models import find_version, load_baseline, load_evaluation, load_registered, register
 from steptool.tracking.relocation import follow_artifacts
 from steptool.tracking.run import Tracking
-from tests.project import copy_project
 from tests.registry.conftest import nothing_solved
 
 Build = Callable[..., Evaluation]
@@ -159,7 +159,7 @@ def test_registering_the_same_again_mends_a_damaged_version(
     register_as("a", evaluation_of("110"))
     tracking.client.set_registered_model_alias("agent", "champion", "1")
     damage(load_registered(tracking, "agent", "champion").parent)
-    with pytest.raises(ModelError, match=r"was registered as .*\n.*`dvc repro --force --single-item register`"):
+    with pytest.raises(ModelError, match=r"was registered as .*\n.*`steptool register ppo`"):
         load_registered(tracking, "agent", "champion")
     assert register_as("a", evaluation_of("110")) == 1
     folder = load_registered(tracking, "agent", "champion")
@@ -169,14 +169,14 @@ def test_registering_the_same_again_mends_a_damaged_version(
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[]", "7", "null", '{"metrics": NaN}', '{"metrics": {}}', "x" * 9999])
 @pytest.mark.parametrize(
-    ("file", "load"), [("evaluation.json", load_evaluation), ("start_evaluation.json", load_start)]
+    ("file", "load"), [("evaluation.json", load_evaluation), ("baseline_evaluation.json", load_baseline)]
 )
 def test_registering_the_same_again_mends_an_evaluation_that_cannot_be_read(
     tracking: Tracking,
     evaluation_of: Build,
     register_as: RegisterAs,
     file: str,
-    load: Callable[[Tracking, ModelVersion], Evaluation],
+    load: Callable[[Tracking, ModelVersion], Evaluation | None],
     text: str | None,
 ) -> None:
     register_as("a", evaluation_of("110"), evaluation_of("100", "sft"))
@@ -196,7 +196,7 @@ def test_registering_the_same_again_mends_an_evaluation_that_cannot_be_read(
 
 
 @pytest.mark.parametrize(
-    ("file", "load"), [("evaluation.json", load_evaluation), ("start_evaluation.json", load_start)]
+    ("file", "load"), [("evaluation.json", load_evaluation), ("baseline_evaluation.json", load_baseline)]
 )
 @pytest.mark.parametrize(
     ("written", "instead"),
@@ -207,7 +207,7 @@ def test_an_evaluation_that_was_changed_since_it_was_registered_is_no_evidence(
     evaluation_of: Build,
     register_as: RegisterAs,
     file: str,
-    load: Callable[[Tracking, ModelVersion], Evaluation],
+    load: Callable[[Tracking, ModelVersion], Evaluation | None],
     written: str,
     instead: str,
 ) -> None:
@@ -267,7 +267,7 @@ def test_artifacts_are_found_where_the_checkout_was_moved_to(
 
     def register_in(tracking: Tracking) -> int:
         with tracking.stage("register") as run:
-            return register(tracking, run, "agent", model, evaluation, {}, start=nothing_solved(evaluation)).version
+            return register(tracking, run, "agent", model, evaluation, {}, baseline=nothing_solved(evaluation)).version
 
     assert register_in(there) == 1
     there.client.set_registered_model_alias("agent", "champion", "1")
@@ -334,7 +334,7 @@ def test_a_name_that_mlflow_cannot_hold_everywhere_is_refused_before_anything_is
     tracking: Tracking, evaluation_of: Build, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(InputError, match="not the name of a registered model"), tracking.stage("register") as run:
-        register(tracking, run, name, tmp_path, evaluation_of("1"), {}, start=evaluation_of("0"))
+        register(tracking, run, name, tmp_path, evaluation_of("1"), {}, baseline=evaluation_of("0"))
     with pytest.raises(InputError, match="not the name of a registered model"):
         find_version(tracking, name, "champion")
 
@@ -349,7 +349,7 @@ def test_a_name_of_letters_digits_and_what_joins_them_works_throughout(
         (folder / file).write_text("a")
     for _ in range(2):
         with tracking.stage("register") as run:
-            made = register(tracking, run, name, folder, evaluation_of("1"), {}, start=evaluation_of("0"))
+            made = register(tracking, run, name, folder, evaluation_of("1"), {}, baseline=evaluation_of("0"))
     assert (made.version, made.is_new) == (1, False)
     assert load_registered(tracking, name, "candidate").is_dir()
     assert Path(mlflow.artifacts.download_artifacts(f"models:/{name}@candidate", tracking_uri=tracking.uri)).is_dir()
@@ -358,11 +358,10 @@ def test_a_name_of_letters_digits_and_what_joins_them_works_throughout(
 def test_a_version_says_what_it_is_on_mlflows_pages(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
-    register_as("a", evaluation_of("1110", "r2"), evaluation_of("1000", "sft"))
+    register_as("a", evaluation_of("1110", "ppo2"), evaluation_of("1000", "sft"))
     version = find_version(tracking, "agent", "candidate")
     assert version.description == (
-        "r2: pass rate 75.0%, finish rate 100.0%, +50.0% against sft, which training began from; "
-        "4 test tasks of the world mini"
+        "ppo2: pass rate 75.0%, finish rate 100.0%, +50.0% against sft; 4 test tasks of the world mini"
     )
     model = tracking.client.get_logged_model(version.source.removeprefix("models:/"))
     assert {metric.key: metric.value for metric in model.metrics or []} == {
@@ -370,6 +369,21 @@ def test_a_version_says_what_it_is_on_mlflows_pages(
         "finish_rate": 1.0,
         "pass_rate_difference": 0.5,
     }
+
+
+def test_a_version_may_be_compared_with_nothing(tracking: Tracking, evaluation_of: Build, tmp_path: Path) -> None:
+    """Registered with a baseline, without one, and with one again: the last registration counts."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in ("config.json", "tokenizer.json", "model.safetensors"):
+        (folder / file).write_text("a")
+    for baseline in (evaluation_of("1000", "sft"), None, evaluation_of("1100", "sft")):
+        with tracking.stage("register") as run:
+            made = register(tracking, run, "agent", folder, evaluation_of("1110"), {}, baseline=baseline)
+        version = find_version(tracking, "agent", "candidate")
+        assert made.version == 1
+        assert load_baseline(tracking, version) == baseline
+        assert ("against sft" in version.description) == (baseline is not None)
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
@@ -383,7 +397,7 @@ def test_stored_files_have_the_mode_of_any_new_file(
     before = os.umask(mask)
     try:
         with tracking.stage("register") as run:
-            register(tracking, run, "agent", private.parent, evaluation_of("1"), {}, start=evaluation_of("0"))
+            register(tracking, run, "agent", private.parent, evaluation_of("1"), {}, baseline=evaluation_of("0"))
     finally:
         os.umask(before)
     folder = load_registered(tracking, "agent", 2).parent
@@ -407,7 +421,15 @@ def test_a_folder_that_is_no_plain_model_is_refused(
     for file in files:
         (folder / file).touch()
     with pytest.raises(ModelError, match=found), tracking.stage("register") as run:
-        register(tracking, run, "agent", folder, evaluation_of("1"), {}, start=evaluation_of("0", "sft"))
+        register(tracking, run, "agent", folder, evaluation_of("1"), {}, baseline=evaluation_of("0", "sft"))
+
+
+PARAMS = """
+rounds: {r1: {from: sft}}
+arms:
+  sft: {method: sft, from: base, data: [demonstrations]}
+  ppo: {method: step_ppo, from: sft, data: [r1]}
+"""
 
 
 def tiny_model(folder: Path, seed: int) -> None:
@@ -430,7 +452,7 @@ def test_mlflows_own_flavours_load_the_champion_as_it_was_evaluated(
     tiny_model(folder, 17)
     evaluation = evaluation_of("1")
     with tracking.stage("register") as run:
-        version = register(tracking, run, "agent", folder, evaluation, {}, start=nothing_solved(evaluation))
+        version = register(tracking, run, "agent", folder, evaluation, {}, baseline=nothing_solved(evaluation))
     tracking.client.set_registered_model_alias("agent", "champion", str(version.version))
     evaluated = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     pipeline = mlflow.transformers.load_model("models:/agent@champion")
@@ -450,34 +472,31 @@ def test_mlflows_own_flavours_load_the_champion_as_it_was_evaluated(
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_printed_fix_of_a_damaged_version_mends_it(
-    evaluation_of: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_database: Path
+    tracking: Tracking, evaluation_of: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The graph's own stage `register`, and the command exactly as it is printed, for each thing that can be lost."""
-    copy_project(tmp_path)
-    shutil.copy(empty_database, tmp_path / "mlflow.db")
-    tiny_model(tmp_path / "models/r2", 17)
-    for name, verdicts in (("r2", "1110"), ("sft", "1000")):
-        write_json(tmp_path / f"metrics/evaluation/{name}.json", evaluation_of(verdicts, name).model_dump(mode="json"))
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    """`steptool register`, and the command exactly as it is printed, for each thing that can be lost."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    tiny_model(tmp_path / "models/ppo", 17)
+    policy = Revision(name="models/ppo", revision=file_hash(tmp_path / "models/ppo"))
+    for name, verdicts in (("ppo", "1110"), ("sft", "1000")):
+        evaluation = evaluation_of(verdicts, name).model_copy(update={"policy": policy})
+        write_json(tmp_path / f"metrics/evaluation/{name}.json", evaluation.model_dump(mode="json"))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")} | {
-        "PATH": path,
-        "PYTHONPATH": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
     }
 
-    def run(command: str) -> str:
-        words = command.split()
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    def run(command: str) -> None:
+        done = subprocess.run(command.split(), env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
-    for command in ("git init -q", "dvc repro --single-item register"):
-        run(command)
-    tracking = Tracking(None, "steptool", root=tmp_path)
+    run("steptool register")
     version = find_version(tracking, "steptool", 1)
     losses: list[tuple[str, Callable[[], object]]] = [
         ("mlruns/models/*/artifacts/model/config.json", lambda: load_registered(tracking, "steptool", 1)),
         ("mlruns/*/artifacts/versions/1/evaluation.json", lambda: load_evaluation(tracking, version)),
-        ("mlruns/*/artifacts/versions/1/start_evaluation.json", lambda: load_start(tracking, version)),
+        ("mlruns/*/artifacts/versions/1/baseline_evaluation.json", lambda: load_baseline(tracking, version)),
     ]
     for place, load in losses:
         (file,) = tmp_path.glob(place)
@@ -492,7 +511,7 @@ def test_the_printed_fix_of_a_damaged_version_mends_it(
     tracking.client.delete_registered_model_alias("steptool", "candidate")
     with pytest.raises(ModelError, match="no version 'candidate'") as caught:
         find_version(tracking, "steptool", "candidate")
-    run(re.findall(r"`(.*?)`", str(caught.value.fix))[1])
+    run(re.findall(r"`(.*?)`", str(caught.value.fix))[0])
     assert find_version(tracking, "steptool", "candidate").version == 1
 
 
@@ -531,7 +550,7 @@ def test_an_adapted_model_gives_the_same_logits_in_a_fresh_process(
     adapted.merge_and_unload().save_pretrained(folder)
     (folder / "tokenizer.json").write_text("{}")
     with tracking.stage("register") as run:
-        register(tracking, run, "agent", folder, evaluation_of("1"), {}, start=evaluation_of("0", "sft"))
+        register(tracking, run, "agent", folder, evaluation_of("1"), {}, baseline=evaluation_of("0", "sft"))
 
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     fresh = subprocess.run(

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,32 +27,30 @@ from steptool.core.errors import DataError, InputError, ModelError, StepToolErro
 from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.metrics import Evaluation
 from steptool.registry import promotion
+from steptool.registry.gate import Gate, decide
 from steptool.registry.models import CHAMPION, attach_evaluation, load_registered, register, version_or_none
 from steptool.registry.promotion import (
     HISTORY,
-    RECEIPT,
-    VERDICT,
     AlreadyChampion,
-    Approval,
-    Gate,
-    Receipt,
+    assess,
     champions,
-    decide,
     has_verdict,
-    judge,
-    one_line,
     promote,
     reject,
     rollback,
-    shown,
 )
+from steptool.registry.receipts import RECEIPT, VERDICT, Approval, Receipt, one_line, shown
 from steptool.tracking.run import Tracking
 from tests.registry.conftest import nothing_solved
 
 Build = Callable[..., Evaluation]
 RegisterAs = Callable[[str, Evaluation], int]
 STATISTICS = {"resamples": 500, "confidence": 0.95, "seed": 17}
-BARS = PromoteParams(margin=0.0, min_pass_rate=0.3, min_finish_rate=0.7)
+LIMITS = PromoteParams(margin=0.0, min_pass_rate=0.3, min_finish_rate=0.7)
+
+
+def gate(limits: PromoteParams = LIMITS, **statistics: Any) -> Gate:
+    return Gate(limits=limits, **STATISTICS | statistics)
 
 
 def champion_of(tracking: Tracking) -> int | None:
@@ -60,51 +59,50 @@ def champion_of(tracking: Tracking) -> int | None:
 
 
 def promoted(tracking: Tracking, which: int | str = "candidate", **changes: object) -> Receipt:
-    bars = BARS.model_copy(update=changes)
-    return promote(tracking, "agent", Gate(bars=bars, **STATISTICS), which=which, by="ada")
+    return promote(tracking, "agent", gate(LIMITS.model_copy(update=changes)), which=which, by="ada")
 
 
 def first(tracking: Tracking, which: int | str = "candidate") -> Receipt:
-    """Promote under bars that a handful of tasks can pass."""
+    """Promote under limits that a handful of tasks can pass."""
     return promoted(tracking, which, margin=-0.5)
 
 
 @pytest.mark.parametrize(
-    ("candidate", "start", "verdict", "because"),
+    ("candidate", "other", "verdict", "because"),
     [
-        ("1111111100", "0000000000", "promoted", "the first champion: +80.0% against the policy that training began"),
+        ("1111111100", "0000000000", "promoted", "the first champion: +80.0% against sft, 95% interval"),
         ("1111110000", "1111100000", "refused", "does not lie above the margin of +0.0%"),
         ("1111100000", "1111100000", "refused", "does not lie above the margin of +0.0%"),
-        ("1111100000", "1111111110", "refused", "-40.0% against the policy that training began from"),
-        ("1111111100", None, "refused", "no evaluation of the policy that training began from"),
+        ("1111100000", "1111111110", "refused", "-40.0% against sft"),
+        ("1111111100", None, "refused", "it was compared with nothing: name a baseline for it under `compare`"),
     ],
 )
-def test_a_first_champion_is_compared_with_the_policy_that_training_began_from(
-    evaluation_of: Build, candidate: str, start: str | None, verdict: str, because: str
+def test_a_first_champion_is_compared_with_its_baseline(
+    evaluation_of: Build, candidate: str, other: str | None, verdict: str, because: str
 ) -> None:
     """
-    candidate    start        verdict
+    candidate    baseline     verdict
     1111111100   0000000000   promoted   8 won, 0 lost
     1111110000   1111100000   refused    1 won: may be chance
     1111100000   1111100000   refused    the same
     1111100000   1111111110   refused    worse
     1111111100   none         refused    nothing to compare with
     """
-    began = evaluation_of(start, "sft") if start else None
-    receipt = decide(evaluation_of(candidate), None, BARS, start=began, **STATISTICS)
+    baseline = evaluation_of(other, "sft") if other else None
+    receipt = decide(gate(), evaluation_of(candidate), None, baseline=baseline)
     assert receipt.verdict == verdict
     assert because in receipt.reasons[0]
-    if began:
-        assert receipt.start_pass_rate == began.pass_rate
+    if baseline:
+        assert receipt.baseline_pass_rate == baseline.pass_rate
         assert receipt.comparison is not None
         assert receipt.comparison.baseline == "sft"
 
 
-def test_what_solves_nothing_is_refused_whatever_the_bars(evaluation_of: Build) -> None:
+def test_what_solves_nothing_is_refused_whatever_the_limits(evaluation_of: Build) -> None:
     low = PromoteParams(margin=-1.0, min_pass_rate=0.0, min_finish_rate=0.0)
-    for champion, start in ((None, evaluation_of("000", "sft")), (evaluation_of("000", "old"), None)):
-        assert not decide(evaluation_of("000"), champion, low, start=start, **STATISTICS).promoted
-        assert decide(evaluation_of("100"), champion, low, start=start, **STATISTICS).promoted
+    for champion, baseline in ((None, evaluation_of("000", "sft")), (evaluation_of("000", "old"), None)):
+        assert not decide(gate(low), evaluation_of("000"), champion, baseline=baseline).promoted
+        assert decide(gate(low), evaluation_of("100"), champion, baseline=baseline).promoted
 
 
 ODD = st.sampled_from([float("nan"), float("inf"), float("-inf"), -0.1, 1.1, 1e300])
@@ -130,11 +128,11 @@ def test_no_broken_evaluation_promotes_anything(
         broken = sound.model_copy(update={"metrics": sound.metrics | {"all": overall}})
     pair = (broken, baseline) if in_candidate else (candidate, broken)
     low = PromoteParams(margin=-1.0, min_pass_rate=0.0, min_finish_rate=0.0)
-    for bars in (BARS, low):
+    for limits in (LIMITS, low):
         if there_is_a_champion:
-            receipt = decide(*pair, bars, **STATISTICS)
+            receipt = decide(gate(limits), *pair)
         else:
-            receipt = decide(pair[0], None, bars, start=pair[1], **STATISTICS)
+            receipt = decide(gate(limits), pair[0], None, baseline=pair[1])
         assert not receipt.promoted
         assert receipt.comparison is None
         assert "the candidate" in receipt.reasons[0] if in_candidate else "the candidate" not in receipt.reasons[0]
@@ -145,7 +143,7 @@ def test_faults_of_either_side_up_to_the_bar_are_borne(evaluation_of: Build, sha
     sound, champion = evaluation_of("1111111110"), evaluation_of("0000000000", "old")
     torn = {"broken": share}
     for pair in ((sound.model_copy(update=torn), champion), (sound, champion.model_copy(update=torn))):
-        receipt = decide(*pair, BARS, **STATISTICS)
+        receipt = decide(gate(), *pair)
         assert receipt.promoted == (share <= 0.02)
         if not receipt.promoted:
             (reason,) = receipt.reasons
@@ -153,16 +151,16 @@ def test_faults_of_either_side_up_to_the_bar_are_borne(evaluation_of: Build, sha
 
 
 def test_a_candidate_below_a_bar_is_refused_and_every_bar_is_named(evaluation_of: Build) -> None:
-    receipt = decide(evaluation_of("1100000000", finish_rate=0.65), evaluation_of("0000000000"), BARS, **STATISTICS)
+    receipt = decide(gate(), evaluation_of("1100000000", finish_rate=0.65), evaluation_of("0000000000"))
     assert receipt.verdict == "refused"
     assert receipt.reasons[:2] == (
-        "pass rate 20.0% is below the bar of 30.0%",
-        "finish rate 65.0% is below the bar of 70.0%",
+        "pass rate 20.0% is below the 30.0% of promote.min_pass_rate",
+        "finish rate 65.0% is below the 70.0% of promote.min_finish_rate",
     )
 
 
 def test_a_clear_win_is_promoted(evaluation_of: Build) -> None:
-    receipt = decide(evaluation_of("1111111100"), evaluation_of("0000000000"), BARS, **STATISTICS)
+    receipt = decide(gate(), evaluation_of("1111111100"), evaluation_of("0000000000"))
     assert receipt.promoted
     assert receipt.comparison is not None
     assert (receipt.comparison.won, receipt.comparison.lost, receipt.comparison.tied) == (8, 0, 2)
@@ -171,14 +169,14 @@ def test_a_clear_win_is_promoted(evaluation_of: Build) -> None:
 
 
 def test_a_difference_that_may_be_chance_is_refused(evaluation_of: Build) -> None:
-    receipt = decide(evaluation_of("1111110000"), evaluation_of("1111100000"), BARS, **STATISTICS)  # one task better
+    receipt = decide(gate(), evaluation_of("1111110000"), evaluation_of("1111100000"))  # one task better
     assert receipt.verdict == "refused"
     assert "+10.0% against the champion" in receipt.reasons[0]
 
 
 def test_what_the_exact_test_calls_chance_is_refused_though_the_interval_lies_above(evaluation_of: Build) -> None:
     """4 won, 0 lost of 40: two-sided p = 2 / 2^4."""
-    receipt = decide(evaluation_of("1" * 24 + "0" * 16), evaluation_of("1" * 20 + "0" * 20), BARS, **STATISTICS)
+    receipt = decide(gate(), evaluation_of("1" * 24 + "0" * 16), evaluation_of("1" * 20 + "0" * 20))
     assert receipt.comparison is not None
     assert receipt.comparison.low > 0
     assert receipt.comparison.p_value == 0.125
@@ -190,8 +188,8 @@ def test_what_the_exact_test_calls_chance_is_refused_though_the_interval_lies_ab
 def test_more_looks_at_the_same_tasks_ask_for_more_evidence(evaluation_of: Build) -> None:
     """9 won, 1 lost of 40: two-sided p = 2 (1 + 10) / 2^10 = .021, enough for one look and not for ten (.005)."""
     candidate, champion = evaluation_of("1" * 29 + "0" * 11), evaluation_of("1" * 20 + "0" * 19 + "1")
-    assert decide(candidate, champion, BARS, **STATISTICS).promoted
-    receipt = decide(candidate, champion, BARS.model_copy(update={"looks": 10}), **STATISTICS)
+    assert decide(gate(), candidate, champion).promoted
+    receipt = decide(gate(LIMITS.model_copy(update={"looks": 10})), candidate, champion)
     assert receipt.comparison is not None
     assert receipt.comparison.confidence == pytest.approx(0.995)
     assert receipt.verdict == "refused"
@@ -199,18 +197,18 @@ def test_more_looks_at_the_same_tasks_ask_for_more_evidence(evaluation_of: Build
 
 
 def test_equal_models_are_refused_at_margin_zero(evaluation_of: Build) -> None:
-    assert not decide(evaluation_of("1111"), evaluation_of("1111"), BARS, **STATISTICS).promoted
+    assert not decide(gate(), evaluation_of("1111"), evaluation_of("1111")).promoted
 
 
 def test_the_whole_interval_must_lie_above_the_margin(evaluation_of: Build) -> None:
     candidate, champion = evaluation_of("1" * 50 + "0" * 50), evaluation_of("0" * 100)  # +0.5, about [0.4, 0.6]
     for margin, verdict in ((0.35, "promoted"), (0.45, "refused"), (0.55, "refused")):
-        bars = BARS.model_copy(update={"margin": margin})
-        assert decide(candidate, champion, bars, **STATISTICS).verdict == verdict
+        limits = LIMITS.model_copy(update={"margin": margin})
+        assert decide(gate(limits), candidate, champion).verdict == verdict
 
 
 def test_another_budget_is_refused_with_the_reason(evaluation_of: Build) -> None:
-    receipt = decide(evaluation_of("1111", max_calls=17), evaluation_of("0000", max_calls=4), BARS, **STATISTICS)
+    receipt = decide(gate(), evaluation_of("1111", max_calls=17), evaluation_of("0000", max_calls=4))
     assert receipt.verdict == "refused"
     assert receipt.comparison is None
     assert "max_calls: 17 against 4" in receipt.reasons[0]
@@ -219,12 +217,12 @@ def test_another_budget_is_refused_with_the_reason(evaluation_of: Build) -> None
 @given(pairs=st.lists(st.tuples(st.sampled_from("01"), st.sampled_from("01")), min_size=1, max_size=30))
 def test_nothing_is_promoted_without_more_wins_than_losses(evaluation_of: Build, pairs: list[tuple[str, str]]) -> None:
     new, old = ("".join(column) for column in zip(*pairs, strict=True))
-    receipt = decide(evaluation_of(new), evaluation_of(old), BARS, resamples=200, confidence=0.95, seed=1)
+    receipt = decide(gate(resamples=200, seed=1), evaluation_of(new), evaluation_of(old))
     if receipt.promoted:
         assert receipt.comparison is not None
         assert receipt.comparison.won > receipt.comparison.lost
         assert receipt.pass_rate is not None
-        assert receipt.pass_rate >= BARS.min_pass_rate
+        assert receipt.pass_rate >= LIMITS.min_pass_rate
 
 
 def test_promotion_moves_the_alias_and_leaves_a_receipt(
@@ -273,7 +271,7 @@ def test_a_rejection_keeps_the_numbers_and_says_who_and_why(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
     register_as("r1", evaluation_of("1111111111"))
-    proposed = judge(tracking, "agent", Gate(bars=BARS, **STATISTICS))
+    proposed = assess(tracking, "agent", gate())
     assert proposed.promoted
     assert not has_verdict(tracking, "agent"), "judging stores nothing"
     answer = Approval(outcome="rejected", by="bob", reason="it loops", at="2026-01-02T03:04:05+00:00")
@@ -288,7 +286,7 @@ def test_a_rejection_keeps_the_numbers_and_says_who_and_why(
 
 def test_a_champion_cannot_be_rejected(tracking: Tracking, evaluation_of: Build, register_as: RegisterAs) -> None:
     register_as("r1", evaluation_of("1111111111"))
-    proposed = judge(tracking, "agent", Gate(bars=BARS, **STATISTICS))
+    proposed = assess(tracking, "agent", gate())
     promoted(tracking)
     with pytest.raises(AlreadyChampion, match="version 1 is the champion already"):
         reject(tracking, proposed, Approval(outcome="rejected", by="bob", reason="late", at=""))
@@ -417,15 +415,15 @@ class Faulty:
 
 @contextmanager
 def faulty(tracking: Tracking, call: int, *, after: bool, lasts: bool) -> Iterator[Faulty]:
-    sound = tracking._connection
-    client = Faulty(sound[0], call, after=after, lasts=lasts)
-    tracking.__dict__["_connection"] = (client, sound[1])
+    client, experiment_id = Faulty(tracking.client, call, after=after, lasts=lasts), tracking.experiment_id
+    patch = pytest.MonkeyPatch()
+    patch.setattr(tracking.delivery, "connection", lambda _: (client, experiment_id))
     try:
         yield client
     except StepToolError:
         assert client.struck
     finally:
-        tracking.__dict__["_connection"] = sound
+        patch.undo()
 
 
 def receipt_tags(tracking: Tracking, version: int) -> tuple[str | None, str | None]:
@@ -467,7 +465,7 @@ def test_alias_and_receipt_agree_whatever_call_fails(
             return rollback(tracking, "agent", reason="it loops")
         if verdict == "refused":
             return promoted(tracking, target)
-        proposed = judge(tracking, "agent", Gate(bars=BARS, **STATISTICS), which=target)
+        proposed = assess(tracking, "agent", gate(), which=target)
         return reject(tracking, proposed, Approval(outcome="rejected", by="bob", reason="it loops", at=""))
 
     for call in itertools.count():
@@ -545,13 +543,13 @@ def test_a_text_that_no_receipt_can_hold_is_refused_before_anything_moves(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, text: str, found: str
 ) -> None:
     register_as("a", evaluation_of("1111100000"))
-    gate = Gate(bars=BARS.model_copy(update={"margin": -0.5}), **STATISTICS)
-    proposed = judge(tracking, "agent", gate)
+    lenient = gate(LIMITS.model_copy(update={"margin": -0.5}))
+    proposed = assess(tracking, "agent", lenient)
     approval = Approval(outcome="approved", by="ada", reason="ok", at="")
     acts: list[Callable[[], Receipt]] = [
-        lambda: promote(tracking, "agent", gate, by=text),
-        lambda: promote(tracking, "agent", gate, approval=approval.model_copy(update={"reason": text})),
-        lambda: promote(tracking, "agent", gate, approval=approval.model_copy(update={"by": text})),
+        lambda: promote(tracking, "agent", lenient, by=text),
+        lambda: promote(tracking, "agent", lenient, approval=approval.model_copy(update={"reason": text})),
+        lambda: promote(tracking, "agent", lenient, approval=approval.model_copy(update={"by": text})),
         lambda: reject(tracking, proposed, approval.model_copy(update={"reason": text})),
         lambda: rollback(tracking, "agent", reason=text),
         lambda: rollback(tracking, "agent", reason="it loops", by=text),
@@ -581,9 +579,9 @@ def test_a_receipt_of_a_world_with_hundreds_of_groups_fits(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
     tasks = evaluation_of("1" * 600)
-    subsets = {f"{'a long name of a subset ' * 4}{number}": (task,) for number, task in enumerate(tasks.solved)}
-    register_as("a", tasks.model_copy(update={"subsets": subsets}))
-    receipt = promote(tracking, "agent", Gate(bars=BARS, **STATISTICS | {"resamples": 100}))
+    groups = {task: f"{'a long name of a group ' * 4}{number}" for number, task in enumerate(tasks.solved)}
+    register_as("a", tasks.model_copy(update={"group_of": groups}))
+    receipt = promote(tracking, "agent", gate(resamples=100))
     assert receipt.promoted
     stated = Receipt.model_validate_json(str(receipt_tags(tracking, 1)[1]))
     assert stated.comparison is not None
@@ -604,13 +602,13 @@ def test_a_version_that_somebody_registered_by_hand_is_named(
         load_registered(tracking, "agent", alias)
 
 
-def test_a_version_without_the_evaluation_of_where_training_began_is_refused_until_it_is_registered_again(
+def test_a_version_that_lost_the_evaluation_of_its_baseline_is_refused_until_it_is_registered_again(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
 ) -> None:
     register_as("a", evaluation_of("1111100000"))
-    (start,) = tracking.root.glob("mlruns/**/start_evaluation.json")
-    start.unlink()  # as earlier releases left it
-    with pytest.raises(DataError, match=r"holds no evaluation of the policy .*\n.*--single-item register`"):
+    (stored,) = tracking.root.glob("mlruns/**/baseline_evaluation.json")
+    stored.unlink()
+    with pytest.raises(DataError, match=r"holds no evaluation of its baseline\n.*`steptool register ppo`"):
         first(tracking)
     assert receipt_tags(tracking, 1) == (None, None)
     assert register_as("a", evaluation_of("1111100000")) == 1
@@ -681,8 +679,8 @@ def test_the_gate_works_through_a_real_server(
         for file in ("config.json", "tokenizer.json", "model.safetensors"):
             (folder / file).write_text(str(number))
         with tracking.stage("register") as run:
-            start = nothing_solved(evaluation)
-            return register(tracking, run, "agent", folder, evaluation, {"seed": "17"}, start=start).version
+            baseline = nothing_solved(evaluation)
+            return register(tracking, run, "agent", folder, evaluation, {"seed": "17"}, baseline=baseline).version
 
     for number, verdicts, margin in ((1, "0000000001", -0.5), (2, "1111111111", 0.0)):
         assert register_version(number, verdicts) == number

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steptool.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Series, line_chart, nice_ticks
+from steptool.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TILTED, TOP, WIDTH, Series, line_chart, nice_ticks
 
 
 @pytest.mark.parametrize(
@@ -49,11 +49,11 @@ def test_nan_is_left_out_and_an_empty_chart_is_none() -> None:
 
 
 def test_a_single_point_is_a_dot() -> None:
-    chart = line_chart("t", [Series("s", "red", [(1, 0.5)], dots=False)], x_names={1: "r1"})
+    chart = line_chart("t", [Series("s", "red", [(1, 0.5)], dots=False)], x_names={1: "ppo"})
     assert chart is not None
     assert chart.series[0].path == ""
     assert len(chart.series[0].dots) == 1
-    assert chart.x_ticks[0].text == "r1"
+    assert chart.x_ticks[0].text == "ppo"
 
 
 def test_zero_line_only_where_the_data_cross_zero() -> None:
@@ -63,3 +63,14 @@ def test_zero_line_only_where_the_data_cross_zero() -> None:
     assert crossing.zero == pytest.approx((TOP + HEIGHT - BOTTOM) / 2)
     assert positive is not None
     assert positive.zero is None
+
+
+def test_names_that_are_too_long_stand_aslant_and_keep_both_ends() -> None:
+    """Seven names share 272 pixels, 6 characters each; "ppo1" fits, "a_long_name_of_1" is written aslant and cut."""
+    for names, tilted, first in (("ppo", False, "ppo0"), ("a_long_name_of_", True, "a_long…me_of_0")):
+        x_names = {float(index): f"{names}{index}" for index in range(7)}
+        chart = line_chart("t", [Series("s", "red", [(x, 0.5) for x in x_names])], x_names=x_names)
+        assert chart is not None
+        assert chart.tilted == tilted
+        assert chart.x_ticks[0].text == first
+        assert chart.height == HEIGHT + (TILTED if tilted else 0)

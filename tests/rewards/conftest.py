@@ -2,78 +2,61 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from steptool.core.types import (
-    FINISH,
-    Observation,
-    Revision,
-    Sampling,
-    Step,
-    StopReason,
-    Task,
-    Tool,
-    ToolCall,
-    Trajectory,
-)
+from steptool import testing
+from steptool.annotators.rules import Rules
+from steptool.core.plugins import revision_of
+from steptool.core.types import Outcome, ScoredTrajectory, Step, StopReason, Task, ToolCall, Trajectory
+from steptool.testing import finish, give_up, step, tool, unreadable
 
 
-def make_task(query: str, *, relevant: tuple[str, ...] = ()) -> Task:
+def make_task(query: str) -> Task:
     """Offers find(name) -> id, get(id) -> details, list(), and note(text)."""
-    parameters = {"find": "name", "get": "id", "list": "", "note": "text"}
-    tools = tuple(
-        Tool(
-            name=name,
-            description="",
-            parameters={
-                "type": "object",
-                "properties": {argument: {"type": "string"}, "limit": {"type": "integer"}} if argument else {},
-                "required": [argument] if argument else [],
-            },
-        )
-        for name, argument in parameters.items()
-    )
-    return Task(id="t1", subset="G1_instruction", query=query, tools=tools, relevant_tools=relevant)
+    arguments = {"find": "name", "get": "id", "note": "text"}
+    tools = [tool(name, needs={needed: "string"}, allows={"limit": "integer"}) for name, needed in arguments.items()]
+    return testing.task("t1", query, *tools, tool("list"))
 
 
 def make_trajectory(
-    *calls: tuple[str | None, dict[str, Any], Any], answer: str | None = None, stop: StopReason | None = None
+    *calls: tuple[str | None, dict[str, Any], Any],
+    answer: str | None = None,
+    stop: StopReason | None = None,
 ) -> Trajectory:
-    """`answer` appends Finish; without it and without `stop` the call budget ran out. Tool None is a parse error."""
-    steps = [
-        Step(
-            call=None if name is None else ToolCall(name=name, arguments=arguments),
-            parse_error="no call" if name is None else None,
-            observation=_observation(reply),
-        )
-        for name, arguments, reply in calls
-    ]
+    """`answer` appends Finish; without it and without `stop` the call budget ran out. Tool None cannot be read."""
+    steps = [_step(*call) for call in calls]
     if answer is not None:
-        steps.append(Step(call=ToolCall(name=FINISH, arguments={"answer": answer})))
-        stop = stop or StopReason.finished
+        steps.append(finish(answer))
     if stop is StopReason.gave_up:
-        steps.append(Step(call=ToolCall(name=FINISH, arguments={"give_up": True})))
-    return Trajectory.create(
-        task_id="t1",
-        subset="G1_instruction",
-        steps=tuple(steps),
-        stop_reason=stop or StopReason.call_budget,
-        answer=answer,
-        policy=Revision(name="p", revision="1"),
-        world=Revision(name="w", revision="1"),
-        sampling=Sampling(temperature=1, top_p=1, max_calls=8, max_step_tokens=64, max_tokens=1024),
-        seed=0,
-    )
+        steps.append(give_up())
+    return testing.trajectory(*steps, stop=stop)
 
 
-def _observation(reply: Any) -> Observation:
+def _step(name: str | None, arguments: dict[str, Any], reply: Any) -> Step:
+    action = unreadable("no call") if name is None else ToolCall(name=name, arguments=arguments)
     if isinstance(reply, str) and reply.startswith("!"):
-        return Observation(text=json.dumps({"error": reply[1:]}), error=reply[1:])
-    return Observation(text=reply if isinstance(reply, str) else json.dumps(reply))
+        return step(action, error=reply[1:])
+    return step(action, reply)
+
+
+def annotated(
+    trajectory: Trajectory,
+    task: Task,
+    solved: float | None,
+    relevant: tuple[str, ...] = (),
+    *,
+    rules: Rules = Rules(Rules.Config()),
+) -> ScoredTrajectory:
+    """What the rules say of a trajectory whose session gave the verdict `solved`."""
+    fields = dict(trajectory) | {"outcome": Outcome(solved=solved)}
+    del fields["id"]
+    checked = Trajectory.create(**fields)
+    judgements = asyncio.run(rules.annotate(checked, task, testing.reference(task, relevant=relevant)))
+    return ScoredTrajectory(trajectory=checked, judgements=tuple(judgements), annotator=revision_of(rules))
 
 
 @pytest.fixture(scope="session")

@@ -19,39 +19,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steptool.annotators.rules import annotate
-from steptool.config.settings import RewardParams
-from steptool.core.types import Judgement, Revision, ScoredTrajectory, StopReason, Trajectory
-from steptool.rewards.shaping import expected_return, potentials, step_rewards
+from steptool import testing
+from steptool.core.types import ScoredTrajectory, StopReason, Trajectory
+from steptool.rewards.base import HasClosedForm
+from steptool.rewards.costs import Weights
+from steptool.rewards.paper import Paper
+from steptool.rewards.potential import Potential, potentials
+from steptool.testing import judgement
+from tests.rewards.conftest import annotated
 
 Make = Callable[..., Any]
 FIND = ("find", {"name": "Dune"}, {"id": "bk417"})
 GET = ("get", {"id": "bk417"}, {"price": 12.5})
-PAPER = RewardParams(form="paper", alpha=0.5, step_cost=0, budget_cost=0)
-DEFAULT = RewardParams(form="potential", alpha=0.25, step_cost=0.02, budget_cost=0.2)
+FORMS = {"potential": Potential, "paper": Paper}
 
 
-def judged(trajectory: Trajectory, *scores: tuple[float, float], solved: float = 0.0) -> ScoredTrajectory:
-    judgements = [Judgement(success=success, contribution=contribution) for success, contribution in scores]
-    return ScoredTrajectory(
-        trajectory=trajectory,
-        judgements=(*judgements, Judgement(solved=solved)),
-        annotator=Revision(name="rules", revision="1"),
-    )
+def form(name: str, **weights: float) -> Potential | Paper:
+    """alpha 0.25, step_cost 0.02 and budget_cost 0.2 where nothing else is given."""
+    return FORMS[name](Weights(**{"alpha": 0.25, "step_cost": 0.02, "budget_cost": 0.2, **weights}))
+
+
+def judged(trajectory: Trajectory, *scores: tuple[float, float], solved: float | None = 0.0) -> ScoredTrajectory:
+    judgements = [judgement(success=success, contribution=contribution) for success, contribution in scores]
+    return testing.scored(trajectory, *judgements, judgement(solved=solved))
 
 
 def test_the_papers_form_without_costs_is_exactly_the_papers(trajectory: Make) -> None:
     """alpha (success + contribution) for t < T, solved for T; the published setting has alpha 1/2."""
     scored = judged(trajectory(FIND, GET, FIND, answer="x"), (1, 1), (1, 0), (0, 0), solved=1)
-    assert step_rewards(scored, PAPER, gamma=0.5) == [1.0, 0.5, 0.0, 1.0]
+    paper = form("paper", alpha=0.5, step_cost=0.0, budget_cost=0.0, gamma=0.5)
+    assert paper.rewards(scored) == [1.0, 0.5, 0.0, 1.0]
 
 
 def test_the_default_pays_a_result_when_it_is_used_and_takes_it_back_at_the_end(trajectory: Make) -> None:
     scored = judged(trajectory(FIND, GET, answer="12.5"), (1, 1), (1, 1), solved=1)
     assert potentials(scored, alpha=0.25) == [0.0, 0.25, 0.75, 0.0]
-    assert step_rewards(scored, DEFAULT, gamma=1.0) == pytest.approx([0.23, 0.48, 0.23])
+    assert form("potential", gamma=1.0).rewards(scored) == pytest.approx([0.23, 0.48, 0.23])
     # gamma 0.9: 0.9*0.25-0.02, 0.9*0.75-0.25-0.02, 1-0.75-0.02
-    assert step_rewards(scored, DEFAULT, gamma=0.9) == pytest.approx([0.205, 0.405, 0.23])
+    assert form("potential", gamma=0.9).rewards(scored) == pytest.approx([0.205, 0.405, 0.23])
 
 
 def test_a_failed_call_earns_no_potential(trajectory: Make) -> None:
@@ -67,7 +72,7 @@ def test_answering_is_never_punished_for_having_used_results(trajectory: Make, t
     for solved: a potential that held contributions would take 0.5 from whoever answers.
     """
     right, wrong, gave_up = (
-        annotate(made, task("price?"), solved)
+        annotated(made, task("price?"), solved)
         for made, solved in (
             (trajectory(FIND, GET, answer="12.5"), 1.0),
             (trajectory(FIND, GET, answer="12.5"), 0.0),
@@ -75,12 +80,12 @@ def test_answering_is_never_punished_for_having_used_results(trajectory: Make, t
         )
     )
     assert right.judgements[0].contribution != gave_up.judgements[0].contribution
-    rewards = [step_rewards(scored, DEFAULT, gamma=0.99) for scored in (right, wrong, gave_up)]
+    rewards = [form("potential").rewards(scored) for scored in (right, wrong, gave_up)]
     assert rewards[1] == pytest.approx(rewards[2])
     assert rewards[0] == pytest.approx([rewards[1][0], rewards[1][1], rewards[1][2] + 1])
 
 
-@pytest.mark.parametrize("form", ["paper", "potential"])
+@pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize(
     ("stop", "cost"),
     [
@@ -91,10 +96,10 @@ def test_answering_is_never_punished_for_having_used_results(trajectory: Make, t
     ],
 )
 def test_running_out_of_budget_costs_once_at_the_last_step(
-    trajectory: Make, form: str, stop: StopReason, cost: float
+    trajectory: Make, name: str, stop: StopReason, cost: float
 ) -> None:
     scored = judged(trajectory(("list", {}, "x"), stop=stop), *([(0.0, 0.0)] if stop is StopReason.gave_up else []))
-    rewards = step_rewards(scored, RewardParams(form=form, alpha=0.25, step_cost=0, budget_cost=0.2), gamma=1.0)
+    rewards = form(name, step_cost=0.0, gamma=1.0).rewards(scored)
     assert rewards[-1] == pytest.approx(-cost)
     assert rewards[:-1] == [0.0] * (len(rewards) - 1)
 
@@ -104,10 +109,26 @@ def test_a_truncation_pays_nothing_back(trajectory: Make) -> None:
     assert potentials(scored, alpha=1.0) == [0.0, 1.0, 3.0, 3.0]
 
 
+@pytest.mark.parametrize("name", FORMS)
+def test_without_a_verdict_the_last_reward_is_what_a_wrong_answer_earns(trajectory: Make, name: str) -> None:
+    answered = trajectory(FIND, GET, answer="12.5")
+    unknown, wrong = (judged(answered, (1, 1), (1, 1), solved=solved) for solved in (None, 0.0))
+    assert form(name).rewards(unknown) == form(name).rewards(wrong)
+
+
+def test_several_calls_of_a_step_use_what_any_of_them_takes(trajectory: Make) -> None:
+    """find, list -> get(zz1) and get(bk417) at the same time: both results are used."""
+    listed = ("list", {}, {"id": "zz1"})
+    one_by_one = trajectory(FIND, listed, ("get", {"id": "zz1"}, "a"), GET, answer="x")
+    get_both = testing.step([testing.call("get", id="zz1"), testing.call("get", id="bk417")], ["a", {"price": 12.5}])
+    at_once = testing.trajectory(*one_by_one.steps[:2], get_both, testing.finish("x"))
+    assert potentials(judged(at_once, (1, 1), (1, 1), (1, 1)), alpha=1.0) == [0.0, 1.0, 2.0, 5.0, 0.0]
+
+
 def test_no_steps_give_no_rewards(trajectory: Make, task: Make) -> None:
-    scored = annotate(trajectory(stop=StopReason.engine_error), task("?"), None)
-    assert step_rewards(scored, DEFAULT, gamma=0.9) == []
-    assert expected_return(scored, DEFAULT, gamma=0.9) == 0
+    scored = annotated(trajectory(stop=StopReason.engine_error), task("?"), None)
+    assert form("potential", gamma=0.9).rewards(scored) == []
+    assert form("potential", gamma=0.9).expected_return(scored) == 0
 
 
 CALLS = st.lists(
@@ -120,7 +141,7 @@ CALLS = st.lists(
 ENDINGS = st.sampled_from(["answer", *StopReason])
 
 
-def ended(trajectory: Make, rows: list[tuple[Any, Any]], ending: str, solved: float) -> ScoredTrajectory | None:
+def ended(trajectory: Make, rows: list[tuple[Any, Any]], ending: str, solved: float | None) -> ScoredTrajectory | None:
     calls, scores = [call for call, _ in rows], [score for _, score in rows]
     if ending == "answer" or ending == StopReason.finished:
         return judged(trajectory(*calls, answer="x"), *scores, solved=solved)
@@ -137,24 +158,24 @@ def test_the_discounted_sum_of_shaping_is_minus_the_first_potential_which_is_zer
     if scored is None or not scored.trajectory.stop_reason.terminated:
         return
     shaped, plain = (
-        step_rewards(scored, RewardParams(form="potential", alpha=a, step_cost=0.1, budget_cost=0.3), gamma)
-        for a in (alpha, 0)
+        form("potential", alpha=a, step_cost=0.1, budget_cost=0.3, gamma=gamma).rewards(scored) for a in (alpha, 0.0)
     )
     assert sum(gamma**t * (a - b) for t, (a, b) in enumerate(zip(shaped, plain, strict=True))) == pytest.approx(
         0, abs=1e-9
     )
 
 
-@given(CALLS, ENDINGS, st.floats(0, 1), st.floats(0, 1), st.sampled_from(["paper", "potential"]))
+@given(CALLS, ENDINGS, st.none() | st.floats(0, 1), st.floats(0, 1), st.sampled_from(list(FORMS)))
 def test_rewards_add_up_to_their_closed_form(
-    trajectory: Make, rows: list[Any], ending: str, solved: float, gamma: float, form: str
+    trajectory: Make, rows: list[Any], ending: str, solved: float | None, gamma: float, name: str
 ) -> None:
     scored = ended(trajectory, rows, ending, solved)
     if scored is None:
         return
-    params = RewardParams(form=form, alpha=0.7, step_cost=0.1, budget_cost=0.3)
-    total = sum(gamma**t * reward for t, reward in enumerate(step_rewards(scored, params, gamma)))
-    assert total == pytest.approx(expected_return(scored, params, gamma), abs=1e-9)
+    chosen = form(name, alpha=0.7, step_cost=0.1, budget_cost=0.3, gamma=gamma)
+    assert isinstance(chosen, HasClosedForm)
+    total = sum(gamma**t * reward for t, reward in enumerate(chosen.rewards(scored)))
+    assert total == pytest.approx(chosen.expected_return(scored), abs=1e-9)
 
 
 @given(CALLS, st.data())

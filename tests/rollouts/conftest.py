@@ -2,21 +2,14 @@ from typing import Any
 
 import pytest
 
-from steptool.core.types import Sampling, Task, Tool
-from steptool.formats.json_call import ChatFormat
+from steptool import testing
+from steptool.core.types import Sampling, Task
+from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
 
 TOOLS = (
-    Tool(
-        name="find_order",
-        description="Finds an order.",
-        parameters={
-            "type": "object",
-            "properties": {"id": {"type": "string"}, "deep": {"type": "boolean"}},
-            "required": ["id"],
-        },
-    ),
-    Tool(name="ping", description="", parameters={"type": "object"}),
+    testing.tool("find_order", "Finds an order.", needs={"id": "string"}, allows={"deep": "boolean"}),
+    testing.tool("ping", parameters={"type": "object"}),
 )
 
 
@@ -26,13 +19,13 @@ def tokenizer() -> Any:
 
 
 @pytest.fixture(scope="session")
-def chat(tokenizer: Any) -> ChatFormat:
-    return ChatFormat(tokenizer)
+def chat(tokenizer: Any) -> JsonCall:
+    return JsonCall(JsonCall.Config(), tokenizer)
 
 
 @pytest.fixture
 def task() -> Task:
-    return Task(id="t1", subset="G1_tool", query="Where is order a-1?", tools=TOOLS)
+    return testing.task("t1", "Where is order a-1?", *TOOLS)
 
 
 @pytest.fixture

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from steptool.config.places import DEMONSTRATIONS, PARAMS, TASKS
+from steptool.config.arms import arms_of
+from steptool.config.graph import dvc_document, dvc_text
+from steptool.config.places import DEMONSTRATIONS, PARAMS, REFERENCES, TASKS
 from steptool.config.settings import Params, apply_profile, load_params
 from steptool.core.storage import write_jsonl
-from steptool.core.types import Revision, ToolCall
-from steptool.formats.json_call import ChatFormat
-from steptool.policies import tiny_model
-from steptool.rollouts.collect import Sampler, _revision
-from steptool.rollouts.rollout import Generation
-from steptool.stages import evaluate
-from steptool.stages.results import policies_of
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE
-from steptool.worlds import open_world
-from steptool.worlds.mini import MiniWorld, expert_demonstrations
+from steptool.core.types import Conditions, Revision, Sampling, Task, Trajectory
+from steptool.rollouts.collect import refuse_broken
+from steptool.stages import evaluate, select
+from steptool.testing import conditions, finish, revision, trajectory
+from steptool.tracking.run import PARENT_VARIABLE
+from steptool.worlds.mini import MiniWorld
 
 ROOT = Path(__file__).parents[2]
-CHAT = ChatFormat(tiny_model.tokenizer())
-ANSWER = CHAT.render_action("", ToolCall(name="Finish", arguments={"answer": "x"}))
-Act = Callable[[str, str, tuple[int, ...]], Generation | Exception]
-"""Policy, request (its prompt as text), and the ids of the prompt."""
+Attempt = Callable[[str, Task], Trajectory | None]
+"""By arm and task the attempt; None is one that answers `x` and is wrong."""
 
 
 @pytest.fixture(scope="session")
@@ -38,64 +33,68 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copyfile(ROOT / "params.yaml", folder / PARAMS)
     (folder / PARAMS).write_text(apply_profile(folder / PARAMS, ROOT / "profiles/tiny.yaml"))
     params = load_params(folder / PARAMS)
-    world = open_world(params.world, params.seed)
+    (folder / "dvc.yaml").write_text(dvc_text(dvc_document(params)))
+    world = params.world.build(params.seed)
     assert isinstance(world, MiniWorld)
+    known = []
     for split in ("train", "dev", "test"):
-        write_jsonl(folder / TASKS / f"{split}.jsonl", world.all_tasks(split))
-    write_jsonl(folder / DEMONSTRATIONS, expert_demonstrations(world, 4, 0.0, params.seed))
-    for name, policy in policies_of(params).items():
-        (folder / policy).mkdir(parents=True)
-        (folder / policy / "config.json").write_text(f'"{name}"')
+        tasks = world.tasks(split)
+        write_jsonl(folder / TASKS / f"{split}.jsonl", tasks)
+        known += [world.reference(task) for task in tasks]
+    write_jsonl(folder / REFERENCES, known)
+    write_jsonl(folder / DEMONSTRATIONS, world.demonstrations(4, 0.0, params.seed))
+    for arm in arms_of(params):
+        (folder / arm.folder).mkdir(parents=True)
+        (folder / arm.folder / "config.json").write_text(f'"{arm.name}"')
     return folder
 
 
 @pytest.fixture
 def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The tiny profile with its tasks, and a folder for every policy; tracking goes to a file."""
+    """The tiny profile with its tasks, and a folder for every arm; tracking goes to a file."""
     shutil.copytree(template, tmp_path / "project")
     monkeypatch.chdir(tmp_path / "project")
     monkeypatch.setenv(PARENT_VARIABLE, "0" * 32)
-    monkeypatch.setenv(RELAYED_VARIABLE, "1")
     return load_params(PARAMS)
 
 
+class StandIn:
+    """In place of a sampler: its attempts are what a test says."""
+
+    def __init__(self, attempt: Attempt, policy: Path) -> None:
+        self.attempt = attempt
+        self.load(policy)
+
+    def load(self, policy: Path) -> None:
+        self.policy: Revision = revision(str(policy))
+
+    def conditions(self, sampling: Sampling) -> Conditions:
+        return conditions(**dict(sampling))
+
+    def attempts(
+        self, tasks: Sequence[Task], sampling: Sampling, attempts: int, *, what: str, max_broken: float
+    ) -> list[Trajectory]:
+        arm = Path(self.policy.name).name
+        made = [self.attempt(arm, task) or trajectory(finish("x"), of=task, solved=0.0) for task in tasks]
+        refuse_broken(made, max_broken)
+        by_this_policy = {"policy": self.policy, "conditions": self.conditions(sampling)}
+        return [Trajectory.create(**{**_fields(each), **by_this_policy}) for each in made]
+
+
+def _fields(of: Trajectory) -> dict[str, Any]:
+    return {name: value for name, value in dict(of).items() if name != "id"}
+
+
 @pytest.fixture
-def evaluate_with(project: Params, monkeypatch: pytest.MonkeyPatch) -> Callable[[Act], None]:
-    """Run the stage `evaluate` with what `act` says in place of an engine."""
+def measure(project: Params, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run the stage `evaluate`, or `select`, with the attempts that `attempt` gives in place of an engine's."""
 
-    class Engine:
-        def __init__(self, act: Act) -> None:
-            self.act, self.policy = act, ""
-
-        async def generate(self, prompt_ids: tuple[int, ...], **_: Any) -> Generation:
-            await asyncio.sleep(0)
-            made = self.act(self.policy, CHAT._tokenizer.decode(list(prompt_ids)), prompt_ids)
-            if isinstance(made, Exception):
-                raise made
-            return made
-
-        def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-            return asyncio.run(coroutine)
-
-    class FakeSampler(Sampler):
-        def load(self, policy: Path) -> None:
-            self.policy = _revision(policy)
-            self.engine.policy = policy.name  # type: ignore[attr-defined]
-
-    def run(act: Act) -> None:
+    def run(attempt: Attempt, stage: str = "evaluate") -> None:
         @contextmanager
-        def generate(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
-            engine: Any = Engine(act)
-            world = open_world(params.world, params.seed)
-            sampler = FakeSampler(engine, CHAT, Revision(name="none", revision=""), world, params, "float32")
-            sampler.load(policy)
-            yield sampler
+        def open_sampler(params: Params, policy: Path, *, seed: int) -> Iterator[StandIn]:
+            yield StandIn(attempt, policy)
 
-        monkeypatch.setattr(evaluate, "generate", generate)
-        evaluate.main()
+        monkeypatch.setattr(evaluate, "open_sampler", open_sampler)
+        (evaluate if stage == "evaluate" else select).main()
 
     return run
-
-
-def answers(ids: tuple[int, ...] = ANSWER) -> Generation:
-    return Generation(ids, (-0.5,) * len(ids), stopped=True)

@@ -1,4 +1,4 @@
-"""Rounds: which is the last, and which training tasks each samples."""
+"""What stages share: the training tasks that each round samples, and refusals that every stage makes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from steptool.config.arms import arm_of, arms_of, round_of
 from steptool.config.places import BASE, DEMONSTRATIONS, REPORT, TASKS
 from steptool.config.settings import Params
 from steptool.core.errors import DataError, ParamsError, StorageError
 from steptool.core.storage import read_jsonl, write_jsonl
 from steptool.core.types import Trajectory
 from steptool.policies import tiny_model
-from steptool.stages import sft
+from steptool.stages import train
 from steptool.stages.common import stage
-from steptool.stages.rounds import last_round, read_tasks, tasks_of_round
-from steptool.tracking.run import RELAYED_VARIABLE, Tracking
-from steptool.worlds.mini import MiniWorld, expert_demonstrations
+from steptool.stages.rounds import read_tasks, tasks_of_round
+from steptool.tracking.run import PARENT_VARIABLE, Tracking
+from steptool.worlds.mini import MiniWorld
 
 
 def test_rounds_take_turns_through_the_training_tasks_and_another_draw_begins_elsewhere(
@@ -31,11 +32,11 @@ def test_rounds_take_turns_through_the_training_tasks_and_another_draw_begins_el
     Of three rounds the first two have the tasks that they have of two.
     """
     monkeypatch.chdir(tmp_path)
-    world = MiniWorld(seed=3, train_tasks=8, dev_tasks=6, test_tasks=6)
-    write_jsonl(TASKS / "train.jsonl", world.all_tasks("train"))
-    write_jsonl(DEMONSTRATIONS, expert_demonstrations(world, 0, 0.0, 3))
-    rounds = {name: {"policy": "p", "previous": "p"} for name in ("r1", "r2", "r3")}
-    order = [task.id for task in world.all_tasks("train")]
+    world = MiniWorld(MiniWorld.Config(train_tasks=8, dev_tasks=6, test_tasks=6), 3)
+    write_jsonl(TASKS / "train.jsonl", world.tasks("train"))
+    write_jsonl(DEMONSTRATIONS, list[Trajectory]())
+    rounds = {name: {"from": "base"} for name in ("r1", "r2", "r3")}
+    order = [task.id for task in world.tasks("train")]
 
     def taken(draw: int, index: int, count: int = 2) -> list[int]:
         some = dict(list(rounds.items())[:count])
@@ -48,11 +49,15 @@ def test_rounds_take_turns_through_the_training_tasks_and_another_draw_begins_el
     assert taken(1, 0, 3) == taken(1, 0, 2)
 
 
-def test_params_without_rounds_are_refused_by_name() -> None:
-    with pytest.raises(ParamsError, match="holds no `rounds`"):
-        last_round(Params())
-    named = {name: {"policy": "p", "previous": "p"} for name in ("r1", "r2")}
-    assert last_round(Params.model_validate({"rounds": named})) == "r2"
+def test_a_round_and_an_arm_that_are_not_there_are_refused_by_name(project: Params) -> None:
+    with pytest.raises(ParamsError, match="no round 'r9'; there are r1, r2"):
+        round_of(project, "r9")
+    with pytest.raises(ParamsError, match=r"no round 'r1'; there are none\n  fix: add one, such as rounds: {r1: "):
+        round_of(Params(), "r1")
+    with pytest.raises(ParamsError, match="no arm 'grpo'; there are sft, ppo1, ppo2, rft"):
+        arm_of(project, "grpo")
+    with pytest.raises(ParamsError, match="holds no `arms`"):
+        arms_of(Params())
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM, errno.EROFS])
@@ -64,7 +69,7 @@ def test_a_checkout_that_may_not_be_written_to_is_said_so(
     def refuse(self: Tracking) -> str:
         raise OSError(number, os.strerror(number), ".steptool")
 
-    monkeypatch.delenv(RELAYED_VARIABLE)
+    monkeypatch.delenv(PARENT_VARIABLE)
     monkeypatch.setattr(Tracking, "pipeline_run_id", refuse)
     said = rf"^\.steptool: {os.strerror(number)}\n  fix: mend the permissions"
     with pytest.raises(StorageError, match=said), stage("report", REPORT, project, uses={}, inputs={}):
@@ -75,6 +80,8 @@ def test_demonstrations_of_other_tasks_are_refused_by_name(project: Params, monk
     demonstrations = read_jsonl(DEMONSTRATIONS, Trajectory)
     write_jsonl(TASKS / "train.jsonl", [t for t in read_tasks("train") if t.id != demonstrations[1].task_id])
     BASE.mkdir()
-    monkeypatch.setattr(sft, "load_tokenizer", lambda folder: tiny_model.tokenizer())
-    with pytest.raises(DataError, match=f"1 are of no task in .*, first {demonstrations[1].id} of task "):
-        sft.main()
+    monkeypatch.setattr(train, "load_tokenizer", lambda folder: tiny_model.tokenizer())
+    with pytest.raises(
+        DataError, match=f"1 demonstrations are of no training task, first {demonstrations[1].id} of task "
+    ):
+        train.main("sft")

@@ -19,19 +19,17 @@ from typing import Any
 
 import pytest
 
-from steptool.config.settings import Params, WorldParams
+from steptool.config import base_content as content_of_base
+from steptool.config.base_content import base_content
+from steptool.config.lineage import spec_of, stage_revision
+from steptool.config.settings import Params
 from steptool.core.errors import DataError, ModelError
-from steptool.policies import base_content as content_of_base
-from steptool.policies.base_content import base_content
-from steptool.stages import revisions
-from steptool.worlds import world_content
 from steptool.worlds.recorded import QUERIES, REPLIES, VARIABLE
 from tests.project import copy_project
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "STEPTOOL_", "DVC_"))} | {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "STEPTOOL_RELAYED": "1",  # no MLflow: it is not what these tests are about
-    "STEPTOOL_PARENT_RUN_ID": "none",
+    "STEPTOOL_PARENT_RUN_ID": "none",  # no MLflow: it is not what these tests are about
 }
 
 
@@ -53,6 +51,16 @@ def pack(folder: Path, question: str = "Which?") -> Path:
     with gzip.open(folder / REPLIES, "wt") as file:
         file.write("")
     return folder
+
+
+ARMS = {"arms": {"sft": {"method": "sft", "from": "base", "data": ["demonstrations"]}}}
+
+
+def content(stage: str, **sections: object) -> dict[str, str]:
+    """What stage `revisions` notes of what the stage reads outside of the project."""
+    params = Params.model_validate({"model": {"base": "tiny-random"}, **ARMS, **sections})
+    found: dict[str, str] = stage_revision(spec_of(params, stage, None), params)["content"]
+    return found
 
 
 def change(file: Path) -> None:
@@ -83,15 +91,16 @@ def test_a_changed_byte_of_the_recordings_is_other_content(
 ) -> None:
     pack(tmp_path)
     monkeypatch.setenv(VARIABLE, str(tmp_path if named == VARIABLE else tmp_path / "elsewhere"))
-    params = WorldParams(name="recorded", path=str(tmp_path) if named == "world.path" else "")
-    before = world_content(params)
+    world = {"use": "recorded", "path": str(tmp_path) if named == "world.path" else ""}
+    before = content("prepare", world=world)
     change(tmp_path / file)
-    assert world_content(params) != before
+    assert content("prepare", world=world)["world"] != before["world"]
 
 
 def test_the_bundled_ones_need_no_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert world_content(WorldParams()) == "mini"
+    assert content("prepare") == {}
+    assert content("base") == {"base": "tiny-random"}
     assert base_content("tiny-random") == "tiny-random"
 
 
@@ -128,35 +137,32 @@ LONG = "a" * 300
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("stage", "sections"),
     [
-        {"model": {"base": LONG}},
-        {"model": {"base": f"./{LONG}"}},
-        {"world": {"name": "recorded", "path": LONG}},
-        {"demonstrations": {"path": LONG}},
-        {"demonstrations": {"path": "no-such-file"}},
-        {"demonstrations": {"path": "tests"}},  # a folder
+        ("base", {"model": {"base": LONG}}),
+        ("base", {"model": {"base": f"./{LONG}"}}),
+        ("prepare", {"world": {"use": "recorded", "path": LONG}}),
+        ("prepare", {"demonstrations": {"use": "file", "path": LONG}}),
+        ("prepare", {"demonstrations": {"use": "file", "path": "no-such-file"}}),
+        ("prepare", {"demonstrations": {"use": "file", "path": "tests"}}),  # a folder
     ],
-    ids=lambda settings: next(iter(settings)),
 )
 def test_a_path_that_leads_to_nothing_is_refused_by_the_first_stage(
-    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, sections: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = Params.model_validate({"model": {"base": "tiny-random"}, **settings})
-    monkeypatch.setattr(revisions, "load_params", lambda _: params)
     (tmp_path / "tests").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises((DataError, ModelError), match=r"no such f|on this machine") as caught:
-        revisions.main()
+        content(stage, **sections)
     assert "dvc repro" not in str(caught.value.fix), "it would only say the same again"
 
 
 def test_recordings_that_are_not_on_this_machine_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     with pytest.raises(DataError, match=rf"(?s)no {QUERIES} and no {REPLIES} on this machine.*{VARIABLE}"):
-        world_content(WorldParams(name="recorded", path=str(tmp_path / "gone")))
+        content("prepare", world={"use": "recorded", "path": str(tmp_path / "gone")})
     with pytest.raises(DataError, match=VARIABLE):
-        world_content(WorldParams(name="recorded"))
+        content("prepare", world={"use": "recorded"})
 
 
 # Under DVC
@@ -213,7 +219,7 @@ def test_recordings_that_change_under_the_same_path_make_prepare_run_again(
     project: Path, tmp_path: Path, named: str
 ) -> None:
     mine, other = pack(tmp_path / "mine"), pack(tmp_path / "other", "Where?")
-    world = {"name": "recorded", "train_tasks": 1, "dev_tasks": 1, "test_tasks": 1}
+    world = {"use": "recorded", "train_tasks": 1, "dev_tasks": 1, "test_tasks": 1}
     settings(project, world=world | ({"path": str(mine)} if named == "world.path" else {}))
     variables = {VARIABLE: str(mine)} if named == VARIABLE else {}
 

@@ -19,36 +19,36 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from steptool.config.places import EVALUATION, MODELS, TASKS, VALIDATED
+from steptool.config.places import EVALUATION, MODELS, REFERENCES, TASKS, VALIDATED
 from steptool.config.settings import Params
 from steptool.core.errors import InputError
 from steptool.core.storage import read_jsonl, write_json, write_jsonl
-from steptool.core.types import (
-    FINISH,
-    Judgement,
-    Observation,
-    Revision,
-    ScoredTrajectory,
-    Step,
-    StopReason,
-    Task,
-    ToolCall,
-    Trajectory,
-)
+from steptool.core.types import ScoredTrajectory, Task
 from steptool.evaluation.compare import compare
-from steptool.evaluation.metrics import Budget, Evaluation, evaluate
+from steptool.evaluation.metrics import Evaluation, evaluate
 from steptool.report.page import render_report
 from steptool.report.wording import text_table
 from steptool.stages import report
-from steptool.stages.results import policies_of, read_results
-from steptool.stages.rounds import read_tasks, sampling_of
+from steptool.stages.results import read_results
+from steptool.stages.rounds import read_tasks
+from steptool.testing import CONDITIONS, call, finish, judgement, reference, revision, step, task, trajectory
+from steptool.testing import scored as judged_as
 
-RULES, WORLD = Revision(name="rules", revision="1"), Revision(name="mini", revision="1")
-ROUNDS = {"r1": {"policy": "models/sft", "previous": "models/sft"}}
-PARAMS = Params.model_validate({"rounds": ROUNDS, "evaluate": {"resamples": 100}})
-POLICIES = list(policies_of(PARAMS))
-FILES = [*(EVALUATION / f"{name}.json" for name in POLICIES), EVALUATION / "comparisons.json"]
-FILES += [MODELS / "r1/training.json"]
+RULES = revision("rules")
+PARAMS = Params.model_validate(
+    {
+        "rounds": {"r1": {"from": "sft"}},
+        "arms": {
+            "sft": {"method": "sft", "from": "base", "data": ["demonstrations"]},
+            "ppo1": {"method": "step_ppo", "from": "sft", "data": ["r1"]},
+            "rft": {"method": "rft", "from": "sft", "data": ["r1"]},
+        },
+        "evaluate": {"resamples": 100},
+    }
+)
+ARMS = list(PARAMS.arms)
+FILES = [*(EVALUATION / f"{name}.json" for name in ARMS), EVALUATION / "comparisons.json"]
+FILES += [MODELS / "ppo1/training.json"]
 SHAPES = {
     "object": "{}",
     "array": "[]",
@@ -66,40 +66,23 @@ SHAPES = {
 }
 
 
-def scored(task: Task, policy: str, solved: float) -> ScoredTrajectory:
-    call = Step(call=ToolCall(name="look", arguments={}), observation=Observation(text="{}"))
-    finish = Step(call=ToolCall(name=FINISH, arguments={"answer": "x"}))
-    trajectory = Trajectory.create(
-        task_id=task.id,
-        subset=task.subset,
-        steps=(call, finish),
-        stop_reason=StopReason.finished,
-        answer="x",
-        policy=Revision(name=policy, revision="1"),
-        world=WORLD,
-        sampling=sampling_of(PARAMS),
-        seed=0,
-    )
-    judgements = (Judgement(success=1.0, contribution=0.5), Judgement(solved=solved))
-    return ScoredTrajectory(trajectory=trajectory, judgements=judgements, annotator=RULES)
+def scored(of: Task, policy: str, solved: float) -> ScoredTrajectory:
+    made = trajectory(step(call("look"), "{}"), finish("x"), of=of, solved=solved, policy=policy)
+    return judged_as(made, judgement(success=1.0, contribution=0.5), judgement(solved=solved))
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `report` reads, of two rounds of six tasks."""
+    """What `report` reads, of three arms and six tasks."""
     folder = tmp_path_factory.mktemp("results")
-    tasks = [
-        Task(id=f"{subset}-{index}", subset=subset, query="?", tools=())
-        for index in range(3)
-        for subset in ("G1_tool", "G2_category")
-    ]
-    budget = Budget.of(tasks, sampling_of(PARAMS), attempts=1, world=WORLD, annotator=RULES, split="test")
+    tasks = [task(f"{group}-{index}", "?", group=group) for index in range(3) for group in ("G1_tool", "G2_category")]
+    known = {each.id: reference(each, "x") for each in tasks}
     evaluations: list[Evaluation] = []
-    for number, name in enumerate(POLICIES):
-        judged = [scored(task, name, float(index <= number + 1)) for index, task in enumerate(tasks)]
+    for number, name in enumerate(ARMS):
+        judged = [scored(each, name, float(index <= number + 1)) for index, each in enumerate(tasks)]
         made = evaluate(
-            name, Revision(name=name, revision="1"), judged, tasks, budget,
-            resamples=100, confidence=0.95, rng=np.random.default_rng(0),
+            name, revision(name), judged, tasks, known, conditions=CONDITIONS, annotator=RULES, attempts=1,
+            split="test", resamples=100, confidence=0.95, rng=np.random.default_rng(0),
         )  # fmt: skip
         write_json(folder / EVALUATION / f"{name}.json", made.model_dump(mode="json"))
         write_jsonl(folder / EVALUATION / f"{name}.trajectories.jsonl.gz", judged)
@@ -108,9 +91,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(folder / EVALUATION / "comparisons.json", [c.model_dump(mode="json") for c in compared])
     summary = {"loss": 0.5, "advantage_step_0": 0.1, "advantage_step_1": 0.2, "advantage_step_x": 0.3}
     steps = [{"step": n, "approx_kl": 0.1, "grad_norm": 1.0} for n in range(3)]
-    write_json(folder / MODELS / "r1/training.json", {"summary": summary, "steps": steps})
-    write_jsonl(folder / VALIDATED / "r1/scored.jsonl.gz", [scored(task, "sft", 1.0) for task in tasks])
+    for name in ARMS:
+        write_json(folder / MODELS / name / "training.json", {"summary": summary, "steps": steps})
+    write_jsonl(folder / VALIDATED / "r1/scored.jsonl.gz", [scored(each, "sft", 1.0) for each in tasks])
     write_jsonl(folder / TASKS / "test.jsonl", tasks)
+    write_jsonl(folder / REFERENCES, known.values())
     (folder / "params.yaml").write_text("seed: 17\n")
     return folder
 
@@ -124,11 +109,11 @@ def workspace(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def read_all() -> str:
     """Everything that `report` and `results` do with what they read."""
-    return text_table(*read_results(PARAMS)) + render_report(report._gather(PARAMS))
+    return text_table(read_results(PARAMS)) + render_report(report._gather(PARAMS))
 
 
 def test_what_was_written_is_read(workspace: Path) -> None:
-    assert "PPO round 1" in read_all()
+    assert "step_ppo from sft on r1" in read_all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -154,7 +139,7 @@ def test_a_file_that_is_cut_off_is_named(workspace: Path, file: Path) -> None:
             read_all()
 
 
-@pytest.mark.parametrize("file", ["sft.json", "r1.json"])
+@pytest.mark.parametrize("file", ["sft.json", "ppo1.json"])
 def test_an_evaluation_of_another_policy_is_refused(workspace: Path, file: str) -> None:
     shutil.copyfile(EVALUATION / "rft.json", EVALUATION / file)
     with pytest.raises(InputError, match=rf"{file}: is the evaluation of 'rft'"):
@@ -162,37 +147,47 @@ def test_an_evaluation_of_another_policy_is_refused(workspace: Path, file: str) 
 
 
 def test_an_evaluation_of_another_version_is_refused(workspace: Path) -> None:
-    record = json.loads((EVALUATION / "r1.json").read_text())
+    record = json.loads((EVALUATION / "ppo1.json").read_text())
     del record["broken"]
-    write_json(EVALUATION / "r1.json", record)
-    with pytest.raises(InputError, match=r"r1\.json: Evaluation: broken: Field required") as refused:
+    write_json(EVALUATION / "ppo1.json", record)
+    with pytest.raises(InputError, match=r"ppo1\.json: Evaluation: broken: Field required") as refused:
         read_all()
     assert "another version of StepTool may have written it" in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("max_calls", 3), ("attempts", 2), ("world", {"name": "mini", "revision": "2"})]
+    ("place", "value"),
+    [
+        (("conditions", "sampling", "max_calls"), 3),
+        (("conditions", "world"), {"name": "mini", "revision": "2"}),
+        (("annotator",), {"name": "rules", "revision": "2"}),
+        (("attempts",), 2),
+        (("tasks_hash",), "0" * 16),
+    ],
 )
-def test_evaluations_of_different_runs_are_refused(workspace: Path, key: str, value: Any) -> None:
-    record = json.loads((EVALUATION / "r1.json").read_text())
-    record["budget"][key] = value
-    write_json(EVALUATION / "r1.json", record)
-    with pytest.raises(InputError, match=f"r1 and sft were measured under different conditions:\n  {key}"):
+def test_evaluations_of_different_runs_are_refused(workspace: Path, place: tuple[str, ...], value: Any) -> None:
+    record = json.loads((EVALUATION / "ppo1.json").read_text())
+    holder = record
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    write_json(EVALUATION / "ppo1.json", record)
+    with pytest.raises(InputError, match=f"ppo1 and sft were measured under different conditions:\n  {place[-1]}"):
         read_all()
 
 
 @pytest.mark.parametrize("of", ["another policy", "another task", "one attempt twice"])
 def test_attempts_that_the_evaluation_was_not_made_of_are_refused(workspace: Path, of: str) -> None:
-    file = EVALUATION / "r1.trajectories.jsonl.gz"
+    file = EVALUATION / "ppo1.trajectories.jsonl.gz"
     judged = read_jsonl(file, ScoredTrajectory)
-    stranger = Task(id="gone", subset="G1_tool", query="?", tools=())
+    stranger = task("gone", "?")
     changed = {
         "another policy": [scored(read_tasks("test")[0], "sft", 1.0)],
-        "another task": [*judged, scored(stranger, "r1", 1.0)],
+        "another task": [*judged, scored(stranger, "ppo1", 1.0)],
         "one attempt twice": [*judged, judged[0]],
     }
     write_jsonl(file, changed[of])
-    with pytest.raises(InputError, match=r"r1\.trajectories\.jsonl\.gz: trajectory \w+ of task"):
+    with pytest.raises(InputError, match=r"ppo1\.trajectories\.jsonl\.gz: trajectory \w+ of task"):
         read_all()
 
 
@@ -238,7 +233,7 @@ def test_a_value_swapped_anywhere_is_read_or_refused_by_name(workspace: Path, da
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "-0.1", "1.1", "true", '"0.5"', "null", "[]"])
 @pytest.mark.parametrize("place", ["solved", "metrics", "broken", "low"])
 def test_a_rate_that_is_none_is_never_read(workspace: Path, value: str, place: str) -> None:
-    file = EVALUATION / "r1.json"
+    file = EVALUATION / "ppo1.json"
     record = json.loads(file.read_text())
     spots = {
         "solved": (record["solved"], "G1_tool-0"),
@@ -251,5 +246,5 @@ def test_a_rate_that_is_none_is_never_read(workspace: Path, value: str, place: s
         return  # a rate without an interval
     holder[key] = "@"
     file.write_text(json.dumps(record).replace('"@"', value))
-    with pytest.raises(InputError, match=r"r1\.json"):
+    with pytest.raises(InputError, match=r"ppo1\.json"):
         read_all()

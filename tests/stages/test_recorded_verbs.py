@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from steptool.core.storage import read_jsonl
-from steptool.core.types import ScoredTrajectory, StopReason
+from steptool.core.types import ScoredTrajectory, StopReason, Task
 from steptool.worlds.recorded import VARIABLE
 
 ROOT = Path(__file__).parents[2]
@@ -22,10 +22,13 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no recorded pack")
 
 PROFILE = """
-world: {name: recorded, train_tasks: 20, dev_tasks: 1, test_tasks: 1}
+world: {use: recorded, train_tasks: 20, dev_tasks: 1, test_tasks: 1}
 sample: {tasks: 20, attempts: 1, max_tokens: 8192}
 rounds:
-  r1: {policy: models/base, previous: models/base}
+  r1: {from: base}
+arms:
+  ppo2: {method: step_ppo, from: base, data: [r1]}
+compare: []
 """
 
 
@@ -47,7 +50,10 @@ def test_twenty_recorded_requests_are_sampled_and_annotated(tmp_path: Path) -> N
         steptool(tmp_path, *arguments)
     scored = read_jsonl(tmp_path / "data/scored/r1/scored.jsonl.gz", ScoredTrajectory)
     assert len({item.trajectory.task_id for item in scored}) == len(scored) == 20
-    assert {item.trajectory.subset for item in scored} >= {"G1_instruction", "G2_category", "G3_instruction"}
-    assert all(item.trajectory.world.name == "recorded" for item in scored)
+    groups = {task.id: task.group for task in read_jsonl(tmp_path / "data/tasks/train.jsonl", Task)}
+    sampled = {groups[item.trajectory.task_id] for item in scored}
+    assert sampled >= {"G1_instruction", "G2_category", "G3_instruction"}
+    conditions = [item.trajectory.conditions for item in scored]
+    assert {each.world.name for each in conditions if each} == {"recorded"}
     assert not any(item.trajectory.stop_reason is StopReason.world_error for item in scored)
     assert all(item.trajectory.steps and item.solved == 0 for item in scored)

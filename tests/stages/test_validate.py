@@ -7,33 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from steptool.annotators.rules import annotate
 from steptool.config.places import SCORED, VALIDATED
 from steptool.config.settings import Params
 from steptool.core.errors import DataError, ValidationFailed
 from steptool.core.storage import write_jsonl
-from steptool.core.types import FINISH, Revision, Step, StopReason, ToolCall, Trajectory
 from steptool.stages import validate
-from steptool.stages.rounds import read_tasks, sampling_of
+from steptool.stages.rounds import read_tasks
+from steptool.testing import finish, scored, trajectory
 
 PREVIOUS = VALIDATED / "r1/summary.json"
 WHOLE = {"solve_rate": 0.5, "trajectories": 4}
 
 
-def write_round(params: Params, verdict: float | None) -> None:
-    task = read_tasks("train")[0]
-    trajectory = Trajectory.create(
-        task_id=task.id,
-        subset=task.subset,
-        steps=(Step(call=ToolCall(name=FINISH, arguments={"answer": "x"})),),
-        stop_reason=StopReason.finished,
-        answer="x",
-        policy=Revision(name="p", revision="1"),
-        world=Revision(name="mini", revision="1"),
-        sampling=sampling_of(params),
-        seed=0,
-    )
-    write_jsonl(SCORED / "r2/scored.jsonl.gz", [annotate(trajectory, task, verdict)])
+def write_round(name: str, verdict: float | None) -> None:
+    tokens = {"context_ids": (1, 2), "action_ids": (3,)}
+    made = [trajectory(finish("x", **tokens), of=task, solved=verdict) for task in read_tasks("train")]
+    write_jsonl(SCORED / name / "scored.jsonl.gz", [scored(each) for each in made])
 
 
 @pytest.mark.parametrize(
@@ -48,7 +37,7 @@ def write_round(params: Params, verdict: float | None) -> None:
     ],
 )  # fmt: skip
 def test_a_round_before_that_cannot_be_read_stops_the_gate(project: Params, text: str) -> None:
-    write_round(project, 1.0)
+    write_round("r2", 1.0)
     PREVIOUS.parent.mkdir(parents=True)
     PREVIOUS.write_text(text)
     with pytest.raises(DataError) as refused:
@@ -58,10 +47,20 @@ def test_a_round_before_that_cannot_be_read_stops_the_gate(project: Params, text
     assert not (VALIDATED / "r2").exists()
 
 
+def test_the_round_before_in_params_is_the_one_that_a_solve_rate_is_held_against(project: Params) -> None:
+    """max_drift is 1 in the tiny profile, so a leap from 0 to 1 is allowed, but it is looked at."""
+    write_round("r1", 0.0)
+    validate.main("r1")
+    assert json.loads(PREVIOUS.read_text()) == {"solve_rate": 0.0, "trajectories": 24}
+    assert "since the previous round" not in Path(VALIDATED / "r1/validation.html").read_text()
+    write_round("r2", 0.75)
+    validate.main("r2")
+    assert "since the previous round (0.000)" in Path(VALIDATED / "r2/validation.html").read_text()
+
+
 def test_answers_that_nothing_can_check_are_not_trained_on(project: Params) -> None:
-    write_round(project, None)
-    PREVIOUS.parent.mkdir(parents=True)
-    PREVIOUS.write_text(json.dumps(WHOLE))
-    with pytest.raises(ValidationFailed, match=r"1 of 1 answers count as unsolved because nothing here can check"):
-        validate.main("r2")
-    assert not Path(VALIDATED / "r2").exists()
+    write_round("r1", None)
+    with pytest.raises(ValidationFailed, match=r"✗ Every attempt has a verdict"):
+        validate.main("r1")
+    assert not Path(VALIDATED / "r1").exists()
+    assert Path(".steptool/failed/validation-r1.html").exists()

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from steptool.system.memory import nothing_is_garbage
+from steptool.system.memory import without_garbage_collection
 
 CHURN = """
 import resource, sys
@@ -88,7 +88,7 @@ def test_what_one_thread_has_freed_the_next_uses() -> None:
 
 def test_what_a_block_leaves_behind_is_never_looked_through_again() -> None:
     before = gc.get_freeze_count()
-    with nothing_is_garbage():
+    with without_garbage_collection():
         assert not gc.isenabled()
         kept = [[i] for i in range(1000)]
     assert gc.isenabled()
@@ -97,7 +97,7 @@ def test_what_a_block_leaves_behind_is_never_looked_through_again() -> None:
 
 
 def test_collection_goes_on_after_a_failure() -> None:
-    with pytest.raises(ImportError), nothing_is_garbage():
+    with pytest.raises(ImportError), without_garbage_collection():
         raise ImportError("no such package")
     assert gc.isenabled()
     gc.unfreeze()

@@ -290,7 +290,7 @@ def test_server_that_is_down_while_a_stage_fails_is_told_by_its_own_error() -> N
     try:
         raise ValueError("the stage's own")
     except ValueError:
-        with pytest.raises(TrackingError, match="Connection refused"), client.told_plainly(uri, "log"):
+        with pytest.raises(TrackingError, match="Connection refused"), client.mlflow_errors(uri, "log"):
             requests.get(uri, timeout=3)
 
 

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 
 from steptool import doctor
 from steptool.core.errors import StepToolError
-from steptool.tracking.client import connect, told_plainly
+from steptool.tracking.client import connect, mlflow_errors
 from steptool.tracking.redaction import public, redact
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+from steptool.tracking.run import PARENT_VARIABLE, Tracking
 
 PIECES = ("Zq1x", "Zq2y", "Zq3z")
 """No part of a secret may come out, so each of its parts can be found."""
@@ -155,10 +155,10 @@ def test_secret_is_in_no_file_that_a_stage_leaves(
     secret: str, address: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     uri, root = address.format(secret), tmp_path_factory.mktemp("checkout")
-    with mock.patch.dict(os.environ, {PARENT_VARIABLE: "p", RELAYED_VARIABLE: "1"}):
+    with mock.patch.dict(os.environ, {PARENT_VARIABLE: "p"}):
         tracking = Tracking(uri, "test", root=root)
         with pytest.raises(ValueError), tracking.stage("train") as run:  # noqa: PT012 - the text is the case
-            run.tags({"note": "kept"})
+            run.params({"note": "kept"})
             raise ValueError(f"no answer from {uri}, {secret!r}")
     kept = "".join(path.read_text() for path in root.rglob("*") if path.is_file())
     assert "kept" in kept
@@ -166,7 +166,7 @@ def test_secret_is_in_no_file_that_a_stage_leaves(
 
 
 def test_cause_without_a_secret_is_kept_for_the_traceback() -> None:
-    with pytest.raises(StepToolError) as caught, told_plainly("http://host", "log"):
+    with pytest.raises(StepToolError) as caught, mlflow_errors("http://host", "log"):
         raise OSError("no route to host")
     assert isinstance(caught.value.__cause__, OSError)
 

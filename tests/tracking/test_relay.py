@@ -13,10 +13,11 @@ import pytest
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from steptool.tracking import delivery as delivery_module
 from steptool.tracking import relay as relay_module
-from steptool.tracking import run as tracking_module
+from steptool.tracking.journal import Entry
 from steptool.tracking.relay import Relay
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+from steptool.tracking.run import PARENT_VARIABLE, Tracking
 from tests.orchestration.test_process import wait_for
 
 SOON_S = 30
@@ -24,7 +25,7 @@ STAGE = """
 import sys
 import time
 from steptool.tracking.run import Tracking
-with Tracking({uri!r}, "test").stage("train", round="r1", params={{"seed": 17}}) as run:
+with Tracking({uri!r}, "test").stage("train", argument="r1", params={{"seed": 17}}) as run:
     run.metrics(1, {{"loss": 0.5}})
     {then}
 assert "mlflow" not in sys.modules
@@ -39,7 +40,6 @@ def parent(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
     run_id = tracking.new_pipeline()
     monkeypatch.setenv(PARENT_VARIABLE, run_id)
-    monkeypatch.setenv(RELAYED_VARIABLE, "1")
     return run_id
 
 
@@ -58,7 +58,7 @@ def test_what_a_stage_wrote_down_is_the_run_that_it_would_have_logged(
 ) -> None:
     page = tmp_path / "page.html"
     page.write_text("as it was")
-    with tracking.stage("train", round="r1", params={"seed": 17}) as run:
+    with tracking.stage("train", argument="r1", params={"seed": 17}) as run:
         run.metrics(1, {"loss": 0.5})
         run.dataset(Path("data"), "data", "abc")
         run.artifact(page, "validation")
@@ -68,23 +68,24 @@ def test_what_a_stage_wrote_down_is_the_run_that_it_would_have_logged(
     with Relay(tracking.root):
         pass
     (logged,) = stage_runs(tracking)
-    assert (logged.info.run_name, logged.info.status) == ("train@r1", "FINISHED")
+    assert (logged.info.run_name, logged.info.status) == ("train-r1", "FINISHED")
     assert logged.data.params == {"seed": "17"}
     assert {"loss": 0.5, "pass_rate": 0.75}.items() <= logged.data.metrics.items()
     assert logged.data.tags["mlflow.parentRunId"] == parent
     assert logged.inputs.dataset_inputs[0].dataset.digest == "abc"
     local = tracking.client.download_artifacts(logged.info.run_id, "validation/page.html")
     assert Path(local).read_text() == "as it was"
-    assert tracking.client.get_run(parent).data.metrics == {"train.r1.pass_rate": 0.75}
-    assert list(tracking.unlogged.iterdir()) == []
+    assert tracking.client.get_run(parent).data.metrics == {"train-r1.pass_rate": 0.75}
+    assert list(tracking.delivery.folder.iterdir()) == []
 
 
 def test_stage_is_seen_while_it_runs_and_never_loads_mlflow(tracking: Tracking, parent: str) -> None:
     with Relay(tracking.root):
         child = start(tracking, "time.sleep(3)")
-        wait_for(lambda: any(run.data.params == {"seed": "17"} for run in stage_runs(tracking)), SOON_S)
+        wait_for(lambda: any(run.data.metrics == {"loss": 0.5} for run in stage_runs(tracking)), SOON_S)
         assert child.poll() is None
         assert stage_runs(tracking)[0].info.status == "RUNNING"
+        assert stage_runs(tracking)[0].data.params == {"seed": "17"}
         assert child.wait(60) == 0
     assert stage_runs(tracking)[0].info.status == "FINISHED"
 
@@ -97,7 +98,7 @@ def test_stage_killed_outright_ends_as_killed(tracking: Tracking, parent: str) -
         child.wait()
         wait_for(lambda: stage_runs(tracking)[0].info.status == "KILLED", SOON_S)
     assert stage_runs(tracking)[0].data.params == {"seed": "17"}
-    assert list(tracking.unlogged.iterdir()) == []
+    assert list(tracking.delivery.folder.iterdir()) == []
 
 
 def test_relay_that_was_killed_is_taken_over_by_the_next_without_a_second_run(
@@ -107,15 +108,15 @@ def test_relay_that_was_killed_is_taken_over_by_the_next_without_a_second_run(
     with tracking.stage("train") as run:
         run.metrics(1, {"loss": 0.5})
     with monkeypatch.context() as patch:
-        patch.setattr("steptool.tracking.journal.Spool.remove", lambda self: None)
+        patch.setattr("steptool.tracking.journal.Journal.remove", lambda self: None)
         with Relay(tracking.root):
             pass
-    assert [path.suffix for path in sorted(tracking.unlogged.iterdir())] == [".jsonl", ".opened"]
+    assert [path.suffix for path in sorted(tracking.delivery.folder.iterdir())] == [".jsonl", ".sent"]
     with Relay(tracking.root):
         pass
     (logged,) = stage_runs(tracking)
     assert len(tracking.client.get_metric_history(logged.info.run_id, "loss")) == 1
-    assert list(tracking.unlogged.iterdir()) == []
+    assert list(tracking.delivery.folder.iterdir()) == []
 
 
 def test_mlflow_that_is_gone_for_a_while_costs_one_warning_and_nothing_else(
@@ -129,16 +130,16 @@ def test_mlflow_that_is_gone_for_a_while_costs_one_warning_and_nothing_else(
 
     with Relay(tracking.root):
         with monkeypatch.context() as patch:
-            patch.setattr(tracking_module, "send", gone)
+            patch.setattr(delivery_module, "send", gone)
             with tracking.stage("train") as run:
                 run.summary({"pass_rate": 0.5})
             wait_for(lambda: len(tries) > 2, SOON_S)
-        wait_for(lambda: not list(tracking.unlogged.iterdir()), SOON_S)
+        wait_for(lambda: not list(tracking.delivery.folder.iterdir()), SOON_S)
     (logged,) = stage_runs(tracking)
     assert (logged.info.status, logged.data.metrics["pass_rate"]) == ("FINISHED", 0.5)
     (warning,) = capsys.readouterr().err.splitlines()
     assert "connection reset" in warning
-    assert str(tracking.unlogged) in warning
+    assert str(tracking.delivery.folder) in warning
 
 
 def test_disk_that_is_full_for_a_while_loses_nothing(
@@ -158,7 +159,7 @@ def test_disk_that_is_full_for_a_while_loses_nothing(
                 return warned
 
             wait_for(lambda: "No space left on device" in warning(), SOON_S)
-        wait_for(lambda: not list(tracking.unlogged.iterdir()), SOON_S)
+        wait_for(lambda: not list(tracking.delivery.folder.iterdir()), SOON_S)
     (logged,) = stage_runs(tracking)
     assert (logged.info.status, logged.data.metrics["pass_rate"]) == ("FINISHED", 0.5)
 
@@ -167,7 +168,7 @@ def test_what_an_mlflow_that_stays_gone_missed_is_sent_by_the_next_pipeline(
     tracking: Tracking, parent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(tracking_module, "send", lambda *_: (_ for _ in ()).throw(MlflowException("no", error_code=10)))
+        patch.setattr(delivery_module, "send", lambda *_: (_ for _ in ()).throw(MlflowException("no", error_code=10)))
         with Relay(tracking.root), tracking.stage("train") as run:
             run.summary({"pass_rate": 0.5})
     with Relay(tracking.root):
@@ -190,16 +191,16 @@ def test_broken_file_is_set_aside_and_the_others_go_on(
     for name in ("sample", "train"):
         with tracking.stage(name):
             pass
-    broken = min(tracking.unlogged.glob("*.jsonl"))
+    broken = min(tracking.delivery.folder.glob("*.jsonl"))
     broken.write_text(broken.read_text().splitlines()[0] + "\nnot json\n")
     with Relay(tracking.root):
         pass
     assert sorted(run.info.status for run in stage_runs(tracking)) == ["FAILED", "FINISHED"]
-    assert f"{broken}:2: not a log entry" in capsys.readouterr().err
-    assert broken.with_suffix(".refused").exists()
+    assert f"{broken}:2: not an entry of a journal" in capsys.readouterr().err
+    assert broken.with_suffix(".aside").exists()
 
 
-OPENS = {
+HEADER = {
     "experiment": "test",
     "name": "x",
     "tags": {"steptool.host": "elsewhere", "steptool.pid": "1"},
@@ -215,21 +216,16 @@ WRONG = {
     "deep": b"[" * 200_000 + b"\n",
     "digits": b'{"uri": ' + b"9" * 5000 + b"}\n",
     "no-uri": b"{}\n",
-    "pid": {"opens": OPENS | {"tags": {"steptool.host": "x", "steptool.pid": "many"}}},
-    "long-pid": {"opens": OPENS | {"tags": {"steptool.host": "x", "steptool.pid": "9" * 5000}}},
-    "no-tags": {"opens": OPENS | {"tags": {}}},
-    "tag": {"opens": OPENS | {"tags": OPENS["tags"] | {"a": 5}}},  # type: ignore[operator]
-    "entry-list": [{"opens": OPENS}, []],
-    "entry-of-nobody": [{"opens": OPENS}, {"params": {"a": "1"}}],
-    "step": [
-        {"opens": OPENS},
-        {"run_id": "x", "metrics": [{"key": "a", "value": 1, "step": 1 << 80, "timestamp_ms": 1}]},
-    ],
-    "value": [
-        {"opens": OPENS},
-        {"run_id": "x", "metrics": [{"key": "a", "value": "much", "step": 1, "timestamp_ms": 1}]},
-    ],
-    "status": [{"opens": OPENS}, {"run_id": "x", "status": "GREAT"}],
+    "no-run": {},
+    "pid": HEADER | {"tags": {"steptool.host": "x", "steptool.pid": "many"}},
+    "long-pid": HEADER | {"tags": {"steptool.host": "x", "steptool.pid": "9" * 5000}},
+    "no-tags": HEADER | {"tags": {}},
+    "tag": HEADER | {"tags": HEADER["tags"] | {"a": 5}},  # type: ignore[operator]
+    "entry-list": [HEADER, []],
+    "entry-number": [HEADER, {"run_id": 5, "params": {"a": "1"}}],
+    "step": [HEADER, {"metrics": [{"key": "a", "value": 1, "step": 1 << 80, "timestamp_ms": 1}]}],
+    "value": [HEADER, {"metrics": [{"key": "a", "value": "much", "step": 1, "timestamp_ms": 1}]}],
+    "status": [HEADER, {"status": "GREAT"}],
 }
 
 
@@ -238,20 +234,18 @@ def test_file_of_any_wrong_shape_is_set_aside_and_the_others_go_on(
 ) -> None:
     with tracking.stage("train") as run:
         run.metrics(1, {"loss": float("nan"), "kl": float("-inf")})
-        run.tags({"half a character": "\udc80", "nul": "a\0b"})
+        run.journal.append(Entry(tags={"half a character": "\udc80", "nul": "a\0b"}))
     for name, wrong in WRONG.items():
         lines = wrong if isinstance(wrong, list) else [wrong]
         if not isinstance(wrong, bytes):
             first = {"uri": tracking.public_uri} | lines[0]
             wrong = "".join(json.dumps(line) + "\n" for line in [first, *lines[1:]]).encode()
-        (tracking.unlogged / f"{name}.jsonl").write_bytes(wrong)
-    (tracking.unlogged / "folder.jsonl").mkdir()
+        (tracking.delivery.folder / f"{name}.jsonl").write_bytes(wrong)
+    (tracking.delivery.folder / "folder.jsonl").mkdir()
     with Relay(tracking.root):
         pass
-    assert {path.name for path in tracking.unlogged.glob("*.refused")} == {
-        f"{name}.refused" for name in [*WRONG, "folder"]
-    }
-    assert not list(tracking.unlogged.glob("*.jsonl"))
+    assert {path.stem for path in tracking.delivery.folder.glob("*.aside")} == {*WRONG, "folder"}
+    assert not list(tracking.delivery.folder.glob("*.jsonl"))
     (logged,) = [run for run in stage_runs(tracking) if run.info.run_name == "train"]
     assert logged.info.status == "FINISHED"
     assert logged.data.tags["half a character"] == "\\udc80"
@@ -265,7 +259,7 @@ def test_artifact_that_somebody_deleted_does_not_hold_up_the_rest(
     page.write_text("fine")
     with tracking.stage("train") as run:
         run.artifact(page)
-    for copy in tracking.unlogged.rglob("page.html"):
+    for copy in tracking.delivery.folder.rglob("page.html"):
         copy.unlink()
     with Relay(tracking.root):
         pass
@@ -274,11 +268,9 @@ def test_artifact_that_somebody_deleted_does_not_hold_up_the_rest(
     assert "the file is gone" in capsys.readouterr().err
 
 
-def test_stage_that_tracks_itself_and_logs_of_before_are_none_of_its_business(tracking: Tracking, parent: str) -> None:
-    with Relay(tracking.root):
-        with tracking.stage("register", tracks_itself=True) as run:
-            assert tracking.client.get_run(run.run_id).info.status == "RUNNING"
-        assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
-    with tracking.stage("train"):
-        assert tracking.flush_unlogged() == 0
-    assert len(list(tracking.unlogged.glob("*.jsonl"))) == 1
+def test_stage_that_tracks_itself_has_a_run_from_its_start(tracking: Tracking, parent: str) -> None:
+    with Relay(tracking.root), tracking.stage("register", tracks_itself=True) as run:
+        assert tracking.client.get_run(run.run_id).info.status == "RUNNING"
+    (logged,) = stage_runs(tracking)
+    assert (logged.info.run_id, logged.info.status) == (run.run_id, "FINISHED")
+    assert tracking.client.get_run(parent).info.status == "RUNNING"

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -20,31 +21,34 @@ from mlflow.exceptions import MlflowException
 
 from steptool.core.errors import DataError, InputError, StorageError, TrackingError
 from steptool.tracking import client as client_module
-from steptool.tracking import run as tracking_module
-from steptool.tracking.client import database_file, resolve_uri, told_plainly
-from steptool.tracking.journal import Entry, Header, Spool, entries_of, header_of
+from steptool.tracking import delivery as delivery_module
+from steptool.tracking.client import database_file, mlflow_errors, resolve_uri
+from steptool.tracking.journal import Entry, Journal
 from steptool.tracking.machine import host_name
 from steptool.tracking.redaction import public
 from steptool.tracking.run import PARENT_VARIABLE, Tracking, flatten
 
 
 def only_stage_run(tracking: Tracking) -> Run:
-    runs = tracking.client.search_runs([tracking.experiment_id], "tags.`steptool.kind` = 'stage'")
-    assert len(runs) == 1
-    return runs[0]
+    (run,) = runs(tracking, "stage")
+    return run
+
+
+def runs(tracking: Tracking, kind: str) -> list[Run]:
+    return list(tracking.client.search_runs([tracking.experiment_id], f"tags.`steptool.kind` = '{kind}'"))
 
 
 @pytest.fixture
 def cut_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Callable[[], None]]:
     """Call it to lose MLflow, call what it returns to have it back."""
-    whole = tracking_module.send
+    whole = delivery_module.send
 
     def gone(*_: object) -> None:
         raise MlflowException("connection reset", error_code=10)  # TEMPORARILY_UNAVAILABLE
 
     def cut() -> Callable[[], None]:
-        monkeypatch.setattr(tracking_module, "send", gone)
-        return lambda: monkeypatch.setattr(tracking_module, "send", whole)
+        monkeypatch.setattr(delivery_module, "send", gone)
+        return lambda: monkeypatch.setattr(delivery_module, "send", whole)
 
     return cut
 
@@ -52,7 +56,7 @@ def cut_connection(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Callable[[],
 def test_a_stage_leaves_a_whole_run(tracking: Tracking, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text("<p>fine</p>")
-    with tracking.stage("train", round="r1", params={"seed": 17, "train": {"gamma": 0.99, "steps": []}}) as run:
+    with tracking.stage("train", argument="r1", params={"seed": 17, "train": {"gamma": 0.99, "steps": []}}) as run:
         for step in range(3):
             run.metrics(step, {"loss": 1.0 / (step + 1), "kl(ref)": 0.5})
         run.dataset(Path("data/validated/r1"), "validated", "0123456789abcdef")
@@ -61,7 +65,7 @@ def test_a_stage_leaves_a_whole_run(tracking: Tracking, tmp_path: Path) -> None:
 
     logged = only_stage_run(tracking)
     assert logged.info.status == "FINISHED"
-    assert logged.info.run_name == "train@r1"
+    assert logged.info.run_name == "train-r1"
     assert logged.data.params == {"seed": "17", "train.gamma": "0.99", "train.steps": "[]"}
     losses = tracking.client.get_metric_history(logged.info.run_id, "loss")
     assert [(row.step, row.value) for row in losses] == [(0, 1.0), (1, 0.5), (2, pytest.approx(1 / 3))]
@@ -74,17 +78,17 @@ def test_a_stage_leaves_a_whole_run(tracking: Tracking, tmp_path: Path) -> None:
         "validation/page.html"
     ]
     assert {"steptool.version", "steptool.host", "steptool.device", "package.torch"} <= logged.data.tags.keys()
-    assert not tracking.unlogged.exists()
+    assert list(tracking.delivery.folder.iterdir()) == []
 
 
 def test_stages_gather_under_one_parent_with_their_results(tracking: Tracking) -> None:
     parent = tracking.new_pipeline("nightly")
     for name, value in (("sft", 0.4), ("train", 0.6)):
-        with tracking.stage(name, round="r1") as run:
+        with tracking.stage(name, argument="r1") as run:
             run.summary({"pass_rate": value})
     children = tracking.client.search_runs([tracking.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-    assert {child.info.run_name for child in children} == {"sft@r1", "train@r1"}
-    assert tracking.client.get_run(parent).data.metrics == {"sft.r1.pass_rate": 0.4, "train.r1.pass_rate": 0.6}
+    assert {child.info.run_name for child in children} == {"sft-r1", "train-r1"}
+    assert tracking.client.get_run(parent).data.metrics == {"sft-r1.pass_rate": 0.4, "train-r1.pass_rate": 0.6}
 
 
 def test_the_parent_of_a_stage(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +139,7 @@ def test_what_a_pipeline_lost_with_its_server_is_sent_by_the_next_stage(
         mend = cut_connection()
     mend()
     assert tracking.client.get_run(run.run_id).info.status == "RUNNING"
-    assert "pipeline: cannot log: connection reset" in capsys.readouterr().err
+    assert "cannot log: connection reset" in capsys.readouterr().err
     with tracking.stage("sft"):
         assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
 
@@ -174,22 +178,42 @@ def test_experiment_is_one_of_model_training_unless_somebody_chose_otherwise(
     assert found("of an earlier version") == (kind or "custom_model_development")
 
 
+KILLED = """
+import os, signal
+from pathlib import Path
+from steptool.tracking.run import Tracking
+with Tracking(None, "test").{} as run:
+    run.params({{"seed": 1}})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_in_the_middle(tracking: Tracking, of: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment.pop("MLFLOW_TRACKING_URI", None)  # which MLflow sets
+    done = subprocess.run([sys.executable, "-c", KILLED.format(of)], cwd=tracking.root, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
 def test_a_pipeline_killed_outright_is_marked_by_the_next(tracking: Tracking) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    killed, alive = tracking.new_pipeline(), tracking.new_pipeline()
-    tracking.client.set_tag(killed, "steptool.pid", str(dead.pid))
-    tracking.new_pipeline()
-    assert [tracking.client.get_run(run).info.status for run in (killed, alive)] == ["KILLED", "RUNNING"]
+    with tracking.pipeline() as alive:
+        kill_in_the_middle(tracking, "pipeline()")
+        with tracking.pipeline():
+            pass
+        (killed,) = [run for run in runs(tracking, "pipeline") if run.info.status == "KILLED"]
+        assert killed.data.params == {"seed": "1"}
+        assert tracking.client.get_run(alive.run_id).info.status == "RUNNING"
 
 
-def test_a_stage_killed_outright_is_marked_when_it_runs_again(tracking: Tracking) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
+def test_a_stage_killed_outright_is_marked_when_it_runs_again_with_its_parent(tracking: Tracking) -> None:
+    kill_in_the_middle(tracking, 'stage("train")')
+    assert only_stage_run(tracking).info.status == "RUNNING"
     with tracking.stage("train") as run:
-        tracking.client.set_tag(run.run_id, "steptool.pid", str(dead.pid))
-        with tracking.stage("train"):
-            assert tracking.client.get_run(run.run_id).info.status == "KILLED"
+        (killed,) = [other for other in runs(tracking, "stage") if other.info.run_id != run.run_id]
+        assert killed.info.status == "KILLED"
+        assert killed.data.params == {"seed": "1"}
+        assert [parent.info.status for parent in runs(tracking, "pipeline")] == ["KILLED"]
+    assert [parent.info.status for parent in runs(tracking, "pipeline")] == ["FINISHED"]
 
 
 def test_what_a_lost_server_missed_is_sent_by_the_next_stage(
@@ -197,8 +221,8 @@ def test_what_a_lost_server_missed_is_sent_by_the_next_stage(
 ) -> None:
     page = tmp_path / "page.html"
     with tracking.stage("train", params={"seed": 1}) as run:
-        run.metrics(0, {"loss": 2.0})
         mend = cut_connection()
+        run.metrics(0, {"loss": 2.0})
         page.write_text("before")
         run.artifact(page)
         page.write_text("replaced by a later run")
@@ -207,7 +231,7 @@ def test_what_a_lost_server_missed_is_sent_by_the_next_stage(
     warnings = capsys.readouterr().err.splitlines()
     assert len(warnings) == 1
     assert "connection reset" in warnings[0]
-    assert str(tracking.unlogged) in warnings[0]
+    assert str(tracking.delivery.folder) in warnings[0]
     assert tracking.client.get_run(run.run_id).info.status == "RUNNING"
 
     mend()
@@ -219,8 +243,7 @@ def test_what_a_lost_server_missed_is_sent_by_the_next_stage(
     assert [row.step for row in tracking.client.get_metric_history(run.run_id, "loss")] == [0, 1]
     local = tracking.client.download_artifacts(run.run_id, "page.html")
     assert Path(local).read_text() == "before"
-    assert list(tracking.unlogged.iterdir()) == []
-    assert tracking.flush_unlogged() == 0
+    assert list(tracking.delivery.folder.iterdir()) == []
 
 
 def test_sending_twice_changes_nothing(tracking: Tracking, cut_connection: Callable[[], Callable[[], None]]) -> None:
@@ -230,42 +253,44 @@ def test_sending_twice_changes_nothing(tracking: Tracking, cut_connection: Calla
         run.params({"seed": 1})
         run.dataset(Path("data"), "data", "abc")
     mend()
-    kept = run._spool.path.read_text()
-    assert tracking.flush_unlogged() > 0
-    run._spool.path.write_text(kept)  # as if killed after sending, before forgetting
-    tracking.flush_unlogged()
+    kept = {path: path.read_bytes() for path in tracking.delivery.folder.iterdir()}
+    tracking.delivery.deliver()
+    assert not run.journal.path.exists()
+    for path, content in kept.items():
+        path.write_bytes(content)  # as if killed after sending, before forgetting
+    tracking.delivery.deliver()
     assert len(tracking.client.get_metric_history(run.run_id, "loss")) == 1
     assert len(tracking.client.get_run(run.run_id).inputs.dataset_inputs) == 1
+    assert only_stage_run(tracking).info.status == "FINISHED"
 
 
-def test_a_kept_log_cut_off_by_a_kill_loses_only_its_last_line(
+def test_a_journal_cut_off_by_a_kill_loses_only_its_last_line(
     tracking: Tracking, cut_connection: Callable[[], Callable[[], None]]
 ) -> None:
     with tracking.stage("train") as run:
         mend = cut_connection()
         run.params({"seed": 1})
     mend()
-    kept = run._spool.path.read_text()
-    run._spool.path.write_text(kept + '{"run_id": "abc", "met')
-    tracking.flush_unlogged()
+    with run.journal.path.open("ab") as file:
+        file.write('{"tags": {"note": "ü'.encode()[:-1])  # half a character
+    tracking.delivery.deliver()
     assert tracking.client.get_run(run.run_id).data.params == {"seed": "1"}
 
 
-def test_a_broken_line_of_a_kept_log_is_named(tracking: Tracking) -> None:
-    tracking.unlogged.mkdir(parents=True)
-    (tracking.unlogged / "r.jsonl").write_text(json.dumps({"uri": tracking.uri}) + "\nnot json\n")
-    with pytest.raises(DataError, match=r"r\.jsonl:2: not a log entry"):
-        tracking.flush_unlogged()
-
-
-@pytest.mark.parametrize(
-    "content", [b"\xff\n", b"[]\n", b"null\n", b"[" * 200_000 + b"\n", b'{"uri": 5}\n', b"9" * 5000 + b"\n"]
-)
-def test_log_of_any_wrong_shape_is_named(tracking: Tracking, content: bytes) -> None:
-    tracking.unlogged.mkdir(parents=True)
-    (tracking.unlogged / "r.jsonl").write_bytes(content)
-    with pytest.raises(DataError, match=r"r\.jsonl"):
-        tracking.flush_unlogged()
+def test_metrics_of_many_steps_are_one_request(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    """wrote   loss 0 … loss 2999, pass_rate | the parent's pass_rate | wall_time_s | end
+    sent    one                            | one                    | one         | one
+    """
+    with tracking.stage("train") as run:
+        for step in range(3000):
+            run.metrics(step, {"loss": 1.0 / (step + 1)})
+        run.summary({"pass_rate": 0.5})
+        requests = []
+        whole = delivery_module.send
+        monkeypatch.setattr(delivery_module, "send", lambda *given: (requests.append(given), whole(*given)))
+    assert [len(entry.metrics) for _, _, entry in requests if entry.metrics] == [3001, 1, 1]
+    history = tracking.client.get_metric_history(run.run_id, "loss")
+    assert sorted((row.step, row.value) for row in history) == [(step, 1.0 / (step + 1)) for step in range(3000)]
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"[]", b"5", b"{}", b'{"run_id": []}', b"[" * 200_000, b"9" * 5000, None])
@@ -281,73 +306,70 @@ def test_note_of_the_parent_of_any_wrong_shape_is_replaced(tracking: Tracking, c
 
 def test_run_of_another_tool_in_the_experiment_is_left_alone(tracking: Tracking) -> None:
     tags = {"steptool.kind": "pipeline", "steptool.host": host_name()}
-    other = [tracking.create_run("other", tags | more) for more in ({}, {"steptool.pid": "many"})]
+    create = tracking.client.create_run
+    other = [create(tracking.experiment_id, tags=tags | more) for more in ({}, {"steptool.pid": "many"})]
     tracking.new_pipeline()
-    assert {tracking.client.get_run(run).info.status for run in other} == {"RUNNING"}
+    assert {tracking.client.get_run(run.info.run_id).info.status for run in other} == {"RUNNING"}
 
 
-def test_what_is_written_while_another_stage_sends_is_not_lost(
-    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+def test_what_is_written_while_another_process_sends_is_not_lost(
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """stage A lost MLflow and writes on; stage B sends A's log and then forgets it."""
+    """stage A writes on while B, which had begun to read A's journal, sends it."""
+    other = Tracking(None, "test", root=tracking.root)
     with tracking.stage("train") as run:
-        mend = cut_connection()
         run.params({"before": 1})
-        mend()
-        whole = tracking.deliver
+        whole = delivery_module.send
 
-        def deliver(entry: Entry, spool: Spool) -> bool:
+        def send(client: object, run_id: str, entry: Entry) -> None:
             if "before" in entry.params:
                 run.params({"meanwhile": 1})
-            return whole(entry, spool)
+            whole(client, run_id, entry)
 
         with monkeypatch.context() as patch:
-            patch.setattr(tracking, "deliver", deliver)
-            tracking.flush_unlogged()
-    tracking.flush_unlogged()
+            patch.setattr(delivery_module, "send", send)
+            other.delivery.deliver()
+        assert tracking.client.get_run(run.run_id).data.params == {"before": "1"}
     assert tracking.client.get_run(run.run_id).data.params == {"before": "1", "meanwhile": "1"}
     assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
 
 
-def test_half_a_line_that_a_full_disk_took_spoils_nothing(
-    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]], tmp_path: Path
-) -> None:
+def test_half_a_line_that_a_full_disk_took_spoils_nothing(tmp_path: Path) -> None:
     code = """
 import resource, signal, sys
 from pathlib import Path
 from steptool.core.errors import StorageError
-from steptool.tracking.journal import Entry, Spool
-spool = Spool(Path(sys.argv[1]), "r", "uri")
+from steptool.tracking.journal import Entry, Journal
+journal = Journal(Path(sys.argv[1]))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))  # the file may grow to 20 bytes
 for size in (20, 300):
     try:
-        spool.append(Entry(run_id="r", params={"a": "x" * 100}))
+        journal.append(Entry(params={"a": "x" * 100}))
     except StorageError as error:
         print(error)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size * 100, resource.RLIM_INFINITY))
 """
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, env=environment, check=True
+        [sys.executable, "-c", code, str(tmp_path / "r.jsonl")],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
     )
     assert "the log cannot be kept: File too large" in done.stdout
-    assert header_of(tmp_path / "r.jsonl") == Header(uri="uri")
-    assert len(entries_of(tmp_path / "r.jsonl")) == 1
+    assert [json.loads(line) for line in (tmp_path / "r.jsonl").open()] == [{"params": {"a": "x" * 100}}]
 
 
 def test_error_of_a_stage_is_not_hidden_by_a_log_that_cannot_be_kept(
-    tracking: Tracking,
-    cut_connection: Callable[[], Callable[[], None]],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture,
+    tracking: Tracking, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def full(*_: object) -> None:
         raise StorageError("the log cannot be kept: No space left on device")
 
     with pytest.raises(ValueError, match="the cause"), tracking.stage("train"):  # noqa: PT012 - the body is the case
-        cut_connection()
-        monkeypatch.setattr(Spool, "append", full)
+        monkeypatch.setattr(Journal, "append", full)
         raise ValueError("the cause")
     assert "No space left on device" in capsys.readouterr().err
 
@@ -369,27 +391,52 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_goes_on(
         run.params({"gamma": 1})
     assert tracking.client.get_run(run.run_id).data.params == {"seed": "1", "gamma": "1"}
     assert "refused" in capsys.readouterr().err
-    assert '"seed":"2"' in run._spool.refused_path.read_text()
+    assert '"seed":"2"' in run.journal.refused_path.read_text()
     assert only_stage_run(tracking).info.status == "FINISHED"
 
 
-def test_logs_kept_for_another_server_stay(tracking: Tracking) -> None:
-    tracking.unlogged.mkdir(parents=True)
-    other = tracking.unlogged / "r.jsonl"
-    other.write_text(json.dumps({"uri": "http://elsewhere"}) + "\nnot even json\n")
-    assert tracking.flush_unlogged() == 0
-    assert other.exists()
+def test_journals_for_another_server_stay(tracking: Tracking) -> None:
+    with tracking.stage("train") as run:
+        header = run.journal.header()
+        assert header
+    journal = Journal.begin(tracking.delivery.folder, header.model_copy(update={"uri": "http://elsewhere"}))
+    with journal.path.open("a") as file:
+        file.write("not even json\n")
+    tracking.delivery.deliver()
+    assert journal.path.exists()
+    assert len(runs(tracking, "stage")) == 1
+
+
+def test_deleted_experiment_does_not_hold_up_the_journals_of_others(
+    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]]
+) -> None:
+    """Its own stays, until somebody restores it."""
+    gone = Tracking(None, "gone", root=tracking.root)
+    mend = cut_connection()
+    with gone.stage("sft") as deleted, tracking.stage("train") as run:
+        gone.client.delete_experiment(gone.experiment_id)
+    mend()
+    fresh = Tracking(None, "test", root=tracking.root)
+    with pytest.raises(TrackingError, match="'gone' was deleted"):
+        fresh.delivery.deliver()
+    assert tracking.client.get_run(run.run_id).info.status == "FINISHED"
+    fresh.client.restore_experiment(gone.experiment_id)
+    fresh.delivery.deliver()
+    assert tracking.client.get_run(deleted.run_id).info.status == "FINISHED"
 
 
 def test_a_password_in_the_uri_is_neither_said_nor_kept(
-    tracking: Tracking, cut_connection: Callable[[], Callable[[], None]], capsys: pytest.CaptureFixture
+    tracking: Tracking,
+    cut_connection: Callable[[], Callable[[], None]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     uri = "http://someone:secret@127.0.0.1:1"
-    with pytest.raises(TrackingError) as caught, told_plainly(uri, "log"):
+    with pytest.raises(TrackingError) as caught, mlflow_errors(uri, "log"):
         raise MlflowException(f"API request to {uri}/api failed")
     assert "secret" not in str(caught.value)
     served = Tracking(uri, "test", root=tracking.root)
-    served.__dict__["_connection"] = (tracking.client, tracking.experiment_id)
+    monkeypatch.setattr(served.delivery, "connection", tracking.delivery.connection)
     with served.stage("train") as run:
         cut_connection()
         run.params({"seed": 1})
@@ -419,6 +466,7 @@ def test_a_server_that_refuses_connections_stops_the_stage_before_any_work(
     assert "mlflow server" in text
     assert "unset MLFLOW_TRACKING_URI" in text
     assert "secret" not in text
+    assert not list((tmp_path / ".steptool/unlogged").iterdir())
 
 
 def test_a_server_that_never_answers_is_given_up_within_seconds(
@@ -545,6 +593,31 @@ def test_two_processes_may_create_the_database_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_stages_of_several_processes_in_one_checkout_are_each_sent_once(tracking: Tracking) -> None:
+    code = """
+import sys, time
+from steptool.tracking.run import Tracking
+with Tracking(None, "test").stage("sample", argument=sys.argv[1]) as run:
+    for step in range(20):
+        run.metrics(step, {"done": step})
+        time.sleep(0.1)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    names = [f"r{number}" for number in range(4)]
+    command = [sys.executable, "-c", code]
+    processes = [subprocess.Popen([*command, name], cwd=tracking.root, env=environment) for name in names]
+    assert [process.wait(timeout=200) for process in processes] == [0] * 4
+    tracking.delivery.deliver()
+    logged = runs(tracking, "stage")
+    assert sorted(str(run.info.run_name) for run in logged) == [f"sample@{name}" for name in names]
+    assert {run.info.status for run in logged} == {"FINISHED"}
+    assert {len(tracking.client.get_metric_history(run.info.run_id, "done")) for run in logged} == {20}
+    assert [run.info.status for run in runs(tracking, "pipeline")] == ["FINISHED"]
+    assert list(tracking.delivery.folder.iterdir()) == []
+
+
+@pytest.mark.slow
 def test_a_real_server_killed_in_the_middle_and_started_again_loses_nothing(
     serve: Callable[[], tuple[str, Callable[[], None]]], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -561,10 +634,10 @@ def test_a_real_server_killed_in_the_middle_and_started_again_loses_nothing(
     assert time.monotonic() - started < 30
     assert "the work goes on" in capsys.readouterr().err
     with pytest.raises(TrackingError, match="cannot reach MLflow"):
-        Tracking(uri, "served", root=tmp_path).flush_unlogged()
+        Tracking(uri, "served", root=tmp_path).delivery.deliver()
 
     serve()
-    assert tracking.flush_unlogged() > 0
+    tracking.delivery.deliver()
     logged = tracking.client.get_run(run.run_id)
     assert logged.info.status == "FINISHED"
     assert logged.data.metrics["pass_rate"] == 0.5

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from steptool.config.settings import TrainParams
-from steptool.core.types import (
-    Judgement,
-    Observation,
-    Revision,
-    Sampling,
-    ScoredTrajectory,
-    Step,
-    StopReason,
-    ToolCall,
-    Trajectory,
-)
-from steptool.training.model import PolicyWithValue
+from steptool.core.types import ScoredTrajectory, StopReason
+from steptool.methods.step_ppo import StepPpo
+from steptool.testing import call, conditions, finish, judgement, scored, step, trajectory
+from steptool.training.model import AdapterSettings, PolicyWithValue
 
 VOCABULARY = 40
-REVISION = Revision(name="test", revision="0")
 
 Piece = tuple[Sequence[int], Sequence[int]]
 """Context tokens and action tokens of a step."""
@@ -50,8 +41,8 @@ def tiny_llama(layers: int = 3) -> LlamaForCausalLM:
 
 
 @pytest.fixture
-def train_params() -> TrainParams:
-    return TrainParams(
+def config() -> StepPpo.Config:
+    return StepPpo.Config(
         baseline="critic",
         clip_low=0.2,
         clip_high=0.28,
@@ -62,7 +53,6 @@ def train_params() -> TrainParams:
         lora_first_layer=1,
         lora_rank=2,
         lora_alpha=4,
-        row_tokens=64,
         value_warmup=3,
         learning_rate=1e-2,
         max_engine_kl=1e6,  # the log-probabilities of made-up trajectories are nobody's
@@ -70,11 +60,11 @@ def train_params() -> TrainParams:
 
 
 @pytest.fixture
-def make_policy(train_params: TrainParams) -> MakePolicy:
+def make_policy(config: StepPpo.Config) -> MakePolicy:
     """A policy whose adapter is not the identity, so that every LoRA weight has a gradient."""
 
-    def make(params: TrainParams = train_params, *, seed: int = 5) -> PolicyWithValue:
-        policy = PolicyWithValue.wrap(tiny_llama(), params, base=Path("models/sft"), seed=seed)
+    def make(adapter: AdapterSettings = config, *, seed: int = 5) -> PolicyWithValue:
+        policy = PolicyWithValue.wrap(tiny_llama(), adapter, base=Path("models/sft"), seed=seed)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for parameter in policy.policy_parameters().values():
@@ -101,32 +91,16 @@ def make_scored() -> MakeScored:
         steps = []
         for index, (context, action) in enumerate(pieces):
             last = index == len(pieces) - 1
-            steps.append(
-                Step(
-                    call=ToolCall(name="Finish" if last and stop is StopReason.finished else "look", arguments={}),
-                    observation=None if last else Observation(text="seen"),
-                    context_ids=tuple(context),
-                    action_ids=tuple(action),
-                    action_logprobs=(logprob,) * len(action),
-                )
-            )
-        trajectory = Trajectory.create(
-            task_id=task,
-            subset="G1_instruction",
-            steps=tuple(steps),
-            stop_reason=stop,
-            answer="yes" if stop is StopReason.finished else None,
-            policy=REVISION,
-            world=REVISION,
-            sampling=Sampling(temperature=temperature, top_p=1, max_calls=8, max_step_tokens=64, max_tokens=512),
-            seed=0,
-            attempt=attempt,
-            error=None,
+            tokens: dict[str, Any] = {"context_ids": context, "action_ids": action, "logprobs": logprob}
+            if last and stop is StopReason.finished:
+                steps.append(finish("yes", **tokens))
+            else:
+                steps.append(step(call("look"), None if last else "seen", **tokens))
+        made = trajectory(
+            *steps, of=task, stop=stop, attempt=attempt, conditions=conditions(temperature=temperature, max_tokens=512)
         )
-        judgements = [Judgement(success=1, contribution=0) for _ in steps[:-1]]
-        if steps:
-            judgements.append(Judgement(solved=solved))
-        return ScoredTrajectory(trajectory=trajectory, judgements=tuple(judgements), annotator=REVISION)
+        verdicts = [judgement(success=1, contribution=0) for _ in steps[:-1]]
+        return scored(made, *verdicts, *([judgement(solved=solved)] if steps else []))
 
     return make
 

@@ -198,3 +198,34 @@ def test_trajectory_that_cannot_be_trained_on_is_named(
     scored = make_scored(steps)
     with pytest.raises(DataError, match=f"trajectory {scored.trajectory.id}: .*{found}"):
         episode(scored, rewards)
+
+
+def test_units_are_not_parted_where_a_group_is_split(make_scored: MakeScored) -> None:
+    """Four attempts 1 2 3 1x of four tokens that share three: two fit into a row of 5, three do not.
+
+    alone             0 1 | 2 3       together 0 3, 1, 2     0 3 | 1 2
+    """
+    attempts = [stream(make_scored([([1, 2, 3], [10 + i])], attempt=i)) for i in range(4)]
+    assert [row.episodes for row in pack(attempts, 5).rows] == [(0, 1), (2, 3)]
+    batch = pack(attempts, 5, [(0, 3), (1,), (2,)])
+    assert [row.episodes for row in batch.rows] == [(0, 3), (1, 2)]
+    assert batch.groups == (((0, 3), (1,), (2,)),)
+
+
+def test_unit_longer_than_a_row_gets_its_own(make_scored: MakeScored) -> None:
+    attempts = [stream(make_scored([([1, 2, 3], [10 + i])], attempt=i)) for i in range(3)]
+    assert [row.episodes for row in pack(attempts, 4, [(0, 2), (1,)]).rows] == [(0, 2), (1,)]
+
+
+@pytest.mark.parametrize("units", [[(0,)], [(0, 1), (1,)], [(0, 1, 2)], [(0, 1), ()]])
+def test_units_that_do_not_hold_every_trajectory_once_are_refused(
+    make_scored: MakeScored, units: list[tuple[int, ...]]
+) -> None:
+    attempts = [stream(make_scored([([1], [10 + i])], attempt=i)) for i in range(2)]
+    with pytest.raises(ValueError, match="every one of 2 trajectories once"):
+        pack(attempts, 9, units)
+
+
+def test_tokens_know_their_trajectory(make_scored: MakeScored) -> None:
+    batch = pack([stream(make_scored([([1], [10, 11])])), stream(make_scored([([1], [12])], attempt=1))], 9)
+    assert batch.owners().tolist() == [0, 0, 1]

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.credit import agreement, chosen, episodes, halves, main, moments, outcomes
-from steptool.config.settings import Params, load_params
+from benchmarks.credit import Setting, agreement, chosen, episodes, halves, main, moments, outcomes
+from benchmarks.variants import written_params
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import write_jsonl
 from steptool.core.types import ScoredTrajectory
@@ -27,8 +27,8 @@ MakeScored = Callable[..., ScoredTrajectory]
 
 
 @pytest.fixture
-def params() -> Params:
-    return chosen(load_params(), "reward.alpha=0,reward.step_cost=0,reward.budget_cost=0,train.lambda_step=1")
+def setting() -> Setting:
+    return chosen(written_params(), "reward.alpha=0,reward.step_cost=0,reward.budget_cost=0,lambda_step=1")
 
 
 def attempts(make_scored: MakeScored, ways: str, task: str = "task") -> list[ScoredTrajectory]:
@@ -39,34 +39,34 @@ def attempts(make_scored: MakeScored, ways: str, task: str = "task") -> list[Sco
     ]
 
 
-def test_ways_that_decide_the_outcome_agree_between_halves(make_scored: MakeScored, params: Params) -> None:
-    (six,) = episodes(attempts(make_scored, "sssfff"), params).values()
-    assert agreement(moments(six, outcomes(six, params, 0), params, most=3)) == pytest.approx(0.8)
+def test_ways_that_decide_the_outcome_agree_between_halves(make_scored: MakeScored, setting: Setting) -> None:
+    (six,) = episodes(attempts(make_scored, "sssfff"), setting).values()
+    assert agreement(moments(six, outcomes(six, setting, 0), setting, most=3)) == pytest.approx(0.8)
 
 
-def test_fewer_attempts_find_fewer_of_the_ways(make_scored: MakeScored, params: Params) -> None:
+def test_fewer_attempts_find_fewer_of_the_ways(make_scored: MakeScored, setting: Setting) -> None:
     """The first two of a half part in 12 of the 18 halvings: sxy 12 * 1.5, sxx 12 * 2, syy 18 * 1.25."""
-    (six,) = episodes(attempts(make_scored, "sfsfsf"), params).values()
+    (six,) = episodes(attempts(make_scored, "sfsfsf"), setting).values()
     halvings = [half[:2] for half, rest in halves(6, np.random.default_rng(0)) if len({i % 2 for i in rest}) == 2]
     part = sum(len({index % 2 for index in pair}) == 2 for pair in halvings)
     expected = part * 1.5 / np.sqrt(part * 2 * 18 * 1.25)
     assert 0 < part < 18
-    assert agreement(moments(six, outcomes(six, params, 0), params, most=2)) == pytest.approx(expected)
+    assert agreement(moments(six, outcomes(six, setting, 0), setting, most=2)) == pytest.approx(expected)
 
 
-def test_rewards_that_foretell_the_opposite_are_negative(make_scored: MakeScored, params: Params) -> None:
-    (six,) = episodes(attempts(make_scored, "sssfff"), params).values()
+def test_rewards_that_foretell_the_opposite_are_negative(make_scored: MakeScored, setting: Setting) -> None:
+    (six,) = episodes(attempts(make_scored, "sssfff"), setting).values()
     turned = [replace(item, rewards=tuple(-r for r in item.rewards)) for item in six]
-    assert agreement(moments(turned, outcomes(six, params, 0), params, most=3)) == pytest.approx(-0.8)
+    assert agreement(moments(turned, outcomes(six, setting, 0), setting, most=3)) == pytest.approx(-0.8)
 
 
-def test_a_way_that_a_setting_holds_equal_counts_against_it(params: Params, make_scored: MakeScored) -> None:
+def test_a_way_that_a_setting_holds_equal_counts_against_it(setting: Setting, make_scored: MakeScored) -> None:
     """Two tasks of two ways each; the setting is blind to the second: y = (1, -1, 1, -1), x = (1, -1, 0, 0)."""
-    (seen,) = episodes(attempts(make_scored, "sfsf", "a"), params).values()
-    (unseen,) = episodes(attempts(make_scored, "sfsf", "b"), params).values()
+    (seen,) = episodes(attempts(make_scored, "sfsf", "a"), setting).values()
+    (unseen,) = episodes(attempts(make_scored, "sfsf", "b"), setting).values()
     blind = [replace(item, rewards=(0.0,)) for item in unseen]
-    first = moments(seen, outcomes(seen, params, 0), params, most=2)
-    second = moments(blind, outcomes(unseen, params, 0), params, most=2)
+    first = moments(seen, outcomes(seen, setting, 0), setting, most=2)
+    second = moments(blind, outcomes(unseen, setting, 0), setting, most=2)
     assert agreement(first) == pytest.approx(1)
     assert agreement(first + second) == pytest.approx(np.sqrt(0.5))
 
@@ -89,10 +89,10 @@ def test_samples_that_say_nothing_are_refused(make_scored: MakeScored, tmp_path:
         main(tmp_path, ["reward.alpha=0"])
 
 
-@pytest.mark.parametrize("setting", ["train.baseline=attempts", "alpha=0", "reward.nonsense=1", "reward.alpha=["])
-def test_settings_that_it_does_not_measure_are_refused(setting: str) -> None:
+@pytest.mark.parametrize("wanted", ["baseline=attempts", "alpha=0", "reward.nonsense=1", "reward.alpha=["])
+def test_settings_that_it_does_not_measure_are_refused(wanted: str) -> None:
     with pytest.raises(InputError):
-        chosen(load_params(), setting)
+        chosen(written_params(), wanted)
 
 
 def test_the_outcome_is_the_yardstick_and_each_setting_gets_a_line(
@@ -100,12 +100,12 @@ def test_the_outcome_is_the_yardstick_and_each_setting_gets_a_line(
 ) -> None:
     both = attempts(make_scored, "sssfff", "a") + attempts(make_scored, "sfsfsf", "b")
     write_jsonl(tmp_path / "scored.jsonl.gz", both)
-    main(tmp_path, ["reward.step_cost=0.5,train.lambda_step=1"])
+    main(tmp_path, ["reward.step_cost=0.5,lambda_step=1"])
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "12 attempts at 2 tasks"
     assert [line.split(",")[0] for line in said[2:4]] == ["the outcome alone"] * 2
     assert said[3].split() == ["the", "outcome", "alone,", "3", "attempts", "0.800", "[0.800,", "0.800]"]
     assert said[4].split() == [
-        *("reward.step_cost=0.5,train.lambda_step=1", "0.800", "[0.800,", "0.800]"),
+        *("reward.step_cost=0.5,lambda_step=1", "0.800", "[0.800,", "0.800]"),
         *("+0.000", "[+0.000,", "+0.000]"),
     ]

@@ -15,18 +15,17 @@ import torch
 from torch.nn import functional as F
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
-from steptool.config.settings import SftParams, TrainParams
 from steptool.core.errors import ModelError
-from steptool.methods.sft import train_sft
+from steptool.methods.sft import Example, Sft, fine_tune
 from steptool.policies import tiny_model
 from steptool.policies.base_models import save
 from steptool.policies.folder import plain_weights
 from steptool.policies.model_folder import check_model_folder, load_model
 from steptool.training import attention, decoder
 from steptool.training.batch import pack
-from steptool.training.model import PolicyWithValue, _stream
+from steptool.training.model import AdapterSettings, PolicyWithValue, _stream
 
-PARAMS = TrainParams(lora_first_layer=2, lora_rank=2, lora_alpha=4)
+PARAMS = AdapterSettings(lora_first_layer=2, lora_rank=2, lora_alpha=4)
 SIZES = {
     "vocab_size": 64,
     "hidden_size": 32,
@@ -113,9 +112,9 @@ def build(kind: str, **settings: Any) -> PreTrainedModel:
     return model.float().eval()
 
 
-def adapted(model: PreTrainedModel, params: TrainParams = PARAMS) -> PolicyWithValue:
+def adapted(model: PreTrainedModel, adapter: AdapterSettings = PARAMS) -> PolicyWithValue:
     """A policy whose adapter is not the identity."""
-    policy = PolicyWithValue.wrap(model, params, base=Path("models/base"))
+    policy = PolicyWithValue.wrap(model, adapter, base=Path("models/base"))
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in policy.policy_parameters().values():
@@ -239,11 +238,11 @@ def test_fine_tuning_starts_at_the_loss_of_the_whole_model(kind: str, folder: Pa
     with torch.no_grad():
         scores = load_model(saved(kind, folder), dtype=torch.float32)(input_ids=torch.tensor([ids])).logits[0, :-1]
     expected = F.cross_entropy(scores[4:], torch.tensor(ids[5:]))
-    train_sft(
+    fine_tune(
         folder,
         Path("out"),
-        [(ids, [False] * 5 + [True] * 15)],
-        SftParams(frozen_layers=1),
+        [Example(ids, [False] * 5 + [True] * 15)],
+        Sft.Config(frozen_layers=1),
         dtype="float32",
         seed=0,
         on_metrics=lambda step, metrics: losses.append(metrics["loss"]),

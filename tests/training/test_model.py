@@ -11,15 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from steptool.config.settings import TrainParams
 from steptool.core.errors import ModelError
 from steptool.core.types import ScoredTrajectory
+from steptool.methods.step_ppo import StepPpo
 from steptool.policies import tiny_model
 from steptool.policies.base_models import fetch_base
-from steptool.policies.folder import plain_weights
+from steptool.policies.folder import merge_adapter, plain_weights, resolve_policy
 from steptool.policies.model_folder import weights_hash
 from steptool.training.batch import Batch, Row, Span, episode, pack
-from steptool.training.model import PolicyWithValue, ValueHead, adapter_groups, merge_adapter, resolve_policy
+from steptool.training.model import (
+    AdapterSettings,
+    PolicyWithValue,
+    ValueHead,
+    adapter_groups,
+)
 
 MakePolicy = Callable[..., PolicyWithValue]
 MakeScored = Callable[..., ScoredTrajectory]
@@ -113,7 +118,7 @@ def test_whole_model_is_restored_after_half_of_it_ran(make_policy: MakePolicy, g
 
 
 def test_reference_is_the_model_without_adapter(
-    make_policy: MakePolicy, group: list[ScoredTrajectory], train_params: TrainParams
+    make_policy: MakePolicy, group: list[ScoredTrajectory], config: StepPpo.Config
 ) -> None:
     policy, (row,) = make_policy(), packed(group, 512).rows
     reference = policy.upper(row, policy.lower(row), reference=True).logprobs
@@ -198,8 +203,8 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("models/sft")
 
 
-def trained(base: Path, params: TrainParams) -> PolicyWithValue:
-    policy = PolicyWithValue.load(base, params, seed=1, device="cpu")
+def trained(base: Path, adapter: AdapterSettings) -> PolicyWithValue:
+    policy = PolicyWithValue.load(base, adapter, seed=1, device="cpu")
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in policy.trainable().values():
@@ -207,23 +212,23 @@ def trained(base: Path, params: TrainParams) -> PolicyWithValue:
     return policy
 
 
-def saved(base: Path, params: TrainParams, name: str = "models/r1") -> Path:
+def saved(base: Path, adapter: AdapterSettings, name: str = "models/r1") -> Path:
     folder = Path(name)
     folder.mkdir(parents=True)
-    trained(base, params).save(folder)
+    trained(base, adapter).save(folder)
     return folder
 
 
-def test_saved_policy_loads_with_the_same_weights(base: Path, train_params: TrainParams) -> None:
-    folder = saved(base, train_params)
-    loaded = PolicyWithValue.load(folder, train_params, seed=99, device="cpu")
-    for name, parameter in trained(base, train_params).trainable().items():
+def test_saved_policy_loads_with_the_same_weights(base: Path, config: StepPpo.Config) -> None:
+    folder = saved(base, config)
+    loaded = PolicyWithValue.load(folder, config, seed=99, device="cpu")
+    for name, parameter in trained(base, config).trainable().items():
         assert torch.equal(parameter, loaded.trainable()[name]), name
     assert loaded.base == base
 
 
-def test_saving_twice_gives_the_same_bytes_and_no_machine_path(base: Path, train_params: TrainParams) -> None:
-    first, second = saved(base, train_params, "one"), saved(base, train_params, "two")
+def test_saving_twice_gives_the_same_bytes_and_no_machine_path(base: Path, config: StepPpo.Config) -> None:
+    first, second = saved(base, config, "one"), saved(base, config, "two")
     names = sorted(file.name for file in first.iterdir())
     assert {"adapter_config.json", "adapter_model.safetensors", "value_head.safetensors", "policy.json"} < set(names)
     assert "tokenizer.json" in names
@@ -236,13 +241,13 @@ def test_saving_twice_gives_the_same_bytes_and_no_machine_path(base: Path, train
     }
 
 
-def test_merged_model_computes_what_the_adapter_does(base: Path, train_params: TrainParams) -> None:
+def test_merged_model_computes_what_the_adapter_does(base: Path, config: StepPpo.Config) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = saved(base, train_params)
+    folder = saved(base, config)
     merge_adapter(base, folder, Path("merged"), dtype="float32")
     plain = AutoModelForCausalLM.from_pretrained("merged", dtype=torch.float32)
-    policy = trained(base, train_params).peft.get_base_model()
+    policy = trained(base, config).peft.get_base_model()
     policy.set_attn_implementation("sdpa")
     ids = torch.arange(12)[None]
     torch.testing.assert_close(plain(ids).logits, policy(ids).logits, atol=1e-4, rtol=1e-4)
@@ -254,17 +259,17 @@ def test_plain_folder_resolves_to_itself(base: Path) -> None:
     assert resolve_policy(base) == (base, None)
 
 
-def test_adapter_of_another_rank_is_refused(base: Path, train_params: TrainParams) -> None:
-    folder = saved(base, train_params)
+def test_adapter_of_another_rank_is_refused(base: Path, config: StepPpo.Config) -> None:
+    folder = saved(base, config)
     with pytest.raises(ModelError, match="r 2, the settings ask for 3") as caught:
-        PolicyWithValue.load(folder, train_params.model_copy(update={"lora_rank": 3}))
-    assert "train.lora_rank" in str(caught.value.fix)
+        PolicyWithValue.load(folder, config.model_copy(update={"lora_rank": 3}))
+    assert "set lora_rank of the arm's method, under `methods`" in str(caught.value.fix)
 
 
 def test_first_layer_beyond_the_model_is_refused(base: Path) -> None:
     with pytest.raises(ModelError, match="has 2 layers") as caught:
-        PolicyWithValue.load(base, TrainParams(lora_first_layer=2))
-    assert caught.value.fix == "set train.lora_first_layer below 2"
+        PolicyWithValue.load(base, AdapterSettings(lora_first_layer=2))
+    assert caught.value.fix == "set lora_first_layer of the arm's method, under `methods` in params.yaml, below 2"
 
 
 @pytest.mark.parametrize(
@@ -279,44 +284,44 @@ def test_first_layer_beyond_the_model_is_refused(base: Path) -> None:
         ("models/sft/model.safetensors", r"no \*.safetensors"),
     ],
 )
-def test_missing_part_is_named_with_a_fix(base: Path, train_params: TrainParams, part: str, found: str) -> None:
-    folder = saved(base, train_params)
+def test_missing_part_is_named_with_a_fix(base: Path, config: StepPpo.Config, part: str, found: str) -> None:
+    folder = saved(base, config)
     path = Path(part)
     path.rename(path.with_name("gone"))
     with pytest.raises(ModelError, match=found) as caught:
-        PolicyWithValue.load(folder, train_params)
+        PolicyWithValue.load(folder, config)
     assert caught.value.fix
 
 
-def test_truncated_adapter_is_a_model_error(base: Path, train_params: TrainParams) -> None:
-    folder = saved(base, train_params)
+def test_truncated_adapter_is_a_model_error(base: Path, config: StepPpo.Config) -> None:
+    folder = saved(base, config)
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(ModelError, match="not a whole safetensors file"):
-        PolicyWithValue.load(folder, train_params)
+        PolicyWithValue.load(folder, config)
     with pytest.raises(ModelError, match="not a whole safetensors file"), plain_weights(folder, "float32", Path("tmp")):
         pass
 
 
-def test_adapter_of_another_model_is_a_model_error(base: Path, train_params: TrainParams) -> None:
+def test_adapter_of_another_model_is_a_model_error(base: Path, config: StepPpo.Config) -> None:
     from safetensors.torch import load_file, save_file
 
-    folder = saved(base, train_params)
+    folder = saved(base, config)
     weights = load_file(folder / "adapter_model.safetensors")
     save_file(
         {name: tensor[:, :1].contiguous() for name, tensor in weights.items()}, folder / "adapter_model.safetensors"
     )
     with pytest.raises(ModelError, match="does not fit"):
-        PolicyWithValue.load(folder, train_params)
+        PolicyWithValue.load(folder, config)
 
 
 def test_adapter_groups_hold_every_weight_once_and_the_a_matrices_learn_slower(
-    make_policy: MakePolicy, train_params: TrainParams
+    make_policy: MakePolicy, config: StepPpo.Config
 ) -> None:
     policy = make_policy()
     names = {id(p): name for name, p in policy.policy_parameters().items()}
     rates: dict[str, float] = {}
-    for group in adapter_groups(policy, 0.32, train_params.model_copy(update={"lora_plus": 16.0})):
+    for group in adapter_groups(policy, 0.32, config.model_copy(update={"lora_plus": 16.0})):
         for parameter in group["params"]:
             assert names[id(parameter)] not in rates
             rates[names[id(parameter)]] = group["lr"]

@@ -8,30 +8,28 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import BaseModel
 
-from steptool.config.settings import RftParams, SftParams, TrainParams
 from steptool.core.types import ScoredTrajectory
-from steptool.methods.rft import LikelihoodObjective
-from steptool.methods.sft import DIVERGED
-from steptool.methods.step_ppo import PpoObjective
+from steptool.methods.rft import LikelihoodObjective, Rft
+from steptool.methods.sft import DIVERGED, Sft
+from steptool.methods.step_ppo import PpoObjective, StepPpo
 from steptool.training.batch import episode, pack
 from steptool.training.model import PolicyWithValue
 from steptool.training.trainer import LowerCache, Run, optimise
 
 
 @pytest.mark.parametrize(
-    ("objective", "section"), [(LikelihoodObjective, RftParams), (PpoObjective, TrainParams), (None, SftParams)]
+    ("advice", "key", "method"),
+    [(DIVERGED, "sft", Sft), (LikelihoodObjective.diverged, "rft", Rft), (PpoObjective.diverged, "step_ppo", StepPpo)],
 )
-def test_advice_about_a_loss_that_is_not_finite_names_a_setting_of_that_trainer(
-    objective: Any, section: type[BaseModel]
+def test_advice_about_a_loss_that_is_not_finite_names_a_setting_of_that_method(
+    advice: str, key: str, method: Any
 ) -> None:
-    advice = DIVERGED if objective is None else objective.diverged
-    named = re.findall(r"\b(sft|rft|train)\.(\w+)", advice)
+    named = re.findall(r"\bmethods\.(\w+)\.(\w+)", advice)
     assert named
     for owner, setting in named:
-        assert section.__name__.lower().startswith(owner)
-        assert setting in section.model_fields
+        assert owner == key
+        assert setting in method.Config.model_fields
 
 
 class Recorder(torch.optim.SGD):

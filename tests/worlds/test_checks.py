@@ -1,15 +1,16 @@
 """What a world may be refused for.
 
-split   task   question   tools            check
-train   t1     Where?     find, look       text "Oslo"
-dev     t2     When?      find, look       number 3
-test    t3     Who?       find, look       set {A, B}
+split   task   question          tools        answer
+train   t1     Where is t1?      find, look   Oslo
+dev     t2     Where is t2?      find, look   Oslo
+test    t3     Where is t3?      find, look   Oslo
 
 Each row of a table below changes one thing in this world.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from decimal import Decimal
@@ -20,25 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from steptool.annotators.rules import annotate
+from steptool.annotators.rules import Rules
 from steptool.core.errors import DataError
-from steptool.core.types import (
-    FINISH,
-    AnswerCheck,
-    Observation,
-    Step,
-    StopReason,
-    Task,
-    Tool,
-    ToolCall,
-    Trajectory,
-)
-from steptool.formats.json_call import ChatFormat, describe_tool
+from steptool.core.types import FINISH, Action, AnswerCheck, Reference, Task, Tool, ToolCall, Trajectory
+from steptool.formats.json_call import JsonCall, describe_tool
 from steptool.policies import tiny_model
-from steptool.worlds.checks import check_demonstrations, check_tasks, without_check
-from steptool.worlds.demonstrations import GIVEN, NOT_SAMPLED
-from steptool.worlds.mini import MiniWorld, expert_demonstrations
-from steptool.worlds.mini.answers import is_correct
+from steptool.testing import call, finish, message, step, trajectory, unreadable
+from steptool.worlds.answers import is_correct
+from steptool.worlds.base import SPLITS
+from steptool.worlds.checks import check_demonstrations, check_tasks
+from steptool.worlds.mini import MiniWorld
 
 SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 
@@ -50,11 +42,9 @@ def tool(name: str = "find", **parameters: Any) -> Tool:
 def task(name: str = "t1", **changes: Any) -> Task:
     fields: dict[str, Any] = {
         "id": name,
-        "subset": "G1_tool",
+        "group": "G1_tool",
         "query": f"Where is {name}?",
         "tools": (tool(), tool("look")),
-        "relevant_tools": ("find",),
-        "answer_check": AnswerCheck(kind="text", expected="Oslo"),
     }
     return Task(**{**fields, **changes})
 
@@ -64,9 +54,20 @@ def world(**changes: Any) -> dict[str, list[Task]]:
     return {"train": [task(**changes)], "dev": [task("t2")], "test": [task("t3")]}
 
 
-def refusal(splits: dict[str, list[Task]]) -> str:
+def known(splits: dict[str, list[Task]], **changes: Any) -> dict[str, Reference]:
+    """What is known of each task: its answer."""
+    fields: dict[str, Any] = {"answer_check": AnswerCheck(kind="text", expected="Oslo"), **changes}
+    tasks = [task for found in splits.values() for task in found]
+    return {task.id: Reference(**{"task_id": task.id, **fields}) for task in tasks}
+
+
+def check(splits: dict[str, list[Task]]) -> None:
+    check_tasks(splits, known(splits), "ours")
+
+
+def refusal(splits: dict[str, list[Task]], references: dict[str, Reference] | None = None) -> str:
     with pytest.raises(DataError) as caught:
-        check_tasks(splits, "ours")
+        check_tasks(splits, known(splits) if references is None else references, "ours")
     assert caught.value.exit_code == 2
     assert len(str(caught.value).splitlines()) == 2
     assert str(caught.value).startswith("world ours: ")
@@ -74,12 +75,11 @@ def refusal(splits: dict[str, list[Task]]) -> str:
 
 
 def test_the_worlds_here_pass() -> None:
-    check_tasks(world(), "ours")
-    mini = MiniWorld(seed=17, train_tasks=60, dev_tasks=24, test_tasks=24)
-    splits = {split: mini.all_tasks(split) for split in ("train", "dev", "test")}
-    check_tasks(splits, "mini")
-    check_demonstrations(expert_demonstrations(mini, 40, 0.25, 17), splits, "world mini")
-    assert without_check(splits) == 0
+    check(world())
+    mini = MiniWorld(MiniWorld.Config(train_tasks=60, dev_tasks=24, test_tasks=24), seed=17)
+    splits = {split: mini.tasks(split) for split in SPLITS}
+    check_tasks(splits, {task.id: mini.reference(task) for found in splits.values() for task in found}, "mini")
+    check_demonstrations(mini.demonstrations(40, 0.25, 17), splits, "world mini")
 
 
 # Expected values against their kind
@@ -145,21 +145,37 @@ def test_a_check_that_is_accepted_accepts_its_own_answer_and_never_raises(
         ({"tools": ()}, "train task t1: offers no tools"),
         ({"query": " \n"}, "asks nothing"),
         ({"tools": (tool(), tool())}, "offers 2 tools of the name 'find'"),
-        ({"relevant_tools": ("gone",)}, "its relevant tool 'gone' is not offered"),
         ({"name": ""}, "its id '' is not a printable text"),
         ({"name": "a\nb"}, "is not a printable text"),
         ({"name": "\x1b[2J"}, "is not a printable text"),
         ({"name": "x" * 300}, "is not a printable text"),
-        ({"subset": "\x07"}, "its subset"),
+        ({"group": "\x07"}, "its group"),
         ({"query": "x" * 100_001}, "its question has 100,001 characters"),
         ({"query": "half \ud800"}, "cannot be stored as JSON"),
-        ({"answer_check": AnswerCheck(kind="judge", expected=math.nan)}, "cannot be stored as JSON"),
-        ({"answer_check": AnswerCheck(kind="judge", expected={1, 2}), "name": "t9"}, "cannot be stored as JSON"),
     ],
 )
 def test_a_task_that_nobody_could_do_is_named(changes: dict[str, Any], says: str) -> None:
     assert says in refusal(world(**changes))
     assert "\x1b" not in refusal(world(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"relevant_tools": ("gone",)}, "train task t1: its relevant tool 'gone' is not offered"),
+        ({"answer_check": AnswerCheck(kind="judge", expected=math.nan)}, "train task t1: cannot be stored as JSON"),
+        ({"answer_check": AnswerCheck(kind="judge", expected={1, 2})}, "train task t1: cannot be stored as JSON"),
+        ({"goal": "half \ud800"}, "train task t1: cannot be stored as JSON"),
+        ({"task_id": "t2"}, "train task t1: has no reference of its own"),
+    ],
+)
+def test_what_is_known_of_a_task_fits_it(changes: dict[str, Any], says: str) -> None:
+    only = {"train": [task()]}
+    assert says in refusal(only, {"t1": Reference(**{"task_id": "t1", **changes})})
+
+
+def test_a_task_of_which_nothing_is_known_is_named() -> None:
+    assert "test task t3: has no reference of its own" in refusal(world(), known({"train": [task(), task("t2")]}))
 
 
 def test_ids_are_given_once_in_all_splits() -> None:
@@ -174,31 +190,21 @@ def test_a_question_stands_in_one_split_only(query: str) -> None:
     first = task("t1", query="Where is it?")
     found = refusal({"train": [first], "dev": [], "test": [task("t2", query=query)]})
     assert "test task t2: asks what train task t1 asks" in found
-    check_tasks({"train": [first, task("t2", query=query)], "dev": [], "test": []}, "ours")
+    check({"train": [first, task("t2", query=query)], "dev": [], "test": []})
 
 
 def test_a_long_list_of_problems_is_cut() -> None:
-    found = refusal(
-        {"train": [task(f"t{number}", tools=(), relevant_tools=()) for number in range(9)], "dev": [], "test": []}
-    )
+    found = refusal({"train": [task(f"t{number}", tools=()) for number in range(9)], "dev": [], "test": []})
     assert found.count("offers no tools") == 5
     assert "and 4 problems more" in found
-
-
-def test_tasks_without_a_check_are_counted() -> None:
-    splits = {
-        "train": [task(answer_check=None), task("t2")],
-        "dev": [task("t3", answer_check=AnswerCheck(kind="judge"))],
-    }
-    assert without_check(splits) == 2
 
 
 # Tools
 
 
 @pytest.fixture(scope="module")
-def chat() -> ChatFormat:
-    return ChatFormat(tiny_model.tokenizer())
+def chat() -> JsonCall:
+    return JsonCall(JsonCall.Config(), tiny_model.tokenizer())
 
 
 NAMES = [
@@ -213,11 +219,11 @@ def test_a_tool_that_cannot_be_called_is_refused(name: str) -> None:
 
 
 @given(st.text(alphabet=st.sampled_from("aZ_09.- é/{\n"), max_size=6) | st.sampled_from([*NAMES, "find", "a.b-c", "_"]))
-def test_a_name_is_accepted_exactly_if_a_call_of_it_is_read_back(chat: ChatFormat, name: str) -> None:
-    call = ToolCall(name=name, arguments={"name": "x"})
-    read = chat.parse(chat.render_action("", call)).call == call
+def test_a_name_is_accepted_exactly_if_a_call_of_it_is_read_back(chat: JsonCall, name: str) -> None:
+    action = Action(calls=(ToolCall(name=name, arguments={"name": "x"}),))
+    read = chat.parse(chat.render(action)) == action
     try:
-        check_tasks({"train": [task(tools=(tool(name),), relevant_tools=())]}, "ours")
+        check({"train": [task(tools=(tool(name),))]})
     except DataError:
         assert not read or len(name) > 200
     else:
@@ -286,69 +292,51 @@ def test_a_schema_that_is_accepted_is_shown_and_annotated(parameters: dict[str, 
     offered = Tool(name="find", description="", parameters=parameters)
     asked = task(tools=(offered,))
     try:
-        check_tasks({"train": [asked]}, "ours")
+        check({"train": [asked]})
     except DataError:
         return
     assert describe_tool(offered).startswith("find(")
-    steps = (
-        Step(call=ToolCall(name="find", arguments={"a": value, "b": 1}), observation=Observation(text="{}")),
-        Step(call=ToolCall(name=FINISH, arguments={"answer": "Oslo"})),
-    )
-    made = trajectory(asked, steps)
-    assert len(annotate(made, asked, 1.0).judgements) == 2
+    made = trajectory(step(call("find", a=value, b=1), {}), finish("Oslo"), of=asked, solved=1.0)
+    judgements = asyncio.run(Rules(Rules.Config()).annotate(made, asked, Reference(task_id=asked.id)))
+    assert len(judgements) == 2
 
 
 # Demonstrations
 
 
-def trajectory(of: Task, steps: tuple[Step, ...], **changes: Any) -> Trajectory:
-    ended = bool(steps) and steps[-1].is_finish
-    fields: dict[str, Any] = {
-        "task_id": of.id,
-        "subset": of.subset,
-        "steps": steps,
-        "stop_reason": StopReason.finished if ended else StopReason.call_budget,
-        "answer": "Oslo" if ended else None,
-        "policy": GIVEN,
-        "world": GIVEN,
-        "sampling": NOT_SAMPLED,
-        "seed": 1,
-    }
-    return Trajectory.create(**{**fields, **changes})
-
-
-LOOK = Step(call=ToolCall(name="look", arguments={"name": "t1"}), observation=Observation(text="Oslo"))
-END = Step(call=ToolCall(name=FINISH, arguments={"answer": "Oslo"}))
+LOOK = step(call("look", name="t1"), "Oslo")
+END = finish("Oslo")
 
 
 def test_a_demonstration_of_a_training_task_is_accepted() -> None:
-    check_demonstrations([trajectory(task(), (LOOK, END)), trajectory(task(), (END,))], world(), "here")
+    asks, several = step(message("Where?"), "Here."), step([call("look", name="t1"), call("find", name="t1")], [1, 2])
+    for steps in ((LOOK, END), (END,), (asks, END), (several, END), (LOOK, step(message("Oslo")))):
+        check_demonstrations([trajectory(*steps)], world(), "here")
+
+
+NO_END = "its last step is neither Finish nor a message that nobody answers"
 
 
 @pytest.mark.parametrize(
     ("demonstration", "says"),
     [
-        (trajectory(task("gone"), (END,)), "demonstration 2 is of task gone, which the world does not have"),
-        (trajectory(task("t2"), (END,)), "demonstration 2 is of dev task t2: it would show what is held out"),
-        (trajectory(task("t3"), (END,)), "demonstration 2 is of test task t3: it would show what is held out"),
-        (trajectory(task(), ()), "its last step is not Finish"),
-        (trajectory(task(), (LOOK,)), "its last step is not Finish"),
+        (trajectory(END, of="gone"), "demonstration 2 is of task gone, which the world does not have"),
+        (trajectory(END, of="t2"), "demonstration 2 is of dev task t2: it would show what is held out"),
+        (trajectory(END, of="t3"), "demonstration 2 is of test task t3: it would show what is held out"),
+        (trajectory(), NO_END),
+        (trajectory(LOOK), NO_END),
+        (trajectory(LOOK, step(message("Where?"), "Here.")), NO_END),
+        (trajectory(step(call("rm"), "gone"), END), "step 0 calls 'rm', which the task does not offer"),
+        (trajectory(step([call("find", name="t1"), call("rm")], [1, 2]), END), "step 0 calls 'rm', which the task"),
+        (trajectory(step(unreadable(), "?"), END), "step 0 cannot be read"),
         (
-            trajectory(task(), (LOOK.model_copy(update={"call": ToolCall(name="rm", arguments={})}), END)),
-            "step 0 calls 'rm', which the task does not offer",
-        ),
-        (
-            trajectory(task(), (Step(parse_error="no call", observation=Observation(text="?")), END)),
-            "step 0 calls nothing",
-        ),
-        (
-            trajectory(task(), (Step(call=ToolCall(name=FINISH, arguments={"reply": "Oslo"})),)),
+            trajectory(step(call(FINISH, reply="Oslo")), answer="Oslo"),
             'step 0: Finish takes either "answer" or "give_up": true',
         ),
     ],
 )
 def test_a_demonstration_that_shows_no_training_task_is_named(demonstration: Trajectory, says: str) -> None:
     with pytest.raises(DataError) as caught:
-        check_demonstrations([trajectory(task(), (END,)), demonstration], world(), "given.jsonl")
+        check_demonstrations([trajectory(END), demonstration], world(), "given.jsonl")
     assert says in str(caught.value)
     assert str(caught.value).startswith("given.jsonl: ")

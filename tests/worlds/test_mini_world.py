@@ -1,6 +1,6 @@
 """The bundled world: solvable, separated, deterministic.
 
-split   subsets   providers                       entities
+split   groups    providers                       entities
 train   3         role train                      train words
 dev     6         role train, held out for dev    dev words
 test    6         role train, held out for test   test words
@@ -16,19 +16,24 @@ from collections import Counter
 import pytest
 
 from steptool.core.errors import InputError, WorldError
+from steptool.core.plugins import revision_of
 from steptool.core.types import SUBSETS, Task
-from steptool.worlds.mini import MiniWorld, expert_steps
+from steptool.worlds.base import SPLITS, Split
+from steptool.worlds.mini import MiniWorld
 from steptool.worlds.mini.catalog import CATEGORIES, PROVIDERS
 from steptool.worlds.mini.phrases import FRAMES
-from steptool.worlds.mini.schema import SPLITS
 from steptool.worlds.mini.words import WORDS
 
 SIZES = {"train": 360, "dev": 120, "test": 300}
 
 
+def made(seed: int, train: int, dev: int, test: int) -> MiniWorld:
+    return MiniWorld(MiniWorld.Config(train_tasks=train, dev_tasks=dev, test_tasks=test), seed)
+
+
 @pytest.fixture(scope="module")
 def world() -> MiniWorld:
-    return MiniWorld(17, *SIZES.values())
+    return made(17, *SIZES.values())
 
 
 def _provider(tool: str) -> str:
@@ -40,15 +45,16 @@ def _offered(tasks: list[Task]) -> set[str]:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_task_is_solved_by_its_expert_within_eight_calls(world: MiniWorld, split: str) -> None:
+def test_every_task_is_solved_by_its_expert_within_eight_calls(world: MiniWorld, split: Split) -> None:
     lengths = Counter[int]()
-    for task in world.all_tasks(split):
-        *calls, finish = expert_steps(world, task)
-        session = world.reset(task, 0)
+    for task in world.tasks(split):
+        case = world.case(task)
+        calls, session = case.solution(), world.open(task, 0)
         for call in calls:
-            session.reply(call.name, call.arguments)
-        assert session.verify(finish.arguments["answer"]) == 1.0, task.query
-        assert {call.name for call in calls} == set(task.relevant_tools) <= {tool.name for tool in task.tools}
+            session.reply(call)
+        assert session.outcome(case.answer).solved == 1.0, task.query
+        relevant = set(world.reference(task).relevant_tools)
+        assert {call.name for call in calls} == relevant <= {tool.name for tool in task.tools}
         lengths[len(calls) + 1] += 1
     assert min(lengths) == 2
     assert max(lengths) <= 8
@@ -56,7 +62,7 @@ def test_every_task_is_solved_by_its_expert_within_eight_calls(world: MiniWorld,
 
 
 def test_tasks_need_one_to_six_calls_and_an_answer_and_seldom_seven(world: MiniWorld) -> None:
-    lengths = {len(expert_steps(world, task)) for split in SPLITS for task in world.all_tasks(split)}
+    lengths = {len(case.solution()) + 1 for split in SPLITS for case in world.cases(split)}
     assert {2, 3, 4, 5, 6, 7} <= lengths <= {2, 3, 4, 5, 6, 7, 8}
 
 
@@ -64,8 +70,8 @@ def test_expert_errors_are_only_the_ones_that_the_task_has_in_store(world: MiniW
     for split in SPLITS:
         met = 0
         for case in world.cases(split):
-            session = world.reset(case.task, 0)
-            errors = [error for call in case.solution() if (error := session.reply(call.name, call.arguments).error)]
+            session = world.open(case.task, 0)
+            errors = [error for call in case.solution() if (error := session.reply(call).error)]
             expected = (case.hiccup is not None) + (case.kind == "either" and len(errors) > (case.hiccup is not None))
             assert len(errors) == expected, (case.task.query, errors)
             met += bool(errors)
@@ -76,8 +82,8 @@ def test_hiccups_do_not_depend_on_the_seed_of_the_session(world: MiniWorld) -> N
     case = next(case for case in world.cases("test") if case.hiccup)
     replies = []
     for seed in (1, 2):
-        session = world.reset(case.task, seed)
-        replies.append([session.reply(call.name, call.arguments) for call in case.solution()])
+        session = world.open(case.task, seed)
+        replies.append([session.reply(call) for call in case.solution()])
     assert replies[0] == replies[1]
 
 
@@ -87,19 +93,18 @@ def test_the_careless_way_works_technically_so_that_only_its_answer_is_wrong(wor
     right = 0
     for case in tempting:
         assert case.shortcut
-        session = world.reset(case.task, 0)
-        assert not any(session.reply(call.name, call.arguments).error for call in case.shortcut.calls)
-        right += session.verify(case.shortcut.answer) == 1.0
+        session = world.open(case.task, 0)
+        assert not any(session.reply(call).error for call in case.shortcut.calls)
+        right += session.outcome(case.shortcut.answer).solved == 1.0
     assert 0.25 < right / len(tempting) < 0.65
 
 
 def test_wrong_answers_and_giving_up_are_not_solved(world: MiniWorld) -> None:
-    for task in world.all_tasks("test"):
-        session = world.reset(task, 0)
-        right = expert_steps(world, task)[-1].arguments["answer"]
-        assert session.verify(None) == 0.0
+    for case in world.cases("test"):
+        session, right = world.open(case.task, 0), case.answer
+        assert session.outcome(None).solved == 0.0
         for wrong in ("", "unknown", f"{right} or 1", f"not {right}", right + "1", f"1, {right}"):
-            assert session.verify(wrong) == 0.0, (right, wrong)
+            assert session.outcome(wrong).solved == 0.0, (right, wrong)
 
 
 def test_there_are_enough_categories_tools_and_apis() -> None:
@@ -122,30 +127,28 @@ def test_every_category_has_wordings_where_it_is_used() -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_every_prefix_has_the_levels_in_the_proportion_of_the_subsets(world: MiniWorld, split: str) -> None:
+def test_every_prefix_has_the_levels_in_the_proportion_of_the_subsets(world: MiniWorld, split: Split) -> None:
     """Three subsets of G1, two of G2, one of G3; training has only the tools that it may see."""
-    tasks = world.all_tasks(split)
+    tasks = world.tasks(split)
     subsets = [subset for subset in SUBSETS if split != "train" or subset.endswith("_instruction")]
     assert len(tasks) == SIZES[split]
-    assert [task for subset in subsets for task in world.tasks(subset, split)] == sorted(
-        tasks, key=lambda task: subsets.index(task.subset)
-    )
+    assert {task.group for task in tasks} == set(subsets)
     for length in (7, 50, len(tasks)):
-        levels = Counter(task.subset[:2] for task in tasks[:length])
+        levels = Counter(task.group[:2] for task in tasks[:length])
         for level, share in {"G1": 3, "G2": 2, "G3": 1}.items():
             assert abs(levels[level] - length * share / 6) <= 1.5
-        counts = Counter(task.subset for task in tasks[:length])
+        counts = Counter(task.group for task in tasks[:length])
         assert split == "train" or max(counts.values()) - min(counts[subset] for subset in subsets) <= 1
 
 
 def test_subset_names_are_true(world: MiniWorld) -> None:
-    seen = _offered(world.all_tasks("train"))
+    seen = _offered(world.tasks("train"))
     seen_providers = {_provider(name) for name in seen}
     seen_categories = {PROVIDERS[name].category for name in seen_providers}
     for split in ("dev", "test"):
-        for task in world.all_tasks(split):
-            level, novelty = task.subset.split("_")
-            used = {PROVIDERS[_provider(name)] for name in task.relevant_tools}
+        for task in world.tasks(split):
+            level, novelty = task.group.split("_")
+            used = {PROVIDERS[_provider(name)] for name in world.reference(task).relevant_tools}
             if novelty == "instruction":
                 assert _offered([task]) <= seen, task
             if novelty == "tool":
@@ -165,7 +168,7 @@ def test_subset_names_are_true(world: MiniWorld) -> None:
 
 
 def test_dev_and_test_hold_out_different_tools(world: MiniWorld) -> None:
-    new = {split: _offered(world.all_tasks(split)) - _offered(world.all_tasks("train")) for split in ("dev", "test")}
+    new = {split: _offered(world.tasks(split)) - _offered(world.tasks("train")) for split in ("dev", "test")}
     assert new["dev"]
     assert new["test"]
     assert not new["dev"] & new["test"]
@@ -179,8 +182,8 @@ def test_no_entity_and_no_query_is_in_two_splits(world: MiniWorld) -> None:
         for listing in listings:
             fields = CATEGORIES[PROVIDERS[listing.provider].category].fields
             entities |= {str(listing.values[field.name]).casefold() for field in fields if field.vocabulary}
-        names[split] = entities | {task.query for task in world.all_tasks(split)}
-        assert len({task.query for task in world.all_tasks(split)}) == SIZES[split]
+        names[split] = entities | {task.query for task in world.tasks(split)}
+        assert len({task.query for task in world.tasks(split)}) == SIZES[split]
     assert not names["train"] & names["dev"]
     assert not names["train"] & names["test"]
     assert not names["dev"] & names["test"]
@@ -199,7 +202,7 @@ def test_no_word_and_no_phrase_serves_two_splits() -> None:
 def test_ids_are_unique_and_do_not_follow_from_names(world: MiniWorld) -> None:
     ids = [listing.id for listing in world.store.listings]
     assert len(set(ids)) == len(ids)
-    other = MiniWorld(18, 3, 6, 6)
+    other = made(18, 3, 6, 6)
     same = {(x.provider, x.name): x.id for x in world.store.listings}
     shared = [(x.id, same[x.provider, x.name]) for x in other.store.listings if (x.provider, x.name) in same]
     assert sum(a == b for a, b in shared) < len(shared) / 20
@@ -208,10 +211,11 @@ def test_ids_are_unique_and_do_not_follow_from_names(world: MiniWorld) -> None:
 def test_same_seed_gives_the_same_bytes_in_another_process() -> None:
     program = (
         "from steptool.core.types import content_hash as h\n"
-        "from steptool.worlds.mini import MiniWorld, expert_demonstrations as e\n"
-        "w = MiniWorld(3, 30, 12, 12)\n"
-        "tasks = [t.model_dump(mode='json') for s in ('train', 'dev', 'test') for t in w.all_tasks(s)]\n"
-        "print(w.revision.revision, h(tasks), h([d.id for d in e(w, 20, 0.2, 5)]))\n"
+        "from steptool.core.plugins import revision_of\n"
+        "from steptool.worlds.mini import MiniWorld\n"
+        "w = MiniWorld(MiniWorld.Config(train_tasks=30, dev_tasks=12, test_tasks=12), 3)\n"
+        "tasks = [t.model_dump(mode='json') for s in ('train', 'dev', 'test') for t in w.tasks(s)]\n"
+        "print(revision_of(w), h(tasks), h([d.id for d in w.demonstrations(20, 0.2, 5)]))\n"
     )
     outputs = {
         subprocess.run(
@@ -228,27 +232,27 @@ def test_same_seed_gives_the_same_bytes_in_another_process() -> None:
 
 
 def test_revision_tells_seeds_and_sizes_apart() -> None:
-    revisions = {MiniWorld(*args).revision.revision for args in ((3, 6, 6, 6), (4, 6, 6, 6), (3, 9, 6, 6))}
+    revisions = {revision_of(made(*args)).revision for args in ((3, 6, 6, 6), (4, 6, 6, 6), (3, 9, 6, 6))}
     assert len(revisions) == 3
 
 
 def test_a_task_of_another_world_is_refused(world: MiniWorld) -> None:
-    foreign = MiniWorld(18, 3, 6, 6).all_tasks("test")[0]
+    foreign = made(18, 3, 6, 6).tasks("test")[0]
     with pytest.raises(WorldError, match="dvc repro prepare"):
-        world.reset(foreign, 0)
+        world.open(foreign, 0)
 
 
 def test_a_task_survives_json(world: MiniWorld) -> None:
-    for task in world.all_tasks("test")[:60]:
+    for task in world.tasks("test")[:60]:
         assert world.case(Task.model_validate_json(task.model_dump_json())).task == task
 
 
 def test_an_unknown_split_is_refused(world: MiniWorld) -> None:
     with pytest.raises(WorldError, match="train, dev, test"):
-        world.all_tasks("validation")
+        world.tasks("validation")  # type: ignore[arg-type]
 
 
 def test_more_tasks_than_the_world_can_tell_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("steptool.worlds.mini.tasks.PATIENCE", 2)
     with pytest.raises(InputError, match=r"world\.train_tasks"):
-        MiniWorld(1, 2_000, 6, 6)
+        made(1, 2_000, 6, 6)

@@ -32,7 +32,7 @@ from pydantic import Field
 
 from steptool.core.errors import InputError, StepToolError
 from steptool.core.types import Frozen
-from steptool.registry.promotion import NAME_LENGTH, REASON_LENGTH, Receipt, one_line
+from steptool.registry.receipts import NAME_LENGTH, REASON_LENGTH, Receipt, one_line
 
 PROMOTION = "promotion"
 """Name of the flow that asks."""
@@ -103,15 +103,15 @@ def numbers(receipt: Receipt) -> list[tuple[str, str]]:
         ("pass rate", receipt.pass_rate),
         ("finish rate", receipt.finish_rate),
         ("champion's pass rate", receipt.champion_pass_rate),
-        ("pass rate where training began", receipt.start_pass_rate),
+        ("baseline's pass rate", receipt.baseline_pass_rate),
     ]
     rows = [(name, f"{value:.1%}") for name, value in rates if value is not None]
-    if receipt.bars:
+    if limits := receipt.limits:
         rows.append(
             (
-                "bars",
-                f"pass {receipt.bars.min_pass_rate:.1%}, finish {receipt.bars.min_finish_rate:.1%}, "
-                f"broken at most {receipt.bars.max_broken:.1%}, margin {receipt.bars.margin:+.1%}",
+                "limits",
+                f"pass {limits.min_pass_rate:.1%}, finish {limits.min_finish_rate:.1%}, "
+                f"broken at most {limits.max_broken:.1%}, margin {limits.margin:+.1%}",
             )
         )
     return [*rows, ("verdict of the gate", "; ".join(receipt.reasons))]

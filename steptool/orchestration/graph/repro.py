@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from steptool.config.lineage import check_state, read_lock, refuse_false_lineage
+from steptool.config.graph import stages_of
+from steptool.config.lineage import check_state, read_lock, refuse_false_lineage, write_graph
 from steptool.config.places import PARAMS, REPORT
-from steptool.config.settings import load_params
+from steptool.config.settings import Params, load_params
 from steptool.core.errors import StepToolError
 from steptool.system.supervisor import supervised
 from steptool.tracking.relay import Relay
-from steptool.tracking.run import PARENT_VARIABLE, RELAYED_VARIABLE, Tracking
+from steptool.tracking.run import PARENT_VARIABLE, Tracking
 
 
 def run_pipeline(targets: list[str]) -> None:
@@ -28,9 +29,10 @@ def run_pipeline(targets: list[str]) -> None:
     started = time.monotonic()
     params = load_params(PARAMS)
     check_state()
+    print(write_graph(), flush=True)
     tracking = Tracking(None, params.tracking.experiment)
     with _ended_by_signals(), tracking.pipeline(params.model_dump()) as run, Relay(Path()):
-        code = _repro(targets, stage_environment(run.run_id, Path()))
+        code = _repro(_addresses(params, targets), stage_environment(run.run_id, Path()))
         if code != 0:
             raise StepToolError(
                 f"`dvc repro` ended with {code}; what was finished is kept",
@@ -39,12 +41,20 @@ def run_pipeline(targets: list[str]) -> None:
         refuse_false_lineage(read_lock().stages)
         if not targets:
             from steptool.stages.outcome import log_outcome
+            from steptool.stages.register import main as register
 
-            log_outcome(run, params)
+            register()
+            log_outcome(run)
     if not targets:
         from steptool.stages.table import results_table
 
         print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+def _addresses(params: Params, targets: list[str]) -> list[str]:
+    """Names in dvc.yaml; a verb, such as `train`, stands for all its stages."""
+    specs = stages_of(params).values()
+    return [name for target in targets for name in [s.address for s in specs if s.verb == target] or [target]]
 
 
 def stage_environment(parent: str, root: Path) -> dict[str, str]:
@@ -61,7 +71,6 @@ def stage_environment(parent: str, root: Path) -> dict[str, str]:
         "PATH": before(Path(sys.executable).parent, "PATH"),
         "PYTHONPATH": before(root.resolve(), "PYTHONPATH"),
         PARENT_VARIABLE: parent,
-        RELAYED_VARIABLE: "1",
     }
 
 

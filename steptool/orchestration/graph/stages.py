@@ -20,8 +20,8 @@ from dvc.utils.serialize import dumps_yaml, load_yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from steptool.config.lineage import check_state, read_yaml
-from steptool.config.settings import Duration
 from steptool.core.errors import ParamsError
+from steptool.core.fields import Duration
 from steptool.core.storage import write_bytes
 from steptool.core.types import Frozen
 
@@ -42,8 +42,8 @@ class Schedule(Frozen):
     """Name of the event that says that its outputs are new; see `steptool.orchestration.graph.events`."""
 
 
-class Node(Frozen):
-    """One stage; a round is a stage of its own, `train@r1`."""
+class GraphStage(Frozen):
+    """One stage of the graph, such as `train-ppo1`."""
 
     address: str
     upstream: tuple[str, ...]
@@ -56,16 +56,16 @@ class Node(Frozen):
     sources: tuple[str, ...]
     """What it reads that Git keeps."""
     folders: tuple[str, ...]
-    """Its dependencies that are folders around such outputs, of as many rounds as there are."""
+    """Its dependencies that are folders around outputs of other stages: it reads all that lies there."""
     outputs: tuple[str, ...]
     metrics: tuple[str, ...]
     """Those of the outputs that are metrics, and the metrics that dvc.yaml names inside them."""
 
 
-def read_graph(root: Path, targets: Sequence[str] = ()) -> list[Node]:
+def read_graph(root: Path, targets: Sequence[str] = ()) -> list[GraphStage]:
     """The stages of `root`/dvc.yaml, each after its upstream: all, or `targets` and what they need.
 
-    A target is an address, or the name of a stage that repeats (`train` is `train@r1`, `train@r2`, …).
+    A target is a name in dvc.yaml, or a verb (`train` is `train-sft`, `train-ppo1`, …).
     Raises ParamsError where dvc.yaml cannot be read, a `meta` is not a schedule, or a target does not exist.
     """
     where = str(root / PIPELINE)
@@ -85,13 +85,13 @@ def read_graph(root: Path, targets: Sequence[str] = ()) -> list[Node]:
     wanted = _closure(upstream, _named(stages, targets, where)) if targets else set(stages)
     order = TopologicalSorter(upstream).static_order()
     shown = [Path(entry if isinstance(entry, str) else next(iter(entry))) for entry in metrics]
-    return [_node(root, stages[name], upstream[name], made, shown) for name in order if name in wanted]
+    return [_stage(root, stages[name], upstream[name], made, shown) for name in order if name in wanted]
 
 
 def _named(stages: dict[str, Any], targets: Sequence[str], where: str) -> set[str]:
     found: set[str] = set()
     for target in targets:
-        matching = {name for name in stages if name == target or name.startswith(f"{target}@")}
+        matching = {name for name in stages if name == target or name.startswith((f"{target}-", f"{target}@"))}
         if not matching:
             raise ParamsError(f"no stage {target!r}", where=where, fix=f"name one of {', '.join(sorted(stages))}")
         found |= matching
@@ -109,7 +109,7 @@ def _closure(upstream: dict[str, list[str]], wanted: set[str]) -> set[str]:
     return found
 
 
-def _node(root: Path, stage: Any, upstream: list[str], made: set[Path], shown: list[Path]) -> Node:
+def _stage(root: Path, stage: Any, upstream: list[str], made: set[Path], shown: list[Path]) -> GraphStage:
     def inside(item: Any) -> str:
         return os.path.relpath(item.fs_path, root)
 
@@ -125,7 +125,7 @@ def _node(root: Path, stage: Any, upstream: list[str], made: set[Path], shown: l
             where=str(root / PIPELINE),
             fix="give resources (cpu or gpu), retries (a count), timeout (90s, 30m, 6h or 1d), emits (an event)",
         ) from fault
-    return Node(
+    return GraphStage(
         address=stage.name,
         upstream=tuple(upstream),
         schedule=schedule,

@@ -27,13 +27,13 @@ from prefect.states import Completed, State
 from steptool.config.lineage import Entry, refuse_false_lineage
 from steptool.core.errors import InputError, StepToolError, ValidationFailed
 from steptool.orchestration.graph.events import announce_output
-from steptool.orchestration.graph.stages import Node, lock_entry
+from steptool.orchestration.graph.stages import GraphStage, lock_entry
 from steptool.orchestration.graph.workspace import Workspace, dvc_command
 
 RETRY_DELAYS_S = [10.0, 60.0, 300.0]
 PERMANENT = (InputError.exit_code, ValidationFailed.exit_code)
 """Exit statuses of a stage that will be the same next time."""
-_PROGRESS = re.compile(r"^(?P<what>[\w@ ]+): (?P<done>\d+)/(?P<total>\d+) ")
+_PROGRESS = re.compile(r"^(?P<what>[\w@ \-]+): (?P<done>\d+)/(?P<total>\d+) ")
 _EXITED = re.compile(r"failed to run: .*, exited with (-?\d+)")
 _PROGRESS_EVERY_S = 5.0
 
@@ -54,17 +54,17 @@ class NodeLost(StepToolError):
     """The machine that ran a stage is gone."""
 
 
-def scheduled(task: Task[..., State], node: Node, *, lost_retries: int = 0) -> Task[..., State]:
+def scheduled(task: Task[..., State], stage: GraphStage, *, lost_retries: int = 0) -> Task[..., State]:
     """`task` under the name of the stage, with the retries of its schedule; `lost_retries` are for a lost node."""
-    retries = max(node.schedule.retries, lost_retries)
+    retries = max(stage.schedule.retries, lost_retries)
 
     def worth_retrying(_: Task[..., Any], run: TaskRun, state: State) -> bool:
-        return is_worth_retrying(state.result(raise_on_failure=False), run.run_count, node.schedule.retries)
+        return is_worth_retrying(state.result(raise_on_failure=False), run.run_count, stage.schedule.retries)
 
     return task.with_options(
-        name=node.address,
-        description=node.description,
-        tags=[f"resources:{node.schedule.resources}"],
+        name=stage.address,
+        description=stage.description,
+        tags=[f"resources:{stage.schedule.resources}"],
         retries=retries,
         retry_delay_seconds=RETRY_DELAYS_S[:retries] or None,
         retry_condition_fn=worth_retrying,
@@ -83,23 +83,23 @@ def is_worth_retrying(fault: object, attempts: int, retries: int) -> bool:
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_stage(node: Node, workspace: Workspace) -> State:
+def run_stage(stage: GraphStage, workspace: Workspace) -> State:
     """`dvc repro` of one stage, whose upstream is up to date. DVC is the cache: what has not changed is `Cached`."""
-    with workspace.accelerator if node.schedule.resources == "gpu" else nullcontext():
-        said = repro(node, workspace)
+    with workspace.accelerator if stage.schedule.resources == "gpu" else nullcontext():
+        said = repro(stage, workspace)
     if said is None:
         return Completed(name="Cached", message="nothing that it depends on has changed")
-    publish(node, workspace.root)
+    publish(stage, workspace.root)
     return Completed(message=said)
 
 
-def repro(node: Node, workspace: Workspace) -> str | None:
+def repro(stage: GraphStage, workspace: Workspace) -> str | None:
     """Run a stage with its log, progress and timeout; the last line that it said, or None where nothing had to run.
 
     Raises StageFailed, or TimeoutError past the timeout of its schedule.
     """
     logger = get_run_logger()
-    progress = _Progress(_key(node, "progress"))
+    progress = _Progress(_key(stage, "progress"))
     last: list[str] = []
     ran = ended = False
     said = ""
@@ -116,44 +116,44 @@ def repro(node: Node, workspace: Workspace) -> str | None:
             said = line
             logger.info(line)
 
-    timeout = node.schedule.timeout.total_seconds() if node.schedule.timeout else None
-    command = dvc_command("repro", "--single-item", *workspace.force, node.address)
+    timeout = stage.schedule.timeout.total_seconds() if stage.schedule.timeout else None
+    command = dvc_command("repro", "--single-item", *workspace.force, stage.address)
     code = workspace.attempt(*command, on_line=on_line, timeout_s=timeout)
     if code != 0:
-        raise _failure(node, code, last)
-    if entry := lock_entry(workspace.root, node.address):
-        refuse_false_lineage({node.address: Entry.model_validate(entry)}, workspace.root)
+        raise _failure(stage, code, last)
+    if entry := lock_entry(workspace.root, stage.address):
+        refuse_false_lineage({stage.address: Entry.model_validate(entry)}, workspace.root)
     if not ran:
         return None
     progress.finish()
     return said
 
 
-def _failure(node: Node, code: int, last: list[str]) -> StageFailed:
+def _failure(stage: GraphStage, code: int, last: list[str]) -> StageFailed:
     exited = next((match for line in reversed(last) if (match := _EXITED.search(line))), None)
     said = next((line for line in reversed(last) if line.startswith("steptool:")), None)
     return StageFailed(
         said.removeprefix("steptool: ") if said else f"`dvc repro` ended with {code}: {' / '.join(last[-3:])}",
         stage_code=int(exited[1]) if exited else None,
-        where=f"stage {node.address}",
+        where=f"stage {stage.address}",
         fix="mend it and run the flow again: what was finished is kept",
     )
 
 
-def publish(node: Node, root: Path) -> None:
+def publish(stage: GraphStage, root: Path) -> None:
     """The stage's metrics, its pages and what DVC recorded, as artifacts; and the event that it emits."""
-    for path in _files(root, node.metrics, "*.json"):
+    for path in _files(root, stage.metrics, "*.json"):
         rows = [{"metric": name, "value": value} for name, value in _numbers(json.loads(path.read_text()))]
         if rows:
-            create_table_artifact(rows, key=_key(node, path.stem), description=f"{path.relative_to(root)}")
-    for path in _files(root, node.outputs, "*.html"):
-        create_link_artifact(path.resolve().as_uri(), link_text=str(path.relative_to(root)), key=_key(node, path.stem))
-    entry = lock_entry(root, node.address) or {}
-    if node.schedule.emits:
+            create_table_artifact(rows, key=_key(stage, path.stem), description=f"{path.relative_to(root)}")
+    for path in _files(root, stage.outputs, "*.html"):
+        create_link_artifact(path.resolve().as_uri(), link_text=str(path.relative_to(root)), key=_key(stage, path.stem))
+    entry = lock_entry(root, stage.address) or {}
+    if stage.schedule.emits:
         for out in entry.get("outs", []):
-            announce_output(node.schedule.emits, out["path"], out["md5"])
+            announce_output(stage.schedule.emits, out["path"], out["md5"])
     text = f"```json\n{json.dumps(entry, indent=2)}\n```"
-    create_markdown_artifact(text, key=_key(node, "lock"), description=f"What dvc.lock says of {node.address}")
+    create_markdown_artifact(text, key=_key(stage, "lock"), description=f"What dvc.lock says of {stage.address}")
 
 
 def _files(root: Path, paths: tuple[str, ...], pattern: str) -> Iterator[Path]:
@@ -169,9 +169,9 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(item, f"{name}.{key}" if name else str(key))
 
 
-def _key(node: Node, what: str) -> str:
+def _key(stage: GraphStage, what: str) -> str:
     """Prefect's artifact keys hold lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{node.address}-{what}".lower()).strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", f"{stage.address}-{what}".lower()).strip("-")
 
 
 class _Progress:

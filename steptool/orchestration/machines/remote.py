@@ -1,4 +1,4 @@
-"""The orchestrator's side of a stage that runs on another machine; see `flows.node`."""
+"""The orchestrator's side of a stage that runs on another machine; the other side is `machines.requested`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prefect.deployments import run_deployment
 from prefect.states import Cancelling, Completed, Crashed, State
 
 from steptool.core.errors import StepToolError
-from steptool.orchestration.graph.stages import LOCK, Node, lock_text, merge_lock_entry
+from steptool.orchestration.graph.stages import LOCK, GraphStage, lock_text, merge_lock_entry
 from steptool.orchestration.graph.task import NodeLost, StageCancelled, StageFailed, publish
 from steptool.orchestration.graph.workspace import Workspace
 from steptool.orchestration.machines.heartbeat import BEAT_S, NODE, ORCHESTRATOR, Pulse
@@ -31,31 +31,31 @@ START_S = 900.0
 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
-def run_remote_stage(node: Node, workspace: Workspace, deployment: str) -> State:
-    """Run a stage through `deployment`, a deployment of `flows.node.remote_stage`, unless it is up to date.
+def run_remote_stage(stage: GraphStage, workspace: Workspace, deployment: str) -> State:
+    """Run a stage through `deployment`, a deployment of `run_requested_stage`, unless it is up to date.
 
     Raises NodeLost where the node is gone, StageFailed where the stage failed there.
     """
-    if not workspace.again and _is_up_to_date(node, workspace):
+    if not workspace.again and _is_up_to_date(stage, workspace):
         return Completed(name="Cached", message="nothing that it depends on has changed")
-    commit = _committed(workspace, node)
-    _only_inputs(workspace, node)
-    if node.inputs:
-        transfer(workspace, "push", *node.inputs)
+    commit = _committed(workspace, stage)
+    _only_inputs(workspace, stage)
+    if stage.inputs:
+        transfer(workspace, "push", *stage.inputs)
     parameters = {
-        "stage": node.address,
+        "stage": stage.address,
         "commit": commit,
         "params": (workspace.root / "params.yaml").read_text(),
         "lock": lock_text(workspace.root),
         "parent_run": workspace.parent_run,
         "again": workspace.again,
     }
-    run = run_deployment(deployment, parameters=parameters, flow_run_name=node.address, timeout=0)
-    get_run_logger().info("%s waits for a node, as flow run %s", node.address, run.id)
-    entry = _entry(_final_state(run.id, workspace), f"stage {node.address} on {deployment}, flow run {run.id}")
-    merge_lock_entry(workspace.root, node.address, entry)
-    transfer(workspace, "pull", node.address)
-    publish(node, workspace.root)
+    run = run_deployment(deployment, parameters=parameters, flow_run_name=stage.address, timeout=0)
+    get_run_logger().info("%s waits for a node, as flow run %s", stage.address, run.id)
+    entry = _entry(_final_state(run.id, workspace), f"stage {stage.address} on {deployment}, flow run {run.id}")
+    merge_lock_entry(workspace.root, stage.address, entry)
+    transfer(workspace, "pull", stage.address)
+    publish(stage, workspace.root)
     return Completed(message=f"ran on {deployment}")
 
 
@@ -117,27 +117,28 @@ def _entry(state: State, where: str) -> dict[str, Any]:
     )
 
 
-def _is_up_to_date(node: Node, workspace: Workspace) -> bool:
+def _is_up_to_date(stage: GraphStage, workspace: Workspace) -> bool:
     lines: list[str] = []
-    workspace.dvc("status", "--json", node.address, on_line=lines.append)
+    workspace.dvc("status", "--json", stage.address, on_line=lines.append)
     return json.loads(lines[-1] if lines else "{}") == {}
 
 
-def _only_inputs(workspace: Workspace, node: Node) -> None:
+def _only_inputs(workspace: Workspace, stage: GraphStage) -> None:
     """Raise StepToolError where a folder that the stage reads whole holds more than a node would have in it."""
-    if not node.folders:
+    if not stage.folders:
         return
     lines: list[str] = []
-    workspace.run(*clean_command(node, "--dry-run", "--exclude=*.tmp"), on_line=lines.append)
+    workspace.run(*clean_command(stage, "--dry-run", "--exclude=*.tmp"), on_line=lines.append)
     if extra := [line.removeprefix("Would remove ") for line in lines if line.startswith("Would remove ")]:
+        folders = ", ".join(stage.folders)
         raise StepToolError(
-            f"stage {node.address} reads {', '.join(node.folders)} whole, with what no stage makes: {', '.join(extra)}",
+            f"stage {stage.address} reads {folders} whole, with what no stage makes: {', '.join(extra)}",
             where=str(workspace.root),
             fix="move that away: a node would not have it, and what it makes would never be up to date here",
         )
 
 
-def _committed(workspace: Workspace, node: Node) -> str:
+def _committed(workspace: Workspace, stage: GraphStage) -> str:
     """The commit that the node is to check out: this one, which must hold all that the workspace holds."""
 
     def git(*arguments: str) -> str:
@@ -147,7 +148,7 @@ def _committed(workspace: Workspace, node: Node) -> str:
 
     changed = git("diff", "--name-only", "HEAD").splitlines()
     # Code that Git does not know yet would be missing there.
-    changed += git("ls-files", "--others", "--exclude-standard", "--", *node.sources, "*.py").splitlines()
+    changed += git("ls-files", "--others", "--exclude-standard", "--", *stage.sources, "*.py").splitlines()
     if unsent := sorted(set(changed) - {"params.yaml", LOCK}):
         raise StepToolError(
             f"changes that are not committed: {', '.join(unsent)}",

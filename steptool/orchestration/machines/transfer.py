@@ -7,17 +7,17 @@ from typing import Literal
 from prefect import get_run_logger
 
 from steptool.core.errors import StepToolError
-from steptool.orchestration.graph.stages import Node, has_remote
+from steptool.orchestration.graph.stages import GraphStage, has_remote
 from steptool.orchestration.graph.workspace import Workspace, dvc_command
 
 DELAYS_S = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0, *(300.0,) * 20)
 """Between tries: a short cut costs seconds, and only one of two hours costs the result of a long training."""
 
 
-def clean_command(node: Node, *options: str) -> list[str]:
+def clean_command(stage: GraphStage, *options: str) -> list[str]:
     """`git clean` of all that is not the node's input from the folders that it reads whole; it must have some."""
-    spared = [f"--exclude=/{path}" for path in node.inputs]
-    return ["git", "clean", "-ffdx", *options, *spared, "--", *node.folders]
+    spared = [f"--exclude=/{path}" for path in stage.inputs]
+    return ["git", "clean", "-ffdx", *options, *spared, "--", *stage.folders]
 
 
 def transfer(workspace: Workspace, direction: Literal["pull", "push"], *targets: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from random import Random
 
-from steptool.worlds.mini.schema import Split
+from steptool.worlds.base import Split
 
 ON: dict[Split, tuple[str, ...]] = {
     "train": (" on {p}", " at {p}"),

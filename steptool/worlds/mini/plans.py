@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from steptool.core.types import Task, ToolCall
+from steptool.core.types import FINISH, Reference, Task, ToolCall
 from steptool.worlds.mini.schema import OPTIONS, Api, Provider
 from steptool.worlds.mini.store import Listing
 
@@ -67,6 +67,7 @@ class Case:
     """A task with everything that its client must not see."""
 
     task: Task
+    reference: Reference
     kind: str
     calls: tuple[ToolCall, ...]
     answer: str
@@ -80,6 +81,11 @@ class Case:
 
 def call(provider: Provider, api: Api, key: str, **extra: Any) -> ToolCall:
     return ToolCall(name=provider.full(api), arguments={api.key: key, **extra})
+
+
+def finish(answer: str | None) -> ToolCall:
+    """The call that ends an attempt; None gives up."""
+    return ToolCall(name=FINISH, arguments={"give_up": True} if answer is None else {"answer": answer})
 
 
 def use(provider: Provider, listing: Listing, api: Api, **extra: Any) -> list[ToolCall]:

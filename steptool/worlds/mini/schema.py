@@ -18,9 +18,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from steptool.core.types import Frozen, Tool
+from steptool.worlds.base import Split
 
-Split = Literal["train", "dev", "test"]
-SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 Wording = tuple[str, str, str]
 """One wording each for train, dev and test."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from steptool.core.types import Observation
-from steptool.worlds.mini.answers import is_correct
+from steptool.core.types import Observation, Outcome, ToolCall
+from steptool.worlds.answers import outcome_of
 from steptool.worlds.mini.execute import execute, failure
 from steptool.worlds.mini.plans import Case, Hiccup
 from steptool.worlds.mini.schema import Api, Provider
@@ -22,15 +22,21 @@ class MiniSession:
         self._offered = {tool.name for tool in case.task.tools}
         self._called: set[str] = set()
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> Observation:
-        return self.reply(name, arguments)
+    async def call(self, call: ToolCall) -> Observation:
+        return self.reply(call)
 
-    def reply(self, name: str, arguments: Any) -> Observation:
+    async def say(self, message: str) -> str | None:
+        """None: nobody answers."""
+        return None
+
+    async def close(self, answer: str | None) -> Outcome:
+        return self.outcome(answer)
+
+    def reply(self, call: ToolCall) -> Observation:
         """`call` for callers without an event loop."""
+        name, arguments = call.name, call.arguments
         if name not in self._offered:
             return failure("unknown_tool", "unknown tool, use one that is offered")
-        if not isinstance(arguments, dict):
-            return failure("invalid_argument", "arguments must be an object")
         provider, api = self._apis[name]
         hiccup = self._case.hiccup
         fault = self._fault(hiccup, name, api, arguments) if hiccup else None
@@ -43,6 +49,10 @@ class MiniSession:
                 update={"text": observation.text.replace(f'"{hiccup.new}"', f'"{hiccup.old}"')}
             )
         return observation
+
+    def outcome(self, answer: str | None) -> Outcome:
+        """`close` for callers without an event loop. Only the answer counts: calls change nothing here."""
+        return outcome_of(self._case.reference.answer_check, answer)
 
     def _fault(self, hiccup: Hiccup, name: str, api: Api, arguments: dict[str, Any]) -> Observation | None:
         if hiccup.kind == "moved" and api.by == "id" and arguments.get(api.key) == hiccup.old:
@@ -58,8 +68,3 @@ class MiniSession:
             if not (isinstance(value, str) and value in self._store.codes):
                 return failure("invalid_argument", f"unknown {hiccup.argument}, use its code")
         return None
-
-    def verify(self, answer: str | None) -> float:
-        """1.0 solved, 0.0 not; an absent answer is not."""
-        check = self._case.task.answer_check
-        return 1.0 if check and answer is not None and is_correct(check, str(answer)) else 0.0

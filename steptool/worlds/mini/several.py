@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from steptool.core.types import ToolCall
+from steptool.worlds.base import SPLITS, Split
 from steptool.worlds.mini.catalog import CATEGORIES
 from steptool.worlds.mini.execute import confirmation, converted
 from steptool.worlds.mini.phrases import say
 from steptool.worlds.mini.plans import Plan, Shortcut, call, use
-from steptool.worlds.mini.schema import SPLITS, Category, Provider, Split, Wording
+from steptool.worlds.mini.schema import Category, Provider, Wording
 from steptool.worlds.mini.single import Answer, cheapest, listings_of, make_plan
 from steptool.worlds.mini.store import Listing, Store
 

@@ -9,11 +9,12 @@ from random import Random
 from typing import Literal
 
 from steptool.core.types import ToolCall
+from steptool.worlds.base import SPLITS, Split
 from steptool.worlds.mini.catalog import CATEGORIES
 from steptool.worlds.mini.execute import confirmation, converted, in_unit
 from steptool.worlds.mini.phrases import say
 from steptool.worlds.mini.plans import Plan, Shortcut, call, use
-from steptool.worlds.mini.schema import OPTIONS, SPLITS, Api, Category, Field, Provider, Split, Wording
+from steptool.worlds.mini.schema import OPTIONS, Api, Category, Field, Provider, Wording
 from steptool.worlds.mini.store import Listing, Store
 
 Answer = str | float | tuple[str, ...]

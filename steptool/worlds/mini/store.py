@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
+from steptool.worlds.base import SPLITS, Split
 from steptool.worlds.mini.catalog import CATEGORIES, PROVIDERS
-from steptool.worlds.mini.schema import SPLITS, Category, Field, Provider, Split
+from steptool.worlds.mini.schema import Category, Field, Provider
 from steptool.worlds.mini.words import WORDS, people
 
 ITEMS_PER_GROUP = 3

@@ -1,4 +1,4 @@
-"""Writes the tasks of a split: subsets, providers, hiccups, and which APIs are offered."""
+"""Writes the tasks of a split: groups, providers, hiccups, and which APIs are offered."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from random import Random
 
 from steptool.core.errors import InputError
-from steptool.core.types import SUBSETS, AnswerCheck, Task
+from steptool.core.types import SUBSETS, AnswerCheck, Reference, Task
+from steptool.worlds.base import Split
 from steptool.worlds.mini.catalog import CATEGORIES, PROVIDERS
 from steptool.worlds.mini.plans import Case, Hiccup, HiccupKind, Plan, interrupted, possible_hiccups
-from steptool.worlds.mini.schema import Api, Provider, Split
+from steptool.worlds.mini.schema import Api, Provider
 from steptool.worlds.mini.several import SAME_CATEGORY, SAME_COLLECTION, PairDraw
 from steptool.worlds.mini.single import WRITERS, Draw
 from steptool.worlds.mini.store import Store
@@ -32,38 +33,38 @@ Pool = list[tuple[Provider, ...]]
 
 
 def turns(split: Split) -> tuple[str, ...]:
-    """The subsets in the order in which tasks visit them, again and again.
+    """The groups in the order in which tasks visit them, again and again.
 
-    Training meets only tools that it has seen, with as much of G1, G2 and G3 as the six subsets have.
+    Training meets only tools that it has seen, with as much of G1, G2 and G3 as the six ToolBench subsets have.
     """
     return tuple(f"G{level}_instruction" for level in (1, 2, 1, 3, 1, 2)) if split == "train" else SUBSETS
 
 
 def write_cases(store: Store, split: Split, count: int, seed: int) -> list[Case]:
-    """`count` cases in an order that visits the subsets in turn; queries are distinct."""
+    """`count` cases in an order that visits the groups in turn; queries are distinct."""
     cycle = turns(split)
     visits = [cycle[number % len(cycle)] for number in range(count)]
     plans: dict[str, list[Plan]] = {}
     queries: set[str] = set()
-    for subset in dict.fromkeys(cycle):
-        rng = Random(f"mini-tasks:{seed}:{split}:{subset}")
-        plans[subset] = _plans(store, split, subset, visits.count(subset), queries, rng)
+    for group in dict.fromkeys(cycle):
+        rng = Random(f"mini-tasks:{seed}:{split}:{group}")
+        plans[group] = _plans(store, split, group, visits.count(group), queries, rng)
     cases: dict[str, Iterator[Case]] = {}
-    for subset in plans:
-        rng = Random(f"mini-hiccups:{seed}:{split}:{subset}")
-        hiccups = _hiccups(store, plans[subset], rng)
-        cases[subset] = iter(
+    for group in plans:
+        rng = Random(f"mini-hiccups:{seed}:{split}:{group}")
+        hiccups = _hiccups(store, plans[group], rng)
+        cases[group] = iter(
             [
-                _case(f"mini-{split}-{subset}-{number:03d}", subset, plan, hiccup, rng)
-                for number, (plan, hiccup) in enumerate(zip(plans[subset], hiccups, strict=True))
+                _case(f"mini-{split}-{group}-{number:03d}", group, plan, hiccup, rng)
+                for number, (plan, hiccup) in enumerate(zip(plans[group], hiccups, strict=True))
             ]
         )
-    return [next(cases[subset]) for subset in visits]
+    return [next(cases[group]) for group in visits]
 
 
-def _pool(split: Split, subset: str) -> Pool:
-    """The providers, or pairs of them, that a subset may be about."""
-    level, novelty = subset.split("_")
+def _pool(split: Split, group: str) -> Pool:
+    """The providers, or pairs of them, that a group may be about."""
+    level, novelty = group.split("_")
     if novelty == "category":
         allowed = [p for p in PROVIDERS.values() if CATEGORIES[p.category].held_out == split]
     elif novelty == "tool":
@@ -79,14 +80,14 @@ def _pool(split: Split, subset: str) -> Pool:
     return [(one, two) for one, two in linked if CATEGORIES[one.category].group]
 
 
-def _plans(store: Store, split: Split, subset: str, number: int, queries: set[str], rng: Random) -> list[Plan]:
-    pool, plans, misses = _pool(split, subset), list[Plan](), 0
+def _plans(store: Store, split: Split, group: str, number: int, queries: set[str], rng: Random) -> list[Plan]:
+    pool, plans, misses = _pool(split, group), list[Plan](), 0
     while len(plans) < number and misses < PATIENCE:
         providers = rng.choice(pool)
         plan = (
-            _single(store, split, subset, providers[0], rng)
+            _single(store, split, group, providers[0], rng)
             if len(providers) == 1
-            else _pair(store, split, subset, providers, rng)
+            else _pair(store, split, group, providers, rng)
         )
         misses += 1
         if plan is not None and plan.query not in queries:
@@ -95,15 +96,15 @@ def _plans(store: Store, split: Split, subset: str, number: int, queries: set[st
             misses = 0
     if len(plans) < number:
         raise InputError(
-            f"the bundled world yields {len(plans)} distinct tasks for {subset}, not {number}",
+            f"the bundled world yields {len(plans)} distinct tasks for {group}, not {number}",
             where=f"params.yaml, world.{split}_tasks",
             fix=f"lower world.{split}_tasks",
         )
     return plans
 
 
-def _single(store: Store, split: Split, subset: str, provider: Provider, rng: Random) -> Plan | None:
-    roles = ("train",) if subset.endswith("_instruction") else ("train", split)
+def _single(store: Store, split: Split, group: str, provider: Provider, rng: Random) -> Plan | None:
+    roles = ("train",) if group.endswith("_instruction") else ("train", split)
     rivals = [
         p for p in PROVIDERS.values() if p.category == provider.category and p is not provider and p.role in roles
     ]
@@ -112,8 +113,8 @@ def _single(store: Store, split: Split, subset: str, provider: Provider, rng: Ra
     return rng.choices(writers, weights)[0](Draw(store, split, rng, provider, decoy))
 
 
-def _pair(store: Store, split: Split, subset: str, providers: tuple[Provider, ...], rng: Random) -> Plan | None:
-    writers, weights = zip(*(SAME_CATEGORY if subset.startswith("G2") else SAME_COLLECTION), strict=True)
+def _pair(store: Store, split: Split, group: str, providers: tuple[Provider, ...], rng: Random) -> Plan | None:
+    writers, weights = zip(*(SAME_CATEGORY if group.startswith("G2") else SAME_COLLECTION), strict=True)
     return rng.choices(writers, weights)[0](PairDraw(store, split, rng, *providers))
 
 
@@ -137,7 +138,7 @@ def _hiccups(store: Store, plans: list[Plan], rng: Random) -> list[Hiccup | None
     return hiccups
 
 
-def _case(identity: str, subset: str, plan: Plan, hiccup: Hiccup | None, rng: Random) -> Case:
+def _case(identity: str, group: str, plan: Plan, hiccup: Hiccup | None, rng: Random) -> Case:
     needed = tuple(dict.fromkeys(planned.name for planned in interrupted(plan.calls, hiccup)))
     answer = ", ".join(plan.answer) if isinstance(plan.answer, tuple) else plan.answer
     expected: str | float | list[str] = list(plan.answer) if isinstance(plan.answer, tuple) else plan.answer
@@ -145,15 +146,13 @@ def _case(identity: str, subset: str, plan: Plan, hiccup: Hiccup | None, rng: Ra
         expected = float(answer)
     task = Task(
         id=identity,
-        subset=subset,
+        group=group,
         query=plan.query,
         tools=tuple(provider.tool(api) for provider, api in _offered(plan, needed, rng)),
-        relevant_tools=needed,
-        answer_check=AnswerCheck(
-            kind=plan.check, expected=expected, tolerance=0.005 if plan.check == "number" else 0.0
-        ),
     )
-    return Case(task, plan.kind, plan.calls, answer, hiccup, plan.shortcut)
+    check = AnswerCheck(kind=plan.check, expected=expected, tolerance=0.005 if plan.check == "number" else 0.0)
+    reference = Reference(task_id=identity, answer_check=check, relevant_tools=needed)
+    return Case(task, reference, plan.kind, plan.calls, answer, hiccup, plan.shortcut)
 
 
 def _offered(plan: Plan, needed: tuple[str, ...], rng: Random) -> list[tuple[Provider, Api]]:

@@ -6,7 +6,7 @@ token of SmolLM2 in both places; most others are two tokens there and one here, 
 
 from __future__ import annotations
 
-from steptool.worlds.mini.schema import Split
+from steptool.worlds.base import Split
 
 _TRAIN = {
     "adjective": "Golden Western Royal Quick Curious Sweet Modern Rapid Yellow Dark Empty Friendly Little Cold Secret",

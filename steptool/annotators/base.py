@@ -1,0 +1,26 @@
+"""The protocol of annotators. An annotator scores the steps of an attempt.
+
+class Judge:
+    class Config(Settings): ...
+    def __init__(self, config: Config): ...
+
+    needs_outcome: ClassVar[bool] = True      set it if the annotator cannot judge answers and only passes on the
+                                              outcome that the session recorded: tasks that need a judge are then
+                                              refused before anything is sampled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from steptool.core.types import Judgement, Reference, Task, Trajectory
+
+
+class Annotator(Protocol):
+    async def annotate(self, trajectory: Trajectory, task: Task, reference: Reference) -> Sequence[Judgement]:
+        """One judgement a step: `success` and `contribution` of every step but the last, `solved` of the last.
+
+        `solved` is the outcome that the session recorded, unless that is None and the annotator can tell.
+        """
+        ...

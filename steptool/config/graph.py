@@ -1,0 +1,306 @@
+"""The stages that params.yaml asks for, and dvc.yaml, which is written from them.
+
+DVC's own templates repeat a stage over a mapping, but cannot give each its own list of dependencies, and an arm reads
+the data of as many rounds as it likes. So `steptool graph` writes the file. It keeps what a project adds to it: stages
+of its own, and `meta` of these.
+
+    revisions ─ base ─ prepare ─ train-sft ─ sample-r1 ─ annotate-r1 ─ validate-r1 ─ train-ppo1 ─ … ─ evaluate ─ report
+
+What a stage depends on beside its inputs stands in one file each, which stage `revisions` writes (see
+`steptool.config.lineage`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from steptool.config.arms import Arm, Round, arm_of, arms_of, pairs_of, round_of
+from steptool.config.base_content import base_content
+from steptool.config.places import (
+    BASE,
+    EVALUATION,
+    REPORT,
+    REVISIONS,
+    SCORED,
+    SELECTION,
+    TASKS,
+    TRAJECTORIES,
+    VALIDATED,
+)
+from steptool.config.plugins import Use
+from steptool.config.settings import DEMONSTRATIONS, Params
+
+HEADER = (
+    "# The one graph, which `steptool graph` writes from params.yaml. `dvc repro` brings it up to date,\n"
+    "# `dvc dag` draws it, `steptool run` adds a tracked parent run. Stages of your own, and the `meta` of\n"
+    "# these, stay as they are.\n"
+)
+GPU = {"resources": "gpu", "retries": 2, "timeout": "6h"}
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage of dvc.yaml, and what decides about its output beside its inputs."""
+
+    verb: str
+    """Command and module: `steptool train`, `steptool.stages.train`."""
+    description: str
+    argument: str | None = None
+    deps: tuple[Path, ...] = ()
+    out: Path | None = None
+    keys: tuple[str, ...] = ()
+    """Settings that it reads."""
+    plugins: tuple[Use, ...] = ()
+    decided: Mapping[str, Any] = field(default_factory=dict)
+    """What else of params.yaml it depends on."""
+    content: Callable[[], str | None] | None = None
+    """What lies outside of the project and no plugin reads; the result is None where it cannot be known now."""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        """Its name in dvc.yaml."""
+        return f"{self.verb}-{self.argument}" if self.argument else self.verb
+
+    @property
+    def command(self) -> str:
+        return f"steptool {self.verb} {self.argument}" if self.argument else f"steptool {self.verb}"
+
+    @property
+    def revision(self) -> Path:
+        """Where stage `revisions` writes what it finds of this one."""
+        return REVISIONS / f"{self.address}.json"
+
+
+def stages_of(params: Params) -> dict[str, StageSpec]:
+    """The stages by their names in dvc.yaml, but for `revisions`. Raises ParamsError where there is no arm."""
+    return {spec.address: spec for spec in _stages(params)}
+
+
+def _stages(params: Params) -> Iterator[StageSpec]:
+    yield StageSpec(
+        "base",
+        "The base model",
+        out=BASE,
+        keys=("seed", "model.base"),
+        content=lambda: base_content(params.model.base),
+    )
+    yield StageSpec(
+        "prepare",
+        "Tasks of the world, and demonstrations",
+        out=TASKS,
+        keys=("seed", "world", "demonstrations"),
+        plugins=(params.world, params.demonstrations),
+    )
+    arms = arms_of(params)
+    for kind, name in params.made_in_order():
+        if kind == "round":
+            yield from _round(params, round_of(params, name))
+        elif (arm := arm_of(params, name)).method is not None:
+            yield _train(params, arm, arm.method)
+    compared: dict[str, Any] = {"arms": [arm.name for arm in arms]}
+    if params.register_.best_on:
+        description = "Every arm on the dev tasks, to choose one to register"
+        yield _measure(params, arms, "select", description, SELECTION, compared)
+    description = "Every arm on the held-out tasks, under equal conditions"
+    compared = {**compared, "compare": pairs_of(params)}
+    yield _measure(params, arms, "evaluate", description, EVALUATION, compared)
+    rounds = (VALIDATED / name for name in params.rounds)
+    yield StageSpec(
+        "report",
+        "The page that says what was learnt",
+        deps=(TASKS, *rounds, EVALUATION, *(arm.folder for arm in arms if arm.method)),
+        out=REPORT,
+        keys=("seed", *REPORTED),
+        plugins=(params.reward,),
+    )
+
+
+def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
+    name = wanted.name
+    yield StageSpec(
+        "sample",
+        f"Trajectories of the policy of round {name}",
+        name,
+        deps=(TASKS, *_policy_folders(wanted.arm)),
+        out=TRAJECTORIES / name,
+        keys=("seed", "sample", "world", "format", "engine", "search", "model.dtype"),
+        plugins=_acting(params),
+        decided={"index": wanted.index},
+        meta={**GPU, "emits": "steptool.data.new"},
+    )
+    yield StageSpec(
+        "annotate",
+        f"Scores of every step of round {name}",
+        name,
+        deps=(TASKS, TRAJECTORIES / name),
+        out=SCORED / name,
+        keys=("seed", "annotate"),
+        plugins=(params.annotate,),
+    )
+    yield StageSpec(
+        "validate",
+        f"May round {name} be trained on?",
+        name,
+        deps=(TASKS, SCORED / name, *([wanted.previous] if wanted.previous else [])),
+        out=VALIDATED / name,
+        keys=("seed", "validate", "reward"),
+        plugins=(params.reward,),
+        decided={"index": wanted.index, "sample": [params.sample.tasks, params.sample.draw]},
+    )
+
+
+def _acting(params: Params) -> tuple[Use, ...]:
+    """The plugins that decide what a policy does with a task."""
+    return (params.world, params.format, params.engine, params.search)
+
+
+def _measure(
+    params: Params, arms: list[Arm], verb: str, description: str, out: Path, decided: Mapping[str, Any]
+) -> StageSpec:
+    acting = ("world", "format", "engine", "search")
+    return StageSpec(
+        verb,
+        description,
+        deps=(TASKS, *dict.fromkeys(folder for arm in arms for folder in _policy_folders(arm))),
+        out=out,
+        keys=("seed", "evaluate", "sample", *acting, "annotate", "metrics", "model.dtype"),
+        plugins=(*_acting(params), params.annotate, *params.metrics.values()),
+        decided=decided,
+        meta=GPU,
+    )
+
+
+REPORTED = (
+    *("world", "demonstrations", "model", "format", "engine", "search", "sample", "annotate", "reward", "validate"),
+    *("methods", "evaluate", "metrics", "rounds", "arms", "compare"),
+)
+"""Sections that decide about results, which the report shows."""
+
+
+def _train(params: Params, arm: Arm, method: Use) -> StageSpec:
+    rounds = [source for source in arm.data if source != DEMONSTRATIONS]
+    return StageSpec(
+        "train",
+        f"Policy {arm.name}: {method.name} from {arm.start} on {', '.join(arm.data)}",
+        arm.name,
+        deps=(TASKS, *(VALIDATED / each for each in rounds), *_policy_folders(arm)[1:]),
+        out=arm.folder,
+        keys=(
+            *("seed", f"arms.{arm.name}", f"methods.{params.arms[arm.name].method}", "format", "model.dtype"),
+            *(["reward"] if rounds else []),
+        ),
+        plugins=(method, params.format, *([params.reward] if rounds else [])),
+        decided={"generation": arm.generation},
+        meta=GPU,
+    )
+
+
+def _policy_folders(arm: Arm | None) -> tuple[Path, ...]:
+    """The folders that a policy is read from: its own, and those that it is built on."""
+    if arm is None:
+        return (BASE,)
+    return (arm.folder, *(folder for _, folder in arm.ancestors))
+
+
+def dvc_document(params: Params, existing: Any = None) -> dict[str, Any]:
+    """What dvc.yaml holds; `existing` is what it holds now, of which other people's parts are kept."""
+    specs = stages_of(params)
+    before = existing if isinstance(existing, dict) else {}
+    kept = _mapping(before.get("stages"))
+    stages: dict[str, Any] = {
+        "revisions": {
+            "desc": "What the code of each stage means, its settings, and what lies outside of the project",
+            "cmd": "steptool revisions",
+            "always_changed": True,
+            "outs": [{spec.revision.as_posix(): {"persist": True}} for spec in specs.values()],
+        }
+    }
+    for address, spec in specs.items():
+        stages[address] = {"desc": spec.description, "cmd": spec.command}
+        stages[address]["deps"] = [path.as_posix() for path in (spec.revision, *spec.deps)]
+        if keys := [key for key in spec.keys if _is_written(params, key)]:
+            stages[address]["params"] = keys
+        stages[address]["outs"] = [spec.out.as_posix()] if spec.out else []
+        if meta := _mapping(kept.get(address)).get("meta", spec.meta):
+            stages[address]["meta"] = dict(meta)
+    own = {name: stage for name, stage in kept.items() if name not in stages and _verb(stage) not in OUR_VERBS}
+    others = {key: value for key, value in before.items() if key not in ("stages", "metrics")}
+    metrics = before.get("metrics") or [(EVALUATION / SUMMARY).as_posix()]
+    return {**others, "stages": stages | own, "metrics": metrics}
+
+
+OUR_VERBS = frozenset(
+    ("revisions", "base", "prepare", "train", "sample", "annotate", "validate", "select", "evaluate", "report")
+)
+"""Stages of these commands are written by `dvc_document` alone."""
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_written(params: Params, key: str) -> bool:
+    """Whether the file holds a setting; DVC refuses a key that it does not find there."""
+    value: Any = params
+    for part in key.split("."):
+        if isinstance(value, Params):
+            name = next(name for name, field in Params.model_fields.items() if (field.alias or name) == part)
+            is_there = name in value.model_fields_set
+            value = getattr(value, name)
+        else:
+            is_there = part in value if isinstance(value, dict) else part in value.model_fields_set
+            value = getattr(value, part, None)
+        if not is_there:
+            return False
+    return True
+
+
+def _verb(stage: Any) -> str:
+    words = str(_mapping(stage).get("cmd", "")).split()
+    return words[1] if len(words) > 1 and words[0] == "steptool" else ""
+
+
+def dvc_text(document: Mapping[str, Any]) -> str:
+    """`document` as YAML, with a header that says where it comes from; what is short stands on one line."""
+    yaml = YAML()
+    yaml.width = 120
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    written = CommentedMap(document)
+    stages = written["stages"] = CommentedMap(document["stages"])
+    for address, stage in stages.items():
+        stages[address] = CommentedMap({key: _short(key, value) for key, value in stage.items()})
+        stages.yaml_set_comment_before_after_key(address, before="\n")
+    text = StringIO()
+    yaml.dump(written, text)
+    return HEADER + re.sub(r"\n *#? *\n", "\n\n", text.getvalue())
+
+
+def _short(key: str, value: Any) -> Any:
+    if key == "meta" and isinstance(value, dict):
+        value = CommentedMap(value)
+    elif key in ("params", "outs") and len(value) and not isinstance(value[0], dict):
+        value = CommentedSeq(value)
+    elif key == "outs":
+        return [_one_line(item) for item in value]
+    else:
+        return value
+    value.fa.set_flow_style()
+    return value
+
+
+def _one_line(out: Any) -> Any:
+    for path, options in out.items():
+        options = CommentedMap(options)
+        options.fa.set_flow_style()
+        return {path: options}
+    return out

@@ -1,0 +1,51 @@
+"""What samples tokens: the protocol that every engine speaks.
+
+class Remote:
+    class Config(Settings): ...
+    def __init__(self, config: Config, policy: Path, *, dtype, max_model_len: int, concurrency: int, seed: int): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Request:
+    """Sample until one of `stop_ids`, or `max_tokens` tokens."""
+
+    prompt_ids: Sequence[int]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    stop_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What the engine sampled: `ids` end in a stop token where `stopped`, else they ran into max_tokens.
+
+    `logprobs` are the natural logs of the probabilities each id was sampled with.
+    """
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    stopped: bool
+
+
+class Engine(Protocol):
+    async def generate(self, request: Request) -> Generation:
+        """Any exception ends the one attempt that asked."""
+        ...
+
+    def load(self, policy: Path) -> None:
+        """Generate from another policy from now on, once nothing is generating. Raises ModelError where it cannot."""
+        ...
+
+    def close(self) -> None:
+        """Free what it holds. May be called twice."""
+        ...

@@ -1,0 +1,101 @@
+"""The metrics that every evaluation has. Each divides a sum over the attempts by another.
+
+pass_rate, finish_rate and tool_recall count missing attempts too, so that a policy gains nothing by crashing. The other
+metrics count the attempts that were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from steptool.core.types import Reference, ScoredTrajectory, StopReason, Task
+from steptool.evaluation.base import Metric
+
+
+class PassRate:
+    describes: ClassVar[str] = "mean verdict over all tasks"
+    is_rate: ClassVar[bool] = True
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        return _verdict(scored), 1.0
+
+    def missing(self, reference: Reference) -> tuple[float, float]:
+        return 0.0, 1.0
+
+
+class FinishRate:
+    describes: ClassVar[str] = "share of attempts that end with an answer"
+    is_rate: ClassVar[bool] = True
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        return _finished(scored), 1.0
+
+    def missing(self, reference: Reference) -> tuple[float, float]:
+        return 0.0, 1.0
+
+
+class PassRateFinished:
+    describes: ClassVar[str] = "mean verdict over the attempts that end with an answer"
+    is_rate: ClassVar[bool] = True
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        return _finished(scored) * _verdict(scored), _finished(scored)
+
+
+class ToolRecall:
+    describes: ClassVar[str] = "share of a task's relevant tools that were called"
+    is_rate: ClassVar[bool] = True
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        relevant = set(reference.relevant_tools)
+        called = {call.name for step in scored.trajectory.steps for call in step.action.calls}
+        return (len(relevant & called) / len(relevant), 1.0) if relevant else (0.0, 0.0)
+
+    def missing(self, reference: Reference) -> tuple[float, float]:
+        return 0.0, float(bool(reference.relevant_tools))
+
+
+class CallsPerTask:
+    describes: ClassVar[str] = "actions of an attempt, the last one included"
+    is_rate: ClassVar[bool] = False
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        return float(len(scored.trajectory.steps)), 1.0
+
+
+class TokensPerTask:
+    describes: ClassVar[str] = "tokens sampled in an attempt"
+    is_rate: ClassVar[bool] = False
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        return float(sum(len(step.action_ids) for step in scored.trajectory.steps)), 1.0
+
+
+class CallSuccess:
+    describes: ClassVar[str] = "share of calls (the last step apart) that succeeded"
+    is_rate: ClassVar[bool] = True
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        success = [judgement.success for judgement in scored.judgements if judgement.success is not None]
+        return float(sum(success)), float(len(success))
+
+
+METRICS: Mapping[str, Metric] = {
+    "pass_rate": PassRate(),
+    "finish_rate": FinishRate(),
+    "pass_rate_finished": PassRateFinished(),
+    "tool_recall": ToolRecall(),
+    "calls_per_task": CallsPerTask(),
+    "tokens_per_task": TokensPerTask(),
+    "call_success": CallSuccess(),
+}
+"""In the order of tables."""
+
+
+def _verdict(scored: ScoredTrajectory) -> float:
+    return scored.solved or 0.0  # `evaluate` refuses an attempt without a verdict
+
+
+def _finished(scored: ScoredTrajectory) -> float:
+    return float(scored.trajectory.stop_reason is StopReason.finished)

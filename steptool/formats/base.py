@@ -1,0 +1,48 @@
+"""The protocol of prompt formats. A format turns a conversation into tokens, and sampled tokens into actions.
+
+class React:
+    class Config(Settings): ...
+    def __init__(self, config: Config, tokenizer): ...      a Hugging Face tokenizer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from steptool.core.types import Action, Observation, Task
+
+
+class Format(Protocol):
+    stop_ids: tuple[int, ...]
+    """Tokens at which sampling an action stops."""
+    max_observation: int
+    """Most characters of an observation or of a user's message that a policy sees. A longer text is cut."""
+
+    def prompt(self, task: Task) -> tuple[int, ...]:
+        """Offered tools, query and all markers up to where the policy begins."""
+        ...
+
+    def reply(
+        self, action_ids: Sequence[int], observations: Sequence[Observation], message: str | None
+    ) -> tuple[int, ...] | None:
+        """All tokens between the action `action_ids` and the next: what came back, and the markers around it.
+
+        `message` is the user's, where the action was one. None where the stream cannot be extended exactly.
+        """
+        ...
+
+    def parse(self, ids: Sequence[int]) -> Action:
+        """Read a sampled action. Never raises: what cannot be read is an action with `unreadable`."""
+        ...
+
+    def render(self, action: Action) -> tuple[int, ...]:
+        """Ids of a demonstrated action, its end of turn included; `parse` gives it back.
+
+        Raises ValueError for an action that the format does not have.
+        """
+        ...
+
+    def hint(self, problem: str) -> str:
+        """What the policy is shown after an action that could not be read."""
+        ...

@@ -1,0 +1,45 @@
+"""A whole episode as one token stream with its mask, in any format: what is trained on.
+
+prompt · action · reply · action · …
+False    True     False   True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steptool.core.types import Step, Task
+from steptool.formats.base import Format
+
+
+def encode(format: Format, task: Task, steps: Sequence[Step]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+    """Token stream of an episode and its mask (True on the tokens of actions), of equal length.
+
+    It is the stream that a rollout with the same actions has. Steps that were sampled keep their own ids; demonstrated
+    ones are rendered. Raises ValueError for a step that is neither, or that the format cannot write.
+    """
+    ids: list[int] = []
+    mask: list[bool] = []
+    previous: tuple[int, ...] = ()
+    for index, step in enumerate(steps):
+        if step.action_ids:
+            context, action = step.context_ids, step.action_ids
+        elif step.action.unreadable is not None:
+            raise ValueError(f"task {task.id}, step {index}: neither sampled nor readable, so it has no tokens")
+        else:
+            context = _context(format, task, steps[index - 1], previous, index) if index else format.prompt(task)
+            action = format.render(step.action)
+        ids += (*context, *action)
+        mask += [False] * len(context) + [True] * len(action)
+        previous = action
+    return tuple(ids), tuple(mask)
+
+
+def _context(format: Format, task: Task, before: Step, action_ids: Sequence[int], index: int) -> tuple[int, ...]:
+    """What stands between the step `before`, whose tokens are `action_ids`, and step `index`."""
+    if not before.is_answered:
+        raise ValueError(f"task {task.id}, step {index - 1}: no observation, so nothing can follow it")
+    context = format.reply(action_ids, before.observations, before.reply)
+    if context is None:
+        raise ValueError(f"task {task.id}, step {index - 1}: the format cannot extend the tokens of this action")
+    return context

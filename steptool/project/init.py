@@ -1,0 +1,124 @@
+"""`steptool init FOLDER`: a new project, with Git and DVC set up and everything committed.
+
+What it is made of lies in `template`, as package data. Its flows, deployments and ignore files are those of the
+package's own repository, which is a project, too.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import chdir
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path, PurePosixPath
+
+from steptool.core.errors import InputError, StepToolError, StorageError
+
+HIDDEN = ("gitignore", "dvcignore")
+"""Files whose names begin with a dot in the project; in the template they would hold for this repository."""
+NAME = "PROJECT"
+"""Stands in the template for the project's name."""
+DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
+"""Nothing calls home, and what is staged in Git is the user's affair."""
+
+
+def init(folder: Path) -> None:
+    """Write a project and print what to type next.
+
+    Raises InputError where `folder` holds something already, StorageError where it cannot be written, StepToolError
+    where Git or DVC fail.
+    """
+    _refuse(folder)
+    name = _name(folder)
+    try:
+        for path, text in template():
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(text.replace(NAME.encode(), name.encode()))
+    except OSError as error:
+        found = f"cannot be written: {error.strerror}"
+        raise StorageError(found, where=str(folder), fix="name a folder where you may write") from error
+    _run(folder, "git", "init", "--quiet")
+    _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
+    (folder / ".dvc" / "config").write_text(DVC_CONFIG)
+    _write_graph(folder)
+    print(f"{folder} is a project: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
+    committed = _commit(folder, f"Start the project {name}")
+    if not committed:
+        print("Git does not know who you are, so nothing is committed yet.")
+    print(f"Next:\n  cd {shlex.quote(str(folder))}")
+    if not committed:
+        print("  git config --global user.name NAME; git config --global user.email ADDRESS")
+        print("  git add --all; git commit --message 'Start the project'")
+    print("  steptool params --profile tiny     a toy model first: shows that the parts fit together")
+    print("  make run                           tasks to registered model, and a report")
+
+
+def template() -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Path in the project and content of every file of the template."""
+    waiting: list[tuple[PurePosixPath, Traversable]] = [(PurePosixPath(), resources.files(__package__) / "template")]
+    while waiting:
+        path, entry = waiting.pop()
+        if entry.is_dir():
+            waiting += [(path / child.name, child) for child in entry.iterdir() if child.name != "__pycache__"]
+        else:
+            yield path.with_name(f".{path.name}") if path.name in HIDDEN else path, entry.read_bytes()
+
+
+def _refuse(folder: Path) -> None:
+    """A clone of a new repository is empty, too: it holds nothing but `.git`."""
+    if shutil.which("git") is None:
+        raise InputError("git is not on the PATH", fix="install it (Debian: apt install git)")
+    fix = "name a folder that is new or empty"
+    try:
+        entries = [entry.name for entry in folder.iterdir() if entry.name != ".git"] if folder.exists() else []
+    except OSError as error:
+        raise InputError(f"cannot be read as a folder: {error.strerror}", where=str(folder), fix=fix) from error
+    if entries:
+        raise InputError(
+            f"is not empty: it holds {', '.join(sorted(entries)[:3])}",
+            where=str(folder),
+            fix=fix,
+        )
+
+
+def _name(folder: Path) -> str:
+    """The folder's name, as a name that MLflow takes."""
+    return re.sub(r"[^\w.\-]+", "-", folder.resolve().name).strip("-.")[:100] or "project"
+
+
+def _write_graph(folder: Path) -> None:
+    from steptool.config.lineage import write_graph
+
+    with chdir(folder):
+        write_graph()
+
+
+def _commit(folder: Path, message: str) -> bool:
+    """Commit everything; False where Git does not know who does."""
+    known = subprocess.run(
+        ["git", "-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT"],
+        cwd=folder,
+        capture_output=True,
+        check=False,
+    )
+    if known.returncode != 0:
+        return False
+    _run(folder, "git", "add", "--all")
+    _run(folder, "git", "commit", "--quiet", "--message", message)
+    return True
+
+
+def _run(folder: Path, *command: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise StepToolError(
+            f"`{' '.join(command[-4:])}` ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-300:]}",
+            where=str(folder),
+            fix="mend that, remove the folder, and run the same command again",
+        )

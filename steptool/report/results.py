@@ -1,0 +1,89 @@
+"""What the page and the terminal show: the arms, how they did, and how they compare. Pure."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from steptool.core.types import Frozen
+from steptool.evaluation.built_in import METRICS
+from steptool.evaluation.compare import Comparison
+from steptool.evaluation.metrics import Evaluation, Measure
+
+TITLES = {
+    "finish_rate": "Finished",
+    "pass_rate_finished": "Solved, if finished",
+    "tool_recall": "Relevant tools called",
+    "call_success": "Calls that succeed",
+    "calls_per_task": "Actions a task",
+    "tokens_per_task": "Tokens a task",
+}
+"""Titles of built-in metrics, where the name is not clear enough."""
+
+
+class Arm(Frozen):
+    """One policy of the tables, and how it was made."""
+
+    name: str
+    method: str | None = None
+    """None where it was evaluated, but not trained here."""
+    start: str | None = None
+    """What training started from: another arm, or the base model."""
+    data: tuple[str, ...] = ()
+    """What it was trained on: rounds, or demonstrations."""
+
+    @property
+    def caption(self) -> str:
+        """`step_ppo from ppo1 on r2`"""
+        if self.method is None:
+            return "not trained here"
+        start = f" from {self.start}" if self.start else ""
+        return f"{self.method}{start}" + (f" on {', '.join(self.data)}" if self.data else "")
+
+
+class Results(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arms: list[Arm]
+    """In the order of params.yaml."""
+    evaluations: list[Evaluation]
+    """Of these arms, in their order."""
+    comparisons: list[Comparison]
+    """In the order of `compare`; the first is the headline."""
+
+    @property
+    def headline(self) -> Comparison | None:
+        """The comparison that the report is about."""
+        return self.comparisons[0] if self.comparisons else None
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """What is measured beside the pass rate, by its name, in the order of the tables."""
+        found = self.evaluations[0].measures if self.evaluations else {}
+        return {name: measure for name, measure in found.items() if name != "pass_rate"}
+
+    @property
+    def own_measures(self) -> dict[str, Measure]:
+        """Those of the project."""
+        return {name: measure for name, measure in self.measures.items() if name not in METRICS}
+
+    def arm(self, name: str) -> Arm:
+        return next((arm for arm in self.arms if arm.name == name), Arm(name=name))
+
+    def evaluation(self, name: str) -> Evaluation:
+        """Raises KeyError where the arm was not evaluated."""
+        return {evaluation.name: evaluation for evaluation in self.evaluations}[name]
+
+    def line_of(self, name: str) -> list[str]:
+        """The arm and those that it came from, the oldest first: sft, ppo1, ppo2."""
+        line: list[str] = []
+        known = {arm.name: arm.start for arm in self.arms}
+        at: str | None = name
+        while at in known and at not in line:
+            line.insert(0, at)
+            at = known[at]
+        return line
+
+
+def title_of(measure: str) -> str:
+    """What a metric is called in the tables."""
+    return TITLES.get(measure, measure.replace("_", " ").capitalize())

@@ -1,0 +1,46 @@
+"""Shared by the reward forms of this package: the verdict at the last step, less the costs of steps and of a spent
+budget.
+
+r_t = −cost        r_T = solved − cost − budget        solved is 0 where there is no verdict
+"""
+
+from __future__ import annotations
+
+from steptool.core.fields import Fraction, Settings, Weight
+from steptool.core.types import ScoredTrajectory, StopReason
+
+OUT_OF_BUDGET = (StopReason.call_budget, StopReason.token_budget)
+
+
+class Weights(Settings):
+    """Settings of a reward form."""
+
+    alpha: Weight = 0.2
+    """Weight of success and of contribution; a solved task counts 1."""
+    step_cost: Weight = 0.02
+    budget_cost: Weight = 0.2
+    """What it costs to run out of calls or tokens."""
+    gamma: Fraction = 0.99
+    """Discount between steps."""
+
+
+def verdict_less_costs(scored: ScoredTrajectory, weights: Weights) -> list[float]:
+    """One number a step."""
+    rewards = [-weights.step_cost] * len(scored.judgements)
+    if rewards:
+        rewards[-1] += _at_the_end(scored, weights)
+    return rewards
+
+
+def discounted(scored: ScoredTrajectory, weights: Weights) -> float:
+    """Σ γ^t of `verdict_less_costs` in closed form: γ^T (solved − budget) − cost Σ γ^t."""
+    n, gamma = len(scored.judgements), weights.gamma
+    if not n:
+        return 0.0
+    total = gamma ** (n - 1) * _at_the_end(scored, weights)
+    return total - weights.step_cost * (n if gamma == 1 else (1 - gamma**n) / (1 - gamma))
+
+
+def _at_the_end(scored: ScoredTrajectory, weights: Weights) -> float:
+    spent = scored.trajectory.stop_reason in OUT_OF_BUDGET
+    return (scored.solved or 0.0) - (weights.budget_cost if spent else 0.0)

@@ -1,0 +1,192 @@
+"""One line of actions from a task's prompt to an ending, in a session of its own: what every search is made of.
+
+    async with Branch(attempt) as branch:
+        ending = branch.begin()                   a fresh session, and the prompt
+        while ending is None:
+            ending = await branch.act(n)          action → observation
+        trajectory = await branch.end(ending)     the session is closed, and judges
+
+    prompt → action → observation → action → … → Finish, or a message that nobody answers, or a budget, or a fault
+
+A bad attempt is a record with a stop reason, never an exception: a call that cannot be read and a tool that fails or
+hangs are observations that the policy learns from; a broken engine or world ends the trajectory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from steptool.core.errors import describe
+from steptool.core.types import Action, Observation, Outcome, Step, StopReason, Trajectory, content_hash
+from steptool.engines.base import Generation
+from steptool.rollouts.base import Attempt
+from steptool.rollouts.guard import GuardedSession, read_exception
+
+NOT_FINITE = "the engine returned a log-probability that is not finite"
+"""What `Trajectory.error` ends with where the policy computes NaN or infinities."""
+CANCELLED_GRACE_S = 2.0
+"""How long a session may take to close, at most, once the whole run is being cancelled."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """Why a branch has no next step."""
+
+    reason: StopReason
+    answer: str | None = None
+    error: str | None = None
+
+
+class Branch:
+    """Its steps and the token stream that they add up to. Where the block is left early, the session is closed.
+
+    Nothing raises but cancellation, Ctrl-C and a defect of this package.
+    """
+
+    def __init__(self, attempt: Attempt) -> None:
+        self.steps: list[Step] = []
+        self._attempt = attempt
+        self._stream: list[int] = []
+        self._context: tuple[int, ...] = ()
+        """Tokens between the last action and the next."""
+        self._session: GuardedSession | None = None
+        """None before it is opened, and once it is closed."""
+
+    async def __aenter__(self) -> Branch:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._session is not None:  # the run is being cancelled: whatever comes of closing, it must come soon
+            closing = asyncio.create_task(self._session.close(None))
+            closing.add_done_callback(read_exception)
+            await asyncio.wait({closing}, timeout=CANCELLED_GRACE_S)
+            closing.cancel()
+
+    def begin(self) -> Ending | None:
+        """Open the session and write the prompt. None where an action can follow."""
+        attempt = self._attempt
+        most = attempt.format.max_observation
+        try:
+            self._session = GuardedSession(attempt.open(), timeout_s=attempt.tool_timeout_s, most=most)
+            self._context = attempt.format.prompt(attempt.task)
+        except KeyboardInterrupt:  # a person's, not the world's
+            raise
+        except BaseException as fault:  # noqa: BLE001 - whatever it is, it is this attempt's alone
+            return Ending(StopReason.world_error, error=describe(fault))
+        return None
+
+    async def act(self, number: int) -> Ending | None:
+        """Sample an action and carry it out. None where another can follow.
+
+        `number`: which of the search's actions it is; it decides the random numbers. The last allowed action is carried
+        out like any other, so that a judge can see what came of it.
+        """
+        sampling = self._attempt.conditions.sampling
+        room = sampling.max_tokens - len(self._stream) - len(self._context)
+        if room < 1:
+            return Ending(StopReason.token_budget)
+        try:
+            generation = await self._attempt.act(
+                (*self._stream, *self._context), min(room, sampling.max_step_tokens), self._seed(number)
+            )
+            _check(generation)
+            step = self._read(generation)
+        except Exception as fault:  # noqa: BLE001 - whatever the engine raises ends this trajectory alone
+            return Ending(StopReason.engine_error, error=describe(fault))
+        self._stream += (*self._context, *generation.ids)
+        self.steps.append(step)
+        if step.is_finish:
+            answer = step.action.answer
+            return Ending(StopReason.gave_up if answer is None else StopReason.finished, answer)
+        try:
+            observations, reply = await self._carry_out(step.action)
+        except (KeyboardInterrupt, asyncio.CancelledError):  # a tool's own cancellation is a WorldError by now
+            raise
+        except BaseException as fault:  # noqa: BLE001 - a tool's failure is an observation; this is the world's
+            return Ending(StopReason.world_error, error=describe(fault))
+        if step.action.message is not None and reply is None:
+            return Ending(StopReason.finished, step.action.message)
+        self.steps[-1] = step.model_copy(update={"observations": observations, "reply": reply})
+        if len(self.steps) == sampling.max_calls:
+            return Ending(StopReason.call_budget)
+        try:
+            context = self._attempt.format.reply(generation.ids, observations, reply)
+        except Exception as fault:  # noqa: BLE001 - a format may be somebody else's, too
+            return Ending(StopReason.engine_error, error=describe(fault))
+        if context is None:
+            return Ending(StopReason.rewritten)
+        self._context = context
+        return None
+
+    async def end(self, ending: Ending) -> Trajectory:
+        """Close the session, which judges the attempt, and write everything down.
+
+        A session that does not close as it should makes a `world_error` of any attempt that no fault had ended before.
+        """
+        outcome = Outcome()
+        session, self._session = self._session, None
+        if session is not None:
+            try:
+                outcome = await session.close(ending.answer)
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                raise
+            except BaseException as fault:  # noqa: BLE001 - whatever the world does is this attempt's alone
+                if not ending.reason.broken:
+                    ending = replace(ending, reason=StopReason.world_error, error=describe(fault))
+        attempt = self._attempt
+        trajectory = Trajectory.create(
+            task_id=attempt.task.id,
+            steps=tuple(self.steps),
+            stop_reason=ending.reason,
+            answer=ending.answer,
+            outcome=outcome,
+            policy=attempt.policy,
+            conditions=attempt.conditions,
+            seed=attempt.seed,
+            attempt=attempt.number,
+            error=ending.error,
+        )
+        # What the engine saw last is a prefix of what is trained on, token by token.
+        if trajectory.token_ids != tuple(self._stream):
+            raise AssertionError(f"task {attempt.task.id}: the steps do not add up to the token stream")
+        return trajectory
+
+    def _seed(self, number: int) -> int:
+        """Its own seed for each action: what is sampled does not depend on which requests share a batch."""
+        attempt = self._attempt
+        return int(content_hash([attempt.seed, attempt.task.id, attempt.number, number], 8), 16)
+
+    def _read(self, generation: Generation) -> Step:
+        action = self._attempt.format.parse(generation.ids)
+        if action.unreadable is not None and not generation.stopped:
+            cut = f"{action.unreadable} (cut after {len(generation.ids)} tokens)"
+            action = action.model_copy(update={"unreadable": cut})
+        return Step(
+            action=action,
+            context_ids=self._context,
+            action_ids=generation.ids,
+            action_logprobs=generation.logprobs,
+        )
+
+    async def _carry_out(self, action: Action) -> tuple[tuple[Observation, ...], str | None]:
+        """What came back: an observation of each call, made one after the other, or the user's reply to a message."""
+        assert self._session is not None, "begin() comes first"
+        if action.unreadable is not None:
+            hint = self._attempt.format.hint(action.unreadable)
+            return (Observation(text=hint, error="parse_error"),), None
+        if action.message is not None:
+            return (), await self._session.say(action.message)
+        return tuple([await self._session.call(call) for call in action.calls]), None
+
+
+def _check(generation: Generation) -> None:
+    ids: Sequence[int] = generation.ids
+    if not ids:
+        raise ValueError("the engine returned no tokens")
+    if len(ids) != len(generation.logprobs):
+        raise ValueError(f"the engine returned {len(ids)} tokens but {len(generation.logprobs)} log-probabilities")
+    if not all(map(math.isfinite, generation.logprobs)):
+        raise ValueError(NOT_FINITE)

@@ -1,0 +1,48 @@
+"""One training: the policy that it starts from, its data, and the folder of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from steptool.core.types import Reference, ScoredTrajectory, Task, Trajectory
+from steptool.formats.base import Format
+from steptool.policies.precision import Dtype
+from steptool.rewards.base import RewardForm
+
+OnMetrics = Callable[[int, dict[str, float]], None]
+"""Called after each optimiser step with its number, from 1, and its metrics."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data that an arm names, with their tasks and references. What the arm does not name is empty."""
+
+    format: Format
+    """With the tokenizer of the policy that the training starts from."""
+    reward: RewardForm
+    scored: Sequence[ScoredTrajectory] = ()
+    """The attempts of its rounds, in the order that the arm names them."""
+    demonstrations: Sequence[Trajectory] = ()
+    tasks: Mapping[str, Task] = field(default_factory=dict)
+    """The training tasks by id."""
+    references: Mapping[str, Reference] = field(default_factory=dict)
+    """What is known of these tasks, by id."""
+
+
+@dataclass(frozen=True)
+class Job:
+    start: Path
+    """Folder of the policy to train."""
+    out: Path
+    """An existing folder, where the trained policy is written."""
+    data: Data
+    seed: int
+    dtype: Dtype
+    """That the model computes in; what trains stays in float32."""
+    row_tokens: int
+    """Most tokens of one packed row. It decides how much memory is needed, and changes nothing that is learned."""
+    on_metrics: OnMetrics = lambda step, metrics: None
+    checkpoint_dir: Path | None = None
+    """Where the state of an interrupted training is kept; None keeps none."""

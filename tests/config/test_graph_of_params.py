@@ -1,0 +1,146 @@
+"""dvc.yaml, as params.yaml asks for it.
+
+rounds: r1 from sft                base ─ prepare ─ train-sft ─ sample-r1 ─ annotate-r1 ─ validate-r1 ─┐
+arms:   sft, ppo1 on r1, theirs                         └──────────────────────────────────── train-ppo1
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from steptool.config.graph import dvc_document, dvc_text, stages_of
+from steptool.config.lineage import PIPELINE, refuse_unless_written, write_graph
+from steptool.config.places import PARAMS
+from steptool.config.settings import load_params, parse_params
+from steptool.core.errors import ParamsError
+from steptool.orchestration.graph.stages import read_graph
+from tests.project import ROOT
+
+SMALL: dict[str, Any] = {
+    "seed": 3,
+    "rounds": {"r1": {"from": "sft"}},
+    "arms": {
+        "sft": {"method": "sft", "from": "base", "data": ["demonstrations"]},
+        "ppo1": {"method": "step_ppo", "from": "sft", "data": ["r1"]},
+        "theirs": {"folder": "given/theirs"},
+    },
+}
+
+
+def stages(data: dict[str, Any]) -> dict[str, Any]:
+    document: dict[str, Any] = dvc_document(parse_params(PARAMS, data))["stages"]
+    return document
+
+
+def test_the_shipped_file_is_the_graph_of_the_shipped_params(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    refuse_unless_written(load_params(PARAMS))
+
+
+def test_every_round_and_arm_is_a_stage_after_what_it_reads() -> None:
+    made = stages(SMALL)
+    order = list(made)
+    assert order == [
+        *("revisions", "base", "prepare", "train-sft", "sample-r1", "annotate-r1", "validate-r1", "train-ppo1"),
+        *("evaluate", "report"),
+    ]
+    assert made["train-ppo1"]["cmd"] == "steptool train ppo1"
+    assert made["train-ppo1"]["deps"] == [
+        *("data/revisions/train-ppo1.json", "data/tasks", "data/validated/r1", "models/sft", "models/base"),
+    ]
+    assert made["sample-r1"]["deps"][2:] == ["models/sft", "models/base"], "an adapter needs what it is built on"
+    assert "given/theirs" in made["evaluate"]["deps"]
+    assert {name: stage["outs"] for name, stage in made.items() if name not in ("revisions",)} == {
+        "base": ["models/base"],
+        "prepare": ["data/tasks"],
+        "train-sft": ["models/sft"],
+        "sample-r1": ["data/trajectories/r1"],
+        "annotate-r1": ["data/scored/r1"],
+        "validate-r1": ["data/validated/r1"],
+        "train-ppo1": ["models/ppo1"],
+        "evaluate": ["metrics/evaluation"],
+        "report": ["reports"],
+    }
+
+
+def test_a_stage_lists_the_settings_that_the_file_holds_and_no_other() -> None:
+    """DVC refuses a setting that it does not find; what is left out counts through stage `revisions`."""
+    assert stages(SMALL)["train-ppo1"]["params"] == ["seed", "arms.ppo1"]
+    more = SMALL | {"methods": {"step_ppo": {"epochs": 2}}, "model": {"dtype": "float32"}, "reward": {"alpha": 0.1}}
+    assert stages(more)["train-ppo1"]["params"] == ["seed", "arms.ppo1", "methods.step_ppo", "model.dtype", "reward"]
+    assert stages(more)["train-sft"]["params"] == ["seed", "arms.sft", "model.dtype"], "no round, so no reward"
+    assert stages(more)["base"]["params"] == ["seed"]
+
+
+def test_a_project_may_have_no_sft_and_no_rounds() -> None:
+    only = {"arms": {"theirs": {"folder": "given/theirs"}}}
+    assert list(stages(only)) == ["revisions", "base", "prepare", "evaluate", "report"]
+    from_base = {
+        "rounds": {"r1": {"from": "base"}},
+        "arms": {"ppo": {"method": "step_ppo", "from": "base", "data": ["r1"]}},
+    }
+    assert stages(from_base)["sample-r1"]["deps"][2:] == ["models/base"]
+    with pytest.raises(ParamsError, match="holds no `arms`"):
+        stages({})
+
+
+def test_the_choice_of_an_arm_on_dev_is_a_stage_only_where_it_is_asked_for() -> None:
+    made = stages(SMALL | {"register": {"best_on": "dev"}})
+    assert made["select"]["outs"] == ["metrics/selection"]
+    assert "select" not in stages(SMALL)
+
+
+def test_what_a_project_adds_is_kept() -> None:
+    params = parse_params(PARAMS, SMALL)
+    existing = dvc_document(params)
+    existing["stages"]["ours"] = {"cmd": "make ours", "deps": ["reports"], "outs": ["ours"]}
+    existing["stages"]["train-sft"]["meta"] = {"resources": "cpu"}
+    existing["plots"] = ["ours/plot.csv"]
+    existing["metrics"] = ["metrics/evaluation/summary.json", "ours/metrics.json"]
+    existing["stages"]["train-gone"] = {"cmd": "steptool train gone", "outs": ["models/gone"]}
+    made = dvc_document(params, existing)
+    assert made["stages"]["ours"] == existing["stages"]["ours"]
+    assert made["stages"]["train-sft"]["meta"] == {"resources": "cpu"}
+    assert (made["plots"], made["metrics"]) == (existing["plots"], existing["metrics"])
+    assert "train-gone" not in made["stages"], "an arm that params.yaml no longer has"
+    assert dvc_document(params, made) == made
+
+
+def test_the_text_reads_as_the_document(tmp_path: Path) -> None:
+    document = dvc_document(parse_params(PARAMS, SMALL))
+    assert YAML(typ="safe").load(dvc_text(document)) == document
+
+
+def test_the_file_is_written_where_params_ask_for_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    PARAMS.write_text("arms: {a: {method: sft, from: base, data: [demonstrations]}}\n")
+    with pytest.raises(
+        ParamsError, match=r"dvc\.yaml: is not the graph that params\.yaml asks for\n  fix: steptool graph"
+    ):
+        refuse_unless_written(load_params(PARAMS))
+    assert "train-a" in write_graph()
+    refuse_unless_written(load_params(PARAMS))
+    before = PIPELINE.stat().st_mtime_ns
+    assert "is the graph that" in write_graph()
+    assert PIPELINE.stat().st_mtime_ns == before
+    PARAMS.write_text("arms: {b: {method: sft, from: base, data: [demonstrations]}}\n")
+    with pytest.raises(ParamsError, match="is not the graph"):
+        refuse_unless_written(load_params(PARAMS))
+
+
+def test_dvc_reads_what_is_written(tmp_path: Path) -> None:
+    from dvc.repo import Repo
+
+    Repo.init(str(tmp_path), no_scm=True).close()
+    data = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "dvc.yaml").write_text(dvc_text(dvc_document(parse_params(PARAMS, data))))
+    found = {stage.address: stage for stage in read_graph(tmp_path)}
+    assert found.keys() == {"revisions", *stages_of(parse_params(PARAMS, data))}
+    assert found["train-ppo2"].schedule.resources == "gpu"
+    assert set(found["train-rft"].upstream) >= {"validate-r1", "validate-r2", "train-sft"}

@@ -1,0 +1,216 @@
+"""`steptool init`: what it writes is a project that the package can run, in a folder that is no checkout."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from steptool.core.types import StopReason
+from steptool.project.init import DVC_CONFIG, template
+from steptool.traces.file import TraceFile
+from steptool.worlds.checks import check_demonstrations, check_tasks
+from steptool.worlds.functions import FunctionsWorld
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "peft", "trl", "datasets", "vllm", "mlflow", "prefect", "pandas", "scipy", "numpy")
+WITHOUT = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {HEAVY!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from steptool.cli import main
+main()
+"""
+"""The command line where only the base installation is there."""
+
+
+def steptool(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command, in an environment that knows who commits, and with packages from nowhere but the environment."""
+    known = {f"GIT_{who}_{what}": f"t@{who}.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    own = {"HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1", "PYTHONPATH": str(ROOT), **known, **environment}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = [sys.executable, "-c", WITHOUT, *arguments]
+    return subprocess.run(command, cwd=folder, env=inherited | own, capture_output=True, text=True, check=False)
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A project, and what the command printed."""
+    folder = tmp_path_factory.mktemp("work")
+    done = steptool(folder, "init", "my agent")
+    assert done.returncode == 0, done.stderr
+    return folder / "my agent", done.stdout
+
+
+@pytest.fixture
+def project(written: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(written[0])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield written[0]
+    sys.modules.pop("tools", None)
+
+
+def test_what_a_project_shares_with_the_repository_is_the_same() -> None:
+    files = {str(path): text for path, text in template()}
+    shared = [*(str(path.relative_to(ROOT)) for path in (ROOT / "flows").glob("*.py")), "infra/prefect.yaml"]
+    assert len(shared) > 5
+    for path in (*shared, ".gitignore", ".dvcignore"):
+        assert files[path] == (ROOT / path).read_bytes(), f"copy {path} to steptool/project/template"
+    assert (ROOT / ".dvc" / "config").read_text() == DVC_CONFIG
+    assert {path for path in files if path.startswith("flows/")} == {
+        path for path in shared if path.startswith("flows/")
+    }
+
+
+def test_everything_is_written_and_committed(written: tuple[Path, str]) -> None:
+    folder, said = written
+    for name in ("params.yaml", "dvc.yaml", "tools.py", "tasks.jsonl", "demonstrations.jsonl", "Makefile", "README.md"):
+        assert (folder / name).is_file()
+    assert (folder / ".dvc" / "config").read_text() == DVC_CONFIG
+    assert git(folder, "status", "--porcelain") == ""
+    assert git(folder, "log", "--format=%s") == "Start the project my-agent\n"
+    assert [line.split("  ")[0] for line in said.partition("Next:\n  ")[2].splitlines()] == ["cd 'my agent'", "", ""]
+    assert "PROJECT" not in "".join(path.read_text() for path in folder.glob("*.*") if path.is_file())
+    assert (folder / "README.md").read_text().startswith("# my-agent\n")
+    assert len((folder / "README.md").read_text().splitlines()) <= 40, "one screen"
+
+
+def test_its_settings_and_graph_are_valid(project: Path) -> None:
+    done = steptool(project, "graph")
+    assert done.stdout == "dvc.yaml is the graph that params.yaml asks for\n", done.stderr
+    stages = YAML(typ="safe").load((project / "dvc.yaml").read_text())["stages"]
+    assert [name for name in stages if name.startswith("train")] == ["train-sft", "train-ppo", "train-rft"]
+
+
+def test_its_tasks_and_demonstrations_are_right(project: Path) -> None:
+    """Each demonstration, called again, gets the same replies, and is solved."""
+    world = FunctionsWorld(FunctionsWorld.Config(module="tools.py", tasks="tasks.jsonl"), 17)
+    splits = {split: world.tasks(split) for split in ("train", "dev", "test")}
+    assert {split: len(tasks) for split, tasks in splits.items()} == {"train": 6, "dev": 2, "test": 2}
+    tasks = {task.id: task for found in splits.values() for task in found}
+    check_tasks(splits, {name: world.reference(task) for name, task in tasks.items()}, "functions")
+    shown = list(TraceFile(TraceFile.Config(path="demonstrations.jsonl")).read(world, tasks, 17))
+    check_demonstrations(shown, splits, "demonstrations.jsonl")
+
+    async def replay(index: int) -> float | None:
+        demonstration = shown[index]
+        session = world.open(tasks[demonstration.task_id], 17)
+        for step in demonstration.steps[:-1]:
+            assert [await session.call(call) for call in step.action.calls] == list(step.observations)
+        return (await session.close(demonstration.answer)).solved
+
+    assert len(shown) == 5
+    for index, demonstration in enumerate(shown):
+        assert demonstration.stop_reason is StopReason.finished
+        assert asyncio.run(replay(index)) == 1
+
+
+def test_deployments_name_flows_that_are_there() -> None:
+    deployments = YAML(typ="safe").load((ROOT / "infra" / "prefect.yaml").read_text())
+    for deployment in deployments["deployments"]:
+        module, _, name = deployment["entrypoint"].rpartition(".")
+        assert callable(getattr(import_module(module), name))
+    (step,) = deployments["pull"][0]
+    module, _, name = step.rpartition(".")
+    assert callable(getattr(import_module(module), name))
+
+
+def test_where_no_folder_can_be_made_it_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = steptool(tmp_path, "init", "file/mine")
+    assert done.returncode == 1
+    assert done.stderr.startswith("steptool: file/mine: cannot be written: Not a directory\n  fix: name a folder")
+
+
+def test_a_clone_of_an_empty_repository_becomes_a_project(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet", "mine")
+    git(tmp_path / "mine", "remote", "add", "origin", "https://example.org/mine.git")
+    done = steptool(tmp_path, "init", "mine")
+    assert done.returncode == 0, done.stderr
+    assert git(tmp_path / "mine", "remote") == "origin\n"
+    assert git(tmp_path / "mine", "log", "--format=%s") == "Start the project mine\n"
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "mine"
+    if kind == "folder":
+        target.mkdir()
+        (target / "thesis.txt").write_text("years of work")
+    else:
+        target.write_text("years of work")
+    before = sorted(tmp_path.rglob("*"))
+    done = steptool(tmp_path, "init", "mine")
+    assert done.returncode == 2
+    assert ("is not empty: it holds thesis.txt" if kind == "folder" else "cannot be read as a folder") in done.stderr
+    assert "fix: name a folder that is new or empty" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_git_nothing_is_written(tmp_path: Path) -> None:
+    done = steptool(tmp_path, "init", "mine", PATH="/nowhere")
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "git is not on the PATH" in done.stderr
+
+
+def test_where_git_does_not_know_who_commits_it_says_what_to_type(tmp_path: Path) -> None:
+    nobody = {f"GIT_{who}_{what}": "" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    (tmp_path / "mine").mkdir()
+    done = steptool(tmp_path, "init", "mine", **nobody)
+    assert done.returncode == 0, done.stderr
+    next_lines = done.stdout.partition("Next:\n")[2].splitlines()
+    assert next_lines[0] == "  cd mine"
+    assert next_lines[1].startswith("  git config --global user.name NAME")
+    assert git(tmp_path / "mine", "rev-list", "--all") == ""
+    assert (tmp_path / "mine" / "dvc.yaml").exists()
+
+
+@pytest.mark.slow
+def test_a_wheel_is_enough(tmp_path: Path) -> None:
+    """Built from the sources, unpacked elsewhere, and used from a third place."""
+    source, wheels, unpacked, work = (tmp_path / name for name in ("source", "wheels", "unpacked", "work"))
+    entries = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
+    for entry in entries:
+        if (ROOT / entry).is_file():
+            (source / entry).parent.mkdir(parents=True, exist_ok=True)
+            (source / entry).write_bytes((ROOT / entry).read_bytes())
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir"]
+    done = subprocess.run([*build, str(wheels), str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = wheels.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        archive.extractall(unpacked)
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"steptool"}, "no tests, no flows"
+    assert not [name for name in names if "__pycache__" in name or "/tests/" in name]
+    packaged = {name for name in entries if name.startswith("steptool/") and (ROOT / name).is_file()}
+    assert packaged == {name for name in names if name.startswith("steptool/")}
+    for name in names:
+        text = (unpacked / name).read_bytes()
+        assert str(ROOT).encode() not in text, f"{name} holds a path of this machine"
+        assert str(tmp_path).encode() not in text, f"{name} holds a path of this machine"
+    work.mkdir()
+    where = [sys.executable, "-c", "import steptool; print(steptool.__file__)"]
+    environment = os.environ | {"PYTHONPATH": str(unpacked)}
+    found = subprocess.run(where, cwd=work, env=environment, capture_output=True, text=True, check=True).stdout
+    assert Path(found.strip()).is_relative_to(unpacked)
+    done = steptool(work, "init", "agent", PYTHONPATH=str(unpacked))
+    assert done.returncode == 0, done.stderr
+    done = steptool(work / "agent", "graph", PYTHONPATH=str(unpacked))
+    assert done.returncode == 0, done.stderr
+    assert (work / "agent" / "flows" / "pipeline.py").read_bytes() == (ROOT / "flows" / "pipeline.py").read_bytes()
