@@ -284,8 +284,12 @@ def test_ctrl_c_ends_everything_even_inside_a_tool() -> None:
         signal.raise_signal(signal.SIGINT)
         await asyncio.sleep(60)
 
-    with pytest.raises(KeyboardInterrupt):
-        run(tool)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(tool)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_task_that_a_tool_leaves_behind_cannot_end_the_command_as_if_all_were_well() -> None:
