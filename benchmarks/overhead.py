@@ -19,10 +19,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from prefect.testing.utilities import prefect_test_harness
 from ruamel.yaml import YAML
 
+from benchmarks import run as run_command
 from flows.pipeline import pipeline
 from steptool.orchestration.graph.repro import stage_environment
 from steptool.tracking.relay import Relay
@@ -130,7 +133,8 @@ def measure(run: Arm, root: Path, count: int) -> tuple[float, float]:
     return stage_s, took[SHORT] - SHORT * stage_s
 
 
-def main(count: int) -> None:
+def main(count: Annotated[int, typer.Argument(help="Stages in the chain.", min=1)] = 10) -> None:
+    """Time what a stage costs beside its own work."""
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as folder, prefect_test_harness(server_startup_timeout=300):
         root = Path(folder)
@@ -144,4 +148,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    run_command(main)
