@@ -79,6 +79,7 @@ class Project:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("STEPTOOL_", "DVC_", "MLFLOW_"))}
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = kept | {"PATH": path, "PYTHONPATH": str(ROOT), "STEPTOOL_PARENT_RUN_ID": "0" * 32}
+        self.environment["DVC_NO_ANALYTICS"] = "1"
 
     def run(self, *command: str) -> str:
         done = subprocess.run(
