@@ -492,7 +492,7 @@ def test_a_task_that_is_added_moves_few_others(make: Make) -> None:
         ('{"query": "a?", "toolz": []}', "tasks.jsonl:2: TaskLine: toolz: Extra inputs"),
         (
             '{"query": "a?", "tools": ["nowhere"]}',
-            "tasks.jsonl:2: names the tool 'nowhere', which tools.py does not have",
+            "tasks.jsonl:2: no tool is called 'nowhere'",
         ),
         ('{"query": "a?", "split": "exam"}', "tasks.jsonl:2: TaskLine: split"),
         ('{"query": "a?", "check": "nowhere"}', "tasks.jsonl:2: check: tools has no function 'nowhere'"),

@@ -23,7 +23,7 @@ from steptool.core.types import AnswerCheck, Frozen, content_hash
 from steptool.worlds.base import SPLITS, Split
 
 MISSING = "set world.tasks in params.yaml to a file that is there"
-FIX = "mend this line; `python -m pydoc steptool.worlds.functions.tasks` says what one holds"
+FIX = "mend this line; `python -m pydoc steptool.worlds.project.tasks` says what one holds"
 
 
 class TaskLine(Frozen):
