@@ -520,6 +520,7 @@ def test_too_few_tasks_and_missing_files(make: Make) -> None:
     ):
         with pytest.raises(DataError, match="no such file"):
             read()
+    Path("tasks.jsonl").write_text('{"query": "a?"}')
     with pytest.raises(InputError, match="no such file"):
         FunctionsWorld(FunctionsWorld.Config(module="nowhere.py"), 17)
     Path("json.py").write_text("def f() -> int:\n    'Does.'")
