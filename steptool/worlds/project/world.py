@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
 from steptool.core.errors import DataError, WorldError
-from steptool.core.fields import Fraction, Outside, Settings
+from steptool.core.fields import Fraction, Outside, Settings, Text
 from steptool.core.storage import file_hash
 from steptool.core.types import AnswerCheck, Reference, Task
 from steptool.worlds.base import Split
 from steptool.worlds.project.session import ProjectSession
 from steptool.worlds.project.tasks import MISSING, TaskLine, deal, read_tasks
-from steptool.worlds.project.toolbox import Toolbox
+from steptool.worlds.project.toolbox import Judges, Toolbox
+from steptool.worlds.workers.code import checks_file, names_of
+from steptool.worlds.workers.toolbox import FunctionsToolbox
 
 
 class ProjectSettings(Settings):
@@ -26,6 +28,8 @@ class ProjectSettings(Settings):
     """Share of the tasks without a `split` that are for dev."""
     test_share: Fraction = 0.3
     """Share of these that are for test; the others are for training."""
+    checks: Annotated[Text, AfterValidator(checks_file)] = ""
+    """File of the check functions that tasks name. The module of the tools, where it is empty and there is one."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -44,6 +48,9 @@ class ProjectWorld:
         self.config = config
         self.toolbox = toolbox
         lines = read_tasks(Path(config.tasks))
+        self._judging: FunctionsToolbox | None = None
+        if not isinstance(toolbox, FunctionsToolbox) and (checks := self.named_checks(config)):
+            self._judging = FunctionsToolbox("", checks, checks_file=config.checks)
         self._checks: dict[str, AnswerCheck | str | None] = {}
         made = {}
         for where, line in lines.items():
@@ -70,6 +77,23 @@ class ProjectWorld:
             raise DataError("no such file", where=str(path), fix=MISSING)
         return f"tasks {file_hash(path)}"
 
+    @staticmethod
+    def modules(config: ProjectSettings) -> list[str]:
+        """The module of the check functions: its code counts in the revision."""
+        return [names_of(config.checks)[0]] if config.checks else []
+
+    @staticmethod
+    def named_checks(config: ProjectSettings) -> dict[str, str]:
+        """The check functions that tasks name, and where they do."""
+        lines = read_tasks(Path(config.tasks))
+        return {line.check: where for where, line in lines.items() if isinstance(line.check, str)}
+
+    def close(self) -> None:
+        """End the processes and connections that the attempts share."""
+        self.toolbox.close()
+        if self._judging is not None:
+            self._judging.close()
+
     def tasks(self, split: Split) -> list[Task]:
         """Every task of a split, its groups in turn."""
         return self._tasks[split]
@@ -80,7 +104,12 @@ class ProjectWorld:
 
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""
-        return ProjectSession(task, self.toolbox.connect(), self._check_of(task))
+        check = self._check_of(task)
+        connection = self.toolbox.connect()
+        judges = connection if isinstance(connection, Judges) else None
+        if isinstance(check, str) and judges is None and self._judging is not None:
+            judges = self._judging.connect()
+        return ProjectSession(task, connection, check, judges)
 
     def _task(self, line: TaskLine, where: str) -> Task:
         tools = self.toolbox.tools
