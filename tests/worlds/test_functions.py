@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 
 from steptool.core.errors import DataError, InputError, WorldError
 from steptool.core.plugins import revision_of
-from steptool.core.revision import forget_sources
 from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.worlds.checks import check_tasks
 from steptool.worlds.functions import FunctionsWorld

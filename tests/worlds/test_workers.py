@@ -342,7 +342,7 @@ def test_no_process_outlives_the_run(make: Any, tmp_path: Path, how: signal.Sign
     )
     assert run.stdout is not None
     assert run.stdout.readline() == b"ready\n"
-    started = [process for process in psutil.Process(run.pid).children(recursive=True)]
+    started = psutil.Process(run.pid).children(recursive=True)
     assert len(started) >= 13  # the fork server, the child, ten and one below it
     run.send_signal(how)
     run.wait(20)

@@ -1,7 +1,7 @@
 """What runs in the process of one attempt: calls and checks, one after the other, each a JSON line in and one out.
 
     {"call": "find", "arguments": {"title": "Dune"}}        {"text": "{\"id\":\"b1\"}"}
-    {"call": "find", "arguments": {"title": 5}}             {"text": "title: Input should be …", "error": "invalid_argument"}
+    {"call": "find", "arguments": {"title": 5}}             {"text": "title: Input …", "error": "invalid_argument"}
     {"check": "is_ordered", "answer": "yes", "calls": […]}  {"solved": 1.0}
                                                             {"fault": "its check is_ordered raised …"}
 

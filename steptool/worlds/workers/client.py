@@ -137,7 +137,7 @@ class Worker:
             raise WorldError(
                 event["failed"], where="the process that runs the tools", fix="mend the module of the tools"
             )
-        return _how(event["status"])
+        return _how(int(event["status"]))
 
     def abandon(self) -> None:
         """Have it killed, and wait for nothing."""

@@ -39,8 +39,8 @@ def names_of(module: str) -> tuple[str, str]:
 
 
 class Code:
-    """`tools` is FILE.py or FILE.py:Class, empty where the tools are elsewhere. `checks` are the names and places of the
-    functions that are checks, no tools; they are found in `checks_file`, or beside the tools where it is empty.
+    """`tools` is FILE.py or FILE.py:Class, empty where the tools are elsewhere. `checks` are the names and places of
+    the functions that are checks, no tools; they are found in `checks_file`, or beside the tools where it is empty.
 
     Raises InputError for a function that cannot be a tool, DataError for a check that is none; both name it.
     """

@@ -1,6 +1,7 @@
 """A process that imports a team's code once, and forks a child for each attempt. Its arguments: FD SETTINGS.
 
-Each byte that comes through FD brings two sockets: `data` goes to the child; `watch` stays here, for what happens to it:
+Each byte that comes through FD brings two sockets. `data` goes to the child; `watch` stays here, for what happens to
+it:
 
     in   i       interrupt what the child runs       (end)  kill the child, and every process that it has started
     out  {"status": -11}   how it ended, as `os.waitstatus_to_exitcode` has it, once all of these are gone

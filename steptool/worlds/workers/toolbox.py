@@ -43,15 +43,15 @@ class FunctionsToolbox:
 class FunctionsConnection:
     """Calls run one after the other, in one process.
 
-    Where that must be ended (a call does not heed its interruption), or ends by itself, the next call gets a new one, in
-    which the calls that had succeeded are made once more, if they share an object. So what these do outside of the
+    Where that must be ended (a call does not heed its interruption), or ends by itself, the next call gets a new one,
+    in which the calls that had come back are made once more, if they share an object. So what these do outside of the
     process may be done twice.
     """
 
     def __init__(self, server: ForkServer, has_state: bool) -> None:
         self._server, self._has_state = server, has_state
         self._made: list[ToolCall] = []
-        """Calls that succeeded, of which the object's state comes."""
+        """Calls that came back, of which the object's state comes."""
         self._worker: Worker | None = None
         self._turn = asyncio.Lock()
 
@@ -60,10 +60,10 @@ class FunctionsConnection:
             reply = await self._ask(_request(call))
         except Ended as ended:
             return failure("crashed", str(ended))
-        if "error" in reply:
-            return failure(reply["error"], reply["text"])
         if self._has_state:
             self._made.append(call)
+        if "error" in reply:
+            return failure(reply["error"], reply["text"])
         return Observation(text=reply["text"])
 
     async def judge(self, check: str, answer: str, calls: Sequence[Called]) -> float:
