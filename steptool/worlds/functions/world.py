@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator
 
 from steptool.core.fields import Many, Positive, Text
-from steptool.core.revision import MEANS_NOTHING, words_revision
+from steptool.core.revision import MEANS_NOTHING, code_revision, words_revision
+from steptool.core.types import content_hash
 from steptool.worlds.project.world import ProjectSettings, ProjectWorld
 from steptool.worlds.workers.client import Limits
 from steptool.worlds.workers.code import module_file, names_of
@@ -43,6 +44,11 @@ class FunctionsWorld(ProjectWorld):
     def modules(config: FunctionsWorld.Config) -> list[str]:
         """The module of the functions: its code counts in the revision."""
         return [names_of(config.module)[0], *ProjectWorld.modules(config)]
+
+    @property
+    def identity(self) -> str:
+        """Other code replies otherwise."""
+        return content_hash([super().identity, code_revision(self.modules(self.config), without=MEANS_NOTHING)])
 
     def __init__(self, config: Config, seed: int) -> None:
         limits = Limits(memory_mb=config.tool_memory_mb, output_kb=config.tool_output_kb)

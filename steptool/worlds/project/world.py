@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from steptool.core.errors import DataError, WorldError
+from steptool.core.errors import DataError, InputError, WorldError
 from steptool.core.fields import Fraction, Outside, Settings, Text
 from steptool.core.storage import file_hash
-from steptool.core.types import AnswerCheck, Reference, Task
+from steptool.core.types import AnswerCheck, Reference, Task, content_hash
 from steptool.worlds.base import Split
+from steptool.worlds.project.recording import RecordedConnection, RecordedJudges, Recordings
 from steptool.worlds.project.session import ProjectSession
 from steptool.worlds.project.tasks import MISSING, TaskLine, deal, read_tasks
-from steptool.worlds.project.toolbox import Judges, Toolbox
+from steptool.worlds.project.toolbox import Connection, Judges, Toolbox
 from steptool.worlds.workers.code import checks_file, names_of
 from steptool.worlds.workers.toolbox import FunctionsToolbox
 
@@ -28,6 +31,11 @@ class ProjectSettings(Settings):
     """Share of the tasks without a `split` that are for dev."""
     test_share: Fraction = 0.3
     """Share of these that are for test; the others are for training."""
+    record: Annotated[Literal["off", "auto", "only"], Field(exclude=True)] = "off"
+    """auto: replies of the tools are kept, and what is kept is not asked again; only: nothing is asked, and a call of
+    which no reply is kept is an error. Neither changes what a reply says, so no stage runs again for it."""
+    recordings: Annotated[Outside, Field(min_length=1, exclude=True)] = "recordings.db"
+    """File of the replies."""
     checks: Annotated[Text, AfterValidator(checks_file)] = ""
     """File of the check functions that tasks name. The module of the tools, where it is empty and there is one."""
 
@@ -38,6 +46,35 @@ class ProjectSettings(Settings):
         return self
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What tells which tools there are, where that is not a file of the project: a document, a server's answer."""
+
+    source: str
+    """The same where it is asked again."""
+    ask: Callable[[], str]
+
+
+def recorded_listing(config: ProjectSettings, listing: Listing) -> str:
+    """What a listing says; what it said when it was first asked, where replies are recorded.
+
+    Raises InputError where it must not be asked now, and what `ask` raises.
+    """
+    if config.record == "off":
+        return listing.ask()
+    with closing(Recordings(Path(config.recordings))) as recordings:
+        found = recordings.listing(listing.source)
+        if found is None and config.record == "only":
+            fix = "set world.record: auto, and run it once"
+            raise InputError(
+                f"no listing of its tools is recorded in {config.recordings}", where=listing.source, fix=fix
+            )
+        if found is None:
+            found = listing.ask()
+            recordings.keep_listing(listing.source, found)
+        return found
+
+
 class ProjectWorld:
     """Reads the tasks when it is created. `seed` deals those out that name no split.
 
@@ -45,8 +82,9 @@ class ProjectWorld:
     """
 
     def __init__(self, config: ProjectSettings, seed: int, toolbox: Toolbox) -> None:
-        self.config = config
+        self.config: Any = config
         self.toolbox = toolbox
+        self.recordings = Recordings(Path(config.recordings))
         lines = read_tasks(Path(config.tasks))
         self._judging: FunctionsToolbox | None = None
         if not isinstance(toolbox, FunctionsToolbox) and (checks := self.named_checks(config)):
@@ -78,6 +116,17 @@ class ProjectWorld:
         return f"tasks {file_hash(path)}"
 
     @staticmethod
+    def listing(config: Any) -> Listing | None:
+        """What tells which tools there are, where it is to be recorded."""
+        return None
+
+    @property
+    def identity(self) -> str:
+        """Whose replies the recordings are: of two worlds with the same, one may replay those of the other."""
+        own = self.config.model_dump(mode="json", exclude=set(ProjectSettings.model_fields))
+        return content_hash([type(self).__qualname__, own])
+
+    @staticmethod
     def modules(config: Any) -> list[str]:
         """The module of the check functions: its code counts in the revision."""
         return [names_of(config.checks)[0]] if config.checks else []
@@ -91,6 +140,7 @@ class ProjectWorld:
     def close(self) -> None:
         """End the processes and connections that the attempts share."""
         self.toolbox.close()
+        self.recordings.close()
         if self._judging is not None:
             self._judging.close()
 
@@ -105,11 +155,18 @@ class ProjectWorld:
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""
         check = self._check_of(task)
-        connection = self.toolbox.connect()
+        connection = self.connect()
         judges = connection if isinstance(connection, Judges) else None
         if isinstance(check, str) and judges is None and self._judging is not None:
             judges = self._judging.connect()
         return ProjectSession(task, connection, check, judges)
+
+    def connect(self) -> Connection:
+        """The tools of one attempt, live or recorded."""
+        if self.config.record == "off":
+            return self.toolbox.connect()
+        recorded = RecordedJudges if isinstance(self.toolbox, FunctionsToolbox) else RecordedConnection
+        return recorded(self.toolbox, self.recordings, self.identity, only=self.config.record == "only")
 
     def _task(self, line: TaskLine, where: str) -> Task:
         tools = self.toolbox.tools
