@@ -342,7 +342,7 @@ def test_prepare_takes_the_tasks(make: Make) -> None:
         ("def f(**x: int):\n    'Does.'", "takes \\*\\*x: int, but a call gives each argument by its name"),
         (
             "def f():\n    'Does.'\ndef g():\n    'Does.'\nasync def f():\n    'Does.'",
-            "tools.py:5: defines f here and in",
+            "tools.py:5: defines f here",
         ),
         ("x = 1", "has no public function"),
         ("def f(:", "tools: cannot be imported: SyntaxError"),

@@ -103,9 +103,8 @@ def _refuse_doubles(module: str) -> None:
     path, _, class_name = module.partition(":")
     body = ast.parse(Path(path).read_text(encoding="utf-8")).body
     if class_name:
-        body = [
-            each for node in body if isinstance(node, ast.ClassDef) and node.name == class_name for each in node.body
-        ]
+        classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == class_name]
+        body = [each for node in classes for each in node.body]
     seen: dict[str, int] = {}
     for node in body:
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.decorator_list:
