@@ -42,6 +42,7 @@ OWNERS = {
     "mlflow": ("steptool/registry/", "steptool/tracking/"),
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
+    "mcp": ("steptool/worlds/mcp/",),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 

@@ -22,6 +22,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mini": "steptool.worlds.mini.world:MiniWorld",
         "recorded": "steptool.worlds.recorded:RecordedWorld",
         "functions": "steptool.worlds.functions:FunctionsWorld",
+        "openapi": "steptool.worlds.openapi:OpenApiWorld",
+        "mcp": "steptool.worlds.mcp:McpWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
