@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import re
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from steptool.checks.diagnosis.findings import Diagnosis
 from steptool.checks.gate import ValidationReport
 
 
-def render_page(report: ValidationReport, title: str = "") -> str:
+def render_page(report: ValidationReport, title: str = "", diagnosis: Diagnosis | None = None) -> str:
     """The page as text. Every value from the data is escaped; the same report gives the same bytes."""
     environment = Environment(
         loader=PackageLoader("steptool.checks", "."),
@@ -16,6 +20,13 @@ def render_page(report: ValidationReport, title: str = "") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["with_code"] = with_code
     return environment.get_template("page.html.jinja").render(
-        report=report, title=title or f"Validation of {report.source}"
+        report=report, title=title or f"Validation of {report.source}", diagnosis=diagnosis
     )
+
+
+def with_code(text: str) -> Markup:
+    """What stands in backticks as code, everything escaped, the first letter large where it begins a sentence."""
+    begins = text[:1].upper() + text[1:] if text[:1].isalpha() else text
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(begins))))
