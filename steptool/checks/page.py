@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from steptool.checks.diagnosis.findings import Diagnosis
 from steptool.checks.gate import ValidationReport
@@ -20,13 +17,6 @@ def render_page(report: ValidationReport, title: str = "", diagnosis: Diagnosis 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["with_code"] = with_code
     return environment.get_template("page.html.jinja").render(
         report=report, title=title or f"Validation of {report.source}", diagnosis=diagnosis
     )
-
-
-def with_code(text: str) -> Markup:
-    """What stands in backticks as code, everything escaped, the first letter large where it begins a sentence."""
-    begins = text[:1].upper() + text[1:] if text[:1].isalpha() else text
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(begins))))
