@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from steptool.checks.gate import validate
@@ -21,7 +23,8 @@ SUMMARY = "summary.json"
 class RoundSummary(Frozen):
     """What summary.json of a validated round holds."""
 
-    solve_rate: float = Field(ge=0, le=1, allow_inf_nan=False, strict=True)
+    solve_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None
+    """Of the trajectories that have a verdict; None where none has."""
     trajectories: int = Field(ge=1, strict=True)
 
 
@@ -54,4 +57,4 @@ def main(round: str) -> None:
         summary = RoundSummary(solve_rate=report.solve_rate, trajectories=len(scored))
         write_json(running.out / SUMMARY, summary.model_dump())
         running.run.artifact(running.out / PAGE)
-        running.says(f"{len(report.findings)} expectations hold for {len(scored)} trajectories")
+        running.says(f"{len(report.findings)} expectations hold for {len(scored)} trajectories, {report.rewarded}")
