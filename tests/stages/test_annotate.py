@@ -19,7 +19,7 @@ from steptool.core.storage import read_jsonl, write_jsonl
 from steptool.core.types import ScoredTrajectory, StopReason, Trajectory
 from steptool.stages import annotate
 from steptool.stages.rounds import read_tasks
-from steptool.testing import finish, trajectory, unreadable
+from steptool.testing import finish, step, trajectory, unreadable
 
 SOURCE = TRAJECTORIES / "r1/trajectories.jsonl.gz"
 
@@ -59,7 +59,7 @@ def test_a_trajectory_of_a_task_that_is_gone_is_no_failure(project: Params) -> N
 def test_an_attempt_that_a_fault_ended_is_not_solved_and_without_a_step_not_judged(project: Params) -> None:
     """Every task here has a check."""
     task, fault = read_tasks("train")[0], StopReason.world_error
-    write_jsonl(SOURCE, [trajectory(unreadable(), of=task, stop=fault), trajectory(of=task, stop=fault)])
+    write_jsonl(SOURCE, [trajectory(step(unreadable()), of=task, stop=fault), trajectory(of=task, stop=fault)])
     annotate.main("r1")
     assert [each.solved for each in scored()] == [0.0, None]
 
