@@ -494,14 +494,15 @@ def test_calls_at_the_same_time_share_one_object(make: Make) -> None:
         ({"kind": "text", "expected": "Dune"}, "dune", 1.0),
         ({"kind": "text", "expected": "Dune"}, None, 0.0),
         ("part", "x", 0.25),
+        ("part", None, 0.0),
         (None, "x", None),
-        (None, None, 0.0),
+        (None, None, None),
     ],
 )
 def test_verdicts(make: Make, check: Any, answer: str | None, solved: float | None) -> None:
     world = make(BASKET, one_task(check=check), module="tools.py:Basket")
     assert attempt(world, answer=answer)[1].solved == solved
-    assert world.reference(world.tasks("train")[0]).can_be_checked == isinstance(check, dict)
+    assert world.reference(world.tasks("train")[0]).can_be_checked == (check is not None)
 
 
 @pytest.mark.parametrize(

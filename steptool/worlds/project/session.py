@@ -6,7 +6,7 @@ import json
 
 from steptool.core.errors import WorldError
 from steptool.core.types import AnswerCheck, Observation, Outcome, Task, ToolCall
-from steptool.worlds.answers import outcome_of
+from steptool.worlds.answers import NO_ANSWER, outcome_of
 from steptool.worlds.project.toolbox import Called, Connection, Judges
 
 
@@ -33,9 +33,9 @@ class ProjectSession:
 
     async def close(self, answer: str | None) -> Outcome:
         try:
-            if answer is not None and isinstance(self._check, str):
-                return await self._judged(answer, self._check)
-            return outcome_of(None if isinstance(self._check, str) else self._check, answer)
+            if isinstance(self._check, str):
+                return NO_ANSWER if answer is None else await self._judged(answer, self._check)
+            return outcome_of(self._check, answer)
         finally:
             await self._connection.close()
             if self._judges is not None and self._judges is not self._connection:

@@ -150,7 +150,9 @@ class ProjectWorld:
 
     def reference(self, task: Task) -> Reference:
         check = self._check_of(task)
-        return Reference(task_id=task.id, answer_check=check if isinstance(check, AnswerCheck) else None)
+        if isinstance(check, AnswerCheck):
+            return Reference(task_id=task.id, answer_check=check)
+        return Reference(task_id=task.id, has_own_check=check is not None)
 
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""
