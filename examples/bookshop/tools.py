@@ -7,6 +7,7 @@ Every change goes into a ledger, by which a task is checked: each must be made, 
 from __future__ import annotations
 
 import sqlite3
+from itertools import count
 from typing import Any
 
 from stock import BOOKS, CUSTOMERS, SCHEMA, book_id, customer_id, is_busy, ordered
@@ -16,6 +17,7 @@ BUSY = "busy, call again"
 
 class Shop:
     def __init__(self) -> None:
+        self._numbers = count(101)
         self._db = sqlite3.connect(":memory:")
         self._db.row_factory = sqlite3.Row
         self._db.executescript(SCHEMA)
@@ -64,7 +66,7 @@ class Shop:
             raise ValueError("order 1 or more")
         if row["copies"] < copies:
             raise ValueError(f"only {row['copies']} left, restock 9 first")
-        number = f"o{self._one('select count(*) as n from orders')['n'] + 100}"
+        number = f"o{next(self._numbers)}"
         self._db.execute("insert into orders values (?, ?, ?, ?)", (number, book, customer, copies))
         self._db.execute("update books set copies = copies - ? where id = ?", (copies, book))
         self._note(f"{customer} ordered {copies} {book}")

@@ -7,7 +7,7 @@ answers with an error it goes on only in some of them, as the logs of a real tea
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,9 +24,9 @@ PHRASES = {
     "price": ("What does {title} cost?", "Price of {title}?", "How much is {title}?"),
     "author": ("Who wrote {title}?", "Author of {title}?", "Who is the author of {title}?"),
     "copies": ("How many copies of {title} are there?", "Copies of {title} in stock?", "Count the copies of {title}."),
-    "order": ("Order {copies} {title} for {name}.", "{name} wants {copies} copies of {title}.", "{copies} {title} to {name}, please."),
+    "order": ("Order {copies} {title} for {name}.", "{name} wants {copies} {title}.", "{copies} {title} for {name}."),
     "cancel": ("Cancel {title} for {name}.", "{name} no longer wants {title}.", "Undo the order of {title} by {name}."),
-    "restock": ("Add {copies} copies of {title}.", "Restock {title} by {copies}.", "{copies} more {title} have come in."),
+    "restock": ("Add {copies} copies of {title}.", "Restock {title} by {copies}.", "{copies} more {title} came in."),
 }  # fmt: skip
 TOOLS = {
     "price": ["find", "book"],
@@ -65,7 +65,8 @@ def case(group: str, split: str, rng: Random) -> tuple[str, Any, list[tuple[Call
     title, author, price, copies = BOOKS[book]
     wanted = rng.randint(2, 4)
     query = rng.choice(PHRASES[group]).format(title=title, name=CUSTOMERS[person], copies=wanted)
-    found, known = list(looked_up("find", "title", title, book)), list(looked_up("customer", "name", CUSTOMERS[person], person))
+    found = list(looked_up("find", "title", title, book))
+    known = list(looked_up("customer", "name", CUSTOMERS[person], person))
     look: list[tuple[Call, bool]] = [(("book", {"id": book_id(book)}), False)]
     if group == "price":
         return query, {"kind": "number", "expected": price, "tolerance": 0.001}, found + look, f"{price:g}"
@@ -117,7 +118,8 @@ def main() -> None:
                     continue
                 asked.add(query)
                 task = f"{group}-{split}-{made}"
-                tasks.append({"id": task, "group": group, "split": split, "query": query, "tools": tools, "check": check})
+                fields = {"id": task, "group": group, "split": split, "query": query}
+                tasks.append({**fields, "tools": tools, "check": check})
                 if split == "train" and made < SHOWN:
                     shown.append({"task_id": task, "steps": steps(calls, answer, rng.random() < GOES_ON)})
                 made += 1
