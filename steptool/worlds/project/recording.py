@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,10 +26,8 @@ from typing import Any
 from steptool.core.errors import DataError, StorageError, WorldError
 from steptool.core.types import Observation, ToolCall
 from steptool.worlds.project.session import failure
-from steptool.worlds.project.toolbox import Called, Connection, Judges, Toolbox
+from steptool.worlds.project.toolbox import PASSES, Called, Connection, Judges, Toolbox
 
-PASSES = re.compile(r"timeout|crashed|broken_reply|server_died|html|http_(401|403|408|425|429|5\d\d)")
-"""Kinds of errors that another try may not meet: the tool was not there, was busy, or did not know who asked."""
 BUSY_S = 30.0
 """How long another process may write before that is an error."""
 TABLES = """
