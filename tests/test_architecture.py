@@ -53,6 +53,7 @@ PURE = (
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
     "steptool/annotators/rules.py",
+    "steptool/rewards/auto.py",
     "steptool/rewards/costs.py",
     "steptool/rewards/paper.py",
     "steptool/rewards/potential.py",

@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "reward": {
         "potential": "steptool.rewards.potential:Potential",
         "paper": "steptool.rewards.paper:Paper",
+        "auto": "steptool.rewards.auto:Auto",
     },
     "methods": {
         "sft": "steptool.methods.sft:Sft",

@@ -8,7 +8,7 @@ class React:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from steptool.core.types import Action, Observation, Task
 
@@ -45,4 +45,13 @@ class Format(Protocol):
 
     def hint(self, problem: str) -> str:
         """What the policy is shown after an action that could not be read."""
+        ...
+
+
+@runtime_checkable
+class Shortens(Protocol):
+    """A format that leaves something of a task's tools out of the prompt where they are long."""
+
+    def shortened(self, task: Task) -> Sequence[str]:
+        """What was left out, a line each; empty where nothing was."""
         ...
