@@ -1,4 +1,4 @@
-"""A world of an MCP server's tools, called for real: servers over stdio and streamable HTTP, that behave well and badly.
+"""A world of an MCP server's tools, called for real: servers over stdio and HTTP, that behave well and badly.
 
 shared      one process, whose state all attempts see
 not shared  a process for each attempt; it ends with the attempt

@@ -19,7 +19,6 @@ from steptool.core.errors import InputError
 from steptool.worlds.openapi.document import Document, fetch
 from steptool.worlds.openapi.operations import Operation, operations_of
 from steptool.worlds.openapi.schemas import MAX_PARTS
-
 from tests.worlds.openapi_service import app, serving
 
 
@@ -234,8 +233,8 @@ def test_what_3_0_writes_in_its_own_way_is_rewritten(written: Any, read: Any) ->
     [
         ({"type": ["string", "null"], "exclusiveMinimum": 3}, {"type": ["string", "null"], "exclusiveMinimum": 3}),
         ({"$ref": "#/components/schemas/A", "description": "mine"}, {"type": "string", "description": "mine"}),
-        ({"type": "array", "items": {"$ref": "#/components/schemas/A"}}, {"type": "array", "items": {"type": "string"}}),
-        ({"anyOf": [{"$ref": "#/components/schemas/A"}, {"type": "null"}]}, {"anyOf": [{"type": "string"}, {"type": "null"}]}),
+        ({"items": {"$ref": "#/components/schemas/A"}}, {"items": {"type": "string"}}),
+        ({"anyOf": [{"$ref": "#/components/schemas/A"}, {"const": 1}]}, {"anyOf": [{"type": "string"}, {"const": 1}]}),
         ({"type": "object", "properties": {"title": {"type": "string", "title": "T"}}, "x-y": 1, "xml": {}},
          {"type": "object", "properties": {"title": {"type": "string"}}}),
         ({"type": "string", "pattern": r"^\p{L}+$"}, {"type": "string"}),
@@ -326,7 +325,7 @@ def test_a_parameter_may_be_json() -> None:
     ("servers", "where", "url"),
     [
         ([{"url": "http://a.test/v1"}], "books.json", "http://a.test/v1"),
-        ([{"url": "https://{host}/{v}", "variables": {"host": {"default": "b.test"}, "v": {"default": "v2"}}}], "books.json", "https://b.test/v2"),
+        ([{"url": "http://b.test/{v}", "variables": {"v": {"default": "v2"}}}], "books.json", "http://b.test/v2"),
         ([{"url": "/v1"}], "https://c.test/docs/openapi.json", "https://c.test/v1"),
         ([], "https://c.test/docs/openapi.json", "https://c.test/"),
     ],
@@ -359,7 +358,7 @@ def test_yaml_says_the_same_as_json(tmp_path: Path) -> None:
 
 
 def test_dates_and_numbers_of_yaml_are_texts() -> None:
-    text = "openapi: 3.0.1\npaths:\n  /a:\n    get:\n      responses: {200: {description: ok}}\n      x-since: 2024-01-02\n"
+    text = "openapi: 3.0.1\npaths: {/a: {get: {responses: {200: {description: ok}}, x-since: 2024-01-02}}}\n"
     operation = Document(text, "a.yaml").content["paths"]["/a"]["get"]
     assert operation == {"responses": {"200": {"description": "ok"}}, "x-since": "2024-01-02"}
 

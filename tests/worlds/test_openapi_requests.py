@@ -134,6 +134,7 @@ def test_a_parameter_of_json_is_written_as_json() -> None:
     assert parts.query == ["filter=%7B%22a%22%3A%20%5B1%5D%7D"]
 
 
+FORM = "application/x-www-form-urlencoded"
 FLAT = (Argument("title", "body", "title"), Argument("id_body", "body", "id"))
 
 
@@ -143,7 +144,7 @@ FLAT = (Argument("title", "body", "title"), Argument("id_body", "body", "id"))
         ("application/json", FLAT, {"title": "é", "id_body": None}, '{"title": "é", "id": null}'.encode()),
         ("application/json", FLAT, {}, b"{}"),
         ("application/json", (Argument("body", "body", ""),), {"body": [1]}, b"[1]"),
-        ("application/x-www-form-urlencoded", FLAT, {"title": ["a b", "c&"], "id_body": 7}, b"title=a%20b&title=c%26&id=7"),
+        (FORM, FLAT, {"title": ["a b", "c&"], "id_body": 7}, b"title=a%20b&title=c%26&id=7"),
         ("text/plain", (Argument("body", "body", ""),), {"body": "plain"}, b"plain"),
         ("application/json", (Argument("body", "body", ""),), {"body": "text"}, b'"text"'),
     ],
