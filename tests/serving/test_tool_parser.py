@@ -12,8 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from steptool.core.types import Action
-from steptool.formats.json_call import JsonCall
+from steptool.formats.json_call import JsonCall, read_action
 from steptool.policies import tiny_model
 
 pytest.importorskip("vllm")
@@ -21,7 +20,6 @@ pytest.importorskip("vllm")
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.parser.parser_manager import ParserManager
 
-from steptool.serving import tool_parser
 from steptool.serving.tool_parser import GAVE_UP, read, written_names
 
 TOKENIZER = tiny_model.tokenizer()
@@ -124,7 +122,7 @@ def test_it_reads_a_text_as_training_does() -> None:
     rng, kinds = random.Random(17), set()
     for _ in range(100_000):
         text = mutated(rng)
-        action = reading_of_the_format(text)
+        action = read_action(text)
         call = read(text)
         kinds.add((action.unreadable or "call")[:12])
         if action.unreadable is not None:
@@ -137,7 +135,3 @@ def test_it_reads_a_text_as_training_does() -> None:
                 action.calls[0].arguments,
             ), text
     assert len(kinds) > 4, "calls, and texts that are refused for several reasons"
-
-
-def reading_of_the_format(text: str) -> Action:
-    return read_action(text)
