@@ -30,7 +30,8 @@ from steptool.core.plugins import modules_of
 from steptool.core.revision import MEANS_NOTHING, code_revision
 from steptool.core.types import content_hash
 from steptool.policies.canary import candidates, write_canary
-from steptool.training.batch import Batch, Episode, pack
+from steptool.training.batch import Batch, pack
+from steptool.training.episode import Episode
 from steptool.training.job import Data, Job
 from steptool.training.model import AdapterSettings, PolicyWithValue, adapter_groups
 from steptool.training.trainer import LowerCache, Objective, Run, optimise

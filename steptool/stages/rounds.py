@@ -5,10 +5,17 @@ from __future__ import annotations
 from steptool.config.places import DEMONSTRATIONS, REFERENCES, TASKS
 from steptool.config.settings import Params
 from steptool.core.storage import read_jsonl
-from steptool.core.types import Reference, Sampling, Task, Trajectory
+from steptool.core.types import Frozen, Reference, Sampling, Task, Trajectory
 
 ROUNDS_OF_A_DRAW = 97
 """More than anyone asks for; a prime, so that draws do not come back to the same tasks soon."""
+
+
+class Prompts(Frozen):
+    """What prompts.json of a sampled round holds."""
+
+    shortened: dict[str, int]
+    """What the format did not show in full, a line each, and in the prompts of how many tasks."""
 
 
 def read_tasks(split: str) -> list[Task]:

@@ -42,7 +42,8 @@ from steptool.policies.model_folder import load_model
 from steptool.policies.precision import Dtype, autocast
 from steptool.training import decoder
 from steptool.training.attention import SPAN_ATTENTION
-from steptool.training.batch import Episode, Row, pack
+from steptool.training.batch import Row, pack
+from steptool.training.episode import Episode
 
 _HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
 _LOGPROBS_ROW = 1024  # tokens of a row that is only measured
