@@ -124,7 +124,7 @@ def _of_replay(replayed: Replayed) -> Iterator[Line]:
                    "mend that in the world, or raise sample.tool_timeout_s")  # fmt: skip
     others = [step for step in range(len(done.steps)) if replayed.differs(step)]
     if others:
-        yield Line("note", f"{source}: the live world replies otherwise than was recorded in step {others[0] + 1}",
+        yield Line("note", f"{source}: the live world replies otherwise than was recorded in step {others[0]}",
                    "record it again, if the tools have changed")  # fmt: skip
     if replayed.solved is None:
         yield Line("note", f"{source}: nothing tells whether task {done.task_id} is solved", "give it a `check`")

@@ -115,9 +115,9 @@ def of_budget(lengths: Lengths, sampling: Sampling) -> list[Line]:
     fit = max(0, (room + seen) // step)  # nothing follows the last action
     wanted = lengths.prompt + sampling.max_calls * step - seen
     said = (
-        f"{min(fit, sampling.max_calls)} of {sampling.max_calls} calls fit into sample.max_tokens: {sampling.max_tokens};"
-        f" the longest prompt has {lengths.prompt} (task {lengths.of_task}), an action up to {sampling.max_step_tokens}, "
-        f"a reply {seen or 'an unknown number'}"
+        f"{min(fit, sampling.max_calls)} of {sampling.max_calls} calls fit into sample.max_tokens: "
+        f"{sampling.max_tokens}; the longest prompt has {lengths.prompt} (task {lengths.of_task}), "
+        f"an action up to {sampling.max_step_tokens}, a reply {seen or 'an unknown number'}"
     )
     if fit >= sampling.max_calls:
         lines.append(Line("ok", said))

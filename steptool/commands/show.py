@@ -54,7 +54,7 @@ def replay(console: Console, of: Replayed) -> None:
     title = printable(f"{of.recorded.source}, replayed on task {done.task_id}: {done.stop_reason.value}")
     console.rule(Text(title), align="left", style="dim")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "action", "reply", "success", "contribution", "solved", "reward", "why"):
+    for name in ("step", "action", "reply", "success", "contribution", "solved", "reward", "why"):
         table.add_column(name, justify="right" if name in ("success", "contribution", "solved", "reward") else "left")
     for number, (step, judged, reward) in enumerate(zip(done.steps, of.judgements, of.rewards, strict=True)):
         reply = Text(_replies(step.observations) or printable(step.reply or ""))
@@ -62,7 +62,7 @@ def replay(console: Console, of: Replayed) -> None:
             reply.append(f"\nrecorded: {_replies(of.recorded.observations[number])}", style="yellow")
         scores = [_score(judged.scores.get(name)) for name in ("success", "contribution", "solved")]
         why = Text(printable(judged.reason))
-        table.add_row(str(number + 1), Text(_action(step)), reply, *scores, f"{reward:+.3f}", why)
+        table.add_row(str(number), Text(_action(step)), reply, *scores, f"{reward:+.3f}", why)
     console.print(table)
 
 
