@@ -45,11 +45,22 @@ def _stage(name: str, *arguments: str) -> None:
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
-    """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up."""
-    from steptool.project.init import init as write_project
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    tools: Annotated[str, typer.Option(help="Your functions: FILE.py, or FILE.py:Class for its methods.")] = "",
+    openapi: Annotated[str, typer.Option(help="Or a service's OpenAPI 3 document: a file or its URL.")] = "",
+    mcp: Annotated[str, typer.Option(help="Or an MCP server: 'python server.py', or its URL.")] = "",
+    tasks: Annotated[str, typer.Option(help="Your tasks, one a line, as tasks.jsonl of the example.")] = "",
+    demonstrations: Annotated[str, typer.Option(help="Attempts that succeed, one a line.")] = "",
+) -> None:
+    """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up.
 
-    write_project(folder)
+    Without options it holds a small example.
+    """
+    from steptool.project.init import init as write_project
+    from steptool.project.own import Own
+
+    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations))
 
 
 @app.command()

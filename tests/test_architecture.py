@@ -42,6 +42,7 @@ OWNERS = {
     "mlflow": ("steptool/registry/", "steptool/tracking/"),
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
+    "mcp": ("steptool/worlds/mcp/",),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
@@ -52,6 +53,7 @@ PURE = (
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
     "steptool/annotators/rules.py",
+    "steptool/rewards/auto.py",
     "steptool/rewards/costs.py",
     "steptool/rewards/paper.py",
     "steptool/rewards/potential.py",

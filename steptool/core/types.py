@@ -131,14 +131,16 @@ class Reference(Frozen):
 
     task_id: str
     answer_check: AnswerCheck | None = None
+    has_own_check: bool = False
+    """Whether the world judges attempts by something else than `answer_check`, such as a function of the project."""
     relevant_tools: tuple[str, ...] = ()
     goal: str = ""
     """What a solution must bring about, in words for a judge."""
 
     @property
     def can_be_checked(self) -> bool:
-        """Is there something exact to check an answer against?"""
-        return self.answer_check is not None and self.answer_check.kind != "judge"
+        """Does the world know whether an attempt solved the task? Else a judge does, or nobody."""
+        return self.has_own_check or (self.answer_check is not None and self.answer_check.kind != "judge")
 
 
 class Outcome(Frozen):
@@ -413,5 +415,5 @@ class ScoredTrajectory(Frozen):
 
     @property
     def solved(self) -> float | None:
-        """Verdict on the whole trajectory, None where there is none; 0 for an attempt without steps."""
-        return self.judgements[-1].solved if self.judgements else 0.0
+        """Verdict on the whole trajectory, None where there is none; of an attempt without steps the session's."""
+        return self.judgements[-1].solved if self.judgements else self.trajectory.outcome.solved

@@ -21,7 +21,7 @@ from torch import Tensor
 from steptool.core.errors import DataError, ParamsError, ValidationFailed
 from steptool.core.fields import LARGEST, Bound, Fraction, Natural, Rate, Weight
 from steptool.methods.base import AdapterMethod, Examples, Measured
-from steptool.rewards.base import Shapes
+from steptool.rewards.base import Shapes, rewards_of
 from steptool.training import losses
 from steptool.training.advantages import critic_advantages, sibling_advantages
 from steptool.training.batch import Batch, Row
@@ -82,7 +82,8 @@ class StepPpo(AdapterMethod):
                 where="params.yaml",
                 fix="set methods.step_ppo.gamma_token: 1.0, or reward.alpha: 0",
             )
-        found = [episode(item, reward.rewards(item)) for item in data.scored]
+        rewards = rewards_of(reward, data.scored)
+        found = [episode(item, own) for item, own in zip(data.scored, rewards, strict=True)]
         episodes = [item for item in found if item is not None]
         counts = {"trajectories": len(found), "skipped_empty": len(found) - len(episodes)}
         if greedy := next((item for item in episodes if item.temperature == 0), None):

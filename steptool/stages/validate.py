@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -26,7 +27,8 @@ SUMMARY = "summary.json"
 class RoundSummary(Frozen):
     """What summary.json of a validated round holds."""
 
-    solve_rate: float = Field(ge=0, le=1, allow_inf_nan=False, strict=True)
+    solve_rate: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)] | None
+    """Of the trajectories that have a verdict; None where none has."""
     trajectories: int = Field(ge=1, strict=True)
 
 
@@ -73,7 +75,8 @@ def main(round: str) -> None:
         write_json(running.out / SUMMARY, summary.model_dump())
         running.run.artifact(running.out / PAGE)
         wrong = f"; {len(diagnosis.wrong)} findings of the diagnosis to look at" if diagnosis.wrong else ""
-        running.says(f"{len(report.findings)} expectations hold for {len(scored)} trajectories{wrong}")
+        held = f"{len(report.findings)} expectations hold for {len(scored)} trajectories, {report.rewarded}"
+        running.says(f"{held}{wrong}")
 
 
 def _if_there(files: dict[str, Path]) -> dict[str, Path]:

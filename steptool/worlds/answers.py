@@ -20,14 +20,16 @@ _NUMBER = re.compile(r"[$€£]?\s*(-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+
 
 SHOWN = 80
 """Characters of an answer that the evidence shows."""
+NO_ANSWER = Outcome(solved=0.0, evidence="no answer")
+"""What an attempt without an answer comes to, at a task that has a check."""
 
 
 def outcome_of(check: AnswerCheck | None, answer: str | None) -> Outcome:
-    """Judge `answer`. An absent answer is never right. Without an exact check the outcome is unknown."""
-    if answer is None:
-        return Outcome(solved=0.0, evidence="no answer")
+    """Judge `answer`. An absent answer is never right. Without an exact check nothing is known, with or without one."""
     if check is None or check.kind == "judge":
         return Outcome(evidence="only a judge can tell")
+    if answer is None:
+        return NO_ANSWER
     solved = 1.0 if is_correct(check, answer) else 0.0
     return Outcome(solved=solved, evidence=f"expected {_shown(check.expected)}, answered {_shown(answer)}")
 

@@ -6,15 +6,17 @@ import json
 
 from steptool.core.errors import WorldError
 from steptool.core.types import AnswerCheck, Observation, Outcome, Task, ToolCall
-from steptool.worlds.answers import outcome_of
+from steptool.worlds.answers import NO_ANSWER, outcome_of
 from steptool.worlds.project.toolbox import Called, Connection, Judges
 
 
 class ProjectSession:
-    """`check` is a right answer, or the name of a check function of the project."""
+    """`check` is a right answer, or the name of a check function of the project, which `judges` runs."""
 
-    def __init__(self, task: Task, connection: Connection, check: AnswerCheck | str | None) -> None:
-        self._task, self._connection, self._check = task, connection, check
+    def __init__(
+        self, task: Task, connection: Connection, check: AnswerCheck | str | None, judges: Judges | None = None
+    ) -> None:
+        self._task, self._connection, self._check, self._judges = task, connection, check, judges
         self._calls: list[Called] = []
 
     async def call(self, call: ToolCall) -> Observation:
@@ -31,16 +33,18 @@ class ProjectSession:
 
     async def close(self, answer: str | None) -> Outcome:
         try:
-            if answer is not None and isinstance(self._check, str):
-                return await self._judged(answer, self._check)
-            return outcome_of(None if isinstance(self._check, str) else self._check, answer)
+            if isinstance(self._check, str):
+                return NO_ANSWER if answer is None else await self._judged(answer, self._check)
+            return outcome_of(self._check, answer)
         finally:
             await self._connection.close()
+            if self._judges is not None and self._judges is not self._connection:
+                await self._judges.close()
 
     async def _judged(self, answer: str, check: str) -> Outcome:
-        if not isinstance(self._connection, Judges):
+        if self._judges is None:
             raise WorldError(f"nothing here can run the check {check}", where=f"task {self._task.id}")
-        solved = await self._connection.judge(check, answer, self._calls)
+        solved = await self._judges.judge(check, answer, self._calls)
         return Outcome(solved=solved, evidence=f"as {check} says")
 
 

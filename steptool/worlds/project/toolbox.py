@@ -39,7 +39,7 @@ class Connection(Protocol):
 
 
 @runtime_checkable
-class Judges(Protocol):
+class Judges(Connection, Protocol):
     """A connection that runs check functions beside its tools, where they see the state that the calls made."""
 
     async def judge(self, check: str, answer: str, calls: Sequence[Called]) -> float:

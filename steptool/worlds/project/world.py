@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from steptool.core.errors import DataError, WorldError
-from steptool.core.fields import Fraction, Outside, Settings
+from steptool.core.errors import DataError, InputError, WorldError
+from steptool.core.fields import Fraction, Outside, Settings, Text
 from steptool.core.storage import file_hash
-from steptool.core.types import AnswerCheck, Reference, Task
+from steptool.core.types import AnswerCheck, Reference, Task, content_hash
 from steptool.worlds.base import Split
+from steptool.worlds.project.recording import RecordedConnection, RecordedJudges, Recordings
 from steptool.worlds.project.session import ProjectSession
 from steptool.worlds.project.tasks import MISSING, TaskLine, deal, read_tasks
-from steptool.worlds.project.toolbox import Toolbox
+from steptool.worlds.project.toolbox import Connection, Judges, Toolbox
+from steptool.worlds.workers.code import checks_file, names_of
+from steptool.worlds.workers.toolbox import FunctionsToolbox
 
 
 class ProjectSettings(Settings):
@@ -26,12 +31,48 @@ class ProjectSettings(Settings):
     """Share of the tasks without a `split` that are for dev."""
     test_share: Fraction = 0.3
     """Share of these that are for test; the others are for training."""
+    record: Annotated[Literal["off", "auto", "only"], Field(exclude=True)] = "off"
+    """auto: replies of the tools are kept, and what is kept is not asked again; only: nothing is asked, and a call of
+    which no reply is kept is an error. Neither changes what a reply says, so no stage runs again for it."""
+    recordings: Annotated[Outside, Field(min_length=1, exclude=True)] = "recordings.db"
+    """File of the replies."""
+    checks: Annotated[Text, AfterValidator(checks_file)] = ""
+    """File of the check functions that tasks name. The module of the tools, where it is empty and there is one."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.dev_share + self.test_share >= 1:
             raise ValueError("dev_share and test_share leave nothing for training")
         return self
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What tells which tools there are, where that is not a file of the project: a document, a server's answer."""
+
+    source: str
+    """The same where it is asked again."""
+    ask: Callable[[], str]
+
+
+def recorded_listing(config: ProjectSettings, listing: Listing) -> str:
+    """What a listing says; what it said when it was first asked, where replies are recorded.
+
+    Raises InputError where it must not be asked now, and what `ask` raises.
+    """
+    if config.record == "off":
+        return listing.ask()
+    with closing(Recordings(Path(config.recordings))) as recordings:
+        found = recordings.listing(listing.source)
+        if found is None and config.record == "only":
+            fix = "set world.record: auto, and run it once"
+            raise InputError(
+                f"no listing of its tools is recorded in {config.recordings}", where=listing.source, fix=fix
+            )
+        if found is None:
+            found = listing.ask()
+            recordings.keep_listing(listing.source, found)
+        return found
 
 
 class ProjectWorld:
@@ -41,9 +82,13 @@ class ProjectWorld:
     """
 
     def __init__(self, config: ProjectSettings, seed: int, toolbox: Toolbox) -> None:
-        self.config = config
+        self.config: Any = config
         self.toolbox = toolbox
+        self.recordings = Recordings(Path(config.recordings))
         lines = read_tasks(Path(config.tasks))
+        self._judging: FunctionsToolbox | None = None
+        if not isinstance(toolbox, FunctionsToolbox) and (checks := self.named_checks(config)):
+            self._judging = FunctionsToolbox("", checks, checks_file=config.checks)
         self._checks: dict[str, AnswerCheck | str | None] = {}
         made = {}
         for where, line in lines.items():
@@ -70,17 +115,60 @@ class ProjectWorld:
             raise DataError("no such file", where=str(path), fix=MISSING)
         return f"tasks {file_hash(path)}"
 
+    @staticmethod
+    def listing(config: Any) -> Listing | None:
+        """What tells which tools there are, where it is to be recorded."""
+        return None
+
+    @property
+    def identity(self) -> str:
+        """Whose replies the recordings are: of two worlds with the same, one may replay those of the other."""
+        own = self.config.model_dump(mode="json", exclude=set(ProjectSettings.model_fields))
+        return content_hash([type(self).__qualname__, own])
+
+    @staticmethod
+    def modules(config: Any) -> list[str]:
+        """The module of the check functions: its code counts in the revision."""
+        return [names_of(config.checks)[0]] if config.checks else []
+
+    @staticmethod
+    def named_checks(config: ProjectSettings) -> dict[str, str]:
+        """The check functions that tasks name, and where they do."""
+        lines = read_tasks(Path(config.tasks))
+        return {line.check: where for where, line in lines.items() if isinstance(line.check, str)}
+
+    def close(self) -> None:
+        """End the processes and connections that the attempts share."""
+        self.toolbox.close()
+        self.recordings.close()
+        if self._judging is not None:
+            self._judging.close()
+
     def tasks(self, split: Split) -> list[Task]:
         """Every task of a split, its groups in turn."""
         return self._tasks[split]
 
     def reference(self, task: Task) -> Reference:
         check = self._check_of(task)
-        return Reference(task_id=task.id, answer_check=check if isinstance(check, AnswerCheck) else None)
+        if isinstance(check, AnswerCheck):
+            return Reference(task_id=task.id, answer_check=check)
+        return Reference(task_id=task.id, has_own_check=check is not None)
 
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""
-        return ProjectSession(task, self.toolbox.connect(), self._check_of(task))
+        check = self._check_of(task)
+        connection = self.connect()
+        judges = connection if isinstance(connection, Judges) else None
+        if isinstance(check, str) and judges is None and self._judging is not None:
+            judges = self._judging.connect()
+        return ProjectSession(task, connection, check, judges)
+
+    def connect(self) -> Connection:
+        """The tools of one attempt, live or recorded."""
+        if self.config.record == "off":
+            return self.toolbox.connect()
+        recorded = RecordedJudges if isinstance(self.toolbox, FunctionsToolbox) else RecordedConnection
+        return recorded(self.toolbox, self.recordings, self.identity, only=self.config.record == "only")
 
     def _task(self, line: TaskLine, where: str) -> Task:
         tools = self.toolbox.tools
