@@ -160,6 +160,18 @@ class Sampler:
         )
 
 
+def sampling_of(params: Params) -> Sampling:
+    """How the policies of a project sample, as params.yaml has it."""
+    wanted = params.sample
+    return Sampling(
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        max_calls=wanted.max_calls,
+        max_step_tokens=wanted.max_step_tokens,
+        max_tokens=wanted.max_tokens,
+    )
+
+
 def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
     """The branches of a search, each with the same `search`; what is alone needs none."""
     if len(branches) == 1:

@@ -20,9 +20,9 @@ from steptool.evaluation.base import Metric
 from steptool.evaluation.built_in import METRICS
 from steptool.evaluation.compare import Comparison, compare
 from steptool.evaluation.metrics import Evaluation, evaluate, refuse_unless_measurable
-from steptool.rollouts.collect import Sampler, open_sampler
+from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
 from steptool.stages.common import Stage, stage
-from steptool.stages.rounds import read_references, read_tasks, sampling_of
+from steptool.stages.rounds import read_references, read_tasks
 
 SUMMARY = "summary.json"
 
