@@ -77,7 +77,7 @@ def check(task_id: str | None, attempt: Path | None, console: Console) -> int:
         except StepToolError as error:
             lines.append(Line("mend", f"{error.where}: {error.found}", error.fix or ""))
     shown = [*demonstrations[:MOST_PROMPTS], *([replayed.trajectory] if replayed else [])]
-    lines += of_budget(_lengths(format, list(tasks.values())[:MOST_PROMPTS], shown), sampling)
+    lines += of_budget(_lengths(format, list(tasks.values()), shown), sampling)
     show.lines(console, lines)
     return TO_MEND if any(line.mark == "mend" for line in lines) else OK
 
@@ -131,13 +131,14 @@ def _of_replay(replayed: Replayed) -> Iterator[Line]:
 
 
 def _lengths(format: Format, tasks: Sequence[Task], shown: Sequence[Trajectory]) -> Lengths:
-    prompts = {task.id: len(format.prompt(task)) for task in tasks}
+    prompts = {task.id: len(format.prompt(task)) for task in tasks[:MOST_PROMPTS]}
+    named = {task.id: task for task in tasks}
     longest = max(prompts, key=lambda name: prompts[name])
     actions, replies = [0], []
     for each in shown:
         for step in each.steps:
             try:
-                ids = format.render(step.action)
+                ids = format.render(step.action, named[each.task_id])
             except ValueError:  # what the format cannot write is named where it is replayed
                 continue
             actions.append(len(ids))

@@ -114,7 +114,7 @@ async def replay(
 
     Raises DataError for an action that the format cannot write.
     """
-    engine = ScriptedEngine([_written(action, format, recorded) for action in recorded.actions])
+    engine = ScriptedEngine([_written(action, task, format, recorded) for action in recorded.actions])
     ends = sampling.model_copy(update={"max_calls": min(sampling.max_calls, len(recorded.actions))})
     (done,) = await Chain(NoSettings()).attempt(
         Attempt(
@@ -140,9 +140,9 @@ async def _act(
     return await engine.generate(Request(stream, most, 0.0, 1.0, seed, format.stop_ids))
 
 
-def _written(action: Action, format: Format, recorded: Recorded) -> tuple[int, ...]:
+def _written(action: Action, task: Task, format: Format, recorded: Recorded) -> tuple[int, ...]:
     try:
-        return format.render(action)
+        return format.render(action, task)
     except ValueError as error:
         raise DataError(
             f"the format cannot write one of its actions: {error}",

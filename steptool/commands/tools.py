@@ -99,7 +99,7 @@ async def _made(world: ProjectWorld, connection: Any, calls: list[ToolCall], tim
     from steptool.worlds.project.session import ProjectSession
 
     task = Task(id="by hand", group="all", query="", tools=tuple(world.toolbox.tools.values()))
-    session = GuardedSession(ProjectSession(task, connection, None), timeout_s=timeout_s, most=MOST_SHOWN)
+    session = GuardedSession(ProjectSession(task, connection, ()), timeout_s=timeout_s, most=MOST_SHOWN)
     try:
         return [await session.call(call) for call in calls][-1]
     finally:
