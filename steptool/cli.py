@@ -251,6 +251,22 @@ def params(
 
 
 @app.command()
+def check(
+    task: Annotated[str | None, typer.Option(help="Id of the task whose prompt is shown.")] = None,
+    attempt: Annotated[
+        Path | None, typer.Option(help="File with an attempt to replay, a line as in a file of demonstrations.")
+    ] = None,
+) -> None:
+    """Look before training: a prompt, an attempt replayed with its scores, what is missing; exit 2 where not ready."""
+    from rich.console import Console
+
+    from steptool.commands.check import check as look
+
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    raise typer.Exit(look(task, attempt, console))
+
+
+@app.command()
 def results() -> None:
     """Print the results table of the last evaluation."""
     from steptool.stages.table import results_table
