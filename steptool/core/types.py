@@ -25,7 +25,7 @@ FINISH = "Finish"
 """Name of the call that ends an attempt: `Finish {"answer": ...}` answers, `Finish {"give_up": true}` gives up."""
 
 TOOL_NAME = r"[A-Za-z_][\w.\-]*"
-"""What a tool is called by, as an ASCII regular expression; another name cannot stand in a call."""
+"""A tool's name as formats of plain text write it, an ASCII regular expression; any other is mapped to one that is."""
 
 MAX_NUMBER = 1e300
 """Largest number that an answer is checked against."""

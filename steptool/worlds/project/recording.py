@@ -161,6 +161,8 @@ class RecordedConnection:
 
     def __init__(self, toolbox: Toolbox, recordings: Recordings, identity: str, *, only: bool) -> None:
         self._toolbox, self._recordings, self._identity, self._only = toolbox, recordings, identity, only
+        self.replayed = 0
+        """Calls that were replied to from the file."""
         self._live: Connection | None = None
         self._earlier: list[ToolCall] = []
         """Calls of this attempt that may have changed its state."""
@@ -171,6 +173,7 @@ class RecordedConnection:
     async def call(self, call: ToolCall) -> Observation:
         async with self._turn:
             found, was_asked = await self._replied(_plain(call), lambda live: live.call(call))
+            self.replayed += found is not None and not was_asked
             if found is None:
                 return failure("no_recording", f"no reply of {call.name} to these arguments is recorded")
             if self._toolbox.changes_state(call.name) and not (was_asked and _may_pass(found)):

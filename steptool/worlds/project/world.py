@@ -25,6 +25,8 @@ from steptool.worlds.project.toolbox import Connection, Judges, Toolbox
 from steptool.worlds.workers.code import checks_file, names_of
 from steptool.worlds.workers.toolbox import FunctionsToolbox
 
+Record = Annotated[Literal["off", "auto", "only"], Field(exclude=True)]
+
 
 class ProjectSettings(Settings):
     """What the worlds of a project's own tools are set to, wherever the tools come from."""
@@ -34,7 +36,7 @@ class ProjectSettings(Settings):
     """Share of the tasks without a `split` that are for dev."""
     test_share: Fraction = 0.3
     """Share of these that are for test; the others are for training."""
-    record: Annotated[Literal["off", "auto", "only"], Field(exclude=True)] = "off"
+    record: Record = "off"
     """auto: replies of the tools are kept, and what is kept is not asked again; only: nothing is asked, and a call of
     which no reply is kept is an error. Neither changes what a reply says, so no stage runs again for it."""
     recordings: Annotated[Outside, Field(min_length=1, exclude=True)] = "recordings.db"
