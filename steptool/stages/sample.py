@@ -12,9 +12,9 @@ from steptool.core.storage import write_json, write_jsonl
 from steptool.core.types import Task
 from steptool.formats.base import Format, Shortens
 from steptool.policies.precision import compute_dtype
-from steptool.rollouts.collect import open_sampler
+from steptool.rollouts.collect import open_sampler, sampling_of
 from steptool.stages.common import stage
-from steptool.stages.rounds import Prompts, draw_of_round, sampling_of, tasks_of_round
+from steptool.stages.rounds import Prompts, draw_of_round, tasks_of_round
 
 MAX_BROKEN = 0.5
 """Share of the attempts that faults may have ended: with more, nothing is worth writing. `validate` asks for less."""
