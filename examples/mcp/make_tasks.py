@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 MEMBERS = ("Ann", "Bob", "Cleo", "Dan", "Eve")
 SPLITS = ("train", "test", "train", "dev", "train")
 """Of the tasks of a group, in turn."""
-Made = tuple[str, str, dict[str, Any], list[dict[str, Any]]]
-"""Group, question, check and calls."""
+Made = tuple[str, str, Any, list[dict[str, Any]]]
+"""Group, question, check (or several) and calls."""
 
 
 def text(expected: str) -> dict[str, Any]:
@@ -36,7 +36,8 @@ def tasks_of(place: int, book: Book) -> Iterator[Made]:
     yield "shelf", f"On which shelf is {book.title}?", text(book.shelf), look
     lending = [look[0], call("lend", id=book.id, member=member)]
     question = f"Lend {book.title} to {member}. How many copies are left?"
-    yield "loan", question, number(book.copies - 1), lending
+    has = {"kind": "state", "tool": "loans_of", "arguments": {"member": member}, "path": "$.ids", "expected": [book.id]}
+    yield "loan", question, [number(book.copies - 1), has], lending
 
 
 def tasks_of_authors() -> Iterator[Made]:
@@ -53,8 +54,9 @@ def call(tool: str, /, **arguments: Any) -> dict[str, Any]:
     return {"call": {"name": tool, "arguments": arguments}}
 
 
-def answer(check: dict[str, Any]) -> str:
-    expected = check["expected"]
+def answer(check: Any) -> str:
+    """What the check, or the first of several, expects."""
+    expected = (check[0] if isinstance(check, list) else check)["expected"]
     return ", ".join(expected) if isinstance(expected, list) else str(expected)
 
 
