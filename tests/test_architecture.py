@@ -37,12 +37,13 @@ OWNERS = {
     "peft": LEARNING,
     "trl": LEARNING,
     "accelerate": LEARNING,
-    "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py"),
+    "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py", "steptool/serving/tool_parser.py"),
     "great_expectations": ("steptool/checks/",),
     "renderers": ("steptool/formats/families.py",),
     "mlflow": ("steptool/registry/", "steptool/tracking/"),
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
+    "mcp": ("steptool/worlds/mcp/",),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
@@ -58,6 +59,7 @@ PURE = (
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
     "steptool/annotators/rules.py",
+    "steptool/rewards/auto.py",
     "steptool/rewards/costs.py",
     "steptool/rewards/paper.py",
     "steptool/rewards/potential.py",

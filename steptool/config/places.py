@@ -7,6 +7,8 @@ TASKS = Path("data/tasks")
 REFERENCES = TASKS / "references.jsonl"
 DEMONSTRATIONS = TASKS / "demonstrations.jsonl"
 TRAJECTORIES = Path("data/trajectories")
+PROMPTS = "prompts.json"
+"""What the format shortened in the prompts of a round, in its folder of trajectories."""
 SCORED = Path("data/scored")
 VALIDATED = Path("data/validated")
 MODELS = Path("models")

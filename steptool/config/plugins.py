@@ -22,6 +22,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mini": "steptool.worlds.mini.world:MiniWorld",
         "recorded": "steptool.worlds.recorded:RecordedWorld",
         "functions": "steptool.worlds.functions:FunctionsWorld",
+        "openapi": "steptool.worlds.openapi:OpenApiWorld",
+        "mcp": "steptool.worlds.mcp:McpWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
@@ -38,6 +40,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "reward": {
         "potential": "steptool.rewards.potential:Potential",
         "paper": "steptool.rewards.paper:Paper",
+        "auto": "steptool.rewards.auto:Auto",
     },
     "methods": {
         "sft": "steptool.methods.sft:Sft",

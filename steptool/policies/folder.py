@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from steptool.core.errors import ModelError, StepToolError, reason
 from steptool.core.storage import write_bytes, write_json
 from steptool.policies.base_models import readable_like
+from steptool.policies.canary import CANARY
 from steptool.policies.model_folder import (
     ADAPTER_CONFIG,
     CONFIG,
@@ -231,6 +232,8 @@ def merge_adapter(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat1
     merged.save_pretrained(out)
     readable_like(out / CONFIG)
     copy_tokenizer(base, out)
+    if (adapter / CANARY).exists():
+        shutil.copyfile(adapter / CANARY, out / CANARY)
 
 
 @contextmanager

@@ -116,11 +116,11 @@ def _tool_problem(tool: Tool) -> str | None:
         return f"is described by more than {MAX_TEXT:,} characters"
     if parameters.count('"$ref"') + parameters.count('"$dynamicRef"') > MAX_REFERENCES:
         return f"has parameters with more than {MAX_REFERENCES} references"
-    return _schema_problem(parameters)
+    return schema_problem(parameters)
 
 
 @lru_cache(maxsize=4096)
-def _schema_problem(parameters: str) -> str | None:
+def schema_problem(parameters: str) -> str | None:
     """Why these are not the parameters of a tool, or None."""
     schema = json.loads(parameters)
     try:

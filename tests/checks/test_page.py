@@ -13,7 +13,7 @@ from steptool.checks.page import render_page
 HOSTILE = "<script>alert(1)</script>"
 
 
-def report(*, passed: bool) -> ValidationReport:
+def report(*, passed: bool, verdicts: int = 2) -> ValidationReport:
     good = Finding(
         says="Rewards are finite.",
         fix="mend",
@@ -26,7 +26,15 @@ def report(*, passed: bool) -> ValidationReport:
     bad = good.model_copy(update={"says": "Nobody is late.", "passed": False, "failing": (row,), "failing_count": 30})
     suite = SuiteReport(name="steps", title="Steps", rows=2, findings=(good,) if passed else (good, bad))
     return ValidationReport(
-        source="s.jsonl", trajectories=1, tasks=1, steps=2, solve_rate=0.5, mean_return=0.25, suites=(suite,)
+        source="s.jsonl",
+        trajectories=3,
+        tasks=1,
+        steps=2,
+        verdicts=verdicts,
+        solve_rate=0.5 if verdicts else None,
+        mean_return=0.25,
+        by_calls=1,
+        suites=(suite,),
     )
 
 
@@ -70,3 +78,20 @@ def test_every_tag_is_closed() -> None:
 
     Tags().feed(render_page(report(passed=False)))
     assert open_tags == []
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "shown"),
+    [
+        (3, "<dt>Solved</dt><dd>50.0%</dd>"),
+        (2, "<dt>Solved, of 2 with a verdict</dt><dd>50.0%</dd>"),
+        (0, "<dt>Solved, of 0 with a verdict</dt><dd>–</dd>"),
+    ],
+)
+def test_what_is_solved_is_a_share_of_what_has_a_verdict(verdicts: int, shown: str) -> None:
+    assert shown in render_page(report(passed=True, verdicts=verdicts))
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_the_page_says_what_the_trajectories_were_rewarded_by(passed: bool) -> None:
+    assert "2 rewarded by their outcome, 1 by their calls alone." in render_page(report(passed=passed))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from steptool.config.places import SCORED, VALIDATED
-from steptool.config.settings import Params
+from steptool.config.places import PARAMS, SCORED, VALIDATED
+from steptool.config.settings import Params, apply_profile
 from steptool.core.errors import DataError, ValidationFailed
 from steptool.core.storage import write_jsonl
 from steptool.stages import validate
@@ -30,7 +30,7 @@ def write_round(name: str, verdict: float | None) -> None:
     [
         "", "{}", "[]", '"text"', "3", "null", "NaN", "[{}]", "<<<<<<< HEAD", '{"solve_rate": 0.5',
         *(json.dumps(WHOLE | {"solve_rate": rate}) for rate in (
-            float("nan"), float("inf"), -0.1, 1.1, None, "0.5", True, [], {})),
+            float("nan"), float("inf"), -0.1, 1.1, "0.5", True, [], {})),
         *(json.dumps(WHOLE | {"trajectories": count}) for count in (0, -1, 0.5, None, "4", True)),
         json.dumps({"solve_rate": 0.5}),
         json.dumps(WHOLE | {"another": 1}),
@@ -64,3 +64,19 @@ def test_answers_that_nothing_can_check_are_not_trained_on(project: Params) -> N
         validate.main("r1")
     assert not Path(VALIDATED / "r1").exists()
     assert Path(".steptool/failed/validation-r1.html").exists()
+
+
+def test_answers_that_nothing_can_check_may_be_rewarded_by_their_calls(
+    project: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a round after them is held against no solve rate."""
+    Path("auto.yaml").write_text("reward: {use: auto}\n")
+    PARAMS.write_text(apply_profile(PARAMS, Path("auto.yaml")))
+    write_round("r1", None)
+    validate.main("r1")
+    assert json.loads(PREVIOUS.read_text()) == {"solve_rate": None, "trajectories": 24}
+    assert "24 trajectories, 0 rewarded by their outcome, 24 by their calls alone" in capsys.readouterr().out
+    write_round("r2", 0.75)
+    validate.main("r2")
+    assert "24 rewarded by their outcome, 0 by their calls alone" in capsys.readouterr().out
+    assert "since the previous round" not in Path(VALIDATED / "r2/validation.html").read_text()
