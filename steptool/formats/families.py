@@ -109,8 +109,10 @@ def _read_qwen25(tokenizer: Any, prompt: Sequence[int], stops: set[int]) -> Read
 
 def _read_text(tokenizer: Any, prompt: Sequence[int], stops: set[int]) -> Reader:
     def read(ids: Sequence[int]) -> Turn:
-        ids = [id for id in ids if id not in stops]
-        text = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        end = len(ids)
+        while end and ids[end - 1] in stops:
+            end -= 1
+        text = tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         content, calls = text.partition("<tool_call>")[0].strip(), []
         for found in _TAGGED.finditer(text):
             value = json.loads(found[1])
