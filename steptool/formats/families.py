@@ -41,8 +41,8 @@ class Family:
     tool_parser: str
     """What vLLM calls its parser."""
     thought: str = "content"
-    """Key of an assistant's message that holds its reasoning. `content`: a thought is the text before a call, and has
-    no place beside a message. Empty: it has no place at all."""
+    """Key of an assistant's message that holds its reasoning, where the model reasons. `content`: a thought is the text
+    before a call, and has no place beside a message. Empty: it has no place at all."""
     parallel: bool = True
     """Whether one turn can hold several calls."""
     thinks: bool = False

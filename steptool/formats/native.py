@@ -63,6 +63,7 @@ class Native:
         if config.thinking is not None and not family.thinks:
             raise self._unfit(f"the template of {family.name} has no switch for thinking", "leave format.thinking out")
         self._thought = "content" if config.thinking is False else family.thought
+        """Key of a message that holds a thought; empty where the template has no place for it."""
         self._try_template()
         self._lead = self._render(_ASKED, prompt=True)
         whole = [self._render([*_ASKED, self._message(action)]) for action in _TRIALS]
@@ -75,7 +76,7 @@ class Native:
         """Tokens at which sampling an action stops."""
         self._lead_ids = self._encoder.encode(self._lead)
         self._read = family.reader(tokenizer, self._lead_ids, set(self.stop_ids))
-        self._check_trials()
+        self._fit_thought()
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """What the template writes of the tools and the query, and the generation prompt."""
@@ -234,8 +235,10 @@ class Native:
 
     def _find(self, name: str) -> Family:
         added = self._tokenizer.get_added_vocab()
+        has_tools = "tools" in (self._tokenizer.chat_template or "")
         for family in FAMILIES:
-            if name in ("auto", family.name) and all(token in added for token in family.tokens):
+            is_meant = name in ("auto", family.name) and not (has_tools and family.template)
+            if is_meant and all(token in added for token in family.tokens):
                 return family
         found = (
             "its tokenizer is of no family whose format is known" if name == "auto" else f"its tokenizer is no {name}"
@@ -249,16 +252,25 @@ class Native:
         except (TimeoutError, ValueError) as error:
             raise self._not_its_template(str(error)) from None
 
-    def _check_trials(self) -> None:
-        seen = [Observation(text="shipped")]
-        for trial in _TRIALS:
+    def _fit_thought(self) -> None:
+        """Take the place that this template has for a thought: models of one family differ in it."""
+        problems = []
+        for place in dict.fromkeys((self._thought, "content", "")):
+            self._thought = place
             try:
-                ids = self.render(trial)
-                behind = self.reply(ids, seen, None) if trial.calls else self.reply(ids, (), "Thanks.")
+                self._try_actions()
             except Exception as error:  # noqa: BLE001 - whatever another's template raises
-                raise self._not_its_template(str(error)) from None
+                problems.append(str(error))
+            else:
+                return
+        raise self._not_its_template(problems[0])
+
+    def _try_actions(self) -> None:
+        for trial in _TRIALS:
+            ids = self.render(trial)
+            behind = self.reply(ids, [Observation(text="a")], None) if trial.calls else self.reply(ids, (), "Thanks.")
             if behind is None:
-                raise self._not_its_template("it cannot hold a reply")
+                raise ValueError("it cannot hold a reply")
 
     def _not_its_template(self, found: str) -> ModelError:
         return self._unfit(

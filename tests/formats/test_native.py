@@ -30,7 +30,7 @@ from steptool.formats.native import Native
 from steptool.formats.tool_text import openai_tools
 from steptool.policies import tiny_model
 from steptool.testing import call, finish, message, step, tool, unreadable
-from tests.formats.native_families import TOKENS, native_tokenizer
+from tests.formats.native_families import PUBLISHED, TOKENS, native_tokenizer
 
 NAMES = sorted(TOKENS)
 PARALLEL = [family.name for family in FAMILIES if family.parallel]
@@ -325,6 +325,35 @@ def test_a_template_that_is_not_the_familys_is_refused(template: str, monkeypatc
     monkeypatch.setattr(limits.bounded, "__kwdefaults__", {"seconds": 1.0, "memory": 1 << 28})
     with pytest.raises(ModelError, match="its chat template is not that of qwen3"):
         Native(Native.Config(), native_tokenizer("qwen3", template))
+
+
+OTHERS = {
+    "qwen3": {
+        "qwen3_instruct_2507": True,
+        "qwen3_vl": True,
+        "qwen3_5_think": False,
+        "qwen3_6": False,
+        "qwen3_8": False,
+    },
+    "qwen2.5": {"lfm2": False},
+    "llama-3": {"llama3_1": True, "llama3": False},
+    "gemma-4": {"gemma4": True, "gemma4_v2": True, "gemma4_v3": True, "gemma4_v4": True, "gemma3": False},
+    "smollm": {"lfm2": False, "qwen2_5": False},
+}
+"""Templates of relatives: True where the calls are those of the family, whatever becomes of a thought."""
+
+
+@pytest.mark.parametrize(("name", "template"), [(name, each) for name, those in OTHERS.items() for each in those])
+def test_a_relative_is_claimed_exactly_if_it_writes_its_familys_calls(name: str, template: str) -> None:
+    tokenizer = native_tokenizer(name, (PUBLISHED / f"{template}.jinja").read_text(encoding="utf-8"))
+    if not OTHERS[name][template]:
+        with pytest.raises(ModelError, match="native formats: gpt-oss, gemma-4"):
+            Native(Native.Config(), tokenizer)
+        return
+    format = Native(Native.Config(), tokenizer)
+    ids = format.render(Action(thought="It may be late.", calls=LOOK.calls), TASK)
+    assert format.parse(ids, TASK).calls == LOOK.calls
+    assert format.reply(ids, [Observation(text="shipped")], None)
 
 
 def test_thinking_can_be_switched_off_where_there_is_a_switch() -> None:
