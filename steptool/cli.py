@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from steptool.commands import model
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -254,6 +255,11 @@ def results() -> None:
     from steptool.stages.table import results_table
 
     typer.echo(results_table())
+
+
+app.command()(model.serve_model)
+app.command()(model.export)
+app.command()(model.chat)
 
 
 @app.command()
