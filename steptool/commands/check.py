@@ -6,7 +6,8 @@ settings → tasks and tools → the prompt of one of them, as the model gets it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
@@ -77,7 +78,7 @@ def check(task_id: str | None, attempt: Path | None, console: Console) -> int:
         except StepToolError as error:
             lines.append(Line("mend", f"{error.where}: {error.found}", error.fix or ""))
     shown = [*demonstrations[:MOST_PROMPTS], *([replayed.trajectory] if replayed else [])]
-    lines += of_budget(_lengths(format, list(tasks.values())[:MOST_PROMPTS], shown), sampling)
+    lines += of_budget(_lengths(format, tasks, shown), sampling)
     show.lines(console, lines)
     return TO_MEND if any(line.mark == "mend" for line in lines) else OK
 
@@ -130,14 +131,14 @@ def _of_replay(replayed: Replayed) -> Iterator[Line]:
         yield Line("note", f"{source}: nothing tells whether task {done.task_id} is solved", "give it a `check`")
 
 
-def _lengths(format: Format, tasks: Sequence[Task], shown: Sequence[Trajectory]) -> Lengths:
-    prompts = {task.id: len(format.prompt(task)) for task in tasks}
+def _lengths(format: Format, tasks: Mapping[str, Task], shown: Sequence[Trajectory]) -> Lengths:
+    prompts = {name: len(format.prompt(task)) for name, task in islice(tasks.items(), MOST_PROMPTS)}
     longest = max(prompts, key=lambda name: prompts[name])
     actions, replies = [0], []
-    for each in shown:
+    for each in (each for each in shown if each.task_id in tasks):
         for step in each.steps:
             try:
-                ids = format.render(step.action)
+                ids = format.render(step.action, tasks[each.task_id])
             except ValueError:  # what the format cannot write is named where it is replayed
                 continue
             actions.append(len(ids))

@@ -34,7 +34,7 @@ from steptool.core.types import (
 from steptool.engines.base import Generation, Request
 from steptool.engines.fake import ScriptedEngine
 from steptool.formats.base import Format
-from steptool.rewards.base import RewardForm
+from steptool.rewards.base import RewardForm, rewards_of
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain
 from steptool.traces.file import Demonstration
@@ -114,7 +114,7 @@ async def replay(
 
     Raises DataError for an action that the format cannot write.
     """
-    engine = ScriptedEngine([_written(action, format, recorded) for action in recorded.actions])
+    engine = ScriptedEngine([_written(action, format, task, recorded) for action in recorded.actions])
     ends = sampling.model_copy(update={"max_calls": min(sampling.max_calls, len(recorded.actions))})
     (done,) = await Chain(NoSettings()).attempt(
         Attempt(
@@ -131,7 +131,7 @@ async def replay(
     )
     judgements = tuple(await annotator.annotate(done, task, reference))
     scored = ScoredTrajectory(trajectory=done, judgements=judgements, annotator=HERE)
-    return Replayed(recorded, done, judgements, tuple(form.rewards(scored)))
+    return Replayed(recorded, done, judgements, tuple(rewards_of(form, [scored])[0]))
 
 
 async def _act(
@@ -140,9 +140,9 @@ async def _act(
     return await engine.generate(Request(stream, most, 0.0, 1.0, seed, format.stop_ids))
 
 
-def _written(action: Action, format: Format, recorded: Recorded) -> tuple[int, ...]:
+def _written(action: Action, format: Format, task: Task, recorded: Recorded) -> tuple[int, ...]:
     try:
-        return format.render(action)
+        return format.render(action, task)
     except ValueError as error:
         raise DataError(
             f"the format cannot write one of its actions: {error}",
