@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from steptool.commands.tools import app as tools
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -23,6 +24,7 @@ HELP = """Train a language model on your tools and tasks, and see whether it use
 `steptool init FOLDER` writes a project, `steptool run` runs all of it.
 """
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+app.add_typer(tools, name="tools")
 
 INTERRUPTED = (130, 143, 129)
 """Exit statuses after Ctrl-C, SIGTERM and SIGHUP, as shells have them."""

@@ -37,7 +37,7 @@ OWNERS = {
     "peft": LEARNING,
     "trl": LEARNING,
     "accelerate": LEARNING,
-    "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py"),
+    "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py", "steptool/serving/tool_parser.py"),
     "great_expectations": ("steptool/checks/",),
     "mlflow": ("steptool/registry/", "steptool/tracking/"),
     "prefect": ("flows/", "steptool/orchestration/"),

@@ -24,9 +24,9 @@ from steptool.core.types import Conditions, Revision, Sampling, StopReason, Task
 from steptool.engines.base import Engine, Generation, Request
 from steptool.formats.base import Format
 from steptool.policies.asked import Asked
-from steptool.policies.base_models import load_tokenizer
 from steptool.policies.canary import ask_engine, read_canary
 from steptool.policies.folder import plain_weights
+from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.base import Attempt, Search
 from steptool.rollouts.branch import NOT_FINITE

@@ -151,7 +151,7 @@ def _depth(value: Any) -> int:
     return depth
 
 
-class JsonCallParser(ToolParser):  # type: ignore[misc]
+class JsonCallParser(ToolParser):
     """`json_call`: one call on the last line, as a name and a JSON object."""
 
     supports_required_and_named = False

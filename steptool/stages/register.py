@@ -28,8 +28,8 @@ EVALUATE_AGAIN = "bring it up to date with `steptool run`, then register again"
 def main(name: str | None = None) -> None:
     """Register the arm `name`; by default the one that `register` in params.yaml says.
 
-    Raises ParamsError for an unknown arm, DataError where its evaluation is missing or of other weights, ModelError where
-    its weights do not compute what their trainer did, and what `registry.models.register` raises.
+    Raises ParamsError for an unknown arm, DataError where its evaluation is missing or of other weights, ModelError
+    where its weights do not compute what their trainer did, and what `registry.models.register` raises.
     """
     params = load_params(PARAMS)
     arm = arm_of(params, name or arm_to_register(params))
