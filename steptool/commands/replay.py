@@ -20,6 +20,7 @@ from steptool.core.errors import DataError
 from steptool.core.plugins import NoSettings
 from steptool.core.storage import parse_record, parse_text, read_lines
 from steptool.core.types import (
+    FINISH,
     Action,
     Conditions,
     Judgement,
@@ -29,6 +30,7 @@ from steptool.core.types import (
     Sampling,
     ScoredTrajectory,
     Task,
+    ToolCall,
     Trajectory,
 )
 from steptool.engines.base import Generation, Request
@@ -97,6 +99,12 @@ def recorded_of(trajectory: Trajectory, source: str) -> Recorded:
         actions=tuple(step.action for step in trajectory.steps),
         observations=tuple(step.observations for step in trajectory.steps),
     )
+
+
+def answer_to(task_id: str) -> Recorded:
+    """An answer to a task, without any call."""
+    answer = Action(calls=(ToolCall(name=FINISH, arguments={"answer": "nothing"}),))
+    return Recorded(task_id, "an answer", (answer,), ((),))
 
 
 async def replay(
