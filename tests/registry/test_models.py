@@ -378,8 +378,8 @@ def test_a_version_without_verdicts_says_how_many_answers_are_grounded(
 ) -> None:
     register_as("a", evaluation_of("----", "ppo2", grounded="1110"), evaluation_of("----", "sft", grounded="1000"))
     assert find_version(tracking, "agent", "candidate").description == (
-        "ppo2: grounded answers 75.0%, finish rate 100.0%, +50.0% against sft; 4 test tasks of the world mini, of which "
-        "0 have a verdict"
+        "ppo2: grounded answers 75.0%, finish rate 100.0%, +50.0% against sft; "
+        "4 test tasks of the world mini, of which 0 have a verdict"
     )
 
 
