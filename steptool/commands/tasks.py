@@ -62,7 +62,7 @@ def check(discordance: Discordance = 0.3) -> None:
     ):
         typer.echo(line)
     errors = sum(finding.kind == "error" for finding in findings)
-    typer.echo(f"{errors or 'no'} errors, {len(findings) - errors or 'no'} warnings")
+    typer.echo(f"errors: {errors or 'none'}; warnings: {len(findings) - errors or 'none'}")
     raise typer.Exit(2 if errors else 0)
 
 

@@ -30,6 +30,7 @@ from steptool.worlds.prose.numbers import numbers_in
 
 MOST_ERRORS = 50
 """Lines that are named, beside those that cannot be read."""
+MAX_LINES = 1_000_000_000
 FEW = 5
 """Test tasks of a group, below which its row of a table says little."""
 MOST_STATES = 20
@@ -95,7 +96,13 @@ def read(config: ProjectSettings, make: Callable[[Any], ProjectWorld]) -> Read:
                 errors.append(_finding(error, where, str(copy), str(path)))
                 if lines.pop(where, None) is None:  # what is wrong is no line
                     break
-    return Read(lines, world, errors)
+    return Read(lines, world, sorted(errors, key=lambda error: (_line_of(error), error.found)))
+
+
+def _line_of(error: Finding) -> int:
+    """For the order of errors: those of the whole file come last."""
+    number = error.where[0].rpartition(":")[2] if error.where else ""
+    return int(number) if number.isdecimal() else MAX_LINES
 
 
 def _finding(error: StepToolError, where: str | None, written: str = "", meant: str = "") -> Finding:
@@ -119,7 +126,7 @@ def _asked_twice(lines: Mapping[str, TaskLine]) -> Iterator[Finding]:
         more = sum(map(len, twice)) - len(twice)
         yield Finding(
             "warning",
-            f"{more} tasks ask what another one asks; they are on the same side, and count as if they were different",
+            f"{_tasks(more)} asking what another one asks: on the same side, but counted as another question",
             tuple(" = ".join(cluster) for cluster in twice),
             "leave one of each out",
         )
@@ -130,7 +137,7 @@ def _given_away(lines: Mapping[str, TaskLine]) -> Iterator[Finding]:
     if given:
         yield Finding(
             "warning",
-            f"{len(given)} tasks ask with their answer: who picks it out of the query needs no tool",
+            f"{_tasks(len(given))} whose query holds the answer: who picks it out needs no tool",
             tuple(given),
             "ask without it, or check the state at the end, too",
         )
@@ -155,7 +162,7 @@ def _numbers_as_texts(lines: Mapping[str, TaskLine]) -> Iterator[Finding]:
         and re.fullmatch(r"[-+$€£]*\d[\d.,]*\s*(?:[%$€£]|[A-Za-z]{1,4})?", check.expected.strip())
     ]
     if texts:
-        found = f"{len(texts)} tasks expect a number as a text: another way of writing it is wrong"
+        found = f"{_tasks(len(texts))} expecting a number as a text: another way of writing it is wrong"
         yield Finding("warning", found, tuple(texts), 'write {"kind": "number", "expected": 12.5, "tolerance": 0.01}')
 
 
@@ -166,11 +173,13 @@ def _shared_answers(lines: Mapping[str, TaskLine], sides: Mapping[str, Split]) -
         return
     (answer, count), *_ = Counter(tested.values()).most_common(1)
     if count > COMMON * len(tested) and len(tested) >= FEW:
-        found = f"{count} of {len(tested)} test tasks expect the answer {answer:.40}: who always says so solves them"
+        found = (
+            f"{count} of {_tasks(len(tested), 'test ')} with the answer {answer:.40}: who always says so solves them"
+        )
         yield Finding("warning", found, (), "write tasks with other answers")
     trained = {answer for where, answer in expected.items() if sides.get(where) == "train"}
     if known := [where for where, answer in tested.items() if answer in trained]:
-        found = f"{len(known)} of {len(tested)} test tasks expect an answer that a training task expects, too"
+        found = f"{len(known)} of {_tasks(len(tested), 'test ')} with an answer that a training task has, too"
         yield Finding("warning", found, tuple(known), "for names and numbers: ask for others, lest they are remembered")
 
 
@@ -201,11 +210,15 @@ def _without_check(lines: Mapping[str, TaskLine], sides: Mapping[str, Split]) ->
     if bare:
         yield Finding(
             "warning",
-            f"{len(bare)} tasks have no check, {len(tested)} of them for test: whether they are solved stays "
+            f"{_tasks(len(bare))} without a check, {len(tested)} for test: whether they are solved stays "
             "unknown; `solved` is measured without them, and training has only the rewards of their calls",
             tuple(bare),
             "add a check, or set `annotate` to a judge",
         )
+
+
+def _tasks(count: int, kind: str = "") -> str:
+    return f"{count} {kind}task{'' if count == 1 else 's'}"
 
 
 # An attempt that does nothing
@@ -234,7 +247,7 @@ async def idle_attempts(world: ProjectWorld, lines: Mapping[str, TaskLine], *, t
     ]
     if held:
         fix = "check something that is not so at the beginning"
-        found.append(Finding("warning", f"{len(held)} tasks are solved by {idle}", tuple(held), fix))
+        found.append(Finding("warning", f"{_tasks(len(held))} solved by {idle}", tuple(held), fix))
     return found
 
 
