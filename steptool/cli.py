@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from steptool.commands import model
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
 from steptool.core.errors import StepToolError, printable
@@ -274,6 +275,11 @@ def results() -> None:
     from steptool.stages.table import results_table
 
     typer.echo(results_table())
+
+
+app.command()(model.serve_model)
+app.command()(model.export)
+app.command()(model.chat)
 
 
 @app.command()
