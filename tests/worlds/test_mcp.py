@@ -332,6 +332,24 @@ def test_a_call_that_is_cancelled_leaves_the_state_of_a_server_that_lives(toolbo
     assert [count_of(seen) for seen in asyncio.run(attempt())] == [1, 2]
 
 
+def test_a_server_that_starts_slowly_is_waited_for_by_the_next_call(listed: list[Listed]) -> None:
+    toolbox = McpToolbox(place("slow"), listed)
+
+    async def attempt() -> tuple[list[int], list[int]]:
+        connection = toolbox.connect()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(call(connection, "count"), 0.3)
+        starting = servers()
+        assert count_of(await call(connection, "count")) == 1
+        running = servers()
+        await connection.close()
+        return starting, running
+
+    starting, running = asyncio.run(attempt())
+    assert starting == running
+    toolbox.close()
+
+
 @pytest.mark.parametrize("how", ["print", "errors"])
 def test_what_a_server_prints_is_no_reply(toolbox: McpToolbox, how: str, capfd: pytest.CaptureFixture[str]) -> None:
     printed, added = calls(toolbox, ("misbehave", {"how": how}), ("add", {"a": 1}))

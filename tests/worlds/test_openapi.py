@@ -216,6 +216,14 @@ def test_a_secret_is_hidden_however_it_is_written(toolbox: OpenApiToolbox) -> No
         assert spelling not in seen.text
 
 
+@pytest.mark.usefixtures("secrets")
+def test_no_secret_is_logged(toolbox: OpenApiToolbox, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        for scheme in SCHEMES:
+            call(toolbox, f"secret_{scheme}")
+    assert "token-of-" not in caplog.text
+
+
 def test_a_missing_secret_is_named_and_only_missed_by_a_call(toolbox: OpenApiToolbox) -> None:
     with pytest.raises(WorldError, match="STEPTOOL_AUTH_BEARER is not set") as caught:
         call(toolbox, "secret_bearer")

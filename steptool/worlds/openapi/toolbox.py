@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -23,6 +24,8 @@ TIMEOUT_S = 60.0
 """Longest wait for a connection, or for the next part of a reply. Rollouts wait `sample.tool_timeout_s` for it all."""
 MAX_REDIRECTS = 5
 HEADERS = {"Accept": "application/json, */*", "User-Agent": "steptool"}
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # below that it tells addresses, and a secret may stand in one
 
 
 class OpenApiToolbox:
