@@ -134,8 +134,8 @@ class Worker:
         self._orders.write(b"i")
 
     async def end(self) -> str:
-        """Kill it, with every process that it has started, and say how it ended. Raises WorldError where nothing could
-        be started at all."""
+        """Kill it, with every process that it has started, and say how it ended. Raises WorldError where it could not
+        be started at all, or the fork server is gone."""
         try:
             with suppress(OSError):
                 self._orders.write_eof()
@@ -145,11 +145,10 @@ class Worker:
             told = b""
         finally:
             self.abandon()
-        event = json.loads(told) if told else {"failed": "ended before its children"}
+        event = json.loads(told) if told else {"failed": "is gone"}
         if "failed" in event:
-            raise WorldError(
-                event["failed"], where="the process that runs the tools", fix="mend the module of the tools"
-            )
+            fix = "see what is printed above, and what the module does"
+            raise WorldError(event["failed"], where="the process of the tools", fix=fix)
         return _how(int(event["status"]))
 
     def abandon(self) -> None:
@@ -161,7 +160,8 @@ class Worker:
 def _how(status: int) -> str:
     if status >= 0:
         return f"it ended its process with exit status {status}"
-    return f"its process was ended by {signal.Signals(-status).name}"
+    known = {each.value: each.name for each in signal.Signals}
+    return f"its process was ended by {known.get(-status, f'signal {-status}')}"
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:
