@@ -492,7 +492,8 @@ def test_its_revision_is_that_of_the_tools_and_of_the_code(tmp_path: Path, monke
     [
         ({"shared": True}, "give either command"),
         ({"command": ["a"], "url": "http://a"}, "give either command"),
-        ({"url": "ftp://a"}, "pattern"),
+        ({"url": "ftp://a"}, "is an address, http"),
+        ({"url": "http://ann:secret@a/mcp"}, "holds a name or a password"),
         ({"command": ["a"], "headers": {"X": "Y"}}, "env is for a command, headers are for a url"),
         ({"command": ["a"], "env": {"KEY": "sk-secret"}}, "never write the secret itself"),
     ],

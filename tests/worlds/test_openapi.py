@@ -317,7 +317,9 @@ def test_its_revision_is_that_of_document_and_settings_and_knows_no_secret(
     ("settings", "said"),
     [
         ({"auth": {"bearer": "sk-secret"}}, "never write the secret itself"),
-        ({"base_url": "books.test"}, "is the address of a service"),
+        ({"base_url": "books.test"}, "is an address, http"),
+        ({"base_url": "http://ann:secret@books.test/v1"}, "holds a name or a password"),
+        ({"document": "https://ann:secret@books.test/openapi.json"}, "holds a name or a password"),
         ({"document": "data/openapi.json"}, "lies where stages write"),
     ],
 )
