@@ -441,6 +441,30 @@ def test_a_server_over_http(http: str, monkeypatch: pytest.MonkeyPatch) -> None:
     toolbox.close()
 
 
+def test_a_server_over_http_that_is_gone_breaks_the_attempt() -> None:
+    server = MCPServer("soon gone")
+    server.tool()(twice)
+
+    async def calls_of_one_attempt() -> None:
+        with serving(server.streamable_http_app()) as url:
+            where = Place(url=f"{url}/mcp")
+            toolbox = McpToolbox(where, await asyncio.to_thread(list_tools, where))
+            connection = toolbox.connect()
+            assert (await call(connection, "twice", a=2)).text == "4"
+        assert (await call(connection, "twice", a=2)).error == "server_died"
+        with pytest.raises(WorldError, match="cannot be started"):
+            await call(connection, "twice", a=2)
+        await connection.close()
+        toolbox.close()
+
+    asyncio.run(calls_of_one_attempt())
+
+
+def twice(a: int) -> int:
+    """Twice as much."""
+    return 2 * a
+
+
 @pytest.mark.parametrize("path", ["html", "500", "none"])
 def test_an_address_that_is_no_mcp_server_is_refused(http: str, path: str) -> None:
     with pytest.raises(InputError, match=rf"{http}/{path}: the MCP server cannot be started"):
