@@ -28,6 +28,8 @@ from steptool.formats.names import OPENAI, Names
 from steptool.formats.text import shorten
 from steptool.formats.tool_text import openai_tools
 
+GAVE_UP = "I cannot answer this."
+"""What is written for a demonstrated `Finish` that gives up."""
 _ASKED: list[dict[str, Any]] = [{"role": "user", "content": "Hello."}]
 """A conversation before an action. What the template writes of an action does not depend on it."""
 _SENTINEL = "SENTINELACTIONLENITNES"
@@ -177,10 +179,10 @@ class Native:
     def _writable(self, action: Action) -> Action:
         """As `parse` will give it back. A thought without a place is left out, as the family's template does."""
         thought = clean(action.thought).strip()
-        if action.is_finish and action.answer is not None:
-            action = Action(message=action.answer)
-        if action.is_finish or action.unreadable is not None:
-            raise ValueError("a native format has calls and messages; it has no Finish that gives up")
+        if action.is_finish:
+            action = Action(message=GAVE_UP if action.answer is None else action.answer)
+        if action.unreadable is not None:
+            raise ValueError("an action that could not be read cannot be written")
         if len(action.calls) > 1 and not self.family.parallel:
             raise ValueError(f"the format of {self.family.name} has one call a turn, got {len(action.calls)}")
         if self._thought == "" or (self._thought == "content" and action.message is not None):

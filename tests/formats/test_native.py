@@ -26,7 +26,7 @@ from steptool.core.types import Action, Observation, Task, ToolCall
 from steptool.formats.base import Served
 from steptool.formats.episode import encode
 from steptool.formats.families import CHATML, FAMILIES
-from steptool.formats.native import Native
+from steptool.formats.native import GAVE_UP, Native
 from steptool.formats.tool_text import openai_tools
 from steptool.policies import tiny_model
 from steptool.testing import call, finish, message, step, tool, unreadable
@@ -206,9 +206,10 @@ def test_without_a_call_it_is_a_message(name: str) -> None:
     assert format.parse(ids, TASK) == message("It is on its way.")
     assert "And then?" in native_tokenizer(name).decode(format.reply(ids, (), "And then?"))
     assert format.parse(format.render(finish("shipped").action, TASK), TASK) == message("shipped")
-    for action in (Action(calls=(call("Finish", give_up=True),)), unreadable()):
-        with pytest.raises(ValueError, match="calls and messages"):
-            format.render(action, TASK)
+    gave_up = Action(calls=(call("Finish", give_up=True),))
+    assert format.parse(format.render(gave_up, TASK), TASK) == message(GAVE_UP)
+    with pytest.raises(ValueError, match="could not be read"):
+        format.render(unreadable(), TASK)
 
 
 @pytest.mark.parametrize("name", NAMES)
