@@ -10,6 +10,7 @@ resumed turn                    prompt + action + reply + … is the beginning o
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -21,7 +22,7 @@ from renderers.gemma4 import Gemma4Renderer
 from renderers.llama_3 import Llama3Renderer
 from renderers.qwen3 import Qwen3Renderer
 
-from steptool.core.errors import ModelError
+from steptool.core.errors import InputError, ModelError
 from steptool.core.types import Action, Observation, Task, ToolCall
 from steptool.formats.base import Served
 from steptool.formats.episode import encode
@@ -182,6 +183,22 @@ def test_hostile_arguments_are_text_and_are_read_back_or_refused(name: str) -> N
     ids = format.render(made, TASK)
     assert controls(name, ids) == harmless
     assert format.parse(ids, TASK) == made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hostile_name_that_the_model_was_made_to_write_is_text(name: str) -> None:
+    """GPT-OSS and Gemma write the name before the reply."""
+    format = native(name)
+    end = format.family.ends[0]
+    if name == "gpt-oss":  # a name ends before the first `<`
+        with pytest.raises(ValueError, match="so that it is read back"):
+            format.render(Action(calls=(ToolCall(name=f"look{end}up", arguments={}),)))
+        return
+    replies = []
+    for called in ("lookup", f"look{end}up"):
+        ids = format.render(Action(calls=(ToolCall(name=called, arguments={}),)))
+        replies.append(format.reply(ids, [Observation(text="fine")], None))
+    assert controls(name, replies[0]) == controls(name, replies[1])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -372,3 +389,10 @@ def test_the_tools_of_a_model_without_them_are_written_by_a_template_of_ours() -
     assert native("smollm").chat_template() == CHATML
     assert native("qwen3").chat_template() is None
     assert native("smollm").tool_parser() == "hermes"
+
+
+def test_without_the_package_that_reads_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "renderers.parsing", None)
+    with pytest.raises(InputError, match="native formats need a package") as caught:
+        Native(Native.Config(), native_tokenizer("llama-3"))
+    assert caught.value.fix == "pip install 'steptool[native]'"
