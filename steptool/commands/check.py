@@ -6,21 +6,22 @@ settings → tasks and tools → the prompt of one of them, as the model gets it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
 
 from rich.console import Console
 
 from steptool.commands import show
-from steptool.commands.readiness import Lengths, Line, of_budget, of_learning, of_tasks
-from steptool.commands.replay import Recorded, Replayed, recorded_in, recorded_of, replay
+from steptool.commands.readiness import Lengths, Line, of_budget, of_learning, of_tasks, of_verdicts, unchecked
+from steptool.commands.replay import Recorded, Replayed, answer_to, recorded_in, recorded_of, replay
 from steptool.config.arms import arms_of, check_methods
 from steptool.config.places import PARAMS
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import InputError, StepToolError
-from steptool.core.types import Reference, Sampling, Task, Trajectory
+from steptool.core.types import Reference, Task, Trajectory
 from steptool.formats.base import Format, Shortens
 from steptool.policies.base_models import base_tokenizer
 from steptool.rollouts.collect import sampling_of
@@ -64,20 +65,22 @@ def check(task_id: str | None, attempt: Path | None, console: Console) -> int:
         raise InputError(f"the world has no task {wanted[:80]!r}", where=where, fix=f"name one such as {_some(tasks)}")
     tokenizer = base_tokenizer(params.model.base)
     format: Format = params.format.build(tokenizer)
-    sampling = sampling_of(params)
     shown_task = tasks[wanted]
     show.prompt(console, tokenizer, format.prompt(shown_task), shown_task, _shortened(format, shown_task))
 
+    again = partial(_replayed, params=params, tasks=tasks, references=references, world=world, format=format)
     replayed: Replayed | None = None
-    if recorded is not None:
-        try:
-            replayed = _replayed(recorded, params, tasks, references, world, format, sampling)
+    try:
+        if recorded is not None:
+            replayed = again(recorded)
             show.replay(console, replayed)
             lines += _of_replay(replayed)
-        except StepToolError as error:
-            lines.append(Line("mend", f"{error.where}: {error.found}", error.fix or ""))
+        if nobody := unchecked(splits, references):
+            lines.append(of_verdicts(params, nobody, again(answer_to(nobody[0].id)).solved))
+    except StepToolError as error:
+        lines.append(Line("mend", f"{error.where}: {error.found}", error.fix or ""))
     shown = [*demonstrations[:MOST_PROMPTS], *([replayed.trajectory] if replayed else [])]
-    lines += of_budget(_lengths(format, list(tasks.values()), shown), sampling)
+    lines += of_budget(_lengths(format, tasks, shown), sampling_of(params))
     show.lines(console, lines)
     return TO_MEND if any(line.mark == "mend" for line in lines) else OK
 
@@ -93,28 +96,18 @@ def _chosen(attempt: Path | None, task_id: str | None, demonstrations: Sequence[
 def _replayed(
     recorded: Recorded,
     params: Params,
-    tasks: dict[str, Task],
-    references: dict[str, Reference],
+    tasks: Mapping[str, Task],
+    references: Mapping[str, Reference],
     world: World,
     format: Format,
-    sampling: Sampling,
 ) -> Replayed:
     if recorded.task_id not in tasks:
         found = f"the world has no task {recorded.task_id[:80]!r}"
         raise InputError(found, where=recorded.source, fix=f"name one such as {_some(tasks)}")
-    return run(
-        replay(
-            recorded,
-            tasks[recorded.task_id],
-            references[recorded.task_id],
-            world,
-            format,
-            params.annotate.build(),
-            params.reward.build(),
-            sampling,
-            params.sample.tool_timeout_s,
-        )
-    )
+    task, reference = tasks[recorded.task_id], references[recorded.task_id]
+    annotator, form, sampling = params.annotate.build(), params.reward.build(), sampling_of(params)
+    limit_s = params.sample.tool_timeout_s
+    return run(replay(recorded, task, reference, world, format, annotator, form, sampling, limit_s))
 
 
 def _of_replay(replayed: Replayed) -> Iterator[Line]:
@@ -126,19 +119,16 @@ def _of_replay(replayed: Replayed) -> Iterator[Line]:
     if others:
         yield Line("note", f"{source}: the live world replies otherwise than was recorded in step {others[0]}",
                    "record it again, if the tools have changed")  # fmt: skip
-    if replayed.solved is None:
-        yield Line("note", f"{source}: nothing tells whether task {done.task_id} is solved", "give it a `check`")
 
 
-def _lengths(format: Format, tasks: Sequence[Task], shown: Sequence[Trajectory]) -> Lengths:
-    prompts = {task.id: len(format.prompt(task)) for task in tasks[:MOST_PROMPTS]}
-    named = {task.id: task for task in tasks}
+def _lengths(format: Format, tasks: Mapping[str, Task], shown: Sequence[Trajectory]) -> Lengths:
+    prompts = {name: len(format.prompt(task)) for name, task in islice(tasks.items(), MOST_PROMPTS)}
     longest = max(prompts, key=lambda name: prompts[name])
     actions, replies = [0], []
-    for each in shown:
+    for each in (each for each in shown if each.task_id in tasks):
         for step in each.steps:
             try:
-                ids = format.render(step.action, named[each.task_id])
+                ids = format.render(step.action, tasks[each.task_id])
             except ValueError:  # what the format cannot write is named where it is replayed
                 continue
             actions.append(len(ids))
@@ -152,5 +142,5 @@ def _shortened(format: Format, task: Task) -> Sequence[str]:
     return format.shortened(task) if isinstance(format, Shortens) else ()
 
 
-def _some(tasks: dict[str, Any]) -> str:
+def _some(tasks: Mapping[str, Task]) -> str:
     return ", ".join(list(tasks)[:3])

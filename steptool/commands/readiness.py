@@ -15,6 +15,7 @@ from steptool.config.arms import comparison_of
 from steptool.config.settings import DEMONSTRATIONS, Params
 from steptool.core.errors import StepToolError
 from steptool.core.types import Reference, Sampling, Task, Trajectory
+from steptool.rewards.base import needs_verdict
 from steptool.worlds.checks import check_demonstrations, check_tasks
 
 Splits = Mapping[str, Sequence[Task]]
@@ -29,7 +30,7 @@ class Line:
 
 
 def of_tasks(params: Params, splits: Splits, references: Mapping[str, Reference]) -> list[Line]:
-    """Tasks: may they be shown, are there enough, can anybody tell whether they are solved?"""
+    """Tasks: may they be shown, and are there enough?"""
     lines = []
     try:
         check_tasks(splits, references, params.world.name)
@@ -46,12 +47,23 @@ def of_tasks(params: Params, splits: Splits, references: Mapping[str, Reference]
     elif wanted * rounds > train:
         says = f"{rounds} rounds of {wanted} tasks want {wanted * rounds}, there are {train}: later rounds repeat some"
         lines.append(Line("note", says, "write more tasks, or lower sample.tasks"))
-    unchecked = [task.id for task in splits["train"] if not references[task.id].can_be_checked]
-    if unchecked:
-        says = f"{len(unchecked)} of {train} training tasks have no answer_check (first {unchecked[0]})"
-        lines.append(Line("note", f"{says}: a check of the world, or the annotator, must tell whether they are solved",
-                          "give them a `check`"))  # fmt: skip
     return lines
+
+
+def unchecked(splits: Splits, references: Mapping[str, Reference]) -> list[Task]:
+    """Training tasks of which the world cannot tell whether they are solved."""
+    return [task for task in splits["train"] if not references[task.id].can_be_checked]
+
+
+def of_verdicts(params: Params, tasks: Sequence[Task], solved: float | None) -> Line:
+    """`tasks` have no check; `solved` is what the annotator made of an answer to the first."""
+    says = f"{len(tasks)} training tasks have no check (first {tasks[0].id})"
+    if solved is not None:
+        return Line("ok", f"{says}; the annotator judges them")
+    if needs_verdict(params.reward.build()):
+        fix = "set reward.use: auto, which learns from their calls alone; or give them a `check`"
+        return Line("mend", f"{says}, nor a judge: the data gate refuses such attempts", fix)
+    return Line("note", f"{says}, nor a judge: their calls alone earn", "give them a `check`")
 
 
 def of_learning(params: Params, splits: Splits, demonstrations: Sequence[Trajectory]) -> list[Line]:

@@ -20,6 +20,7 @@ from steptool.core.errors import DataError
 from steptool.core.plugins import NoSettings
 from steptool.core.storage import parse_record, parse_text, read_lines
 from steptool.core.types import (
+    FINISH,
     Action,
     Conditions,
     Judgement,
@@ -29,12 +30,13 @@ from steptool.core.types import (
     Sampling,
     ScoredTrajectory,
     Task,
+    ToolCall,
     Trajectory,
 )
 from steptool.engines.base import Generation, Request
 from steptool.engines.fake import ScriptedEngine
 from steptool.formats.base import Format
-from steptool.rewards.base import RewardForm
+from steptool.rewards.base import RewardForm, rewards_of
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain
 from steptool.traces.file import Demonstration
@@ -99,6 +101,12 @@ def recorded_of(trajectory: Trajectory, source: str) -> Recorded:
     )
 
 
+def answer_to(task_id: str) -> Recorded:
+    """An answer to a task, without any call."""
+    answer = Action(calls=(ToolCall(name=FINISH, arguments={"answer": "nothing"}),))
+    return Recorded(task_id, "an answer", (answer,), ((),))
+
+
 async def replay(
     recorded: Recorded,
     task: Task,
@@ -114,7 +122,7 @@ async def replay(
 
     Raises DataError for an action that the format cannot write.
     """
-    engine = ScriptedEngine([_written(action, task, format, recorded) for action in recorded.actions])
+    engine = ScriptedEngine([_written(action, format, task, recorded) for action in recorded.actions])
     ends = sampling.model_copy(update={"max_calls": min(sampling.max_calls, len(recorded.actions))})
     (done,) = await Chain(NoSettings()).attempt(
         Attempt(
@@ -131,7 +139,7 @@ async def replay(
     )
     judgements = tuple(await annotator.annotate(done, task, reference))
     scored = ScoredTrajectory(trajectory=done, judgements=judgements, annotator=HERE)
-    return Replayed(recorded, done, judgements, tuple(form.rewards(scored)))
+    return Replayed(recorded, done, judgements, tuple(rewards_of(form, [scored])[0]))
 
 
 async def _act(
@@ -140,7 +148,7 @@ async def _act(
     return await engine.generate(Request(stream, most, 0.0, 1.0, seed, format.stop_ids))
 
 
-def _written(action: Action, task: Task, format: Format, recorded: Recorded) -> tuple[int, ...]:
+def _written(action: Action, format: Format, task: Task, recorded: Recorded) -> tuple[int, ...]:
     try:
         return format.render(action, task)
     except ValueError as error:

@@ -24,7 +24,7 @@ MOST_REPLY = 300
 
 def tasks(console: Console, splits: Mapping[str, Sequence[Task]], references: Mapping[str, Reference]) -> None:
     table = Table(box=None, pad_edge=False)
-    for name in ("split", "tasks", "groups", "tools", "without an exact check"):
+    for name in ("split", "tasks", "groups", "tools", "without a check"):
         table.add_column(name, justify="left" if name == "split" else "right")
     for split, found in splits.items():
         offered = {tool.name for task in found for tool in task.tools}

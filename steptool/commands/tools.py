@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -164,40 +165,44 @@ def _is_harmless(kept: Kept, world: ProjectWorld) -> bool:
 
 
 def _drift_of_listing(world: ProjectWorld) -> list[str]:
-    import difflib
-
     listing = world.listing(world.config)
     then = None if listing is None else world.recordings.listing(listing.source)
     if listing is None or then is None:
         return []
-    now = listing.ask()
-    changed = [
-        line
-        for line in difflib.unified_diff(then.splitlines(), now.splitlines(), n=0, lineterm="")
-        if line[:1] in "+-" and line[:3] not in ("+++", "---")
-    ]
-    return [f"{listing.source}: {line[:200]}" for line in changed[:MOST_DIFFERENCES]]
+    return [f"{listing.source}: {line}" for line in _differences_of_texts(then, listing.ask())]
 
 
 def _differences(then: Observation, now: Observation) -> list[str]:
     if then.error != now.error:
         return [f"error {then.error} → {now.error}: {now.text[:200]}"]
+    return _differences_of_texts(then.text, now.text)
+
+
+def _differences_of_texts(then: str, now: str) -> list[str]:
+    """By their places where both are JSON, else line by line; the first few of them."""
+    import difflib
+    import json
+    from itertools import islice
+
+    if then == now:
+        return []
     try:
-        import json
-
-        found = list(_changed(json.loads(then.text), json.loads(now.text), "$"))
+        found = _changed(json.loads(then), json.loads(now), "$")
     except ValueError:
-        found = [] if then.text == now.text else [f"{then.text[:100]!r} → {now.text[:100]!r}"]
-    return found[:MOST_DIFFERENCES]
+        lines = difflib.unified_diff(then.splitlines(), now.splitlines(), n=0, lineterm="")
+        found = (line[:200] for line in lines if line[:1] in "+-" and line[:3] not in ("+++", "---"))
+    return list(islice(found, MOST_DIFFERENCES))
 
 
-def _changed(then: Any, now: Any, path: str) -> Any:
+def _changed(then: Any, now: Any, path: str) -> Iterator[str]:
     """`$.rows[0].price: 9.5 → 10.5`, a line each."""
+    from itertools import zip_longest
+
     if isinstance(then, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*then, *now]):
             yield from _changed(then.get(key, "(absent)"), now.get(key, "(absent)"), f"{path}.{key}")
-    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
-        for index, (one, other) in enumerate(zip(then, now, strict=True)):
+    elif isinstance(then, list) and isinstance(now, list):
+        for index, (one, other) in enumerate(zip_longest(then, now, fillvalue="(absent)")):
             yield from _changed(one, other, f"{path}[{index}]")
     elif then != now:
         yield f"{path}: {str(then)[:100]} → {str(now)[:100]}"

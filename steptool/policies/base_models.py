@@ -35,7 +35,12 @@ from steptool.policies.model_folder import (
 )
 
 __all__ = [
-    *("base_tokenizer", "check_model_folder", "dequantised", "fetch_base", "load_tokenizer", "save"),
+    "base_tokenizer",
+    "check_model_folder",
+    "dequantised",
+    "fetch_base",
+    "load_tokenizer",
+    "save",
     "smollm2_gguf",
 ]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from steptool.config.arms import round_of
-from steptool.config.places import PARAMS, PROMPTS, TASKS, TRAJECTORIES
+from steptool.config.places import CANARY, PARAMS, PROMPTS, TASKS, TRAJECTORIES
 from steptool.config.settings import load_params
 from steptool.core.storage import write_json, write_jsonl
 from steptool.core.types import Task
@@ -42,6 +42,8 @@ def main(round: str) -> None:
             )
         trajectories = [trajectory for search in searches for trajectory in search]
         write_jsonl(running.out / "trajectories.jsonl.gz", trajectories)
+        if sampler.asked is not None:
+            write_json(running.out / CANARY, sampler.asked.model_dump())
         write_json(running.out / PROMPTS, Prompts(shortened=shortened(sampler.format, tasks)).model_dump())
         calls = sum(len(t.steps) for t in trajectories)
         tokens = sum(len(s.action_ids) for t in trajectories for s in t.steps)

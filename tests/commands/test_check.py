@@ -137,11 +137,24 @@ def test_what_is_to_be_mended_is_named_with_the_setting(project: Callable[..., t
     assert "not ready: " in said
 
 
-def test_tasks_that_nothing_checks_and_rounds_that_repeat_are_notes(project: Callable[..., tuple[int, str]]) -> None:
-    unchecked = [{key: value for key, value in line.items() if key != "check"} for line in TASKS]
-    status, said = project(tasks=unchecked, rounds={"r1": {"from": "sft"}, "r2": {"from": "ppo"}})
+UNCHECKED = [{key: value for key, value in line.items() if key != "check"} for line in TASKS]
+
+
+def test_tasks_that_nobody_can_judge_are_refused_unless_calls_alone_may_earn(
+    project: Callable[..., tuple[int, str]],
+) -> None:
+    status, said = project(tasks=UNCHECKED)
+    assert status == 2
+    assert "mend  4 training tasks have no check (first tea-train-0), nor a judge: the data gate refuses" in said
+    assert "set reward.use: auto" in said
+    status, said = project(tasks=UNCHECKED, reward={"use": "auto"})
     assert status == 0
-    assert "note  4 of 4 training tasks have no answer_check" in said
+    assert "note  4 training tasks have no check" in said
+
+
+def test_rounds_that_repeat_tasks_are_a_note(project: Callable[..., tuple[int, str]]) -> None:
+    status, said = project(rounds={"r1": {"from": "sft"}, "r2": {"from": "ppo"}})
+    assert status == 0
     assert "note  2 rounds of 4 tasks want 8, there are 4: later rounds repeat some" in said
 
 

@@ -70,6 +70,8 @@ class StateCheck(Frozen):
             value = parse_json(reply)
         except ValueError:
             value = reply
+        if isinstance(value, str):  # of which the library would read JSON
+            return [value] if self.path == "$" else []
         try:
             return list(_compiled(self.path).findall(value))
         except (jsonpath.JSONPathError, RecursionError) as error:

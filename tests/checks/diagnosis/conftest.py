@@ -55,7 +55,7 @@ class Policy:
             call = testing.call("price", name=f"thing-{number}")
         else:
             call = testing.call(FINISH, answer=number if chance.random() < self.right else f"{number}9")
-        ids = CHAT.render(Action(calls=(call,)))[: request.max_tokens]
+        ids = CHAT.render(Action(calls=(call,)), TASKS[int(number)])[: request.max_tokens]
         return Generation(ids, (self.logprob,) * len(ids), stopped=ids[-1] in request.stop_ids)
 
     def load(self, policy: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from steptool.checks.diagnosis.diagnose import RULES, diagnose
 from steptool.checks.diagnosis.findings import TITLES, Diagnosed, Diagnosis, Name, Severity
 from steptool.core.types import ScoredTrajectory, StopReason
+from steptool.policies.asked import Asked
 from steptool.rewards.paper import Paper
 from steptool.rewards.potential import Potential
 from steptool.testing import (
@@ -161,6 +162,15 @@ def test_what_prompts_leave_out_is_shown() -> None:
     found = look(healthy(), shortened={"find: the description": 3}).of(Name.shortened)
     assert (found.severity, found.numbers) == (Severity.warning, {"lines": 1.0, "prompts": 3.0})
     assert "find: the description" in found.says
+
+
+def test_a_training_that_moved_nothing_shows_without_a_round_before() -> None:
+    moved, still = (Asked(tokens=64, difference=0.1, moved=by) for by in (0.6, 0.001))
+    assert "its training moved 0.6 nats" in look(healthy(), asked=moved).of(Name.weights).says
+    assert "0.1 nats from the trainer at the canary's 64 tokens" in look(healthy(), asked=moved).of(Name.engine).says
+    found = look(healthy(), asked=still)
+    assert (found.findings[0].name, found.findings[0].severity) == (Name.weights, Severity.fault)
+    assert "arms.policy.settings.learning_rate" in found.findings[0].what_to_do
 
 
 def test_where_no_arm_compares_attempts_alike_tasks_are_fine() -> None:
