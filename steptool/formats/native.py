@@ -143,10 +143,6 @@ class Native:
     def hint(self, problem: str) -> str:
         return f"That could not be read: {problem}. Call a tool in your format, or answer."
 
-    def shortened(self, task: Task) -> list[str]:
-        """Nothing: the template writes every schema whole."""
-        return []
-
     def chat_template(self) -> str | None:
         """None where it is the model's own."""
         return self.family.template
