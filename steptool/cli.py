@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from steptool.commands import model
+from steptool.commands.tools import app as tools
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -24,6 +25,7 @@ HELP = """Train a language model on your tools and tasks, and see whether it use
 `steptool init FOLDER` writes a project, `steptool run` runs all of it.
 """
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+app.add_typer(tools, name="tools")
 
 INTERRUPTED = (130, 143, 129)
 """Exit statuses after Ctrl-C, SIGTERM and SIGHUP, as shells have them."""
@@ -247,6 +249,22 @@ def params(
         f"arms {', '.join(arm.name for arm in arms)}"
     )
     typer.echo(write_graph())
+
+
+@app.command()
+def check(
+    task: Annotated[str | None, typer.Option(help="Id of the task whose prompt is shown.")] = None,
+    attempt: Annotated[
+        Path | None, typer.Option(help="File with an attempt to replay, a line as in a file of demonstrations.")
+    ] = None,
+) -> None:
+    """Look before training: a prompt, an attempt replayed with its scores, what is missing; exit 2 where not ready."""
+    from rich.console import Console
+
+    from steptool.commands.check import check as look
+
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    raise typer.Exit(look(task, attempt, console))
 
 
 @app.command()

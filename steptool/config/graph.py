@@ -197,7 +197,8 @@ def _train(params: Params, arm: Arm, method: Use) -> StageSpec:
         "train",
         f"Policy {arm.name}: {method.name} from {arm.start} on {', '.join(arm.data)}",
         arm.name,
-        deps=(TASKS, *(VALIDATED / each for each in rounds), *_policy_folders(arm)[1:]),
+        # Not the folder: its page says more or less as the diagnosis learns, and nothing is trained on that.
+        deps=(TASKS, *(VALIDATED / each / "scored.jsonl.gz" for each in rounds), *_policy_folders(arm)[1:]),
         out=arm.folder,
         keys=(
             *("seed", f"arms.{arm.name}", f"methods.{params.arms[arm.name].method}", "format", "model.dtype"),

@@ -29,7 +29,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
     },
-    "format": {"json_call": "steptool.formats.json_call:JsonCall"},
+    "format": {
+        "json_call": "steptool.formats.json_call:JsonCall",
+        "native": "steptool.formats.native:Native",
+        "react": "steptool.formats.react:React",
+    },
     "engine": {"vllm": "steptool.engines.vllm_local:VllmEngine"},
     "search": {"chain": "steptool.rollouts.chain:Chain"},
     "annotate": {"rules": "steptool.annotators.rules:Rules"},

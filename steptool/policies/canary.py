@@ -28,6 +28,7 @@ from pydantic import model_validator
 from steptool.core.errors import DataError, ModelError
 from steptool.core.storage import read_record, write_json
 from steptool.core.types import Frozen, TokenId
+from steptool.policies.asked import Asked
 from steptool.policies.model_folder import again, load_model
 from steptool.policies.precision import Dtype, autocast
 
@@ -129,20 +130,21 @@ def read_canary(folder: Path) -> Canary | None:
         raise ModelError(error.found, where=error.where, fix=again(folder)) from error
 
 
-def refuse_unless_same(canary: Canary, found: Logprobs, *, dtype: Dtype, where: str, fix: str) -> None:
+def refuse_unless_same(canary: Canary, found: Logprobs, *, dtype: Dtype, where: str, fix: str) -> Asked | None:
     """Raise ModelError, with the largest difference, unless `found`, computed in `dtype`, are those of the trainer as
-    far as the type of the numbers allows."""
+    far as the type of the numbers allows. None of a canary without tokens."""
     gaps = [
         (abs(logprobs[place - 1] - trained), number, place, trained, logprobs[place - 1], before)
         for number, (stream, logprobs) in enumerate(zip(canary.streams, found, strict=True), start=1)
         for place, trained, before in zip(stream.at, stream.logprobs, stream.before, strict=True)
     ]
     if not gaps:
-        return
+        return None
     most = max(TOLERANCE[dtype], TOLERANCE[canary.dtype])
     mean = sum(gap for gap, *_ in gaps) / len(gaps)
     if mean <= most:
-        return
+        moved = sum(abs(trained - before) for *_, trained, _, before in gaps) / len(gaps)
+        return Asked(tokens=len(gaps), difference=round(mean, 5), moved=round(moved, 5))
     gap, number, place, trained, here, _ = max(gaps, key=lambda each: (each[0] != each[0], each[0]))  # NaN first
     moved = sum((trained - before) ** 2 for *_, trained, _, before in gaps)
     there = sum((here - before) * (trained - before) for *_, trained, here, before in gaps)
@@ -164,10 +166,10 @@ def reload(folder: Path) -> str:
     )
 
 
-async def ask_engine(logprobs: Score, canary: Canary, folder: Path, dtype: Dtype) -> None:
+async def ask_engine(logprobs: Score, canary: Canary, folder: Path, dtype: Dtype) -> Asked | None:
     """Raise ModelError unless an engine computes what the trainer of the policy in `folder` did."""
     found = [await logprobs(stream.ids) for stream in canary.streams]
-    refuse_unless_same(canary, found, dtype=dtype, where=str(folder), fix=reload(folder))
+    return refuse_unless_same(canary, found, dtype=dtype, where=str(folder), fix=reload(folder))
 
 
 def ask_folder(weights: Path, canary: Canary | None, dtype: Dtype) -> None:

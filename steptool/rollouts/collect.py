@@ -23,9 +23,10 @@ from steptool.core.storage import file_hash, read_json
 from steptool.core.types import Conditions, Revision, Sampling, StopReason, Task, Trajectory, content_hash
 from steptool.engines.base import Engine, Generation, Request
 from steptool.formats.base import Format
-from steptool.policies.base_models import load_tokenizer
+from steptool.policies.asked import Asked
 from steptool.policies.canary import ask_engine, read_canary
 from steptool.policies.folder import plain_weights
+from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.base import Attempt, Search
 from steptool.rollouts.branch import NOT_FINITE
@@ -56,6 +57,8 @@ class Sampler:
         self.world: World = params.world.build(params.seed)
         self.search: Search = params.search.build()
         self.policy: Revision
+        self.asked: Asked | None = None
+        """What the engine said to the policy's canary; None where either has none."""
         self.format: Format
         self._engine: Engine | None = None
         self._architecture: Any = None
@@ -81,10 +84,10 @@ class Sampler:
                     seed=self.seed,
                 )
         self._architecture = architecture
-        canary = read_canary(policy)
+        self.asked, canary = None, read_canary(policy)
         logprobs = getattr(self._engine, "logprobs", None)
         if canary is not None and logprobs is not None:
-            run(ask_engine(logprobs, canary, policy, self.dtype))
+            self.asked = run(ask_engine(logprobs, canary, policy, self.dtype))
         self.policy = Revision(name=str(policy), revision=file_hash(policy))
 
     def close(self) -> None:
@@ -159,6 +162,18 @@ class Sampler:
         return await self._engine.generate(
             Request(stream, most, sampling.temperature, sampling.top_p, seed, self.format.stop_ids)
         )
+
+
+def sampling_of(params: Params) -> Sampling:
+    """How the policies of a project sample, as params.yaml has it."""
+    wanted = params.sample
+    return Sampling(
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        max_calls=wanted.max_calls,
+        max_step_tokens=wanted.max_step_tokens,
+        max_tokens=wanted.max_tokens,
+    )
 
 
 def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:

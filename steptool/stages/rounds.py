@@ -5,7 +5,7 @@ from __future__ import annotations
 from steptool.config.places import DEMONSTRATIONS, REFERENCES, TASKS
 from steptool.config.settings import Params
 from steptool.core.storage import read_jsonl
-from steptool.core.types import Frozen, Reference, Sampling, Task, Trajectory
+from steptool.core.types import Frozen, Reference, Task, Trajectory
 
 ROUNDS_OF_A_DRAW = 97
 """More than anyone asks for; a prime, so that draws do not come back to the same tasks soon."""
@@ -41,14 +41,3 @@ def tasks_of_round(params: Params, index: int) -> list[Task]:
     tasks = sorted(read_tasks("train"), key=lambda task: task.id in shown)
     start = draw_of_round(params, index) * params.sample.tasks
     return [tasks[(start + offset) % len(tasks)] for offset in range(min(params.sample.tasks, len(tasks)))]
-
-
-def sampling_of(params: Params) -> Sampling:
-    wanted = params.sample
-    return Sampling(
-        temperature=wanted.temperature,
-        top_p=wanted.top_p,
-        max_calls=wanted.max_calls,
-        max_step_tokens=wanted.max_step_tokens,
-        max_tokens=wanted.max_tokens,
-    )

@@ -12,10 +12,11 @@ from steptool.checks.diagnosis.text import lines_of
 from steptool.checks.gate import validate
 from steptool.checks.page import render_page
 from steptool.config.arms import comparison_of, round_of
-from steptool.config.places import PARAMS, PROMPTS, SCORED, TASKS, TRAJECTORIES, VALIDATED, WORK
+from steptool.config.places import CANARY, PARAMS, PROMPTS, SCORED, TASKS, TRAJECTORIES, VALIDATED, WORK
 from steptool.config.settings import load_params
 from steptool.core.storage import read_jsonl, read_record, write_bytes, write_json, write_jsonl
 from steptool.core.types import Frozen, ScoredTrajectory
+from steptool.policies.asked import Asked
 from steptool.stages.common import stage
 from steptool.stages.rounds import Prompts, tasks_of_round
 from steptool.training.siblings import Comparison
@@ -36,7 +37,9 @@ def main(round: str) -> None:
     params = load_params(PARAMS)
     wanted = round_of(params, round)
     source = SCORED / wanted.name / "scored.jsonl.gz"
-    inputs = {"scored": source, "tasks": TASKS} | _if_there({"prompts": TRAJECTORIES / wanted.name / PROMPTS})
+    sampled = {"prompts": PROMPTS, "canary": CANARY}
+    inputs = {"scored": source, "tasks": TASKS}
+    inputs |= _if_there({name: TRAJECTORIES / wanted.name / file for name, file in sampled.items()})
     if wanted.previous:
         before = {"previous": SUMMARY, "previous attempts": "scored.jsonl.gz"}
         inputs |= _if_there({name: wanted.previous / file for name, file in before.items()})
@@ -60,6 +63,7 @@ def main(round: str) -> None:
             tasks={task.id: task for task in tasks},
             comparison=None if compares is None else Comparison.model_validate(compares),
             before=read_jsonl(earlier, ScoredTrajectory) if earlier else (),
+            asked=read_record(inputs["canary"], Asked) if "canary" in inputs else None,
             shortened=read_record(inputs["prompts"], Prompts).shortened if "prompts" in inputs else {},
         )
         page = render_page(report, title=f"Validation of {wanted.name}", diagnosis=diagnosis)

@@ -103,7 +103,8 @@ class TraceFile:
                 if task is not None and given.lacks_replies:
                     given, outcome = run(_called(given, world, task, seed))
                 else:  # the state that the calls made is not at hand
-                    outcome = outcome_of(world.reference(task).answer_check if task else None, given.answer)
+                    check = world.reference(task).answer_check if task else None
+                    outcome = outcome_of(check, given.answer, task.query if task else "")
                 yield _trajectory(given, outcome, policy, seed)
             except WorldError as error:
                 found = f"its calls cannot be made: {error.found}"

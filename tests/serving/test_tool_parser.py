@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from steptool.formats.json_call import JsonCall, read_action
+from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
 
 pytest.importorskip("vllm")
@@ -122,7 +122,7 @@ def test_it_reads_a_text_as_training_does() -> None:
     rng, kinds = random.Random(17), set()
     for _ in range(100_000):
         text = mutated(rng)
-        action = read_action(text)
+        action = JsonCall.read(text)
         call = read(text)
         kinds.add((action.unreadable or "call")[:12])
         if action.unreadable is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -58,6 +59,8 @@ async def misbehave(how: str) -> str:
         os._exit(7)
     if how == "hang":
         time.sleep(600)  # blocks the whole server
+    if how == "wait":
+        await asyncio.sleep(30)
     if how == "print":
         print("garbage\n{}\n[1]", flush=True)
     if how == "flood":

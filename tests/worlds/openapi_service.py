@@ -131,6 +131,12 @@ async def _breaks_off() -> Any:
     raise RuntimeError("broken off")
 
 
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
 @contextmanager
 def serving(app: Any) -> Iterator[str]:
     """Its address, while it runs."""

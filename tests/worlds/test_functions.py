@@ -230,6 +230,94 @@ def test_signature_and_docstring_become_a_schema(make: Make) -> None:
     assert greet.parameters == {"type": "object", "properties": {}, "additionalProperties": False}
 
 
+WHOLE = """
+import dataclasses, enum
+from typing import Annotated, Literal, Optional
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+class Kind(enum.Enum):
+    new = "new"
+    used = "used"
+
+class Address(BaseModel):
+    street: str = Field(description="with its number", min_length=1)
+    zip: str | None = None
+
+class Customer(BaseModel):
+    addresses: list[Address]
+
+@dataclasses.dataclass
+class Point:
+    x: float
+    y: float = 0.0
+
+class Options(TypedDict, total=False):
+    note: Annotated[str, Field(description="free text")]
+
+class Tree(BaseModel):
+    children: list["Tree"] = []
+
+def f(
+    a: Customer, b: Point, c: Options, d: Literal["x", 1], e: list[Kind], f: Optional[int] = None,
+    g: int | list[str] = 3, h: dict[str, float] = {}, i: Tree | None = None, j: Annotated[int, Field(ge=1)] = 2,
+) -> str:
+    'Does.'
+    return f"{a.addresses[0].street} {b.y} {c} {d} {e[0].name} {f} {g} {h} {i.children[0].children} {j}"
+"""
+
+
+def test_types_reach_the_schema_whole_and_come_back_from_it(make: Make) -> None:
+    world = make(WHOLE)
+    schema = world.tasks("train")[0].tools[0].parameters
+    kinds, properties = schema["$defs"], schema["properties"]
+    assert kinds["Customer"]["properties"]["addresses"] == {"items": {"$ref": "#/$defs/Address"}, "type": "array"}
+    street = {"description": "with its number", "minLength": 1, "type": "string"}
+    assert kinds["Address"]["properties"]["street"] == street
+    assert kinds["Address"]["required"] == ["street"]
+    assert kinds["Point"]["properties"] == {"x": {"type": "number"}, "y": {"type": "number", "default": 0.0}}
+    assert kinds["Options"]["properties"]["note"] == {"type": "string", "description": "free text"}
+    assert kinds["Tree"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}
+    assert kinds["Kind"]["enum"] == ["new", "used"]
+    assert properties["d"] == {"enum": ["x", 1]}
+    assert properties["f"] == {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None}
+    strings = {"items": {"type": "string"}, "type": "array"}
+    assert properties["g"] == {"anyOf": [{"type": "integer"}, strings], "default": 3}
+    assert properties["h"] == {"additionalProperties": {"type": "number"}, "type": "object", "default": {}}
+    assert properties["j"] == {"minimum": 1, "type": "integer", "default": 2}
+    assert schema["required"] == ["a", "b", "c", "d", "e"]
+    given = {
+        "a": {"addresses": [{"street": "Main 1"}]},
+        "b": {"x": 1},
+        "c": {"note": "n"},
+        "d": 1,
+        "e": ["used"],
+        "g": ["s"],
+        "i": {"children": [{}]},
+    }
+    assert reply(world, "f", **given).text == "Main 1 0.0 {'note': 'n'} 1 used None ['s'] {} [] 2"
+    wrong = reply(world, "f", **{**given, "a": {"addresses": [{"street": ""}]}})
+    assert said(wrong) == "a.addresses.0.street: String should have at least 1 character"
+
+
+@pytest.mark.parametrize(
+    "docstring",
+    [
+        "Does it.\n\n    More.\n\n    Args:\n        x: one\n            line\n        y: two\n\n"
+        "    Returns:\n        three",
+        "Does it.\n\n    More.\n\n    :param x: one\n        line\n    :param str y: two\n    :returns: three",
+        "Does it.\n\n    More.\n\n    Parameters\n    ----------\n    x : int\n        one\n        line\n"
+        "    y : str, optional\n        two\n\n    Returns\n    -------\n    str\n        three",
+    ],
+    ids=["Google", "reST", "NumPy"],
+)
+def test_docstrings_of_three_kinds_are_read(make: Make, docstring: str) -> None:
+    tool = make(f'def f(x: int, y: str = "a") -> str:\n    """{docstring}\n    """').tasks("train")[0].tools[0]
+    assert tool.description == "Does it. More."
+    properties = tool.parameters["properties"]
+    assert [properties[name]["description"] for name in "xy"] == ["one line", "two"]
+
+
 def test_prepare_takes_the_tasks(make: Make) -> None:
     world = make(SHOP)
     splits = {split: world.tasks(split) for split in ("train", "dev", "test")}
@@ -250,6 +338,11 @@ def test_prepare_takes_the_tasks(make: Make) -> None:
         (
             "from typing import Callable\ndef f(x: Callable[[], int]):\n    'Does.'",
             "has a type that JSON does not hold",
+        ),
+        ("def f(**x: int):\n    'Does.'", "takes \\*\\*x: int, but a call gives each argument by its name"),
+        (
+            "def f():\n    'Does.'\ndef g():\n    'Does.'\nasync def f():\n    'Does.'",
+            "tools.py:5: defines f here",
         ),
         ("x = 1", "has no public function"),
         ("def f(:", "tools: cannot be imported: SyntaxError"),

@@ -312,7 +312,7 @@ def test_a_fork_server_that_is_killed_is_started_again(shelf: FunctionsWorld) ->
         try:
             (added,), _ = attempt(shelf, "add")
         except WorldError as error:
-            assert "ended" in error.found  # noqa: PT017
+            assert error.found == "is gone"  # noqa: PT017
     assert added.text == "1"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -10,13 +9,10 @@ from itertools import zip_longest
 from statistics import fmean
 from typing import Literal
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
 from steptool.checks.diagnosis.findings import RoundCounts, TaskCounts, ToolCounts
-from steptool.core.types import Observation, ScoredTrajectory, Step, StopReason, Task, ToolCall, Trajectory
+from steptool.core.errors import InputError
+from steptool.core.types import Observation, ScoredTrajectory, Step, StopReason, Task, Tool, ToolCall, Trajectory
+from steptool.worlds.project.arguments import Arguments
 
 ENDED = (StopReason.finished, StopReason.gave_up)
 BUDGETS = (StopReason.call_budget, StopReason.token_budget)
@@ -118,26 +114,17 @@ def fault_of(call: ToolCall, task: Task | None) -> Literal["not_offered", "bad_a
     tool = task.tool(call.name)
     if tool is None:
         return "not_offered"
-    return None if _fits(call, json.dumps(tool.parameters, sort_keys=True)) else "bad_arguments"
-
-
-def _fits(call: ToolCall, schema: str) -> bool:
-    validator = _validator(schema)
-    try:
-        return validator is None or validator.is_valid(call.arguments)
-    except (Unresolvable, RecursionError):  # the schema is at fault, not the call
-        return True
+    arguments = _arguments(tool.model_dump_json())
+    return "bad_arguments" if arguments is not None and arguments.problem(call.arguments) else None
 
 
 @lru_cache(maxsize=1024)
-def _validator(schema: str) -> Draft202012Validator | None:
-    """None for a schema that is none: nothing breaks it."""
-    parsed = json.loads(schema)
+def _arguments(tool: str) -> Arguments | None:
+    """None where the tool's parameters are no schema: nothing breaks them."""
     try:
-        Draft202012Validator.check_schema(parsed)
-    except SchemaError:
+        return Arguments(Tool.model_validate_json(tool), where="the task")
+    except InputError:
         return None
-    return Draft202012Validator(parsed, registry=Registry())  # an empty registry: a $ref is never fetched
 
 
 def _mean(values: Sequence[int]) -> float:

@@ -47,7 +47,7 @@ def contrast(of: Round) -> Diagnosed:
     if not compares:
         if len({round(value, 9) for value in of.returns}) > 1:
             return fine(Name.contrast, says, numbers)
-        severity = Severity.fault
+        severity, says = Severity.fault, f"every attempt of the round earned the same ({solved})"
     else:
         severity = Severity.fault if share < 0.05 else Severity.warning if share < 0.25 else Severity.fine
     if severity is Severity.fine:

@@ -17,7 +17,8 @@ from steptool.checks.diagnosis import attempts, credit, policies, tools
 from steptool.checks.diagnosis.findings import Diagnosed, Diagnosis, Name, Severity
 from steptool.checks.diagnosis.round import Round
 from steptool.core.types import ScoredTrajectory, Task
-from steptool.rewards.base import RewardForm
+from steptool.policies.asked import Asked
+from steptool.rewards.base import RewardForm, rewards_of
 from steptool.training.siblings import Comparison
 
 RULES: tuple[Callable[[Round], Diagnosed], ...] = (
@@ -36,10 +37,12 @@ def diagnose(
     tasks: Mapping[str, Task] | None = None,
     comparison: Comparison | None = None,
     before: Sequence[ScoredTrajectory] = (),
+    asked: Asked | None = None,
     shortened: Mapping[str, int] | None = None,
 ) -> Diagnosis:
     """Look at a round with the rewards that `form` gives; see `Round` for the rest."""
-    usable = [(item, own) for item in scored if _is_usable(item, own := list(form.rewards(item)))]
+    earned = zip(scored, rewards_of(form, scored), strict=True)
+    usable = [(item, own) for item, own in earned if _is_usable(item, own)]
     looked_at = Round(
         name=name,
         scored=[item for item, _ in usable],
@@ -48,6 +51,7 @@ def diagnose(
         tasks=tasks or {},
         comparison=comparison,
         before=before,
+        asked=asked,
         shortened=shortened or {},
     )
     found = [rule(looked_at) for rule in RULES]

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
+from typing import Literal
 
 from steptool.checks.diagnosis import likelihoods
 from steptool.checks.diagnosis.counts import round_counts, task_counts, tool_counts
 from steptool.checks.diagnosis.differences import discounted
 from steptool.checks.diagnosis.findings import Diagnosed, Name, RoundCounts, Severity, TaskCounts, ToolCounts
 from steptool.core.types import Sampling, ScoredTrajectory, Task, Trajectory
+from steptool.policies.asked import Asked
 from steptool.training.siblings import Comparison
 
 
@@ -29,6 +31,8 @@ class Round:
     """How an arm that learns from the round compares attempts; None where none does."""
     before: Sequence[ScoredTrajectory] = ()
     """Attempts of the previous round; empty for the first."""
+    asked: Asked | None = None
+    """What the engine said to the policy's canary; None where it was not asked."""
     shortened: Mapping[str, int] = field(default_factory=dict)
     """What the format shortened in prompts, a line each → tasks."""
 
@@ -42,9 +46,19 @@ class Round:
         return next((each.conditions.sampling for each in self.trajectories if each.conditions), None)
 
     @property
+    def policy(self) -> str:
+        """Folder of the policy that it was sampled from."""
+        return self.trajectories[0].policy.name if self.scored else ""
+
+    @property
+    def dtype(self) -> Literal["float32", "bfloat16"]:
+        """Type of the engine's computation."""
+        return next((each.conditions.dtype for each in self.trajectories if each.conditions), "bfloat16")
+
+    @property
     def arm(self) -> str:
         """That it was sampled from, by the name of its folder."""
-        return PurePosixPath(self.trajectories[0].policy.name).name if self.scored else ""
+        return PurePosixPath(self.policy).name
 
     @cached_property
     def counts(self) -> RoundCounts:

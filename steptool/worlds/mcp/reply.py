@@ -47,7 +47,7 @@ def _text(block: ContentBlock) -> str:
         case TextContent():
             return block.text
         case ImageContent() | AudioContent():
-            return f"({block.mime_type}, {len(block.data) * 3 // 4:,} bytes, not shown)"
+            return f"({block.mime_type}, {len(block.data.rstrip('=')) * 3 // 4:,} bytes, not shown)"
         case ResourceLink():
             return f"(resource {block.name}: {block.uri})"
         case EmbeddedResource(resource=TextResourceContents() as resource):

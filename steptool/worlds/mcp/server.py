@@ -42,12 +42,16 @@ class Server:
         self._ending: set[asyncio.Task[None]] = set()
         self._is_doubtful = False
 
-    async def call(self, name: str, arguments: dict[str, Any]) -> CallToolResult:
-        """Raises one of FAULTS where the call breaks, WorldError where no server can be started."""
+    async def call(self, name: str, arguments: dict[str, Any], *, is_doubtful: bool = False) -> CallToolResult:
+        """`is_doubtful`: whether the server may hang, since nobody waited for the end of an earlier call.
+
+        Raises one of FAULTS where the call breaks, WorldError where no server can be started.
+        """
+        self._is_doubtful |= is_doubtful
         client = await self._connected()
         try:
             return await client.call_tool(name, arguments, read_timeout_seconds=CALL_S)
-        except BaseException:
+        except FAULTS:
             self._is_doubtful = True
             raise
 

@@ -95,15 +95,20 @@ class McpConnection:
     ) -> None:
         self._server, self._is_own, self._loop = server, is_own, loop
         self._arguments, self._secrets = arguments, place.secrets
+        self._is_waiting = False
+        """Stays where a call is cancelled: an attempt makes one call after the other."""
 
     async def call(self, call: ToolCall) -> Observation:
         if problem := self._arguments[call.name].problem(call.arguments):
             return failure("invalid_argument", problem)
+        is_doubtful, self._is_waiting = self._is_waiting, True
         try:
-            result = await self._loop.run(self._server.call(call.name, call.arguments))
+            work = self._server.call(call.name, call.arguments, is_doubtful=is_doubtful)
+            seen = observation_of(await self._loop.run(work), self._secrets)
         except FAULTS as fault:
-            return self._failure(fault)
-        return observation_of(result, self._secrets)
+            seen = self._failure(fault)
+        self._is_waiting = False
+        return seen
 
     async def close(self) -> None:
         if self._is_own and self._server.is_started:

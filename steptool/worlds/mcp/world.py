@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from steptool.core.fields import Text
 from steptool.core.storage import file_hash
@@ -14,10 +14,11 @@ from steptool.core.types import content_hash
 from steptool.worlds.mcp.place import Place
 from steptool.worlds.mcp.toolbox import Listed, McpToolbox, list_tools
 from steptool.worlds.project.secrets import Variable
-from steptool.worlds.project.world import ProjectSettings, ProjectWorld
+from steptool.worlds.project.world import Listing, ProjectSettings, ProjectWorld, Record, recorded_listing
 
 SOURCES = {".py", ".js", ".mjs", ".cjs", ".ts", ".rb", ".sh"}
 """Files of these kinds in a command are the server's code, and count in the revision."""
+LISTING = TypeAdapter(list[Listed])
 
 
 class McpWorld(ProjectWorld):
@@ -41,6 +42,8 @@ class McpWorld(ProjectWorld):
         shared: Literal["auto"] | bool = "auto"
         """Whether all attempts share a connection; auto: if every tool says that it only reads."""
 
+        record: Record = "auto"
+
         @model_validator(mode="after")
         def _one_place(self) -> Self:
             if bool(self.command) == bool(self.url):
@@ -50,26 +53,40 @@ class McpWorld(ProjectWorld):
             return self
 
     @staticmethod
+    def listing(config: McpWorld.Config) -> Listing:
+        """The tools, as the server lists them."""
+        place = _place(config)
+        return Listing(str(place), partial(_listed, place))
+
+    @staticmethod
     def content(config: McpWorld.Config) -> str:
         """Hashes of the tasks, of the tools as the server lists them, and of its code where the command names it.
 
         Raises InputError where the server cannot be asked, DataError where the file of the tasks is missing.
         """
-        files = [Path(text) for text in config.command if Path(text).suffix in SOURCES and Path(text).is_file()]
-        listed = [each.model_dump() for each in _listed(_place(config))]
-        code = [file_hash(path) for path in files]
-        return f"{ProjectWorld.tasks_content(config)}, tools {content_hash(listed)}, code {content_hash(code)}"
+        listed = recorded_listing(config, McpWorld.listing(config))
+        return f"{ProjectWorld.tasks_content(config)}, tools {content_hash(listed)}, code {_code(config)}"
+
+    @property
+    def identity(self) -> str:
+        """Other code replies otherwise."""
+        return content_hash([self.name, self.config.command, self.config.url, _code(self.config)])
 
     def __init__(self, config: Config, seed: int) -> None:
-        place = _place(config)
-        super().__init__(config, seed, McpToolbox(place, _listed(place), config.shared))
+        listed = LISTING.validate_json(recorded_listing(config, McpWorld.listing(config)))
+        super().__init__(config, seed, McpToolbox(_place(config), listed, config.shared))
 
 
 def _place(config: McpWorld.Config) -> Place:
     return Place(tuple(config.command), config.url, tuple(config.env.items()), tuple(config.headers.items()))
 
 
+def _code(config: McpWorld.Config) -> str:
+    files = [Path(text) for text in config.command if Path(text).suffix in SOURCES and Path(text).is_file()]
+    return content_hash([file_hash(path) for path in files])
+
+
 @cache
-def _listed(place: Place) -> list[Listed]:
-    """A command asks once: what it hashes is what it uses."""
-    return list_tools(place)
+def _listed(place: Place) -> str:
+    """A command starts a server for it once: what it hashes is what it uses."""
+    return LISTING.dump_json(list_tools(place)).decode()

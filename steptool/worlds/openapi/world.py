@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import partial
 from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
@@ -12,7 +12,7 @@ from steptool.core.types import content_hash
 from steptool.worlds.openapi.document import Document, fetch, is_address
 from steptool.worlds.openapi.toolbox import OpenApiToolbox
 from steptool.worlds.project.secrets import Variable
-from steptool.worlds.project.world import ProjectSettings, ProjectWorld
+from steptool.worlds.project.world import Listing, ProjectSettings, ProjectWorld, Record, recorded_listing
 
 
 def _document(text: str) -> str:
@@ -45,24 +45,35 @@ class OpenApiWorld(ProjectWorld):
         auth: dict[Text, Variable] = Field(default_factory=dict)
         """Environment variable of a security scheme; without it STEPTOOL_AUTH_ and the scheme's name in capitals."""
 
+        record: Record = "auto"
+
+    @staticmethod
+    def listing(config: OpenApiWorld.Config) -> Listing | None:
+        """The document, where it is at an address."""
+        address = config.document
+        return Listing(address, partial(fetch, address)) if is_address(address) else None
+
     @staticmethod
     def content(config: OpenApiWorld.Config) -> str:
         """Hashes of the tasks and of the document. Raises InputError where either cannot be read."""
-        return f"{ProjectWorld.tasks_content(config)}, document {content_hash(_text(config.document))}"
+        return f"{ProjectWorld.tasks_content(config)}, document {content_hash(_text(config))}"
+
+    @property
+    def identity(self) -> str:
+        """Which operations are offered changes no reply."""
+        return content_hash([self.name, self.config.document, self.config.base_url])
 
     def __init__(self, config: Config, seed: int) -> None:
-        document = Document(_text(config.document), config.document)
         toolbox = OpenApiToolbox(
-            document, base_url=config.base_url, allow=config.allow, leave_out=config.leave_out, auth=config.auth
+            Document(_text(config), config.document),
+            base_url=config.base_url,
+            allow=config.allow,
+            leave_out=config.leave_out,
+            auth=config.auth,
         )
         super().__init__(config, seed, toolbox)
 
 
-def _text(document: str) -> str:
-    return _fetched(document) if is_address(document) else fetch(document)
-
-
-@cache
-def _fetched(address: str) -> str:
-    """A command asks once: what it hashes is what it uses."""
-    return fetch(address)
+def _text(config: OpenApiWorld.Config) -> str:
+    listing = OpenApiWorld.listing(config)
+    return fetch(config.document) if listing is None else recorded_listing(config, listing)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,10 +26,8 @@ from typing import Any
 from steptool.core.errors import DataError, StorageError, WorldError
 from steptool.core.types import Observation, ToolCall
 from steptool.worlds.project.session import failure
-from steptool.worlds.project.toolbox import Called, Connection, Judges, Toolbox
+from steptool.worlds.project.toolbox import PASSES, Called, Connection, Judges, Toolbox
 
-PASSES = re.compile(r"timeout|crashed|broken_reply|server_died|html|http_(401|403|408|425|429|5\d\d)")
-"""Kinds of errors that another try may not meet: the tool was not there, was busy, or did not know who asked."""
 BUSY_S = 30.0
 """How long another process may write before that is an error."""
 TABLES = """
@@ -164,6 +161,8 @@ class RecordedConnection:
 
     def __init__(self, toolbox: Toolbox, recordings: Recordings, identity: str, *, only: bool) -> None:
         self._toolbox, self._recordings, self._identity, self._only = toolbox, recordings, identity, only
+        self.replayed = 0
+        """Calls that were replied to from the file."""
         self._live: Connection | None = None
         self._earlier: list[ToolCall] = []
         """Calls of this attempt that may have changed its state."""
@@ -174,6 +173,7 @@ class RecordedConnection:
     async def call(self, call: ToolCall) -> Observation:
         async with self._turn:
             found, was_asked = await self._replied(_plain(call), lambda live: live.call(call))
+            self.replayed += found is not None and not was_asked
             if found is None:
                 return failure("no_recording", f"no reply of {call.name} to these arguments is recorded")
             if self._toolbox.changes_state(call.name) and not (was_asked and _may_pass(found)):

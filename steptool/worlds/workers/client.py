@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -25,6 +26,8 @@ main()
 """
 END_S = 5.0
 """How long the processes of an attempt may take to end once they are killed."""
+BETWEEN_S = 0.02
+"""Between two tries to ask for a child."""
 MOST_GROWTH, MOST_BESIDE = 8, 1 << 16
 """A reply on the wire has at most this many bytes for each of its text, and these for the rest."""
 
@@ -66,22 +69,32 @@ class ForkServer:
                     start_new_session=True,
                     env={"PYTHONHASHSEED": "0", **os.environ},
                 )
+            self._control.setblocking(False)
             self._close = weakref.finalize(self, _end, process, self._control)
         return self._control
 
     async def worker(self) -> Worker:
-        """A child for one attempt. Raises WorldError where the fork server is gone and another cannot be started."""
+        """A child for one attempt."""
         (ours, data), (watching, watch) = socket.socketpair(), socket.socketpair()
         with data, watch:
-            try:
-                socket.send_fds(self.start(), [b"+"], [data.fileno(), watch.fileno()])
-            except OSError:  # somebody killed it: the next one is new
-                self.close()
-                socket.send_fds(self.start(), [b"+"], [data.fileno(), watch.fileno()])
+            while not self._sent(data, watch):
+                await asyncio.sleep(BETWEEN_S)
         return Worker(
             await asyncio.open_connection(sock=ours, limit=self._most),
             await asyncio.open_connection(sock=watching),
         )
+
+    def _sent(self, *sockets: socket.socket) -> bool:
+        """Whether it has been asked for a child. It takes no more than some hundred at once."""
+        files = [each.fileno() for each in sockets]
+        try:
+            socket.send_fds(self.start(), [b"+"], files)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.ETOOMANYREFS):
+                return False
+            self.close()  # somebody killed it: the next one is new
+            socket.send_fds(self.start(), [b"+"], files)
+        return True
 
     def close(self) -> None:
         """End it and its children. May be called twice; a later child starts it again."""
@@ -121,8 +134,8 @@ class Worker:
         self._orders.write(b"i")
 
     async def end(self) -> str:
-        """Kill it, with every process that it has started, and say how it ended. Raises WorldError where nothing could
-        be started at all."""
+        """Kill it, with every process that it has started, and say how it ended. Raises WorldError where it could not
+        be started at all, or the fork server is gone."""
         try:
             with suppress(OSError):
                 self._orders.write_eof()
@@ -132,11 +145,10 @@ class Worker:
             told = b""
         finally:
             self.abandon()
-        event = json.loads(told) if told else {"failed": "ended before its children"}
+        event = json.loads(told) if told else {"failed": "is gone"}
         if "failed" in event:
-            raise WorldError(
-                event["failed"], where="the process that runs the tools", fix="mend the module of the tools"
-            )
+            fix = "see what is printed above, and what the module does"
+            raise WorldError(event["failed"], where="the process of the tools", fix=fix)
         return _how(int(event["status"]))
 
     def abandon(self) -> None:
@@ -148,7 +160,8 @@ class Worker:
 def _how(status: int) -> str:
     if status >= 0:
         return f"it ended its process with exit status {status}"
-    return f"its process was ended by {signal.Signals(-status).name}"
+    known = {each.value: each.name for each in signal.Signals}
+    return f"its process was ended by {known.get(-status, f'signal {-status}')}"
 
 
 def _end(process: subprocess.Popen[bytes], control: socket.socket) -> None:

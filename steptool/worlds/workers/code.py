@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -90,10 +91,31 @@ def _home(loaded: ModuleType, module: str) -> ModuleType | type:
 
 
 def _tools(home: ModuleType | type, module: str, without: Collection[str]) -> dict[str, FunctionTool]:
+    _refuse_doubles(module)
     functions = {name: value for name, value in public_functions(home).items() if name not in without}
     if not functions:
         raise InputError("has no public function", where=module, fix="write one: each becomes a tool")
     return {name: FunctionTool(name, function, module) for name, function in functions.items()}
+
+
+def _refuse_doubles(module: str) -> None:
+    """Python takes the last of two functions of one name, and says nothing."""
+    path, _, class_name = module.partition(":")
+    body = ast.parse(Path(path).read_text(encoding="utf-8")).body
+    if class_name:
+        classes = [node for node in body if isinstance(node, ast.ClassDef) and node.name == class_name]
+        body = [each for node in classes for each in node.body]
+    seen: dict[str, int] = {}
+    for node in body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or node.decorator_list:
+            continue  # `@overload` and `@name.setter` have the same name on purpose
+        if node.name in seen:
+            raise InputError(
+                f"defines {node.name} here and in line {seen[node.name]}",
+                where=f"{path}:{node.lineno}",
+                fix="give each tool its own name",
+            )
+        seen[node.name] = node.lineno
 
 
 def _judge(module: ModuleType, name: str, where: str) -> Judge:

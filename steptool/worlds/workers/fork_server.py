@@ -71,16 +71,22 @@ class ForkServer:
             self._is_over = True
             return
         data, watch = (socket.socket(fileno=each) for each in sockets)
-        if self._code is None:
-            _tell(watch, {"failed": self._failure})
-        elif pid := os.fork():
-            with suppress(OSError):  # it has done so by itself, and may have ended
-                os.setpgid(pid, pid)
-            self._watches[pid] = watch
-            self._events.register(watch, selectors.EVENT_READ, partial(self._heed, pid))
-        else:
-            self._become_child(data, watch)
-        data.close()
+        with data:
+            if self._code is None:
+                _tell(watch, {"failed": self._failure})
+                return
+            try:
+                pid = os.fork()
+            except OSError as error:  # too many processes, or too little memory
+                _tell(watch, {"failed": f"no process can be started: {error.strerror}"})
+                return
+            if pid == 0:
+                self._become_child(data, watch)
+        with suppress(OSError):  # it has done so by itself, and may have ended
+            os.setpgid(pid, pid)
+        watch.setblocking(False)
+        self._watches[pid] = watch
+        self._events.register(watch, selectors.EVENT_READ, partial(self._heed, pid))
 
     def _become_child(self, data: socket.socket, watch: socket.socket) -> None:
         signal.set_wakeup_fd(-1)
@@ -102,6 +108,8 @@ class ForkServer:
             return
         try:
             asked = watch.recv(1)
+        except BlockingIOError:
+            return
         except ConnectionError:
             asked = b""
         if asked == INTERRUPT:
