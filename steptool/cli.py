@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from steptool.commands import model
 from steptool.commands.tools import app as tools
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
@@ -272,6 +273,11 @@ def results() -> None:
     from steptool.stages.table import results_table
 
     typer.echo(results_table())
+
+
+app.command()(model.serve_model)
+app.command()(model.export)
+app.command()(model.chat)
 
 
 @app.command()

@@ -104,7 +104,7 @@ class Evaluation(Frozen):
                 raise ValueError(f"metrics.{group} and measures do not hold the same metrics: {odd}")
             if not {"pass_rate", "finish_rate"} <= row.keys():
                 raise ValueError(f"metrics.{group} lacks pass_rate or finish_rate")
-            is_judged = any(self.solved[task] is not None for task in groups.get(group, []))
+            is_judged = any(self.solved[task] is not None for task in groups.get(group, groups[ALL]))
             if (row["pass_rate"].value is None) == is_judged or row["finish_rate"].value is None:
                 raise ValueError(f"metrics.{group} has a pass_rate or finish_rate without a value")
             for metric, estimate in row.items():
