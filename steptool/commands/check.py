@@ -110,7 +110,7 @@ def _read_for(seconds: float, demonstrations: Iterable[Trajectory]) -> Iterator[
 
 def _chosen(attempt: Path | None, task_id: str | None, demonstrations: Sequence[Trajectory]) -> Recorded | None:
     if attempt is not None:
-        return recorded_in(attempt)
+        return recorded_in(attempt, task_id)
     wanted = [each for each in demonstrations if task_id in (None, each.task_id)]
     best = next((each for each in wanted if each.outcome.solved == 1), wanted[0] if wanted else None)
     return None if best is None else recorded_of(best, "the first demonstration")
