@@ -255,9 +255,10 @@ def params(
 
 @app.command()
 def check(
-    task: Annotated[str | None, typer.Option(help="Id of the task whose prompt is shown.")] = None,
+    task: Annotated[str | None, typer.Option(help="Id of the task to show, and whose attempt is replayed.")] = None,
     attempt: Annotated[
-        Path | None, typer.Option(help="File with an attempt to replay, a line as in a file of demonstrations.")
+        Path | None,
+        typer.Option(help="A file of attempts: lines as those of demonstrations, or data/trajectories/…"),
     ] = None,
 ) -> None:
     """Look before training: a prompt, an attempt replayed with its scores, what is missing; exit 2 where not ready."""
