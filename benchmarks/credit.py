@@ -31,8 +31,8 @@ from steptool.core.errors import DataError, InputError
 from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm, rewards_of
-from steptool.training.advantages import advantages_of_attempts
-from steptool.training.batch import Episode, episode
+from steptool.training.episode import Episode, episode
+from steptool.training.siblings import advantages_of_attempts
 
 MOST_HALVES = 20
 KNOWN = ("reward.", "lambda_step=")

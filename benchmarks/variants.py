@@ -89,9 +89,9 @@ def main(
     from steptool.evaluation.metrics import Evaluation
     from steptool.policies.precision import compute_dtype
     from steptool.report.wording import comparison_text
-    from steptool.rollouts.collect import open_sampler
+    from steptool.rollouts.collect import open_sampler, sampling_of
     from steptool.stages.evaluate import measure_policy
-    from steptool.stages.rounds import read_references, read_tasks, sampling_of, tasks_of_round
+    from steptool.stages.rounds import read_references, read_tasks, tasks_of_round
     from steptool.stages.sample import MAX_BROKEN
     from steptool.training.job import Data, Job
 

@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from steptool.commands import model
+from steptool.commands.tools import app as tools
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -23,6 +25,7 @@ HELP = """Train a language model on your tools and tasks, and see whether it use
 `steptool init FOLDER` writes a project, `steptool run` runs all of it.
 """
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+app.add_typer(tools, name="tools")
 
 INTERRUPTED = (130, 143, 129)
 """Exit statuses after Ctrl-C, SIGTERM and SIGHUP, as shells have them."""
@@ -45,11 +48,22 @@ def _stage(name: str, *arguments: str) -> None:
 
 
 @app.command()
-def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
-    """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up."""
-    from steptool.project.init import init as write_project
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    tools: Annotated[str, typer.Option(help="Your functions: FILE.py, or FILE.py:Class for its methods.")] = "",
+    openapi: Annotated[str, typer.Option(help="Or a service's OpenAPI 3 document: a file or its URL.")] = "",
+    mcp: Annotated[str, typer.Option(help="Or an MCP server: 'python server.py', or its URL.")] = "",
+    tasks: Annotated[str, typer.Option(help="Your tasks, one a line, as tasks.jsonl of the example.")] = "",
+    demonstrations: Annotated[str, typer.Option(help="Attempts that succeed, one a line.")] = "",
+) -> None:
+    """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up.
 
-    write_project(folder)
+    Without options it holds a small example.
+    """
+    from steptool.project.init import init as write_project
+    from steptool.project.own import Own
+
+    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations))
 
 
 @app.command()
@@ -238,11 +252,32 @@ def params(
 
 
 @app.command()
+def check(
+    task: Annotated[str | None, typer.Option(help="Id of the task whose prompt is shown.")] = None,
+    attempt: Annotated[
+        Path | None, typer.Option(help="File with an attempt to replay, a line as in a file of demonstrations.")
+    ] = None,
+) -> None:
+    """Look before training: a prompt, an attempt replayed with its scores, what is missing; exit 2 where not ready."""
+    from rich.console import Console
+
+    from steptool.commands.check import check as look
+
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    raise typer.Exit(look(task, attempt, console))
+
+
+@app.command()
 def results() -> None:
     """Print the results table of the last evaluation."""
     from steptool.stages.table import results_table
 
     typer.echo(results_table())
+
+
+app.command()(model.serve_model)
+app.command()(model.export)
+app.command()(model.chat)
 
 
 @app.command()

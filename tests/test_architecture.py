@@ -37,16 +37,23 @@ OWNERS = {
     "peft": LEARNING,
     "trl": LEARNING,
     "accelerate": LEARNING,
-    "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py"),
+    "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py", "steptool/serving/tool_parser.py"),
     "great_expectations": ("steptool/checks/",),
+    "renderers": ("steptool/formats/families.py",),
     "mlflow": ("steptool/registry/", "steptool/tracking/"),
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
+    "mcp": ("steptool/worlds/mcp/",),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
 PURE = (
     "steptool/formats/json_call.py",
+    "steptool/formats/react.py",
+    "steptool/formats/arguments.py",
+    "steptool/formats/names.py",
+    "steptool/formats/tool_text.py",
+    "steptool/formats/marked.py",
     "steptool/formats/episode.py",
     "steptool/rollouts/branch.py",
     "steptool/rollouts/chain.py",

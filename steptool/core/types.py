@@ -12,13 +12,20 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 FINISH = "Finish"
 """Name of the call that ends an attempt: `Finish {"answer": ...}` answers, `Finish {"give_up": true}` gives up."""
 
 TOOL_NAME = r"[A-Za-z_][\w.\-]*"
-"""What a tool is called by, as an ASCII regular expression; another name cannot stand in a call."""
+"""A tool's name as formats of plain text write it, an ASCII regular expression; any other is mapped to one that is."""
 
 MAX_NUMBER = 1e300
 """Largest number that an answer is checked against."""
@@ -95,6 +102,14 @@ class AnswerCheck(Frozen):
     kind: Literal["text", "number", "set", "judge"]
     expected: Any = None
     tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    strict: bool = True
+    """Whether the answer must be nothing but what is expected. Else prose may say it (`steptool.worlds.prose`)."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`strict` is left out where it is the default, as records were written before there was another value."""
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if key != "strict" or value is False}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

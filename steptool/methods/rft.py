@@ -13,7 +13,8 @@ from torch import Tensor
 from steptool.core.errors import DataError
 from steptool.core.fields import Many, Rate
 from steptool.methods.base import AdapterMethod, Examples, Measured
-from steptool.training.batch import Batch, Row, episode
+from steptool.training.batch import Batch, Row
+from steptool.training.episode import episode
 from steptool.training.job import Data
 from steptool.training.losses import weighted_mean
 from steptool.training.model import Output, PolicyWithValue

@@ -23,8 +23,10 @@ from steptool.core.storage import file_hash, read_json
 from steptool.core.types import Conditions, Revision, Sampling, StopReason, Task, Trajectory, content_hash
 from steptool.engines.base import Engine, Generation, Request
 from steptool.formats.base import Format
-from steptool.policies.base_models import load_tokenizer
+from steptool.policies.asked import Asked
+from steptool.policies.canary import ask_engine, read_canary
 from steptool.policies.folder import plain_weights
+from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.base import Attempt, Search
 from steptool.rollouts.branch import NOT_FINITE
@@ -55,12 +57,17 @@ class Sampler:
         self.world: World = params.world.build(params.seed)
         self.search: Search = params.search.build()
         self.policy: Revision
+        self.asked: Asked | None = None
+        """What the engine said to the policy's canary; None where either has none."""
         self.format: Format
         self._engine: Engine | None = None
         self._architecture: Any = None
 
     def load(self, policy: Path) -> None:
-        """Take the policy of a folder, plain or adapter. Another architecture gets an engine of its own."""
+        """Take the policy of a folder, plain or adapter. Another architecture gets an engine of its own.
+
+        Raises ModelError for what cannot be loaded, and where the engine does not compute what the trainer did.
+        """
         with plain_weights(policy, self.dtype, MERGED) as weights:
             # Before the engine starts: it refuses a model at once.
             self.format = self.params.format.build(load_tokenizer(weights))
@@ -77,6 +84,10 @@ class Sampler:
                     seed=self.seed,
                 )
         self._architecture = architecture
+        self.asked, canary = None, read_canary(policy)
+        logprobs = getattr(self._engine, "logprobs", None)
+        if canary is not None and logprobs is not None:
+            self.asked = run(ask_engine(logprobs, canary, policy, self.dtype))
         self.policy = Revision(name=str(policy), revision=file_hash(policy))
 
     def close(self) -> None:
@@ -150,6 +161,18 @@ class Sampler:
         return await self._engine.generate(
             Request(stream, most, sampling.temperature, sampling.top_p, seed, self.format.stop_ids)
         )
+
+
+def sampling_of(params: Params) -> Sampling:
+    """How the policies of a project sample, as params.yaml has it."""
+    wanted = params.sample
+    return Sampling(
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        max_calls=wanted.max_calls,
+        max_step_tokens=wanted.max_step_tokens,
+        max_tokens=wanted.max_tokens,
+    )
 
 
 def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:

@@ -27,9 +27,9 @@ from steptool.evaluation.metrics import (
     primary_measure,
     refuse_unless_measurable,
 )
-from steptool.rollouts.collect import Sampler, open_sampler
+from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
 from steptool.stages.common import Stage, stage
-from steptool.stages.rounds import read_references, read_tasks, sampling_of
+from steptool.stages.rounds import read_references, read_tasks
 
 SUMMARY = "summary.json"
 

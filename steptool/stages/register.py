@@ -16,6 +16,7 @@ from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError, ParamsError
 from steptool.core.storage import file_hash, read_record, write_json
 from steptool.evaluation.metrics import METRIC_OF, TASKS_WITH_VERDICT, Evaluation
+from steptool.policies.canary import ask_folder, read_canary
 from steptool.policies.folder import plain_weights
 from steptool.registry.models import Registration, register
 from steptool.stages.results import read_evaluation
@@ -31,8 +32,8 @@ EVALUATE_AGAIN = "bring it up to date with `steptool run`, then register again"
 def main(name: str | None = None) -> None:
     """Register the arm `name`; by default the one that `register` in params.yaml says.
 
-    Raises ParamsError for an unknown arm, DataError where its evaluation is missing or of other weights, and what
-    `registry.models.register` raises.
+    Raises ParamsError for an unknown arm, DataError where its evaluation is missing or of other weights, ModelError
+    where its weights do not compute what their trainer did, and what `registry.models.register` raises.
     """
     params = load_params(PARAMS)
     arm = arm_of(params, name or arm_to_register(params))
@@ -44,6 +45,7 @@ def main(name: str | None = None) -> None:
         tracking.stage("register", params={"arm": arm.name}, tracks_itself=True) as run,
         plain_weights(arm.folder, evaluation.conditions.dtype, MERGED) as weights,
     ):
+        ask_folder(weights, read_canary(arm.folder), evaluation.conditions.dtype)
         digests = {key: file_hash(path) for key, path in _inputs(arm, against).items()}
         _refuse_other_weights(arm, evaluation, digests["policy"])
         for key, path in _inputs(arm, against).items():

@@ -50,7 +50,8 @@ def test_every_round_and_arm_is_a_stage_after_what_it_reads() -> None:
     ]
     assert made["train-ppo1"]["cmd"] == "steptool train ppo1"
     assert made["train-ppo1"]["deps"] == [
-        *("data/revisions/train-ppo1.json", "data/tasks", "data/validated/r1", "models/sft", "models/base"),
+        *("data/revisions/train-ppo1.json", "data/tasks", "data/validated/r1/scored.jsonl.gz"),
+        *("models/sft", "models/base"),
     ]
     assert made["sample-r1"]["deps"][2:] == ["models/sft", "models/base"], "an adapter needs what it is built on"
     assert "given/theirs" in made["evaluate"]["deps"]

@@ -11,7 +11,8 @@ import torch
 from steptool.core.errors import DataError
 from steptool.core.types import ScoredTrajectory
 from steptool.methods.rft import Rft
-from steptool.training.batch import episode, pack
+from steptool.training.batch import pack
+from steptool.training.episode import episode
 from steptool.training.model import PolicyWithValue
 from tests.training.jobs import fit
 

@@ -295,7 +295,7 @@ def test_a_parameter_that_is_listed_twice_is_required_once(pack: Path) -> None:
 
 REFUSED = {
     "an id twice": ([*REQUESTS, {**REQUESTS[1], "query": "Other?"}], "task q2: test has a task of this id too"),
-    "a name": (changed(0, api_list=[{**FIND, "name": "3d_search"}], relevant_apis=[]), "tool '3d_search' cannot be"),
+    "a name": (changed(0, api_list=[{**FIND, "name": "a\nb"}], relevant_apis=[]), "cannot be called"),
     "Finish": (changed(0, api_list=[{**FIND, "name": "Finish"}], relevant_apis=[]), "ends an attempt"),
     "a tool twice": (changed(0, api_list=[FIND, FIND]), "offers 2 tools of the name 'find'"),
     "no tools": (changed(0, api_list=[SECRET]), "offers no tools"),

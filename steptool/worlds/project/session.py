@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
-from steptool.core.errors import WorldError
-from steptool.core.types import AnswerCheck, Observation, Outcome, Task, ToolCall
-from steptool.worlds.answers import NO_ANSWER, outcome_of
+from steptool.core.types import Observation, Outcome, Task, ToolCall
+from steptool.worlds.project.checks import Check
 from steptool.worlds.project.toolbox import Called, Connection, Judges
+from steptool.worlds.project.verdict import verdict
 
 
 class ProjectSession:
-    """`check` is a right answer, or the name of a check function of the project."""
+    """All `checks` must hold; `judges` runs those that are functions of the project."""
 
-    def __init__(self, task: Task, connection: Connection, check: AnswerCheck | str | None) -> None:
-        self._task, self._connection, self._check = task, connection, check
+    def __init__(
+        self, task: Task, connection: Connection, checks: Sequence[Check], judges: Judges | None = None
+    ) -> None:
+        self._task, self._connection, self._checks, self._judges = task, connection, checks, judges
         self._calls: list[Called] = []
 
     async def call(self, call: ToolCall) -> Observation:
@@ -31,17 +34,13 @@ class ProjectSession:
 
     async def close(self, answer: str | None) -> Outcome:
         try:
-            if isinstance(self._check, str):
-                return NO_ANSWER if answer is None else await self._judged(answer, self._check)
-            return outcome_of(self._check, answer)
+            return await verdict(
+                self._checks, answer, self._task, self._calls, connection=self._connection, judges=self._judges
+            )
         finally:
             await self._connection.close()
-
-    async def _judged(self, answer: str, check: str) -> Outcome:
-        if not isinstance(self._connection, Judges):
-            raise WorldError(f"nothing here can run the check {check}", where=f"task {self._task.id}")
-        solved = await self._connection.judge(check, answer, self._calls)
-        return Outcome(solved=solved, evidence=f"as {check} says")
+            if self._judges is not None and self._judges is not self._connection:
+                await self._judges.close()
 
 
 def failure(kind: str, message: str) -> Observation:

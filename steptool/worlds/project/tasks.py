@@ -7,20 +7,22 @@ id         a name that no other task has; the number of the line, where there is
 tools      names of the tools that are offered; all of them, where none are named
 group      the part of the tables that the task counts in; "all", where there is none
 split      train, dev or test; tasks without one are dealt out
-check      the right answer (kind text, number, set or judge), or the name of a function of the module that judges an
-           attempt; without it the outcome of the task is unknown
+check      the right answer (kind text, number, set or judge), the name of a function of the project that judges an
+           attempt, what a tool must reply at the end (kind state), or a list of these, of which all must hold
+           (`steptool.worlds.project.checks`); without it the outcome of the task is unknown
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
+
+from pydantic import Field
 
 from steptool.core.errors import DataError
 from steptool.core.storage import parse_record, parse_text, read_lines
-from steptool.core.types import AnswerCheck, Frozen, content_hash
-from steptool.worlds.base import SPLITS, Split
+from steptool.core.types import Frozen
+from steptool.worlds.base import Split
+from steptool.worlds.project.checks import Checks
 
 MISSING = "set world.tasks in params.yaml to a file that is there"
 FIX = "mend this line; `python -m pydoc steptool.worlds.project.tasks` says what one holds"
@@ -32,7 +34,12 @@ class TaskLine(Frozen):
     tools: tuple[str, ...] | None = None
     group: str = "all"
     split: Split | None = None
-    check: AnswerCheck | str | None = None
+    checks: Checks = Field(default=(), alias="check")
+
+    @property
+    def functions(self) -> list[str]:
+        """The check functions that it names."""
+        return [check for check in self.checks if isinstance(check, str)]
 
 
 def read_tasks(path: Path) -> dict[str, TaskLine]:
@@ -50,25 +57,3 @@ def read_tasks(path: Path) -> dict[str, TaskLine]:
     if not found:
         raise DataError("holds no task", where=str(path), fix="write one task a line")
     return found
-
-
-def deal(tasks: Sequence[TaskLine], shares: Mapping[Split, float], seed: int) -> dict[Split, list[TaskLine]]:
-    """The tasks by split, the groups of each in turn. Those that name no split are dealt out by `shares`, each group
-    for itself, in an order that the seed and their ids decide; what is left of a group is for training."""
-    splits = {task.id: task.split for task in tasks if task.split}
-    for group in dict.fromkeys(task.group for task in tasks):
-        ids = [task.id for task in tasks if task.group == group and not task.split]
-        shuffled = sorted(ids, key=lambda task_id: content_hash([seed, task_id]))
-        for split, share in shares.items():
-            count = int(len(ids) * share + 0.5)
-            splits |= dict.fromkeys(shuffled[:count], split)
-            del shuffled[:count]
-        splits |= dict.fromkeys(shuffled, "train")
-    return {split: _in_turn([task for task in tasks if splits[task.id] == split]) for split in SPLITS}
-
-
-def _in_turn(tasks: Sequence[TaskLine]) -> list[TaskLine]:
-    by_group: dict[str, list[TaskLine]] = {}
-    for task in tasks:
-        by_group.setdefault(task.group, []).append(task)
-    return [task for turn in zip_longest(*by_group.values()) for task in turn if task is not None]

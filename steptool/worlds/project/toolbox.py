@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from steptool.core.types import Observation, Tool, ToolCall
+
+PASSES = re.compile(r"timeout|crashed|broken_reply|server_died|html|http_(401|403|408|425|429|5\d\d)")
+"""Kinds of errors that another try may not meet: the tool was not there, was busy, or did not know who asked."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Connection(Protocol):
 
 
 @runtime_checkable
-class Judges(Protocol):
+class Judges(Connection, Protocol):
     """A connection that runs check functions beside its tools, where they see the state that the calls made."""
 
     async def judge(self, check: str, answer: str, calls: Sequence[Called]) -> float:

@@ -51,7 +51,7 @@ class FunctionTool:
             schema = self._arguments.model_json_schema(schema_generator=_WithoutTitles)
         except (PydanticUserError, TypeError) as error:
             raise InputError(
-                f"has a type that JSON does not hold: {reason(error)}",
+                f"has a type that JSON does not hold: {reason(error).partition(' For further information')[0]}",
                 where=where,
                 fix="take str, int, float, bool, lists and dicts of these, an Enum, or a pydantic model",
             ) from error
