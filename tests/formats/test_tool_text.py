@@ -100,7 +100,7 @@ def test_references_that_multiply_come_to_an_end() -> None:
 
 BIG = tool(
     "ship",
-    "Ships an order. It takes days.",
+    "Ships an order to the place that it came from. It takes days.",
     parameters={
         "type": "object",
         "properties": {
@@ -117,14 +117,15 @@ CUT_UNITS = "u0|u1|u2|u3|u4|u5|u6|u7|..."
 PLACE = "{lat: number, lon: number}"
 STEPS = [
     f"ship(to: {PLACE} (A place on earth. In degrees.), via?: {PLACE} (A place on earth. In degrees.), "
-    f"unit: {UNITS}, note? (For the driver, e.g. a floor. No emojis.)) - Ships an order. It takes days.",
+    f"unit: {UNITS}, note? (For the driver, e.g. a floor. No emojis.)) - Ships an order to the place that it came from. It takes days.",
     f"ship(to: {PLACE} (A place on earth.), via?: {PLACE} (A place on earth.), unit: {UNITS}, "
-    "note? (For the driver, e.g.a floor.)) - Ships an order. It takes days.",
-    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - Ships an order. It takes days.",
-    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - Ships an order.",
-    f"ship(to: {PLACE}, via?: {PLACE}, unit: {CUT_UNITS}, note?) - Ships an order.",
-    f"ship(to: {PLACE}, via?: object, unit: {CUT_UNITS}, note?) - Ships an order.",
-    f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?) - Ships an order.",
+    "note? (For the driver, e.g.a floor.)) - Ships an order to the place that it came from. It takes days.",
+    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - Ships an order to the place that it came from. It takes days.",
+    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - Ships an order to the place that it came from.",
+    f"ship(to: {PLACE}, via?: {PLACE}, unit: {CUT_UNITS}, note?) - Ships an order to the place that it came from.",
+    f"ship(to: {PLACE}, via?: object, unit: {CUT_UNITS}, note?) - Ships an order to the place that it came from.",
+    f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?) - Ships an order to the place that it came from.",
+    f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?) - Ships an order to the place that it came...",
     f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?)",
     f"ship(to: object, unit: {CUT_UNITS})",
 ]
