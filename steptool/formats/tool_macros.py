@@ -42,8 +42,8 @@ MACROS = (
 {%- macro one_line(text) -%}{{ text.split() | join(' ') if text is string else '' }}{%- endmacro -%}
 
 {%- macro sentence(text, most=MAX_SENTENCE) -%}
-  {%- set parts = one_line(text).replace('e.g. ', 'e.g.').replace('i.e. ', 'i.e.').split('. ') -%}
-  {%- set first = parts[0] ~ ('.' if parts | length > 1) -%}
+  {%- set parts = one_line(text).replace('e.g. ', 'e.g.\u00a0').replace('i.e. ', 'i.e.\u00a0').split('. ') -%}
+  {%- set first = parts[0].replace('\u00a0', ' ') ~ ('.' if parts | length > 1) -%}
   {{ first if first | length <= most else first[:most] ~ '...' }}
 {%- endmacro -%}
 
