@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from steptool.commands import model
+from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
@@ -26,6 +27,7 @@ HELP = """Train a language model on your tools and tasks, and see whether it use
 """
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 app.add_typer(tools, name="tools")
+app.add_typer(tasks, name="tasks")
 
 INTERRUPTED = (130, 143, 129)
 """Exit statuses after Ctrl-C, SIGTERM and SIGHUP, as shells have them."""
@@ -253,9 +255,10 @@ def params(
 
 @app.command()
 def check(
-    task: Annotated[str | None, typer.Option(help="Id of the task whose prompt is shown.")] = None,
+    task: Annotated[str | None, typer.Option(help="Id of the task to show, and whose attempt is replayed.")] = None,
     attempt: Annotated[
-        Path | None, typer.Option(help="File with an attempt to replay, a line as in a file of demonstrations.")
+        Path | None,
+        typer.Option(help="A file of attempts: lines as those of demonstrations, or data/trajectories/…"),
     ] = None,
 ) -> None:
     """Look before training: a prompt, an attempt replayed with its scores, what is missing; exit 2 where not ready."""
