@@ -16,16 +16,21 @@ MAX_DEPTH = 8
 """Objects, arrays and references within each other that are written; what is deeper is `any`."""
 MAX_PARTS = 2000
 """Parts of one tool's schema that are written: references to references can multiply without end."""
+MAX_SENTENCE = 100
+"""Characters of a first sentence where the budget is short; a longer one ends in `...`."""
+MAX_WORDS = 40
+"""Characters of a tool's description where the budget is shorter still."""
 MAX_VALUES = 8
 """Values of an enum that are written where the budget is short."""
 
 SHORTER = (
-    "descriptions of parameters are cut to their first sentence",
+    f"descriptions of parameters are cut to their first sentence, and to {MAX_SENTENCE} characters",
     "descriptions of parameters are left out",
-    "descriptions of tools are cut to their first sentence",
+    f"descriptions of tools are cut to their first sentence, and to {MAX_SENTENCE} characters",
     f"of a list of values the first {MAX_VALUES} are written",
     "what optional objects consist of is left out",
     "what required objects consist of is left out",
+    f"descriptions of tools are cut to {MAX_WORDS} characters",
     "descriptions of tools are left out",
     "optional parameters are left out",
 )
@@ -36,9 +41,10 @@ MACROS = (
     r"""
 {%- macro one_line(text) -%}{{ text.split() | join(' ') if text is string else '' }}{%- endmacro -%}
 
-{%- macro sentence(text) -%}
-  {%- set parts = one_line(text).replace('e.g. ', 'e.g.').replace('i.e. ', 'i.e.').split('. ') -%}
-  {{ parts[0] }}{{ '.' if parts | length > 1 }}
+{%- macro sentence(text, most=MAX_SENTENCE) -%}
+  {%- set parts = one_line(text).replace('e.g. ', 'e.g.\u00a0').replace('i.e. ', 'i.e.\u00a0').split('. ') -%}
+  {%- set first = parts[0].replace('\u00a0', ' ') ~ ('.' if parts | length > 1) -%}
+  {{ first if first | length <= most else first[:most] ~ '...' }}
 {%- endmacro -%}
 
 {%- macro resolved(ref, root) -%}
@@ -110,7 +116,8 @@ MACROS = (
       {{ '|...' if shown | length < enum | length }}
     {%- elif 'const' in schema -%}
       {{ value(schema.get('const')) }}
-    {%- elif either and either is sequence and either is not string and either is not mapping -%}
+    {%- elif either and either is sequence and either is not string and either is not mapping
+        and not schema.get('properties') -%}
       {{ union(either, state, open + [''], '|') }}
     {%- elif every and every is sequence and every is not string and every is not mapping
         and not schema.get('properties') -%}
@@ -146,14 +153,14 @@ MACROS = (
   {%- endif -%}
 {%- endmacro -%}
 
-{%- macro fields(schema, state, open, top=false) -%}
-  {%- set found = namespace(list=[]) -%}
+{%- macro fields(schema, state, open, top=false, above=[]) -%}
+  {%- set found = namespace(list=[], either=[]) -%}
   {%- if schema is mapping and open | length <= MAX_DEPTH and state.parts <= MAX_PARTS -%}
     {%- set named, required, every = schema.get('properties'), schema.get('required'), schema.get('allOf') -%}
-    {%- set required = required if required is sequence and required is not mapping else [] -%}
+    {%- set required = above + (required | list if required is sequence and required is not mapping else []) -%}
     {%- for name, part in (named if named is mapping else {}).items() -%}
       {%- set needed = name in required -%}
-      {%- if needed or state.level < 8 -%}
+      {%- if needed or state.level < 9 -%}
         {%- if top -%}
           {%- set state.inner = state.level < (6 if needed else 5) -%}
         {%- endif -%}
@@ -166,19 +173,26 @@ MACROS = (
             ~ (' (' ~ text ~ ')' if text)] -%}
       {%- endif -%}
     {%- endfor -%}
-    {%- for part in (every if every is sequence and every is not string and every is not mapping else [])
-        + ([schema] if schema.get('$ref') is string else []) -%}
-      {%- set ref = part.get('$ref') if part is mapping -%}
-      {%- if ref is string and ref not in open -%}
-        {%- set text -%}
-          {%- call(target) resolved(ref, state.root) -%}{{ fields(target, state, open + [ref], top) }}{%- endcall -%}
-        {%- endset -%}
-        {%- set found.list = found.list + ([text] if text else []) -%}
-      {%- elif ref is not string -%}
-        {%- set text = fields(part, state, open + [''], top) -%}
-        {%- set found.list = found.list + ([text] if text else []) -%}
-      {%- endif -%}
+    {%- set ref, either = schema.get('$ref'), schema.get('anyOf') or schema.get('oneOf') -%}
+    {%- if ref is string and ref not in open -%}
+      {%- set text -%}
+        {%- call(target) resolved(ref, state.root) -%}
+          {{ fields(target, state, open + [ref], top, required) }}
+        {%- endcall -%}
+      {%- endset -%}
+      {%- set found.list = found.list + ([text] if text else []) -%}
+    {%- endif -%}
+    {%- for part in (every if every is sequence and every is not string and every is not mapping else []) -%}
+      {%- set text = fields(part, state, open + [''], top, required) -%}
+      {%- set found.list = found.list + ([text] if text else []) -%}
     {%- endfor -%}
+    {%- for part in (either if either is sequence and either is not string and either is not mapping else []) -%}
+      {%- set text = fields(part, state, open + [''], top, required) -%}
+      {%- set found.either = found.either + ([text] if text and text not in found.either else []) -%}
+    {%- endfor -%}
+    {%- if found.either -%}
+      {%- set found.list = found.list + ['(' ~ found.either | join(' | ') ~ ')'] -%}
+    {%- endif -%}
   {%- endif -%}
   {{ found.list | join(', ') }}
 {%- endmacro -%}
@@ -231,7 +245,8 @@ MACROS = (
 {%- macro tool_line(tool, name, level) -%}
   {%- set schema, text = tool.function.parameters, tool.function.description -%}
   {%- set state = namespace(root=schema, level=level, parts=0, inner=true) -%}
-  {%- set text = '' if level >= 7 else sentence(text) if level >= 3 else one_line(text) -%}
+  {%- set text = '' if level >= 8 else sentence(text, MAX_WORDS if level >= 7 else MAX_SENTENCE) if level >= 3
+      else one_line(text) -%}
   {{ one_line(name) }}({{ fields(schema, state, ['#'], true) }}){{ ' - ' ~ text if text }}
 {%- endmacro -%}
 
@@ -265,6 +280,8 @@ CONSTANTS: Mapping[str, Any] = {
     "MAX_DEPTH": MAX_DEPTH,
     "MAX_PARTS": MAX_PARTS,
     "MAX_VALUES": MAX_VALUES,
+    "MAX_WORDS": MAX_WORDS,
+    "MAX_SENTENCE": MAX_SENTENCE,
     "LAST_LEVEL": len(SHORTER),
 }
 

@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -43,6 +43,8 @@ EVALUATION_HASH = "steptool.evaluation_hash"
 BASELINE_HASH = "steptool.baseline_evaluation_hash"
 """A version that is compared with nothing has none."""
 LINEAGE = "lineage."
+CANARY = "canary.json"
+"""Among the files of a model that was trained here (`steptool.policies.canary`)."""
 ARM, POLICY = f"{LINEAGE}arm", f"{LINEAGE}policy"
 """The arm of params.yaml, and name and revision of its policy as it was evaluated."""
 NAME = TypeAdapter(ModelName)
@@ -124,7 +126,8 @@ def load_registered(tracking: Tracking, name: str, which: str | int = CHAMPION, 
 
     `which` is an alias or a version number. With `out` the folder is copied or downloaded to there
     (it must not exist); without, it is where the artifacts lie, or a temporary download. Raises
-    ModelError if there is no such version, or if its files are not those that were registered.
+    ModelError if there is no such version, or its files are not those that were registered, or do not compute what
+    their trainer did.
     """
     if out is not None and out.exists():
         raise InputError("is already there", where=str(out), fix="name a new folder")
@@ -151,7 +154,16 @@ def _checked(tracking: Tracking, version: ModelVersion, into: str | None) -> Pat
             where=str(folder or _called(version)),
             fix=_register_again(version),
         )
+    if (folder / CANARY).exists():
+        from steptool.policies.canary import ask_folder, read_canary  # with PyTorch, which not every caller needs
+
+        ask_folder(folder, read_canary(folder), _dtype(tracking, version))
     return folder
+
+
+def _dtype(tracking: Tracking, version: ModelVersion) -> Literal["float32", "bfloat16"]:
+    """That the version was evaluated in."""
+    return load_evaluation(tracking, version).conditions.dtype
 
 
 def _download(tracking: Tracking, version: ModelVersion, into: str | None) -> Path | None:

@@ -123,7 +123,7 @@ class Sampler:
         """
         conditions = self.conditions(sampling)
         jobs = [
-            partial(self.search.attempt, self._attempt(task, number, conditions))
+            partial(self.search.attempt, self.attempt(task, number, conditions))
             for task in tasks
             for number in range(attempts)
         ]
@@ -142,7 +142,8 @@ class Sampler:
         refuse_broken([each[0] for each in found], max_broken)
         return found
 
-    def _attempt(self, task: Task, number: int, conditions: Conditions) -> Attempt:
+    def attempt(self, task: Task, number: int, conditions: Conditions) -> Attempt:
+        """One that has not begun."""
         return Attempt(
             task=task,
             open=partial(self.world.open, task, number),

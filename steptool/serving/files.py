@@ -37,9 +37,9 @@ class ServingFiles:
         """Of vLLM's server, for the files in `folder`."""
         found = ["--enable-auto-tool-choice", "--tool-call-parser", self.parser, "--generation-config", folder]
         if self.has_parser:
-            found += ["--tool-parser-plugin", f"{folder}/{PARSER}"]
+            found += ["--tool-parser-plugin", str(Path(folder) / PARSER)]
         if self.has_template:
-            found += ["--chat-template", f"{folder}/{TEMPLATE}"]
+            found += ["--chat-template", str(Path(folder) / TEMPLATE)]
         return found
 
 

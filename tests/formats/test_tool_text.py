@@ -64,6 +64,8 @@ DEFS = {"Point": POINT, "Node": NODE, "a/b": {"type": "boolean"}}
         ({"$ref": "#/$defs/Point", "description": "Here."}, "x: {lat: number (degrees north), lon: number} (Here.)"),
         ({"type": "array", "items": {"$ref": "#/$defs/Node"}}, "x: {name?, next?: Node}[]"),
         ({"$ref": "#/$defs/Gone"}, "x: Gone"),
+        ({"type": "object", "properties": {"a": {}, "b": {}}, "anyOf": [{"required": ["a"]}]}, "x: {a?: any, b?: any}"),
+        ({"type": "object", "oneOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}, "x: {a?: any}|{b?: any}"),
         ({"$ref": "#"}, "x: object"),
     ],
 )
@@ -73,11 +75,18 @@ def test_an_argument_is_written_with_all_that_its_schema_says(schema: Any, text:
 
 
 def test_arguments_stand_behind_references_and_parts_too() -> None:
-    """As `allOf` and as a `$ref` of the whole."""
+    """As `allOf`, as `oneOf`, and as a `$ref` of the whole."""
     parts = {"allOf": [{"$ref": "#/$defs/Point"}, {"properties": {"zoom": {"type": "integer"}}}], "$defs": DEFS}
     assert (
         describe_tool(tool("f", "", parameters=parts)) == "f(lat: number (degrees north), lon: number, zoom?: integer)"
     )
+    spot = "lat: number (degrees north), lon: number"
+    either = {
+        "properties": {"x": {}},
+        "oneOf": [{"$ref": "#/$defs/Point"}, {"properties": {"town": {}}}],
+        "$defs": DEFS,
+    }
+    assert describe_tool(tool("f", "", parameters=either)) == f"f(x?: any, ({spot} | town?: any))"
     whole = {"$ref": "#/$defs/Point", "$defs": DEFS}
     assert describe_tool(tool("f", "", parameters=whole)) == "f(lat: number (degrees north), lon: number)"
 
@@ -91,7 +100,7 @@ def test_references_that_multiply_come_to_an_end() -> None:
 
 BIG = tool(
     "ship",
-    "Ships an order. It takes days.",
+    "Ships an order to the place that it came from. It takes days.",
     parameters={
         "type": "object",
         "properties": {
@@ -106,16 +115,19 @@ BIG = tool(
 UNITS = "|".join(f"u{number}" for number in range(20))
 CUT_UNITS = "u0|u1|u2|u3|u4|u5|u6|u7|..."
 PLACE = "{lat: number, lon: number}"
+FIRST = "Ships an order to the place that it came from."
+WHOLE = f"{FIRST} It takes days."
 STEPS = [
     f"ship(to: {PLACE} (A place on earth. In degrees.), via?: {PLACE} (A place on earth. In degrees.), "
-    f"unit: {UNITS}, note? (For the driver, e.g. a floor. No emojis.)) - Ships an order. It takes days.",
+    f"unit: {UNITS}, note? (For the driver, e.g. a floor. No emojis.)) - {WHOLE}",
     f"ship(to: {PLACE} (A place on earth.), via?: {PLACE} (A place on earth.), unit: {UNITS}, "
-    "note? (For the driver, e.g.a floor.)) - Ships an order. It takes days.",
-    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - Ships an order. It takes days.",
-    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - Ships an order.",
-    f"ship(to: {PLACE}, via?: {PLACE}, unit: {CUT_UNITS}, note?) - Ships an order.",
-    f"ship(to: {PLACE}, via?: object, unit: {CUT_UNITS}, note?) - Ships an order.",
-    f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?) - Ships an order.",
+    f"note? (For the driver, e.g. a floor.)) - {WHOLE}",
+    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - {WHOLE}",
+    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - {FIRST}",
+    f"ship(to: {PLACE}, via?: {PLACE}, unit: {CUT_UNITS}, note?) - {FIRST}",
+    f"ship(to: {PLACE}, via?: object, unit: {CUT_UNITS}, note?) - {FIRST}",
+    f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?) - {FIRST}",
+    f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?) - Ships an order to the place that it came...",
     f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?)",
     f"ship(to: object, unit: {CUT_UNITS})",
 ]
