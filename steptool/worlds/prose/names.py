@@ -5,7 +5,7 @@ Every word of the answer must be one of these:
     a word of what is expected          Nora Lund, whole words only: not Nora Lunde, not nora-lund.example
     a word that is no answer itself     The author is ...            (`words`)
     a word of the question              ... of Dune
-    a number                            unless what is expected holds numbers
+    a number, not an id (b12)           unless what is expected holds numbers
     not asserted                        ..., not Peter Carter        (`clauses`)
 
 So an answer that names a second candidate is refused, in whatever way it is named, and so is one that tells more than
@@ -27,6 +27,7 @@ _FIRST_PLACE = 0xF0000
 """Characters of a private plane stand for the expected names while the rest is read; an answer holds none."""
 _PRIVATE = re.compile(r"[\U000F0000-\U0010FFFF]")
 _MARKER = re.compile(r"^[ \t]*(?:[-–*•·]|\d{1,3}[.)])(?=[ \t])", re.MULTILINE)
+_AMOUNT = re.compile(r"[$€£+-]?\d[\d.,:/-]*(?:[^\W\d]{1,3}|[%°$€£])?")
 _ARTICLE = re.compile(r"\A(?:the|an?)\s+(?=\S)")
 _RANGE = re.compile(r"[\U000F0000-\U0010FFFF]\s*(?:to|through|until|-|–)\s*[\U000F0000-\U0010FFFF]")
 _BOUND = re.compile(r"\b(?:before|after|until|since|over|under|above|below)\s+[\U000F0000-\U0010FFFF]")
@@ -92,7 +93,7 @@ class _Allowed:
     def __call__(self, word: str) -> bool:
         if not word or word in self._words or _stem(word) in self._stems:
             return True
-        return self._with_numbers and (word in NUMBER_WORDS or any(map(str.isdigit, word)))
+        return self._with_numbers and (word in NUMBER_WORDS or bool(_AMOUNT.fullmatch(word)))
 
 
 def _allowed(expected: Sequence[str], items: Sequence[str], question: str) -> _Allowed:
