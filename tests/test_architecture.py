@@ -63,7 +63,14 @@ PURE = (
     "steptool/rewards/costs.py",
     "steptool/rewards/paper.py",
     "steptool/rewards/potential.py",
+    *(f"steptool/checks/diagnosis/{name}.py" for name in ("attempts", "counts", "credit", "diagnose", "differences")),
+    *(
+        f"steptool/checks/diagnosis/{name}.py"
+        for name in ("findings", "likelihoods", "policies", "round", "text", "tools")
+    ),
     "steptool/training/credit.py",
+    "steptool/training/episode.py",
+    "steptool/training/siblings.py",
     "steptool/training/losses.py",
     "steptool/evaluation/built_in.py",
     "steptool/evaluation/metrics.py",

@@ -77,7 +77,7 @@ def files_of(made: Project) -> dict[str, str]:
 
 def check(made: Project, with_service: dict[str, str]) -> None:
     """Everything again, now that nothing replies."""
-    shown = [json.loads(line) for line in with_service["tasks/demonstrations.jsonl"].splitlines()]
+    shown = [json.loads(line) for line in with_service["tasks/demonstrations.jsonl"].splitlines()[1:]]
     assert [each["outcome"]["solved"] for each in shown] == [1.0] * DEMONSTRATIONS
     assert any(name.startswith("trajectories") for name in with_service)
     shutil.rmtree(made.root / "data")
@@ -92,7 +92,12 @@ def test_the_openapi_example_runs_again_while_its_service_is_down(tmp_path: Path
     with desk(made.root) as url:
         made.set({"world": {"use": "openapi", "document": "openapi.json", "base_url": url, "allow": ["book"]}})
         made.run("dvc", "repro", "sample-r1")
+        assert made.run("steptool.cli", "tools", "list").startswith("find_station(name: string)\n")
+        found = made.run("steptool.cli", "tools", "try", "find_station", '{"name": "Ashford"}')
+        assert found == '{"code":"ASH"}\n'
+        assert made.run("steptool.cli", "tools", "check").endswith("differences: none\n")
     check(made, files_of(made))
+    assert made.run("steptool.cli", "tools", "try", "find_station", '{"name": "Ashford"}') == found
 
 
 @pytest.mark.slow

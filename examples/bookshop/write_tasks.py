@@ -18,7 +18,7 @@ COUNTS = {"train": 42, "dev": 5, "test": 25}
 """Tasks of each of the six groups."""
 SHOWN = 24
 """Demonstrations of each group."""
-GOES_ON = 0.45
+GOES_ON = 0.4
 """Share of the demonstrated tasks with an error in which the expert goes on after it."""
 PHRASES = {
     "price": ("What does {title} cost?", "Price of {title}?", "How much is {title}?"),

@@ -1,4 +1,5 @@
-"""`steptool check`: what a project would train on, before anything is trained. Nothing is written.
+"""`steptool check`: what a project would train on, before anything is trained. Nothing is written, but what the world
+records of its tools' replies.
 
 settings → tasks and tools → the prompt of one of them, as the model gets it → does an attempt fit into the budget?
          → an attempt replayed against the live world, with the scores of its steps → ready, or what to mend
@@ -6,7 +7,8 @@ settings → tasks and tools → the prompt of one of them, as the model gets it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,7 +17,17 @@ from statistics import quantiles
 from rich.console import Console
 
 from steptool.commands import show
-from steptool.commands.readiness import Lengths, Line, of_budget, of_learning, of_tasks, of_verdicts, unchecked
+from steptool.commands.readiness import (
+    Lengths,
+    Line,
+    of_budget,
+    of_demonstrations,
+    of_rounds,
+    of_tasks,
+    of_verdicts,
+    refused,
+    unchecked,
+)
 from steptool.commands.replay import Recorded, Replayed, answer_to, recorded_in, recorded_of, replay
 from steptool.config.arms import arms_of, check_methods
 from steptool.config.places import PARAMS
@@ -30,6 +42,8 @@ from steptool.worlds.base import SPLITS, World
 
 MOST_PROMPTS = 2000
 """How many tasks are looked at for the longest prompt, and how many demonstrations for the longest action."""
+READING_S = 15.0
+"""How long demonstrations are read: the calls of those without replies are made."""
 OK, TO_MEND = 0, 2
 
 
@@ -53,10 +67,11 @@ def check(task_id: str | None, attempt: Path | None, console: Console) -> int:
     lines = of_tasks(params, splits, references)
     demonstrations: list[Trajectory] = []
     try:
-        demonstrations = list(params.demonstrations.build().read(world, tasks, params.seed))
+        demonstrations = list(_read_for(READING_S, params.demonstrations.build().read(world, tasks, params.seed)))
+        lines += of_demonstrations(params, splits, demonstrations)
     except StepToolError as error:
-        lines.append(Line("mend", f"{error.where}: {error.found}", error.fix or ""))
-    lines += of_learning(params, splits, demonstrations)
+        lines.append(refused(error))
+    lines += of_rounds(params)
 
     recorded = _chosen(attempt, task_id, demonstrations)
     wanted = task_id or (recorded.task_id if recorded else next(iter(tasks), ""))
@@ -78,16 +93,24 @@ def check(task_id: str | None, attempt: Path | None, console: Console) -> int:
         if nobody := unchecked(splits, references):
             lines.append(of_verdicts(params, nobody, again(answer_to(nobody[0].id)).solved))
     except StepToolError as error:
-        lines.append(Line("mend", f"{error.where}: {error.found}", error.fix or ""))
+        lines.append(refused(error))
     shown = [*demonstrations[:MOST_PROMPTS], *([replayed.trajectory] if replayed else [])]
     lines += of_budget(_lengths(format, tasks, shown), sampling_of(params))
     show.lines(console, lines)
     return TO_MEND if any(line.mark == "mend" for line in lines) else OK
 
 
+def _read_for(seconds: float, demonstrations: Iterable[Trajectory]) -> Iterator[Trajectory]:
+    ends = time.monotonic() + seconds
+    for each in demonstrations:
+        yield each
+        if time.monotonic() > ends:
+            return
+
+
 def _chosen(attempt: Path | None, task_id: str | None, demonstrations: Sequence[Trajectory]) -> Recorded | None:
     if attempt is not None:
-        return recorded_in(attempt)
+        return recorded_in(attempt, task_id)
     wanted = [each for each in demonstrations if task_id in (None, each.task_id)]
     best = next((each for each in wanted if each.outcome.solved == 1), wanted[0] if wanted else None)
     return None if best is None else recorded_of(best, "the first demonstration")

@@ -36,7 +36,7 @@ def of_tasks(params: Params, splits: Splits, references: Mapping[str, Reference]
         check_tasks(splits, references, params.world.name)
         lines.append(Line("ok", "every task can be shown to a policy"))
     except StepToolError as error:
-        lines.append(_refused(error))
+        lines.append(refused(error))
     train, wanted, rounds = len(splits["train"]), params.sample.tasks, len(params.rounds)
     if not splits[params.evaluate.split]:
         fix = f"give some tasks `split: {params.evaluate.split}`, or set evaluate.split to another"
@@ -66,19 +66,23 @@ def of_verdicts(params: Params, tasks: Sequence[Task], solved: float | None) -> 
     return Line("note", f"{says}, nor a judge: their calls alone earn", "give them a `check`")
 
 
-def of_learning(params: Params, splits: Splits, demonstrations: Sequence[Trajectory]) -> list[Line]:
-    """Arms and rounds: do they find what they learn from?"""
-    lines = []
-    shown = [name for name, arm in params.arms.items() if DEMONSTRATIONS in arm.data]
-    if shown and not demonstrations:
+def of_demonstrations(params: Params, splits: Splits, demonstrations: Sequence[Trajectory]) -> list[Line]:
+    """Does an arm that learns from demonstrations find some, and are they of training tasks?"""
+    if not demonstrations:
+        shown = [name for name, arm in params.arms.items() if DEMONSTRATIONS in arm.data]
         fix = "set demonstrations.path to a file of some, or start the arms that follow from base"
-        lines.append(Line("mend", f"arm {shown[0]} learns from demonstrations, and there are none", fix))
-    if demonstrations:
-        try:
-            check_demonstrations(demonstrations, splits, f"demonstrations: {params.demonstrations.name}")
-            lines.append(Line("ok", f"{len(demonstrations)} demonstrations, all of training tasks"))
-        except StepToolError as error:
-            lines.append(_refused(error))
+        says = "learns from demonstrations, and there are none"
+        return [Line("mend", f"arm {name} {says}", fix) for name in shown[:1]]
+    try:
+        check_demonstrations(demonstrations, splits, f"demonstrations: {params.demonstrations.name}")
+    except StepToolError as error:
+        return [refused(error)]
+    return [Line("ok", f"{len(demonstrations)} demonstrations were read, all of training tasks")]
+
+
+def of_rounds(params: Params) -> list[Line]:
+    """Is there something to compare an attempt with?"""
+    lines = []
     alone = [name for name in params.rounds if _compares(params, name)] if params.sample.attempts == 1 else []
     if alone:
         says = f"round {alone[0]} has one attempt at each task, so there is no contrast: nothing to compare it with"
@@ -142,5 +146,6 @@ def of_budget(lengths: Lengths, sampling: Sampling) -> list[Line]:
     return lines
 
 
-def _refused(error: StepToolError) -> Line:
+def refused(error: StepToolError) -> Line:
+    """What the pipeline would end with."""
     return Line("mend", f"{error.where}: {error.found}" if error.where else error.found, error.fix or "")

@@ -10,7 +10,7 @@ the format cannot write, and an action that is longer than sample.max_step_token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 from steptool.annotators.base import Annotator
 from steptool.core.errors import DataError
 from steptool.core.plugins import NoSettings
-from steptool.core.storage import parse_record, parse_text, read_lines
+from steptool.core.storage import parse_record, parse_text, read_jsonl, read_lines
 from steptool.core.types import (
     FINISH,
     Action,
@@ -55,6 +55,8 @@ class Recorded:
     actions: tuple[Action, ...]
     observations: tuple[tuple[Observation, ...], ...]
     """Of each action; empty where none was recorded."""
+    sampled: tuple[tuple[int, ...], ...] = ()
+    """Tokens of each action, where they were sampled: what could not be read then is said again."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,37 @@ class Replayed:
         return self.judgements[-1].solved if self.judgements else None
 
 
-def recorded_in(path: Path) -> Recorded:
-    """The first attempt of a file, a line as in a file of demonstrations; replies may be left out.
+def recorded_in(path: Path, task_id: str | None = None) -> Recorded:
+    """The first attempt of a file, or the first at task `task_id`.
 
-    Raises DataError where it cannot be read.
+    A file of attempts that a stage wrote (data/trajectories, data/scored), or lines as in a file of demonstrations,
+    whose replies may be left out. Raises DataError where there is none, or it cannot be read.
     """
+    found = next((each for each in _attempts(path) if task_id in (None, each.task_id)), None)
+    if found is None:
+        raise DataError(f"holds no attempt{f' at task {task_id}' if task_id else ''}", where=str(path), fix=HINT)
+    return found
+
+
+def _attempts(path: Path) -> Iterator[Recorded]:
     for number, line in enumerate(read_lines(path, missing=HINT, broken=HINT), start=1):
         where = f"{path}:{number}"
-        given = parse_record(parse_text(line, str(path), line=number, fix=HINT), Demonstration, where=where, fix=HINT)
-        return Recorded(
+        value = parse_text(line, str(path), line=number, fix=HINT)
+        kind = value.get("kind") if number == 1 and isinstance(value, dict) else None
+        if kind == "Trajectory":
+            yield from (recorded_of(each, f"{path}:{row}") for row, each in enumerate(read_jsonl(path, Trajectory), 2))
+            return
+        if kind == "ScoredTrajectory":
+            scored = enumerate(read_jsonl(path, ScoredTrajectory), 2)
+            yield from (recorded_of(each.trajectory, f"{path}:{row}") for row, each in scored)
+            return
+        given = parse_record(value, Demonstration, where=where, fix=HINT)
+        yield Recorded(
             task_id=given.task_id,
             source=where,
             actions=tuple(Action(thought=step.thought, calls=(step.call,)) for step in given.steps),
             observations=tuple(() if step.observation is None else (step.observation,) for step in given.steps),
         )
-    raise DataError("holds no attempt", where=str(path), fix=HINT)
 
 
 def recorded_of(trajectory: Trajectory, source: str) -> Recorded:
@@ -98,6 +116,7 @@ def recorded_of(trajectory: Trajectory, source: str) -> Recorded:
         source=source,
         actions=tuple(step.action for step in trajectory.steps),
         observations=tuple(step.observations for step in trajectory.steps),
+        sampled=tuple(step.action_ids for step in trajectory.steps),
     )
 
 
@@ -122,7 +141,7 @@ async def replay(
 
     Raises DataError for an action that the format cannot write.
     """
-    engine = ScriptedEngine([_written(action, format, task, recorded) for action in recorded.actions])
+    engine = ScriptedEngine(_said(recorded, format, task))
     ends = sampling.model_copy(update={"max_calls": min(sampling.max_calls, len(recorded.actions))})
     (done,) = await Chain(NoSettings()).attempt(
         Attempt(
@@ -148,9 +167,11 @@ async def _act(
     return await engine.generate(Request(stream, most, 0.0, 1.0, seed, format.stop_ids))
 
 
-def _written(action: Action, format: Format, task: Task, recorded: Recorded) -> tuple[int, ...]:
+def _said(recorded: Recorded, format: Format, task: Task) -> list[tuple[int, ...]]:
+    if recorded.sampled and all(recorded.sampled):
+        return list(recorded.sampled)
     try:
-        return format.render(action, task)
+        return [format.render(action, task) for action in recorded.actions]
     except ValueError as error:
         raise DataError(
             f"the format cannot write one of its actions: {error}",

@@ -55,7 +55,8 @@ def replay(console: Console, of: Replayed) -> None:
     console.rule(Text(title), align="left", style="dim")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("step", "action", "reply", "success", "contribution", "solved", "reward", "why"):
-        table.add_column(name, justify="right" if name in ("success", "contribution", "solved", "reward") else "left")
+        is_number = name in ("success", "contribution", "solved", "reward")
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
     for number, (step, judged, reward) in enumerate(zip(done.steps, of.judgements, of.rewards, strict=True)):
         reply = Text(_replies(step.observations) or printable(step.reply or ""))
         if of.differs(number):
@@ -74,7 +75,7 @@ def lines(console: Console, found: Sequence[Line]) -> None:
         said.append(printable(line.says), style="default")
         if line.mark != "ok" and line.fix:
             said.append(f"\n      → {printable(line.fix)}", style="default")
-        console.print(said)
+        console.print(said, soft_wrap=True)
     wrong = sum(line.mark == "mend" for line in found)
     if wrong:
         console.print(Text(f"not ready: {wrong} thing{'s' * (wrong != 1)} to mend", style="bold red"))

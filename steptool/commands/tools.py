@@ -48,6 +48,7 @@ def try_tool(name: ToolName, arguments: Arguments = "{}") -> None:
     started = time.monotonic()
     seen = asyncio.run(_made(world, connection, [call], timeout_s))
     seconds = time.monotonic() - started
+    world.close()
     kept = isinstance(connection, RecordedConnection) and connection.replayed
     typer.echo(seen.text)
     origin = f"from {world.config.recordings}" if kept else "live"

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any, ClassVar, Literal
 
-from steptool.core.errors import ModelError
+from steptool.core.errors import InputError, ModelError
 from steptool.core.fields import Positive, Settings
 from steptool.core.types import FINISH, Action, Observation, Task, ToolCall
 from steptool.formats.arguments import MAX_DEPTH, depth_of
@@ -28,6 +28,8 @@ from steptool.formats.names import OPENAI, Names
 from steptool.formats.text import shorten
 from steptool.formats.tool_text import openai_tools
 
+GAVE_UP = "I cannot answer this."
+"""What is written for a demonstrated `Finish` that gives up."""
 _ASKED: list[dict[str, Any]] = [{"role": "user", "content": "Hello."}]
 """A conversation before an action. What the template writes of an action does not depend on it."""
 _SENTINEL = "SENTINELACTIONLENITNES"
@@ -66,7 +68,7 @@ class Native:
         """Key of a message that holds a thought; empty where the template has no place for it."""
         self._try_template()
         self._lead = self._render(_ASKED, prompt=True)
-        whole = [self._render([*_ASKED, self._message(action)]) for action in _TRIALS]
+        whole = [self._render([*_ASKED, self._message(action, marked=False)]) for action in _TRIALS]
         self._encoder = MarkedEncoder(tokenizer, [self._lead, *whole, *family.ends, *family.between])
         ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (*family.ends, *family.between)}
         known = {token: id for token, id in ids.items() if self._encoder.is_control(id)}
@@ -75,7 +77,10 @@ class Native:
         self.stop_ids: tuple[int, ...] = tuple(sorted(self._ends | ({tokenizer.eos_token_id} - {None})))
         """Tokens at which sampling an action stops."""
         self._lead_ids = self._encoder.encode(self._lead)
-        self._read = family.reader(tokenizer, self._lead_ids, set(self.stop_ids))
+        try:
+            self._read = family.reader(tokenizer, self._lead_ids, set(self.stop_ids))
+        except ImportError as error:
+            raise InputError(f"native formats need a package: {error}", fix="pip install 'steptool[native]'") from error
         self._fit_thought()
 
     def prompt(self, task: Task) -> tuple[int, ...]:
@@ -99,9 +104,9 @@ class Native:
         action = self._action(action_ids)
         texts = [mark(shorten(observation.text, self.max_observation)) for observation in observations]
         if action.calls:
-            before = self._message(Action(calls=_with_sentinel(action.calls)), marked=False)
+            before = self._message(Action(calls=_with_sentinel(action.calls)))
             texts_of = zip(count(), action.calls, texts, strict=False)
-            said = [_reply_to(number, call, text) for number, call, text in texts_of]
+            said = [self._answer(number, call, text) for number, call, text in texts_of]
         else:
             before = {"role": "assistant", "content": _SENTINEL}
             said = [{"role": "user", "content": text} for text in (texts if message is None else [mark(message)])]
@@ -138,10 +143,6 @@ class Native:
     def hint(self, problem: str) -> str:
         return f"That could not be read: {problem}. Call a tool in your format, or answer."
 
-    def shortened(self, task: Task) -> list[str]:
-        """Nothing: the template writes every schema whole."""
-        return []
-
     def chat_template(self) -> str | None:
         """None where it is the model's own."""
         return self.family.template
@@ -177,10 +178,10 @@ class Native:
     def _writable(self, action: Action) -> Action:
         """As `parse` will give it back. A thought without a place is left out, as the family's template does."""
         thought = clean(action.thought).strip()
-        if action.is_finish and action.answer is not None:
-            action = Action(message=action.answer)
-        if action.is_finish or action.unreadable is not None:
-            raise ValueError("a native format has calls and messages; it has no Finish that gives up")
+        if action.is_finish:
+            action = Action(message=GAVE_UP if action.answer is None else action.answer)
+        if action.unreadable is not None:
+            raise ValueError("an action that could not be read cannot be written")
         if len(action.calls) > 1 and not self.family.parallel:
             raise ValueError(f"the format of {self.family.name} has one call a turn, got {len(action.calls)}")
         if self._thought == "" or (self._thought == "content" and action.message is not None):
@@ -204,18 +205,23 @@ class Native:
         quote = mark if marked else str
         message: dict[str, Any] = {"role": "assistant", "content": quote(action.message or "")}
         if action.calls:
-            within = self._encoder.mark_within if marked and hasattr(self, "_encoder") else lambda value: value
+            within = self._encoder.mark_within if marked else lambda value: value
             message["tool_calls"] = [
                 {
                     "id": f"call_{number}",
                     "type": "function",
-                    "function": {"name": call.name, "arguments": within(call.arguments)},
+                    "function": {"name": within(call.name), "arguments": within(call.arguments)},
                 }
                 for number, call in enumerate(action.calls)
             ]
         if action.thought and self._thought:
             message[self._thought] = quote(action.thought)
         return message
+
+    def _answer(self, number: int, call: ToolCall, text: str) -> dict[str, Any]:
+        """A tool's message. The name is what the model wrote, so it may be anything."""
+        name = self._encoder.mark_within(call.name)
+        return {"role": "tool", "tool_call_id": f"call_{number}", "name": name, "content": text}
 
     def _render(self, messages: Sequence[dict[str, Any]], *, tools: Any = None, prompt: bool = False) -> str:
         options = {} if self.config.thinking is None else {"enable_thinking": self.config.thinking}
@@ -247,8 +253,9 @@ class Native:
 
     def _try_template(self) -> None:
         """Run it once where it can do no harm."""
+        trial = self._message(_TRIALS[0], marked=False)
         try:
-            bounded(lambda: [self._render(_ASKED, prompt=True), self._render([*_ASKED, self._message(_TRIALS[0])])])
+            bounded(lambda: [self._render(_ASKED, prompt=True), self._render([*_ASKED, trial])])
         except (TimeoutError, ValueError) as error:
             raise self._not_its_template(str(error)) from None
 
@@ -282,10 +289,6 @@ class Native:
         families = ", ".join(family.name for family in FAMILIES)
         where = getattr(self._tokenizer, "name_or_path", "tokenizer")
         return ModelError(f"{found}; native formats: {families}", where=where, fix=fix)
-
-
-def _reply_to(number: int, call: ToolCall, text: str) -> dict[str, Any]:
-    return {"role": "tool", "tool_call_id": f"call_{number}", "name": call.name, "content": text}
 
 
 def _with_sentinel(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:

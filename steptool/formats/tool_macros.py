@@ -110,7 +110,8 @@ MACROS = (
       {{ '|...' if shown | length < enum | length }}
     {%- elif 'const' in schema -%}
       {{ value(schema.get('const')) }}
-    {%- elif either and either is sequence and either is not string and either is not mapping -%}
+    {%- elif either and either is sequence and either is not string and either is not mapping
+        and not schema.get('properties') -%}
       {{ union(either, state, open + [''], '|') }}
     {%- elif every and every is sequence and every is not string and every is not mapping
         and not schema.get('properties') -%}
@@ -146,11 +147,11 @@ MACROS = (
   {%- endif -%}
 {%- endmacro -%}
 
-{%- macro fields(schema, state, open, top=false) -%}
-  {%- set found = namespace(list=[]) -%}
+{%- macro fields(schema, state, open, top=false, above=[]) -%}
+  {%- set found = namespace(list=[], either=[]) -%}
   {%- if schema is mapping and open | length <= MAX_DEPTH and state.parts <= MAX_PARTS -%}
     {%- set named, required, every = schema.get('properties'), schema.get('required'), schema.get('allOf') -%}
-    {%- set required = required if required is sequence and required is not mapping else [] -%}
+    {%- set required = above + (required | list if required is sequence and required is not mapping else []) -%}
     {%- for name, part in (named if named is mapping else {}).items() -%}
       {%- set needed = name in required -%}
       {%- if needed or state.level < 8 -%}
@@ -166,19 +167,26 @@ MACROS = (
             ~ (' (' ~ text ~ ')' if text)] -%}
       {%- endif -%}
     {%- endfor -%}
-    {%- for part in (every if every is sequence and every is not string and every is not mapping else [])
-        + ([schema] if schema.get('$ref') is string else []) -%}
-      {%- set ref = part.get('$ref') if part is mapping -%}
-      {%- if ref is string and ref not in open -%}
-        {%- set text -%}
-          {%- call(target) resolved(ref, state.root) -%}{{ fields(target, state, open + [ref], top) }}{%- endcall -%}
-        {%- endset -%}
-        {%- set found.list = found.list + ([text] if text else []) -%}
-      {%- elif ref is not string -%}
-        {%- set text = fields(part, state, open + [''], top) -%}
-        {%- set found.list = found.list + ([text] if text else []) -%}
-      {%- endif -%}
+    {%- set ref, either = schema.get('$ref'), schema.get('anyOf') or schema.get('oneOf') -%}
+    {%- if ref is string and ref not in open -%}
+      {%- set text -%}
+        {%- call(target) resolved(ref, state.root) -%}
+          {{ fields(target, state, open + [ref], top, required) }}
+        {%- endcall -%}
+      {%- endset -%}
+      {%- set found.list = found.list + ([text] if text else []) -%}
+    {%- endif -%}
+    {%- for part in (every if every is sequence and every is not string and every is not mapping else []) -%}
+      {%- set text = fields(part, state, open + [''], top, required) -%}
+      {%- set found.list = found.list + ([text] if text else []) -%}
     {%- endfor -%}
+    {%- for part in (either if either is sequence and either is not string and either is not mapping else []) -%}
+      {%- set text = fields(part, state, open + [''], top, required) -%}
+      {%- set found.either = found.either + ([text] if text and text not in found.either else []) -%}
+    {%- endfor -%}
+    {%- if found.either -%}
+      {%- set found.list = found.list + ['(' ~ found.either | join(' | ') ~ ')'] -%}
+    {%- endif -%}
   {%- endif -%}
   {{ found.list | join(', ') }}
 {%- endmacro -%}

@@ -3,6 +3,8 @@ StepTool, too.
 
     vllm serve FOLDER --enable-auto-tool-choice --tool-parser-plugin FOLDER/tool_parser.py --tool-call-parser json_call
 
+`json_call` reads this, `react` the same in ToolBench's words:
+
     the model writes                              the client gets
     I look it up.\\nfind {"name": "tea"}           content "I look it up.", a call of find, finish_reason tool_calls
     Finish {"answer": "7"}                        content "7", finish_reason stop
@@ -40,6 +42,8 @@ FIRST, CARRIED = string.ascii_letters + "_", string.ascii_letters + "_" + string
 """What a name begins with, and what it consists of."""
 
 _CALL = re.compile(r"([A-Za-z_][\w.\-]*)[ \t]*(.*)", re.ASCII)
+_ACTION = re.compile(r"^Action:", re.MULTILINE)
+_ACTION_INPUT = re.compile(r"Action:[ \t]*([A-Za-z_][\w.\-]*)[ \t]*\r?\nAction Input:\s*(.*)", re.ASCII | re.DOTALL)
 
 
 class Call(NamedTuple):
@@ -61,6 +65,27 @@ def read(text: str) -> Call | None:
     if arguments is None or (name == FINISH and not ends_attempt(arguments)):
         return None
     return Call(thought.strip(), name, arguments, written)
+
+
+def read_react(text: str) -> Call | None:
+    """The call behind `Action:` and `Action Input:`, the arguments of `Finish` as they are elsewhere; None without."""
+    text = text.strip()
+    start = _ACTION.search(text)
+    match = start and _ACTION_INPUT.fullmatch(text[start.start() :])
+    arguments = match and read_arguments(match[2])
+    if start is None or match is None or arguments is None:
+        return None
+    if match[1] == FINISH and (arguments := react_ending(arguments)) is None:
+        return None
+    return Call(text[: start.start()].strip().removeprefix("Thought:").strip(), match[1], arguments, match[2])
+
+
+def react_ending(arguments: dict[str, Any]) -> dict[str, Any] | None:
+    kind, answer = arguments.get("return_type"), arguments.get("final_answer")
+    if kind == "give_answer" and answer is not None and set(arguments) == {"return_type", "final_answer"}:
+        return {"answer": answer}
+    gives_up = kind == "give_up_and_restart" and set(arguments) <= {"return_type", "final_answer"}
+    return {"give_up": True} if gives_up else None
 
 
 def read_arguments(text: str) -> dict[str, Any] | None:
@@ -154,6 +179,8 @@ def _depth(value: Any) -> int:
 class JsonCallParser(ToolParser):
     """`json_call`: one call on the last line, as a name and a JSON object."""
 
+    read = staticmethod(read)
+
     supports_required_and_named = False
     """Else vLLM would make the model write a JSON list of calls, which it has never seen."""
     engine_based_streaming = True
@@ -170,7 +197,7 @@ class JsonCallParser(ToolParser):
         return request
 
     def extract_tool_calls(self, model_output: str, request: Any) -> ExtractedToolCallInformation:
-        call = read(model_output)
+        call = self.read(model_output)
         if call is not None and call.name == FINISH:
             return ExtractedToolCallInformation(tools_called=False, tool_calls=[], content=answer_of(call.arguments))
         if call is None or not request.tools or request.tool_choice == "none":
@@ -213,4 +240,11 @@ class JsonCallParser(ToolParser):
         return DeltaMessage(content=found.content, tool_calls=calls)
 
 
+class ReactParser(JsonCallParser):
+    """`react`: a call as ToolBench's Action and Action Input."""
+
+    read = staticmethod(read_react)
+
+
 ToolParserManager.register_module("json_call", module=JsonCallParser)
+ToolParserManager.register_module("react", module=ReactParser)

@@ -145,8 +145,9 @@ def _signature_problem(schema: dict[str, Any]) -> str | None:
     if schema.get("type", "object") != "object":
         return f"takes {str(schema['type'])[:50]!r} where arguments are an object"
     properties = schema.get("properties", {})
+    elsewhere = {"$ref", "allOf", "anyOf", "oneOf"} & set(schema)
     for name in schema.get("required", []):
-        if name not in properties:
+        if name not in properties and not elsewhere:
             return f"requires the argument '{_short(name)}', which its schema does not describe"
     for name, part in properties.items():
         while isinstance(part, dict) and part.get("type") == "array" and "enum" not in part:

@@ -18,6 +18,9 @@ from ruamel.yaml import YAML
 
 from steptool.commands.check import check
 from steptool.core.errors import InputError
+from steptool.core.storage import write_jsonl
+from steptool.policies import tiny_model
+from steptool.testing import call, finish, scored, step, trajectory, unreadable
 
 TOOLS = '''
 def stock(name: str) -> dict[str, int]:
@@ -63,10 +66,11 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tu
         params = PARAMS | {k: {**PARAMS.get(k, {}), **v} for k, v in settings.items()}
         with Path("params.yaml").open("w") as file:
             YAML().dump(params, file)
-        if attempt is not None:
+        if isinstance(attempt, dict):
             Path("attempt.jsonl").write_text(json.dumps(attempt) + "\n")
+            attempt = Path("attempt.jsonl")
         said = io.StringIO()
-        status = check(task, Path("attempt.jsonl") if attempt else None, Console(file=said, width=200))
+        status = check(task, attempt, Console(file=said, width=200))
         return status, said.getvalue()
 
     return run
@@ -98,6 +102,26 @@ def test_a_hand_made_attempt_is_replayed_against_the_live_tools(project: Callabl
     assert "attempt.jsonl:1, replayed on task tea-train-1: finished" in said
     assert "bad arguments" in said
     assert "wrong answer" in said
+
+
+def test_an_attempt_that_was_sampled_is_replayed_too(project: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    lookup = step(call("stock", name="tea"), {"left": 4})
+    made = [trajectory(finish("1"), of="tea-train-0"), trajectory(lookup, finish("3"), of="tea-train-2")]
+    for kind, records in (("trajectories", made), ("scored", [scored(each) for each in made])):
+        write_jsonl(tmp_path / f"{kind}.jsonl.gz", records)
+        said = project(task="tea-train-2", attempt=Path(f"{kind}.jsonl.gz"))[1]
+        assert f"{kind}.jsonl.gz:3, replayed on task tea-train-2: finished" in said
+        assert 'recorded: {"left": 4}' in said
+        with pytest.raises(InputError, match="holds no attempt at task tea-train-1"):
+            project(task="tea-train-1", attempt=Path(f"{kind}.jsonl.gz"))
+
+
+def test_an_action_that_could_not_be_read_is_said_again(project: Callable[..., tuple[int, str]]) -> None:
+    ids = tuple(tiny_model.tokenizer().encode("I do not know what to do.<|im_end|>"))
+    steps = [step(unreadable(), "hint", context_ids=(1,), action_ids=ids)]
+    write_jsonl(Path("made.jsonl.gz"), [trajectory(*steps, of="tea-train-0")])
+    said = project(attempt=Path("made.jsonl.gz"))[1]
+    assert "not read: no JSON object after I" in said
 
 
 def test_a_reply_that_has_changed_is_shown_beside_the_recorded_one(project: Callable[..., tuple[int, str]]) -> None:

@@ -10,6 +10,7 @@ resumed turn                    prompt + action + reply + … is the beginning o
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import Any
 
@@ -21,12 +22,12 @@ from renderers.gemma4 import Gemma4Renderer
 from renderers.llama_3 import Llama3Renderer
 from renderers.qwen3 import Qwen3Renderer
 
-from steptool.core.errors import ModelError
+from steptool.core.errors import InputError, ModelError
 from steptool.core.types import Action, Observation, Task, ToolCall
 from steptool.formats.base import Served
 from steptool.formats.episode import encode
 from steptool.formats.families import CHATML, FAMILIES
-from steptool.formats.native import Native
+from steptool.formats.native import GAVE_UP, Native
 from steptool.formats.tool_text import openai_tools
 from steptool.policies import tiny_model
 from steptool.testing import call, finish, message, step, tool, unreadable
@@ -185,6 +186,22 @@ def test_hostile_arguments_are_text_and_are_read_back_or_refused(name: str) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_a_hostile_name_that_the_model_was_made_to_write_is_text(name: str) -> None:
+    """GPT-OSS and Gemma write the name before the reply."""
+    format = native(name)
+    end = format.family.ends[0]
+    if name == "gpt-oss":  # a name ends before the first `<`
+        with pytest.raises(ValueError, match="so that it is read back"):
+            format.render(Action(calls=(ToolCall(name=f"look{end}up", arguments={}),)))
+        return
+    replies = []
+    for called in ("lookup", f"look{end}up"):
+        ids = format.render(Action(calls=(ToolCall(name=called, arguments={}),)))
+        replies.append(format.reply(ids, [Observation(text="fine")], None))
+    assert controls(name, replies[0]) == controls(name, replies[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_parallel_calls(name: str) -> None:
     format = native(name)
     both = Action(calls=(call("find_order", id="a-1"), call("ping")))
@@ -206,9 +223,10 @@ def test_without_a_call_it_is_a_message(name: str) -> None:
     assert format.parse(ids, TASK) == message("It is on its way.")
     assert "And then?" in native_tokenizer(name).decode(format.reply(ids, (), "And then?"))
     assert format.parse(format.render(finish("shipped").action, TASK), TASK) == message("shipped")
-    for action in (Action(calls=(call("Finish", give_up=True),)), unreadable()):
-        with pytest.raises(ValueError, match="calls and messages"):
-            format.render(action, TASK)
+    gave_up = Action(calls=(call("Finish", give_up=True),))
+    assert format.parse(format.render(gave_up, TASK), TASK) == message(GAVE_UP)
+    with pytest.raises(ValueError, match="could not be read"):
+        format.render(unreadable(), TASK)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -371,3 +389,10 @@ def test_the_tools_of_a_model_without_them_are_written_by_a_template_of_ours() -
     assert native("smollm").chat_template() == CHATML
     assert native("qwen3").chat_template() is None
     assert native("smollm").tool_parser() == "hermes"
+
+
+def test_without_the_package_that_reads_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "renderers.parsing", None)
+    with pytest.raises(InputError, match="native formats need a package") as caught:
+        Native(Native.Config(), native_tokenizer("llama-3"))
+    assert caught.value.fix == "pip install 'steptool[native]'"

@@ -64,6 +64,8 @@ DEFS = {"Point": POINT, "Node": NODE, "a/b": {"type": "boolean"}}
         ({"$ref": "#/$defs/Point", "description": "Here."}, "x: {lat: number (degrees north), lon: number} (Here.)"),
         ({"type": "array", "items": {"$ref": "#/$defs/Node"}}, "x: {name?, next?: Node}[]"),
         ({"$ref": "#/$defs/Gone"}, "x: Gone"),
+        ({"type": "object", "properties": {"a": {}, "b": {}}, "anyOf": [{"required": ["a"]}]}, "x: {a?: any, b?: any}"),
+        ({"type": "object", "oneOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]}, "x: {a?: any}|{b?: any}"),
         ({"$ref": "#"}, "x: object"),
     ],
 )
@@ -73,11 +75,18 @@ def test_an_argument_is_written_with_all_that_its_schema_says(schema: Any, text:
 
 
 def test_arguments_stand_behind_references_and_parts_too() -> None:
-    """As `allOf` and as a `$ref` of the whole."""
+    """As `allOf`, as `oneOf`, and as a `$ref` of the whole."""
     parts = {"allOf": [{"$ref": "#/$defs/Point"}, {"properties": {"zoom": {"type": "integer"}}}], "$defs": DEFS}
     assert (
         describe_tool(tool("f", "", parameters=parts)) == "f(lat: number (degrees north), lon: number, zoom?: integer)"
     )
+    spot = "lat: number (degrees north), lon: number"
+    either = {
+        "properties": {"x": {}},
+        "oneOf": [{"$ref": "#/$defs/Point"}, {"properties": {"town": {}}}],
+        "$defs": DEFS,
+    }
+    assert describe_tool(tool("f", "", parameters=either)) == f"f(x?: any, ({spot} | town?: any))"
     whole = {"$ref": "#/$defs/Point", "$defs": DEFS}
     assert describe_tool(tool("f", "", parameters=whole)) == "f(lat: number (degrees north), lon: number)"
 

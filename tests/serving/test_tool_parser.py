@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from steptool.formats.json_call import JsonCall
+from steptool.formats.react import React
 from steptool.policies import tiny_model
 
 pytest.importorskip("vllm")
@@ -20,7 +21,7 @@ pytest.importorskip("vllm")
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.parser.parser_manager import ParserManager
 
-from steptool.serving.tool_parser import GAVE_UP, read, written_names
+from steptool.serving.tool_parser import GAVE_UP, read, read_react, written_names
 
 TOKENIZER = tiny_model.tokenizer()
 CHAT = JsonCall(JsonCall.Config(), TOKENIZER)
@@ -109,8 +110,30 @@ PIECES = (
 )
 
 
-def mutated(rng: random.Random) -> str:
-    text = rng.choice(SEEDS)
+def test_toolbenchs_words_are_read_by_a_parser_of_their_own() -> None:
+    asked = request("find me")
+    react = cast(Any, ParserManager.get_parser(tool_parser_name="react", enable_auto_tools=True))(
+        TOKENIZER, asked.tools
+    )
+    found = [
+        react.parse(text, react.adjust_request(asked), enable_auto_tools=True)[1:]
+        for text in (REACT_SEEDS[0].replace("find", "find_me"), REACT_SEEDS[2], "Action: find_me")
+    ]
+    (thought, (call,)), *answers = found
+    assert (thought, call.name, call.arguments) == ("Look.", "find me", '{"name": "tea"}')
+    assert [(content, calls or []) for content, calls in answers] == [("7", []), ("Action: find_me", [])]
+
+
+REACT_SEEDS = (
+    'Thought: Look.\nAction: find\nAction Input: {"name": "tea"}',
+    'Action: martly.info\nAction Input:\n{"id": "pr1", "deep": {"a": [1, 2.5e3, null, true]}}',
+    'Action: Finish\nAction Input: {"return_type": "give_answer", "final_answer": "7"}',
+    'So.\nAction: Finish\nAction Input: {"return_type": "give_up_and_restart"}',
+)
+
+
+def mutated(rng: random.Random, seeds: Sequence[str] = SEEDS) -> str:
+    text = rng.choice(seeds)
     for _ in range(rng.randrange(4)):
         start = rng.randrange(len(text) + 1)
         end = start + rng.choice((0, 0, 1, 2, 10))
@@ -118,12 +141,17 @@ def mutated(rng: random.Random) -> str:
     return text
 
 
-def test_it_reads_a_text_as_training_does() -> None:
+@pytest.mark.parametrize(
+    ("format", "reading", "seeds"),
+    [(JsonCall, read, SEEDS), (React, read_react, REACT_SEEDS)],
+    ids=["json_call", "react"],
+)
+def test_it_reads_a_text_as_training_does(format: Any, reading: Any, seeds: Sequence[str]) -> None:
     rng, kinds = random.Random(17), set()
-    for _ in range(100_000):
-        text = mutated(rng)
-        action = JsonCall.read(text)
-        call = read(text)
+    for _ in range(50_000):
+        text = mutated(rng, seeds)
+        action = format.read(text)
+        call = reading(text)
         kinds.add((action.unreadable or "call")[:12])
         if action.unreadable is not None:
             assert call is None, text

@@ -22,6 +22,8 @@ if mode == "loud":
 if mode == "dead":
     print("cannot find the database with key", os.environ.get("KEY"), file=sys.stderr, flush=True)
     sys.exit(3)
+if mode == "slow":
+    time.sleep(1.5)
 if mode == "deaf":
     time.sleep(600)
 

@@ -282,6 +282,12 @@ def test_a_tool_with_broken_parameters_is_refused(parameters: dict[str, Any], sa
     assert says in found
 
 
+def test_an_argument_may_be_described_by_another_part_of_the_schema() -> None:
+    parts = {"type": "object", "allOf": [{"properties": {"a": {"type": "string"}}}], "required": ["a"]}
+    check({"train": [task(tools=(tool(**parts),))]})
+    assert describe_tool(tool(**parts)) == "find(a)"
+
+
 PARTS = st.recursive(
     st.sampled_from([True, 3, "x", None, {"type": "string"}, {"type": "STRING"}, {"$ref": "#"}, {"enum": [1]}, {}]),
     lambda inner: st.dictionaries(

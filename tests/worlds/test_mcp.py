@@ -131,8 +131,9 @@ def test_tools_that_cannot_be_called_are_refused() -> None:
         box()
     with pytest.raises(InputError, match="has two tools of the name 'a'"):
         box(good, good)
+    bad = Tool(name="b", description="", parameters={"type": "object", "properties": {"x": {"type": 7}}})
     with pytest.raises(InputError, match="tool 'b' has parameters that are no JSON schema"):
-        box(good, Tool(name="b", description="", parameters={"type": "object", "properties": {"x": {"type": 7}}}))
+        calls(box(good, bad), ("b", {}))
 
 
 @pytest.mark.parametrize(
@@ -332,6 +333,24 @@ def test_a_call_that_is_cancelled_leaves_the_state_of_a_server_that_lives(toolbo
     assert [count_of(seen) for seen in asyncio.run(attempt())] == [1, 2]
 
 
+def test_a_server_that_starts_slowly_is_waited_for_by_the_next_call(listed: list[Listed]) -> None:
+    toolbox = McpToolbox(place("slow"), listed)
+
+    async def attempt() -> tuple[list[int], list[int]]:
+        connection = toolbox.connect()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(call(connection, "count"), 0.3)
+        starting = servers()
+        assert count_of(await call(connection, "count")) == 1
+        running = servers()
+        await connection.close()
+        return starting, running
+
+    starting, running = asyncio.run(attempt())
+    assert starting == running
+    toolbox.close()
+
+
 @pytest.mark.parametrize("how", ["print", "errors"])
 def test_what_a_server_prints_is_no_reply(toolbox: McpToolbox, how: str, capfd: pytest.CaptureFixture[str]) -> None:
     printed, added = calls(toolbox, ("misbehave", {"how": how}), ("add", {"a": 1}))
@@ -422,6 +441,30 @@ def test_a_server_over_http(http: str, monkeypatch: pytest.MonkeyPatch) -> None:
     toolbox.close()
 
 
+def test_a_server_over_http_that_is_gone_breaks_the_attempt() -> None:
+    server = MCPServer("soon gone")
+    server.tool()(twice)
+
+    async def calls_of_one_attempt() -> None:
+        with serving(server.streamable_http_app()) as url:
+            where = Place(url=f"{url}/mcp")
+            toolbox = McpToolbox(where, await asyncio.to_thread(list_tools, where))
+            connection = toolbox.connect()
+            assert (await call(connection, "twice", a=2)).text == "4"
+        assert (await call(connection, "twice", a=2)).error == "server_died"
+        with pytest.raises(WorldError, match="cannot be started"):
+            await call(connection, "twice", a=2)
+        await connection.close()
+        toolbox.close()
+
+    asyncio.run(calls_of_one_attempt())
+
+
+def twice(a: int) -> int:
+    """Twice as much."""
+    return 2 * a
+
+
 @pytest.mark.parametrize("path", ["html", "500", "none"])
 def test_an_address_that_is_no_mcp_server_is_refused(http: str, path: str) -> None:
     with pytest.raises(InputError, match=rf"{http}/{path}: the MCP server cannot be started"):
@@ -473,7 +516,8 @@ def test_its_revision_is_that_of_the_tools_and_of_the_code(tmp_path: Path, monke
     [
         ({"shared": True}, "give either command"),
         ({"command": ["a"], "url": "http://a"}, "give either command"),
-        ({"url": "ftp://a"}, "pattern"),
+        ({"url": "ftp://a"}, "is an address, http"),
+        ({"url": "http://ann:secret@a/mcp"}, "holds a name or a password"),
         ({"command": ["a"], "headers": {"X": "Y"}}, "env is for a command, headers are for a url"),
         ({"command": ["a"], "env": {"KEY": "sk-secret"}}, "never write the secret itself"),
     ],

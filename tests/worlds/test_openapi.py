@@ -216,6 +216,14 @@ def test_a_secret_is_hidden_however_it_is_written(toolbox: OpenApiToolbox) -> No
         assert spelling not in seen.text
 
 
+@pytest.mark.usefixtures("secrets")
+def test_no_secret_is_logged(toolbox: OpenApiToolbox, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        for scheme in SCHEMES:
+            call(toolbox, f"secret_{scheme}")
+    assert "token-of-" not in caplog.text
+
+
 def test_a_missing_secret_is_named_and_only_missed_by_a_call(toolbox: OpenApiToolbox) -> None:
     with pytest.raises(WorldError, match="STEPTOOL_AUTH_BEARER is not set") as caught:
         call(toolbox, "secret_bearer")
@@ -309,7 +317,9 @@ def test_its_revision_is_that_of_document_and_settings_and_knows_no_secret(
     ("settings", "said"),
     [
         ({"auth": {"bearer": "sk-secret"}}, "never write the secret itself"),
-        ({"base_url": "books.test"}, "is the address of a service"),
+        ({"base_url": "books.test"}, "is an address, http"),
+        ({"base_url": "http://ann:secret@books.test/v1"}, "holds a name or a password"),
+        ({"document": "https://ann:secret@books.test/openapi.json"}, "holds a name or a password"),
         ({"document": "data/openapi.json"}, "lies where stages write"),
     ],
 )

@@ -9,6 +9,8 @@ schema Part, whose parts are Parts                      {"$ref": "#/$defs/Part"}
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from steptool.core.errors import InputError
 from steptool.worlds.openapi.document import Document, fetch
 from steptool.worlds.openapi.operations import Operation, operations_of
 from steptool.worlds.openapi.schemas import MAX_PARTS
+from steptool.worlds.openapi.toolbox import OpenApiToolbox
 from tests.worlds.openapi_service import app, serving
 
 
@@ -450,3 +453,30 @@ def test_a_schema_that_grows_without_end_is_refused() -> None:
     with pytest.raises(InputError, match=f"has a schema of more than {MAX_PARTS:,} parts") as caught:
         x({"$ref": "#/components/schemas/S0"}, **schemas, S30={"type": "string"})
     assert "world.leave_out" in str(caught.value.fix)
+
+
+JUNK: tuple[Any, ...] = (None, 7, "text", [], {}, [7], {"a": 7}, {"$ref": "#/info"}, {"$ref": 7}, True, "\u202e{x}")
+
+
+def test_a_document_that_is_written_wrongly_is_refused_and_crashes_nothing() -> None:
+    """Any part of a good document is replaced by what may not stand there."""
+    whole, chance = json.dumps(app.openapi()), random.Random(18)
+    refused = 0
+    for _ in range(400):
+        broken = json.loads(whole)
+        place, key = chance.choice(list(places(broken)))
+        place[key] = chance.choice(JUNK)
+        try:
+            OpenApiToolbox(Document(json.dumps(broken), "books.json"), allow=["createOrder", "putPart"])
+        except InputError as error:
+            assert error.fix  # noqa: PT017 - not all of them are refused
+            refused += 1
+    assert refused > 50
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Where something stands in a document: its container, and its key there."""
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield value, key
+        yield from places(value[key])

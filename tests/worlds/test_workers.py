@@ -18,10 +18,11 @@ from typing import Any
 import psutil
 import pytest
 
-from steptool.core.errors import WorldError
-from steptool.core.types import Observation, Outcome, ToolCall
+from steptool.core.errors import DataError, WorldError
+from steptool.core.types import Observation, Outcome, Tool, ToolCall
 from steptool.rollouts.guard import GuardedSession
 from steptool.worlds.functions import FunctionsWorld
+from steptool.worlds.project.world import ProjectSettings, ProjectWorld
 from tests.project import ROOT
 
 SHELF = '''
@@ -192,7 +193,7 @@ def soon(what: Any) -> bool:
     return bool(what())
 
 
-def attempt(world: FunctionsWorld, *names: str, task: int = 0) -> tuple[list[Observation], Outcome]:
+def attempt(world: ProjectWorld, *names: str, task: int = 0) -> tuple[list[Observation], Outcome]:
     """Calls of these tools, as a rollout makes them."""
 
     async def run() -> tuple[list[Observation], Outcome]:
@@ -320,6 +321,7 @@ DIES = """
 import asyncio, os, sys
 from steptool.core.types import ToolCall
 from steptool.worlds.functions import FunctionsWorld
+from steptool.worlds.project.world import ProjectSettings, ProjectWorld
 world = FunctionsWorld(FunctionsWorld.Config(module="tools.py:Shelf"), 17)
 
 async def run():
@@ -361,6 +363,49 @@ def test_checks_of_a_file_of_their_own(make: Any) -> None:
     assert attempt(world, "add", "add")[1] == Outcome(solved=1.0, evidence="as two_more says")
     assert attempt(world, "add")[1].solved == 0
     assert "checks" in FunctionsWorld.modules(world.config)
+
+
+class Elsewhere:
+    """A toolbox whose tools are in no process of ours."""
+
+    def __init__(self) -> None:
+        self.tools = {"echo": Tool(name="echo", description="Says it.", parameters={"type": "object"})}
+
+    def changes_state(self, name: str) -> bool:
+        return False
+
+    def connect(self) -> Echo:
+        return Echo()
+
+    def close(self) -> None: ...
+
+
+class Echo:
+    async def call(self, call: ToolCall) -> Observation:
+        return Observation(text=json.dumps(call.arguments))
+
+    async def close(self) -> None: ...
+
+
+def test_check_functions_beside_tools_that_are_elsewhere(make: Any) -> None:
+    make(SHELF, module="tools.py:Shelf")  # a folder of its own
+    Path("checks.py").write_text(
+        "def said_a(answer, calls, state):\n"
+        "    return state is None and answer == 'a' and [call.arguments for call in calls] == [{}]\n"
+    )
+    Path("tasks.jsonl").write_text(
+        '{"query": "Well?", "split": "train", "check": "said_a"}\n{"query": "Other?", "split": "test"}\n'
+    )
+    world = ProjectWorld(ProjectSettings(checks="checks.py"), 17, Elsewhere())
+    before = below()
+    assert attempt(world, "echo")[1] == Outcome(solved=1.0, evidence="as said_a says")
+    assert attempt(world)[1].solved == 0
+    assert soon(lambda: len(below() - before) == 1), "the fork server"
+    world.close()
+    assert soon(lambda: below() <= before)
+    with pytest.raises(DataError, match="there is no function 'said_a'") as error:
+        ProjectWorld(ProjectSettings(), 17, Elsewhere())
+    assert error.value.fix == "set world.checks to a file in which that function is"
 
 
 def test_replies_do_not_depend_on_chance(make: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, chain, islice
 from statistics import fmean, median
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ from steptool.core.types import Trajectory
 
 CERTAIN = 0.01
 """Nats. A token that is likelier than exp(-this) under both policies tells nothing: most are."""
+MOST_TOKENS = 1_000_000
+"""Sampled tokens that are looked at: more would need gigabytes, and say the same."""
 ROUNDING = {"float32": 1e-3, "bfloat16": 1e-2}
 """Nats by which the log-probability of one policy differs from batch to batch, at most, by the type of computation."""
 
@@ -32,11 +34,10 @@ class Agreement(NamedTuple):
 
 
 def places(trajectories: Sequence[Trajectory]) -> dict[Place, list[float]]:
-    """Every sampled token in its place, with the log-probabilities that it was given."""
+    """Sampled tokens in their places, with the log-probabilities that they were given; the first MOST_TOKENS."""
     found: dict[Place, list[float]] = defaultdict(list)
-    for each in trajectories:
-        for place, logprob in _sampled(each):
-            found[place].append(logprob)
+    for place, logprob in islice(chain.from_iterable(map(_sampled, trajectories)), MOST_TOKENS):
+        found[place].append(logprob)
     return found
 
 

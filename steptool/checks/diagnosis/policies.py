@@ -35,8 +35,14 @@ def weights(of: Round) -> Diagnosed:
             f"train it: `dvc repro --force --single-item train-{of.arm}`, then `dvc repro`",
             {"same_revision": 1.0},
         )
-    before = likelihoods.places([item.trajectory for item in of.before])
-    compared, same = likelihoods.agreement(of.places, before, likelihoods.ROUNDING[of.dtype])
+    earlier = [item.trajectory for item in of.before]
+    # Only the attempts at a common task share a prompt, and so places.
+    common = {each.task_id for each in of.trajectories} & {each.task_id for each in earlier}
+    here, before = (
+        likelihoods.places([each for each in attempts if each.task_id in common])
+        for attempts in (of.trajectories, earlier)
+    )
+    compared, same = likelihoods.agreement(here, before, likelihoods.ROUNDING[of.dtype])
     numbers = {"compared_tokens": float(compared), "same_tokens": float(same)}
     if compared < FEWEST_TOKENS:
         says = f"{now.name} is another than {then.name}; the rounds share too few tokens to compare log-probabilities"
@@ -58,7 +64,7 @@ def _never_arrived(says: str, what_to_do: str, numbers: dict[str, float]) -> Dia
 
 def engine(of: Round) -> Diagnosed:
     """Does the engine sample from one distribution, and is it the policy's own?"""
-    seen = likelihoods.spread(of.places)
+    seen = likelihoods.spread(likelihoods.places(of.trajectories))
     numbers = {"tokens": float(seen.tokens), "mean": seen.mean, "largest": seen.largest}
     sampling = of.sampling
     if sampling is not None and sampling.top_p < 1:

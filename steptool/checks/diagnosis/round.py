@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Literal
 
-from steptool.checks.diagnosis import likelihoods
 from steptool.checks.diagnosis.counts import round_counts, task_counts, tool_counts
 from steptool.checks.diagnosis.differences import discounted
 from steptool.checks.diagnosis.findings import Diagnosed, Name, RoundCounts, Severity, TaskCounts, ToolCounts
@@ -58,7 +56,7 @@ class Round:
     @property
     def arm(self) -> str:
         """That it was sampled from, by the name of its folder."""
-        return PurePosixPath(self.policy).name
+        return self.policy.rpartition("/")[2]
 
     @cached_property
     def counts(self) -> RoundCounts:
@@ -79,10 +77,6 @@ class Round:
     @cached_property
     def tools(self) -> tuple[ToolCounts, ...]:
         return tool_counts(self.trajectories, self.tasks)
-
-    @cached_property
-    def places(self) -> dict[likelihoods.Place, list[float]]:
-        return likelihoods.places(self.trajectories)
 
 
 def fine(name: Name, says: str, numbers: Mapping[str, float] | None = None) -> Diagnosed:

@@ -42,7 +42,8 @@ def tool_errors(of: Round) -> Diagnosed:
         name=Name.tool_errors,
         severity=graded(share, warning=0.0, fault=0.8),
         says=f"{worst.tool} failed in {worst.failed} of {worst.calls} calls, {count} times with {kind}",
-        what_to_do=f"mend {worst.tool}; or, where the calls are wrong, show right ones in the demonstrations",
+        what_to_do=f"call it by hand (`steptool tools try {worst.tool}`) and mend it; or, where the calls are wrong, "
+        "show right ones in the demonstrations",
         numbers=numbers,
     )
 

@@ -98,11 +98,12 @@ class Server:
             raise WorldError(found, where=str(self._place), fix=fix) from None
 
     async def _is_well(self) -> bool:
-        if not self._is_doubtful or self._connection is None:
+        connection = self._connection
+        if not self._is_doubtful or connection is None or not connection.client.done():  # it is still starting
             return True
         try:
             async with asyncio.timeout(PROBE_S):
-                await (await asyncio.shield(self._connection.client)).list_tools(cache_mode="bypass")
+                await connection.client.result().list_tools(cache_mode="bypass")
         except (*FAULTS, BaseExceptionGroup):
             return False
         return True

@@ -13,7 +13,7 @@ from steptool.core.types import Frozen, Observation, Tool, ToolCall
 from steptool.worlds.mcp.place import Place
 from steptool.worlds.mcp.reply import observation_of
 from steptool.worlds.mcp.server import CALL_S, FAULTS, Server
-from steptool.worlds.project.arguments import Arguments, without_foreign_patterns
+from steptool.worlds.project.arguments import ArgumentsOfTools, without_foreign_patterns
 from steptool.worlds.project.own_loop import OwnLoop
 from steptool.worlds.project.session import failure
 
@@ -71,7 +71,7 @@ class McpToolbox:
             twice = next(name for name in names if names.count(name) > 1)
             raise InputError(f"has two tools of the name {twice!r}", where=str(place), fix="rename one of them")
         self.tools: Mapping[str, Tool] = {each.tool.name: each.tool for each in listed}
-        self.arguments = {name: Arguments(tool, str(place)) for name, tool in self.tools.items()}
+        self._arguments = ArgumentsOfTools(self.tools, str(place))
         self._place = place
         self._loop = OwnLoop("mcp")
         is_shared = all(self._reading.values()) if shared == "auto" else shared
@@ -82,7 +82,7 @@ class McpToolbox:
 
     def connect(self) -> McpConnection:
         server = self._shared or Server(self._place)
-        return McpConnection(server, server is not self._shared, self._loop, self.arguments, self._place)
+        return McpConnection(server, server is not self._shared, self._loop, self._arguments, self._place)
 
     def close(self) -> None:
         """End all connections: they live on the toolbox's loop."""
@@ -90,16 +90,14 @@ class McpToolbox:
 
 
 class McpConnection:
-    def __init__(
-        self, server: Server, is_own: bool, loop: OwnLoop, arguments: Mapping[str, Arguments], place: Place
-    ) -> None:
+    def __init__(self, server: Server, is_own: bool, loop: OwnLoop, arguments: ArgumentsOfTools, place: Place) -> None:
         self._server, self._is_own, self._loop = server, is_own, loop
         self._arguments, self._secrets = arguments, place.secrets
         self._is_waiting = False
         """Stays where a call is cancelled: an attempt makes one call after the other."""
 
     async def call(self, call: ToolCall) -> Observation:
-        if problem := self._arguments[call.name].problem(call.arguments):
+        if problem := self._arguments.problem(call):
             return failure("invalid_argument", problem)
         is_doubtful, self._is_waiting = self._is_waiting, True
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, TypeAdapter, model_validator
 
@@ -13,7 +13,7 @@ from steptool.core.storage import file_hash
 from steptool.core.types import content_hash
 from steptool.worlds.mcp.place import Place
 from steptool.worlds.mcp.toolbox import Listed, McpToolbox, list_tools
-from steptool.worlds.project.secrets import Variable
+from steptool.worlds.project.secrets import Address, Variable
 from steptool.worlds.project.world import Listing, ProjectSettings, ProjectWorld, Record, recorded_listing
 
 SOURCES = {".py", ".js", ".mjs", ".cjs", ".ts", ".rb", ".sh"}
@@ -32,7 +32,7 @@ class McpWorld(ProjectWorld):
     class Config(ProjectSettings):
         command: list[Text] = Field(default_factory=list, max_length=1000)
         """Program and arguments of a server that speaks over stdin and stdout."""
-        url: Annotated[Text, Field(pattern=r"^https?://")] | None = None
+        url: Address | None = None
         """Address of a server that speaks streamable HTTP."""
         env: dict[Text, Variable] = Field(default_factory=dict)
         """Environment of the command beside PATH, HOME, LOGNAME, SHELL, TERM and USER: its name, and the variable that

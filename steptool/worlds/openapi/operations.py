@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from steptool.core.errors import InputError
+from steptool.core.errors import InputError, reason
 from steptool.core.types import Tool
 from steptool.worlds.openapi.document import Document
 from steptool.worlds.openapi.schemas import Schemas
@@ -79,11 +79,12 @@ def operations_of(
     has, for two operations of one name, and where nothing is left.
     """
     found: dict[str, Operation] = {}
-    known: dict[str, str] = {}
-    for method, path, item, operation in _listed(document):
+    known = set[str]()
+    listed = list(_listed(document))
+    for method, path, item, operation in listed:
         place = f"{method.upper()} {path}"
         name = str(operation.get("operationId") or _readable(method, path))
-        known |= {name: place, place: place}
+        known |= {name, place}
         may = place in allow or name in allow or (method in READING and not operation.get("deprecated"))
         if not may or place in leave_out or name in leave_out:
             continue
@@ -92,7 +93,12 @@ def operations_of(
             fix = "give each its own operationId, or name one of them in world.leave_out as METHOD /path"
             raise InputError(f"{other} and {place} are both called {name!r}", where=document.where, fix=fix)
         server = base_url or document.server(operation, item)
-        found[name] = _operation(document, name, method, path, item, operation, server)
+        try:
+            found[name] = _operation(document, name, method, path, item, operation, server)
+        except (AttributeError, TypeError, KeyError, ValueError, RecursionError) as error:
+            said = f"is not written as OpenAPI has it: {reason(error)}"
+            fix = "mend it, or name it in world.leave_out"
+            raise InputError(said, where=f"{document.where}, {place}", fix=fix) from error
     for wanted in (*allow, *leave_out):
         if wanted not in known:
             near = get_close_matches(wanted, known, n=1)
@@ -100,7 +106,7 @@ def operations_of(
             raise InputError(f"has no operation {wanted[:80]!r}", where=document.where, fix=fix)
     if not found:
         fix = "name those that may be called in world.allow, as POST /orders"
-        raise InputError(f"none of its {len(known) // 2} operations only reads", where=document.where, fix=fix)
+        raise InputError(f"none of its {len(listed)} operations only reads", where=document.where, fix=fix)
     return found
 
 

@@ -22,7 +22,7 @@ from steptool.worlds.openapi.request import Parts
 from steptool.worlds.project.secrets import Secrets, read_secret
 
 PREFIX = "STEPTOOL_AUTH_"
-BEARER = {"oauth2", "openIdConnect"}
+BEARER = ("oauth2", "openIdConnect")
 
 
 class Security:

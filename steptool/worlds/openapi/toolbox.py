@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
@@ -14,7 +15,7 @@ from steptool.worlds.openapi.operations import Operation, operations_of
 from steptool.worlds.openapi.reply import observation_of
 from steptool.worlds.openapi.request import Parts, WrongRequest, request_of
 from steptool.worlds.openapi.security import Security
-from steptool.worlds.project.arguments import Arguments
+from steptool.worlds.project.arguments import ArgumentsOfTools
 from steptool.worlds.project.own_loop import OwnLoop
 from steptool.worlds.project.secrets import Secrets
 from steptool.worlds.project.session import failure
@@ -23,6 +24,8 @@ TIMEOUT_S = 60.0
 """Longest wait for a connection, or for the next part of a reply. Rollouts wait `sample.tool_timeout_s` for it all."""
 MAX_REDIRECTS = 5
 HEADERS = {"Accept": "application/json, */*", "User-Agent": "steptool"}
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # below that it tells addresses, and a secret may stand in one
 
 
 class OpenApiToolbox:
@@ -39,7 +42,7 @@ class OpenApiToolbox:
     ) -> None:
         self.operations = operations_of(document, base_url=base_url, allow=allow, leave_out=leave_out)
         self.tools: Mapping[str, Tool] = {name: each.tool for name, each in self.operations.items()}
-        self.arguments = {name: Arguments(tool, document.where) for name, tool in self.tools.items()}
+        self.arguments = ArgumentsOfTools(self.tools, document.where)
         self._secrets = Secrets()
         self._security = Security(document, auth or {}, self._secrets)
         for operation in self.operations.values():
@@ -101,7 +104,7 @@ class OpenApiConnection:
         self._toolbox = toolbox
 
     async def call(self, call: ToolCall) -> Observation:
-        if problem := self._toolbox.arguments[call.name].problem(call.arguments):
+        if problem := self._toolbox.arguments.problem(call):
             return failure("invalid_argument", problem)
         operation = self._toolbox.operations[call.name]
         try:

@@ -11,18 +11,12 @@ from steptool.core.fields import Text, not_an_output
 from steptool.core.types import content_hash
 from steptool.worlds.openapi.document import Document, fetch, is_address
 from steptool.worlds.openapi.toolbox import OpenApiToolbox
-from steptool.worlds.project.secrets import Variable
+from steptool.worlds.project.secrets import Address, Variable, plain_address
 from steptool.worlds.project.world import Listing, ProjectSettings, ProjectWorld, Record, recorded_listing
 
 
 def _document(text: str) -> str:
-    return text if is_address(text) else not_an_output(text)
-
-
-def _base_url(text: str) -> str:
-    if not is_address(text):
-        raise ValueError(f"is the address of a service, http://… or https://…, got {text[:80]!r}")
-    return text
+    return plain_address(text) if is_address(text) else not_an_output(text)
 
 
 class OpenApiWorld(ProjectWorld):
@@ -36,7 +30,7 @@ class OpenApiWorld(ProjectWorld):
     class Config(ProjectSettings):
         document: Annotated[Text, AfterValidator(_document)] = "openapi.json"
         """A file (JSON or YAML) in the folder of the project, or an address."""
-        base_url: Annotated[Text, AfterValidator(_base_url)] | None = None
+        base_url: Address | None = None
         """Where the service is; without it the document says so."""
         allow: list[Text] = Field(default_factory=list, max_length=10_000)
         """Operations beside those that read, as `createOrder` or `POST /orders`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -15,7 +15,7 @@ from jsonschema.exceptions import ValidationError, best_match
 from referencing import Registry
 
 from steptool.core.errors import InputError
-from steptool.core.types import Tool
+from steptool.core.types import Tool, ToolCall
 from steptool.worlds.checks import schema_problem
 
 MAX_PROBLEMS = 3
@@ -47,6 +47,21 @@ class Arguments:
             if closest.validator == "additionalProperties" and closest.validator_value is False and not place:
                 text = f"there is no {_unknown(arguments, self._names)}, use {', '.join(self._names) or 'no arguments'}"
             yield f"{place}: {text}" if place else text
+
+
+class ArgumentsOfTools:
+    """Those of a toolbox. The schema of a tool is read at its first call: some take tenths of a second, and a service
+    may have hundreds of operations of which the tasks offer ten. `prepare` checks those that they offer."""
+
+    def __init__(self, tools: Mapping[str, Tool], where: str) -> None:
+        self._tools, self._where = tools, where
+        self._read: dict[str, Arguments] = {}
+
+    def problem(self, call: ToolCall) -> str | None:
+        """See `Arguments`, which raises InputError for parameters that are no JSON schema."""
+        if call.name not in self._read:
+            self._read[call.name] = Arguments(self._tools[call.name], self._where)
+        return self._read[call.name].problem(call.arguments)
 
 
 def _message(error: ValidationError) -> str:

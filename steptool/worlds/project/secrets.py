@@ -16,6 +16,7 @@ from urllib.parse import quote, quote_plus
 from pydantic import AfterValidator
 
 from steptool.core.errors import WorldError
+from steptool.core.fields import Text
 
 SHORTEST = 4
 """Characters of a secret. A shorter one cannot be told apart from other text in a reply."""
@@ -29,6 +30,19 @@ def _variable(text: str) -> str:
 
 Variable = Annotated[str, AfterValidator(_variable)]
 """Name of an environment variable."""
+
+
+def plain_address(text: str) -> str:
+    """`text`. Raises ValueError where it is no address of the web, or one that holds a secret."""
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"is an address, http://… or https://…, got {text[:80]!r}")
+    if "@" in text.split("/")[2]:
+        raise ValueError("holds a name or a password; keep it in an environment variable")
+    return text
+
+
+Address = Annotated[Text, AfterValidator(plain_address)]
+"""Where a service is, without secrets."""
 
 
 def read_secret(variable: str, what: str) -> str:

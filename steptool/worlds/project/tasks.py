@@ -25,6 +25,7 @@ from steptool.worlds.base import Split
 from steptool.worlds.project.checks import Checks
 
 MISSING = "set world.tasks in params.yaml to a file that is there"
+WRITE_AGAIN = "write the file again"
 FIX = "mend this line; `python -m pydoc steptool.worlds.project.tasks` says what one holds"
 
 
@@ -47,13 +48,17 @@ def read_tasks(path: Path) -> dict[str, TaskLine]:
 
     Raises DataError that names the line.
     """
-    found: dict[str, TaskLine] = {}
-    lines = read_lines(path, missing=MISSING, broken="write the file again")
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            where = f"{path}:{number}"
-            task = parse_record(parse_text(line, str(path), line=number, fix=FIX), TaskLine, where=where, fix=FIX)
-            found[where] = task if task.id else task.model_copy(update={"id": str(number)})
+    lines = read_lines(path, missing=MISSING, broken=WRITE_AGAIN)
+    found = {
+        f"{path}:{number}": read_line(line, path, number) for number, line in enumerate(lines, start=1) if line.strip()
+    }
     if not found:
         raise DataError("holds no task", where=str(path), fix="write one task a line")
     return found
+
+
+def read_line(line: str, path: Path, number: int) -> TaskLine:
+    """The task of one line, its number as its id where it has none. Raises DataError that names the line."""
+    value = parse_text(line, str(path), line=number, fix=FIX)
+    task = parse_record(value, TaskLine, where=f"{path}:{number}", fix=FIX)
+    return task if task.id else task.model_copy(update={"id": str(number)})

@@ -39,6 +39,8 @@ def names_exactly(expected: Sequence[str], answer: str, question: str = "") -> b
     if disclaims(plain(answer)):
         return False
     items = [" ".join(plain(item).casefold().split()).strip(_EDGES + ' "') for item in expected]
+    if not all(items):
+        return False
     text = plain(_PRIVATE.sub(" ", answer)).casefold()
     if not any(re.search(r"\d", item) for item in items):
         text = _MARKER.sub(lambda match: " " * len(match[0]), text)
@@ -54,6 +56,13 @@ def names_exactly(expected: Sequence[str], answer: str, question: str = "") -> b
         elif not allowed(word):
             return False
     return len(found) == len(items)
+
+
+def says(name: str, text: str) -> bool:
+    """Whether `name` stands in `text` in whole words, whatever is said of it."""
+    words = " ".join(plain(name).casefold().split())
+    text = plain(_PRIVATE.sub(" ", text)).casefold()
+    return bool(words.strip(_EDGES)) and _with_places([words], text) != text
 
 
 def _with_places(items: Sequence[str], text: str) -> str:

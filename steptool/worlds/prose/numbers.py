@@ -99,13 +99,18 @@ def said_number(answer: str, question: str = "") -> float | None:
     """
     if disclaims(plain(answer)):
         return None
-    asked = {found.value for found in _numbers(plain(question))}
+    asked = numbers_in(question)
     by_kind: dict[Kind, set[float]] = {}
     for found in _numbers(asserted(plain(answer))):
         kind = max(found.kind, Kind.asked_about) if found.value in asked and not found.is_listed else found.kind
         by_kind.setdefault(kind, set()).add(found.value)
     values = by_kind[min(by_kind)] if by_kind else set()
     return values.pop() if len(values) == 1 else None
+
+
+def numbers_in(text: str) -> set[float]:
+    """Every number of a text, whatever is said of it."""
+    return {found.value for found in _numbers(plain(text))}
 
 
 def _numbers(text: str) -> Iterator[_Found]:
@@ -195,6 +200,8 @@ def _signed(value: float, texts: Sequence[str], index: int) -> float:
 
 def _is_beside_the_point(texts: Sequence[str], index: int) -> bool:
     """A day of a month, a bound, the whole of "3 out of 5"."""
+    if not texts[index][0].isdigit():
+        return False
     before, after = list(texts[max(0, index - 3) : index]), list(texts[index + 1 : index + 3])
     if re.fullmatch(r"[0-9]{1,2}", texts[index]) and int(texts[index]) <= 31 and _MONTHS & {*before[-1:], *after[:1]}:
         return True

@@ -37,7 +37,9 @@ class FunctionTool:
         documented = docstring_parser.parse(inspect.getdoc(function) or "")
         if not documented.short_description:
             raise InputError(
-                "has no docstring", where=where, fix="write one that says what it does: the policy reads it"
+                "has no docstring",
+                where=where,
+                fix="write one that says what it does: the policy reads it; or begin its name with _ if it is no tool",
             )
         described = {entry.arg_name: _one_line(entry.description) for entry in documented.params}
         fields: dict[str, Any] = {}

@@ -103,7 +103,7 @@ CASES: dict[str, tuple[list[ScoredTrajectory], Name, Severity, str, str]] = {
     ),
     "a tool that fails": (
         with_steps(step(call("find", id="a"), error="closed", **TOKENS), finish("x", **TOKENS)),
-        Name.tool_errors, Severity.fault, "find failed in 16 of 16 calls, 16 times with closed", "mend find",
+        Name.tool_errors, Severity.fault, "find failed in 16 of 16 calls, 16 times with closed", "tools try find",
     ),
     "giving up": (
         with_steps(LOOKUP, give_up(**TOKENS)),
