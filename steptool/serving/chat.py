@@ -20,9 +20,9 @@ from rich.text import Text
 
 from steptool.config.settings import Params
 from steptool.core.errors import InputError, printable
-from steptool.core.types import Judgement, Observation, Sampling, Step, Task, Trajectory
+from steptool.core.types import Judgement, Observation, Step, Task, Trajectory
 from steptool.rollouts.branch import Branch
-from steptool.rollouts.collect import Sampler, open_sampler
+from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
 from steptool.rollouts.loop import run
 from steptool.serving.policy import Named
 from steptool.worlds.base import SPLITS, World
@@ -71,7 +71,8 @@ def _asked(console: Console) -> Iterator[str]:
 async def _attempt(
     params: Params, sampler: Sampler, task: Task, policy: str, console: Console, *, is_known: bool
 ) -> None:
-    attempt = sampler.attempt(task, 0, sampler.conditions(evaluated(params)))
+    sampling = sampling_of(params).model_copy(update={"temperature": params.evaluate.temperature, "top_p": 1.0})
+    attempt = sampler.attempt(task, 0, sampler.conditions(sampling))
     tokens = len(attempt.format.prompt(task))
     console.print(_line(task.query, style="bold"))
     console.print(_line(f"{policy}, {_offer(task)}, a prompt of {tokens} tokens", style="dim"))
@@ -88,18 +89,6 @@ async def _attempt(
     if known is not None and trajectory.steps:
         judged = await params.annotate.build().annotate(trajectory, task, known)
         console.print(scores(trajectory, judged))
-
-
-def evaluated(params: Params) -> Sampling:
-    """As `evaluate` samples."""
-    wanted = params.sample
-    return Sampling(
-        temperature=params.evaluate.temperature,
-        top_p=1.0,
-        max_calls=wanted.max_calls,
-        max_step_tokens=wanted.max_step_tokens,
-        max_tokens=wanted.max_tokens,
-    )
 
 
 def _offer(task: Task) -> str:
