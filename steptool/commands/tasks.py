@@ -52,7 +52,7 @@ def check(discordance: Discordance = 0.3) -> None:
     if found.world is not None:
         timeout_s = params.sample.tool_timeout_s
         findings += asyncio.run(idle_attempts(found.world, found.lines, timeout_s=timeout_s))
-        found.world.close()
+        found.world.end()
     typer.echo(f"{config.tasks}: {len(found.lines)} tasks can be read")
     for line in (
         *_table(found.lines, sides),

@@ -48,7 +48,7 @@ def try_tool(name: ToolName, arguments: Arguments = "{}") -> None:
     started = time.monotonic()
     seen = asyncio.run(_made(world, connection, [call], timeout_s))
     seconds = time.monotonic() - started
-    world.close()
+    world.end()
     kept = isinstance(connection, RecordedConnection) and connection.replayed
     typer.echo(seen.text)
     origin = f"from {world.config.recordings}" if kept else "live"
@@ -72,7 +72,7 @@ def check(sample: Sample = 20, writes: Writes = False) -> None:
     for kept in chosen:
         now = asyncio.run(_made(world, world.toolbox.connect(), [*kept.earlier, kept.call], timeout_s))
         drift += [f"{_shown(kept.call)}: {line}" for line in _differences(kept.reply, now)]
-    world.close()
+    world.end()
     for line in drift:
         typer.echo(line)
     skipped = "" if chosen or not recorded else " (all that are recorded change something: --writes makes them, too)"

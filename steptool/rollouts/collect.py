@@ -32,7 +32,7 @@ from steptool.rollouts.base import Attempt, Search
 from steptool.rollouts.branch import NOT_FINITE
 from steptool.rollouts.loop import run
 from steptool.system.progress import progress
-from steptool.worlds.base import Closes, World
+from steptool.worlds.base import Ends, World
 
 TRIES = 3
 """How often an attempt is made that the engine or the world breaks, the first time included."""
@@ -193,8 +193,8 @@ def open_sampler(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler
         yield sampler
     finally:
         sampler.close()
-        if isinstance(sampler.world, Closes):
-            sampler.world.close()
+        if isinstance(sampler.world, Ends):
+            sampler.world.end()
 
 
 async def run_searches(

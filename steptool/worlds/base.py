@@ -63,9 +63,9 @@ class Demonstrates(Protocol):
 
 
 @runtime_checkable
-class Closes(Protocol):
+class Ends(Protocol):
     """A world that starts what its attempts share: processes, connections, a file of recordings."""
 
-    def close(self) -> None:
-        """End it. May be called twice."""
+    def end(self) -> None:
+        """End all that. May be called twice."""
         ...

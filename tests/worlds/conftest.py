@@ -37,7 +37,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
     yield world
     for each in made:
-        each.close()
+        each.end()
     for name in ("tools", "checks"):
         sys.modules.pop(name, None)
     forget_sources()

@@ -401,7 +401,7 @@ def test_check_functions_beside_tools_that_are_elsewhere(make: Any) -> None:
     assert attempt(world, "echo")[1] == Outcome(solved=1.0, evidence="as said_a says")
     assert attempt(world)[1].solved == 0
     assert soon(lambda: len(below() - before) == 1), "the fork server"
-    world.close()
+    world.end()
     assert soon(lambda: below() <= before)
     with pytest.raises(DataError, match="there is no function 'said_a'") as error:
         ProjectWorld(ProjectSettings(), 17, Elsewhere())

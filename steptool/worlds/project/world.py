@@ -142,7 +142,7 @@ class ProjectWorld:
         lines = read_tasks(Path(config.tasks))
         return {name: where for where, line in lines.items() for name in line.functions}
 
-    def close(self) -> None:
+    def end(self) -> None:
         """End the processes and connections that the attempts share."""
         self.toolbox.close()
         self.recordings.close()
