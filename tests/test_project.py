@@ -178,6 +178,19 @@ def test_tools_of_a_team_take_the_place_of_the_example(
     assert git(project, "status", "--porcelain") == ""
 
 
+def test_without_any_check_no_arm_learns_from_solved_attempts(tmp_path: Path) -> None:
+    arguments = _brought(tmp_path, 10, 3)
+    (tmp_path / "in" / "t.jsonl").write_text('{"id": "t1", "query": "Double 1?"}\n')
+    done = steptool(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    params = YAML(typ="safe").load((tmp_path / "mine" / "params.yaml").read_text())
+    assert (list(params["arms"]), params["compare"], params["reward"]) == (
+        ["sft", "ppo"],
+        [["ppo", "sft"]],
+        {"use": "auto"},
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "world", "files"),
     [

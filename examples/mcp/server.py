@@ -15,6 +15,8 @@ from mcp.types import ToolAnnotations
 TITLES = (
     "Dune", "Emma", "Kim", "Walden", "Ulysses", "Persuasion", "Ivanhoe", "Middlemarch", "Dracula", "Nostromo",
     "Utopia", "Candide", "Carmen", "Faust", "Hamlet", "Othello", "Phaedra", "Rebecca", "Silas", "Zadig",
+    "Antigone", "Belinda", "Camilla", "Daisy", "Electra", "Felix", "Germinal", "Hedda", "Iphigenia", "Justine",
+    "Kenilworth", "Lamia", "Macbeth", "Nana", "Oblomov", "Pamela", "Rasselas", "Salome", "Tartuffe", "Vathek",
 )  # fmt: skip
 AUTHORS = ("Ada Brook", "Carl Dean", "Elsa Frost", "Gil Hart", "Ida Jones")
 KINDS = ("novel", "play", "essay")

@@ -18,7 +18,10 @@ from fastapi import FastAPI, HTTPException, Query
 from pydantic import BaseModel, Field
 
 PORT = 8765
-STATIONS = {"ASH": "Ashford", "BRA": "Brandon", "COL": "Colby", "DUN": "Dunmore", "ELY": "Ely"}
+STATIONS = {
+    "ASH": "Ashford", "BRA": "Brandon", "COL": "Colby", "DUN": "Dunmore",
+    "ELY": "Ely", "FEN": "Fenwick", "GAL": "Galway", "HUL": "Hull",
+}  # fmt: skip
 FACTORS = {"second": 1.0, "first": 1.5}
 app = FastAPI(title="Railway desk", version="1", servers=[{"url": f"http://127.0.0.1:{PORT}"}])
 

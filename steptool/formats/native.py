@@ -102,14 +102,15 @@ class Native:
         None where the template cannot write it.
         """
         action = self._action(action_ids)
-        texts = [mark(shorten(observation.text, self.max_observation)) for observation in observations]
+        outside = [observation.text for observation in observations] if message is None else [message]
+        texts = [mark(shorten(text, self.max_observation)) for text in outside]
         if action.calls:
             before = self._message(Action(calls=_with_sentinel(action.calls)))
             texts_of = zip(count(), action.calls, texts, strict=False)
             said = [self._answer(number, call, text) for number, call, text in texts_of]
         else:
             before = {"role": "assistant", "content": _SENTINEL}
-            said = [{"role": "user", "content": text} for text in (texts if message is None else [mark(message)])]
+            said = [{"role": "user", "content": text} for text in texts]
         try:
             text = self._render([*_ASKED, before, *said], prompt=True)
         except Exception:  # noqa: BLE001 - templates refuse by raising whatever they like

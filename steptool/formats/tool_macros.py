@@ -16,16 +16,21 @@ MAX_DEPTH = 8
 """Objects, arrays and references within each other that are written; what is deeper is `any`."""
 MAX_PARTS = 2000
 """Parts of one tool's schema that are written: references to references can multiply without end."""
+MAX_SENTENCE = 100
+"""Characters of a first sentence where the budget is short; a longer one ends in `...`."""
+MAX_WORDS = 40
+"""Characters of a tool's description where the budget is shorter still."""
 MAX_VALUES = 8
 """Values of an enum that are written where the budget is short."""
 
 SHORTER = (
-    "descriptions of parameters are cut to their first sentence",
+    f"descriptions of parameters are cut to their first sentence, and to {MAX_SENTENCE} characters",
     "descriptions of parameters are left out",
-    "descriptions of tools are cut to their first sentence",
+    f"descriptions of tools are cut to their first sentence, and to {MAX_SENTENCE} characters",
     f"of a list of values the first {MAX_VALUES} are written",
     "what optional objects consist of is left out",
     "what required objects consist of is left out",
+    f"descriptions of tools are cut to {MAX_WORDS} characters",
     "descriptions of tools are left out",
     "optional parameters are left out",
 )
@@ -36,9 +41,10 @@ MACROS = (
     r"""
 {%- macro one_line(text) -%}{{ text.split() | join(' ') if text is string else '' }}{%- endmacro -%}
 
-{%- macro sentence(text) -%}
-  {%- set parts = one_line(text).replace('e.g. ', 'e.g.').replace('i.e. ', 'i.e.').split('. ') -%}
-  {{ parts[0] }}{{ '.' if parts | length > 1 }}
+{%- macro sentence(text, most=MAX_SENTENCE) -%}
+  {%- set parts = one_line(text).replace('e.g. ', 'e.g.\u00a0').replace('i.e. ', 'i.e.\u00a0').split('. ') -%}
+  {%- set first = parts[0].replace('\u00a0', ' ') ~ ('.' if parts | length > 1) -%}
+  {{ first if first | length <= most else first[:most] ~ '...' }}
 {%- endmacro -%}
 
 {%- macro resolved(ref, root) -%}
@@ -154,7 +160,7 @@ MACROS = (
     {%- set required = above + (required | list if required is sequence and required is not mapping else []) -%}
     {%- for name, part in (named if named is mapping else {}).items() -%}
       {%- set needed = name in required -%}
-      {%- if needed or state.level < 8 -%}
+      {%- if needed or state.level < 9 -%}
         {%- if top -%}
           {%- set state.inner = state.level < (6 if needed else 5) -%}
         {%- endif -%}
@@ -239,7 +245,8 @@ MACROS = (
 {%- macro tool_line(tool, name, level) -%}
   {%- set schema, text = tool.function.parameters, tool.function.description -%}
   {%- set state = namespace(root=schema, level=level, parts=0, inner=true) -%}
-  {%- set text = '' if level >= 7 else sentence(text) if level >= 3 else one_line(text) -%}
+  {%- set text = '' if level >= 8 else sentence(text, MAX_WORDS if level >= 7 else MAX_SENTENCE) if level >= 3
+      else one_line(text) -%}
   {{ one_line(name) }}({{ fields(schema, state, ['#'], true) }}){{ ' - ' ~ text if text }}
 {%- endmacro -%}
 
@@ -273,6 +280,8 @@ CONSTANTS: Mapping[str, Any] = {
     "MAX_DEPTH": MAX_DEPTH,
     "MAX_PARTS": MAX_PARTS,
     "MAX_VALUES": MAX_VALUES,
+    "MAX_WORDS": MAX_WORDS,
+    "MAX_SENTENCE": MAX_SENTENCE,
     "LAST_LEVEL": len(SHORTER),
 }
 

@@ -111,6 +111,9 @@ class Own:
             del params["validate"]
         if demonstrations:
             params["arms"]["sft"]["settings"]["epochs"] = max(1, min(8, ENOUGH_SHOWN // demonstrations))
+            if not _can_be_solved(self.tasks):  # rft learns from solved attempts alone
+                del params["arms"]["rft"]
+                params["compare"] = _flow([["ppo", "sft"]])
         else:
             del params["demonstrations"]
             params["rounds"]["r1"]["from"] = "base"
@@ -127,6 +130,11 @@ class Own:
 def _lines(path: str) -> int:
     """Lines of a file that hold something; 0 where none is named."""
     return sum(bool(line.strip()) for line in Path(path).read_bytes().splitlines()) if path else 0
+
+
+def _can_be_solved(path: str) -> bool:
+    """Whether any task of the file has a check. A file that holds something else has none; `tasks check` names it."""
+    return bool(path) and b'"check"' in Path(path).read_bytes()
 
 
 def _flow(value: Any) -> Any:

@@ -32,7 +32,7 @@ from steptool.rollouts.base import Attempt, Search
 from steptool.rollouts.branch import NOT_FINITE
 from steptool.rollouts.loop import run
 from steptool.system.progress import progress
-from steptool.worlds.base import World
+from steptool.worlds.base import Closes, World
 
 TRIES = 3
 """How often an attempt is made that the engine or the world breaks, the first time included."""
@@ -186,13 +186,15 @@ def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
 
 @contextmanager
 def open_sampler(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
-    """A sampler with the policy of folder `policy`; its engine is closed with the block."""
+    """A sampler with the policy of folder `policy`; its engine and its world are closed with the block."""
     sampler = Sampler(params, seed=seed)
     try:
         sampler.load(policy)
         yield sampler
     finally:
         sampler.close()
+        if isinstance(sampler.world, Closes):
+            sampler.world.close()
 
 
 async def run_searches(

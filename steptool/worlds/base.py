@@ -60,3 +60,12 @@ class Demonstrates(Protocol):
     def demonstrations(self, count: int, flawed: float, seed: int) -> Iterable[Trajectory]:
         """Attempts of experts at `count` training tasks, of which the share `flawed` ends unsolved."""
         ...
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """A world that starts what its attempts share: processes, connections, a file of recordings."""
+
+    def close(self) -> None:
+        """End it. May be called twice."""
+        ...

@@ -269,6 +269,15 @@ def test_a_resumed_turn_begins_with_all_that_was_before(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_what_comes_back_is_cut_where_it_is_long(name: str) -> None:
+    format = Native(Native.Config(max_observation=5), native_tokenizer(name))
+    for action, observations, said in ((LOOK, [Observation(text="x" * 6)], None), (message("Which?"), (), "x" * 6)):
+        text = native_tokenizer(name).decode(format.reply(format.render(action, TASK), observations, said))
+        assert "x" * 5 + "..." in text
+        assert "x" * 6 not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_finish_is_no_tool(name: str) -> None:
     format = native(name)
     stand_in = Action(calls=(ToolCall(name="Finisx", arguments={"answer": "x"}),))

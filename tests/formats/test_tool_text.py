@@ -100,7 +100,7 @@ def test_references_that_multiply_come_to_an_end() -> None:
 
 BIG = tool(
     "ship",
-    "Ships an order. It takes days.",
+    "Ships an order to the place that it came from. It takes days.",
     parameters={
         "type": "object",
         "properties": {
@@ -115,16 +115,19 @@ BIG = tool(
 UNITS = "|".join(f"u{number}" for number in range(20))
 CUT_UNITS = "u0|u1|u2|u3|u4|u5|u6|u7|..."
 PLACE = "{lat: number, lon: number}"
+FIRST = "Ships an order to the place that it came from."
+WHOLE = f"{FIRST} It takes days."
 STEPS = [
     f"ship(to: {PLACE} (A place on earth. In degrees.), via?: {PLACE} (A place on earth. In degrees.), "
-    f"unit: {UNITS}, note? (For the driver, e.g. a floor. No emojis.)) - Ships an order. It takes days.",
+    f"unit: {UNITS}, note? (For the driver, e.g. a floor. No emojis.)) - {WHOLE}",
     f"ship(to: {PLACE} (A place on earth.), via?: {PLACE} (A place on earth.), unit: {UNITS}, "
-    "note? (For the driver, e.g.a floor.)) - Ships an order. It takes days.",
-    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - Ships an order. It takes days.",
-    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - Ships an order.",
-    f"ship(to: {PLACE}, via?: {PLACE}, unit: {CUT_UNITS}, note?) - Ships an order.",
-    f"ship(to: {PLACE}, via?: object, unit: {CUT_UNITS}, note?) - Ships an order.",
-    f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?) - Ships an order.",
+    f"note? (For the driver, e.g. a floor.)) - {WHOLE}",
+    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - {WHOLE}",
+    f"ship(to: {PLACE}, via?: {PLACE}, unit: {UNITS}, note?) - {FIRST}",
+    f"ship(to: {PLACE}, via?: {PLACE}, unit: {CUT_UNITS}, note?) - {FIRST}",
+    f"ship(to: {PLACE}, via?: object, unit: {CUT_UNITS}, note?) - {FIRST}",
+    f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?) - {FIRST}",
+    f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?) - Ships an order to the place that it came...",
     f"ship(to: object, via?: object, unit: {CUT_UNITS}, note?)",
     f"ship(to: object, unit: {CUT_UNITS})",
 ]

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -348,6 +349,22 @@ def test_a_server_that_starts_slowly_is_waited_for_by_the_next_call(listed: list
 
     starting, running = asyncio.run(attempt())
     assert starting == running
+    toolbox.close()
+
+
+def test_an_attempt_may_end_while_its_server_starts(listed: list[Listed]) -> None:
+    toolbox = McpToolbox(place("deaf"), listed)
+
+    async def attempt() -> float:
+        connection = toolbox.connect()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(call(connection, "count"), 0.3)
+        started = time.monotonic()
+        await connection.close()
+        return time.monotonic() - started
+
+    assert asyncio.run(attempt()) < 7
+    assert servers() == []
     toolbox.close()
 
 

@@ -42,7 +42,8 @@ def budget(of: Round) -> Diagnosed:
         "max_tokens": (tokens, sampling.max_tokens),
         "max_calls": (calls, sampling.max_calls),
     }
-    setting = max(causes, key=lambda key: causes[key][0])
+    # Where most actions are cut, calls run out because of that.
+    setting = "max_step_tokens" if cut >= 0.5 else max(causes, key=lambda key: causes[key][0])
     now = causes[setting][1]
     room = " and sample.max_tokens with it" if setting != "max_tokens" else ""
     return Diagnosed(

@@ -110,7 +110,7 @@ class Server:
 
     def _let_go(self) -> None:
         if self._connection is not None:
-            self._connection.end.set()
+            self._connection.leave()
             self._ending.add(self._connection.task)
             self._connection.task.add_done_callback(self._ending.discard)
             self._connection = None
@@ -121,10 +121,15 @@ class _Connection:
 
     def __init__(self, place: Place) -> None:
         self.words = LastWords()
-        self.end = asyncio.Event()
+        self._end = asyncio.Event()
         self.client: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         self.client.add_done_callback(lambda done: done.cancelled() or done.exception())  # somebody may not wait for it
         self.task = asyncio.create_task(self._live(place))
+
+    def leave(self) -> None:
+        if not self.client.done():  # it is still starting, and may never have done
+            self.task.cancel()
+        self._end.set()
 
     async def _live(self, place: Place) -> None:
         try:
@@ -133,7 +138,7 @@ class _Connection:
                     transport = await place.transport(stack, self.words)
                     client = await stack.enter_async_context(Client(transport))
                 self.client.set_result(client)
-                await self.end.wait()
+                await self._end.wait()
         except (*FAULTS, WorldError, BaseExceptionGroup) as fault:
             if not self.client.done():
                 self.client.set_exception(fault)

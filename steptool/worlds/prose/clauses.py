@@ -46,6 +46,9 @@ _DISCLAIMS = re.compile(
     r" (?:really )?(?:know|say|tell|determine|answer|confirm|verify|be (?:sure|certain))\b"
     r"|(?:\bnot|n't) (?:\w+ )?(?:sure|certain|known|clear)\b|\b(?:unsure|uncertain|unknown|no idea|guess(?:ing|ed)?)\b"
     r"|\b(?:maybe|perhaps|possibly|might|may be|may have|could be|could have been|could also)\b"
+    r"|\b(?:that|this|which) (?:is|was) (?:\w+ )?(?:wrong|incorrect|false|untrue|not (?:right|true|correct))\b"
+    r"|(?:^|[.:;,(!?] ?)(?:wrong|false|incorrect|untrue) ?(?:[.:;,)!?]|$)"
+    r"|\bor (?:something|anything|another|other|else|is|was|are|were)\b|!=|≠|~~|(?<![\w!])!(?=[^\s!.?])"
     r"|\bif (?:\w+ )?(?:is |'s )?not\b|\bif \w+ (?:isn't|wasn't)"
     r"|\b(?:any|either|one) (?:one )?of (?:these|those|them|the following)\b"
 )
@@ -98,7 +101,7 @@ def _denies(texts: list[str], index: int) -> bool:
 
 def _is_said_of_its_subject(texts: list[str], denial: int) -> bool:
     """ "13 is not the price", "Nora Lund didn't write it": what stands before is denied, too."""
-    if texts[denial].endswith("n't"):
+    if texts[denial].endswith("n't") or texts[denial] in ("never", "cannot"):
         return not _VERBS & set(texts[:denial])
     return denial > 0 and texts[denial - 1] in _VERBS and not _VERBS & set(texts[: denial - 1])
 

@@ -5,7 +5,7 @@ Every word of the answer must be one of these:
     a word of what is expected          Nora Lund, whole words only: not Nora Lunde, not nora-lund.example
     a word that is no answer itself     The author is ...            (`words`)
     a word of the question              ... of Dune
-    a number                            unless what is expected holds numbers
+    a number, not an id (b12)           unless what is expected holds numbers
     not asserted                        ..., not Peter Carter        (`clauses`)
 
 So an answer that names a second candidate is refused, in whatever way it is named, and so is one that tells more than
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from steptool.worlds.prose.clauses import DENIES, asserted, disclaims, plain
 from steptool.worlds.prose.number_words import NUMBER_WORDS
-from steptool.worlds.prose.words import COMMON, CORE
+from steptool.worlds.prose.words import COMMON, CORE, THINGS
 
 _WORD = re.compile(r"[^\s\"()\[\]{}<>*`|=•·—]+")
 _EDGES = ".,;:!?…'_~–-"
@@ -27,8 +27,17 @@ _FIRST_PLACE = 0xF0000
 """Characters of a private plane stand for the expected names while the rest is read; an answer holds none."""
 _PRIVATE = re.compile(r"[\U000F0000-\U0010FFFF]")
 _MARKER = re.compile(r"^[ \t]*(?:[-–*•·]|\d{1,3}[.)])(?=[ \t])", re.MULTILINE)
+_AMOUNT = re.compile(r"[$€£+-]?\d[\d.,:/-]*(?:[^\W\d]{1,3}|[%°$€£])?")
 _ARTICLE = re.compile(r"\A(?:the|an?)\s+(?=\S)")
 _RANGE = re.compile(r"[\U000F0000-\U0010FFFF]\s*(?:to|through|until|-|–)\s*[\U000F0000-\U0010FFFF]")
+_BOUND = re.compile(r"\b(?:before|after|until|since|over|under|above|below)\s+[\U000F0000-\U0010FFFF]")
+_DENIED_AFTER = re.compile(
+    r"[\U000F0000-\U0010FFFF](?:(?!\bbut\b)[^,.;:!?(\n])*?"
+    r"(?:(?<!and )\bnot\b|n't\b|\b(?:never|cannot|wrong|false|incorrect|untrue)\b)"
+)
+_AND_OTHERS = re.compile(
+    r"\b(?:(?:and|or)\s+(?:more|others?|so on|the like)|etc|among|amongst|such as|at least|for example|e\.g)\b"
+)
 
 
 def names_exactly(expected: Sequence[str], answer: str, question: str = "") -> bool:
@@ -36,16 +45,16 @@ def names_exactly(expected: Sequence[str], answer: str, question: str = "") -> b
 
     `question` is what was asked: an answer may repeat its words.
     """
-    if disclaims(plain(answer)):
-        return False
     items = [" ".join(plain(item).casefold().split()).strip(_EDGES + ' "') for item in expected]
     if not all(items):
         return False
+    have_digits = any(re.search(r"\d", item) for item in items)
     text = plain(_PRIVATE.sub(" ", answer)).casefold()
-    if not any(re.search(r"\d", item) for item in items):
-        text = _MARKER.sub(lambda match: " " * len(match[0]), text)
-    text = _with_places(items, text)
-    if _RANGE.search(text):
+    text = _with_places(items, text if have_digits else _MARKER.sub(lambda match: " " * len(match[0]), text))
+    refusals = (_RANGE, _DENIED_AFTER, _AND_OTHERS, *([_BOUND] if have_digits else []))
+    if disclaims(text) or any(refusal.search(text) for refusal in refusals):
+        return False
+    if items in (["yes"], ["true"]) and asserted(text) != text:  # "Yes, it is not in stock"
         return False
     allowed = _allowed(expected, items, plain(question))
     found = set()
@@ -84,20 +93,23 @@ class _Allowed:
     def __call__(self, word: str) -> bool:
         if not word or word in self._words or _stem(word) in self._stems:
             return True
-        return self._with_numbers and (word in NUMBER_WORDS or any(map(str.isdigit, word)))
+        return self._with_numbers and (word in NUMBER_WORDS or bool(_AMOUNT.fullmatch(word)))
 
 
 def _allowed(expected: Sequence[str], items: Sequence[str], question: str) -> _Allowed:
     are_names = all(item != item.casefold() or re.search(r"\d", item) for item in expected)
     own = {word for item in items for word in item.split()}
-    are_common = any(set(item.split()) <= COMMON | CORE for item in items)
-    words = CORE | COMMON if are_names and not are_common else CORE
+    beside = CORE
+    if are_names:
+        are_long = all(" " in item or re.search(r"\d", item) for item in items)
+        beside = CORE | COMMON | THINGS if are_long else CORE | COMMON
+    words = CORE if any(set(item.split()) <= beside for item in items) else beside
     with_numbers = not any(re.search(r"\d", item) or NUMBER_WORDS & set(item.split()) for item in items)
     asked = [word for word in (match[0].strip(_EDGES) for match in _WORD.finditer(question)) if word]
     if _offers(items, question):
         asked = _beside_the_offer(asked, own, are_names)
     stems = frozenset(_stem(word.casefold()) for word in asked) - {"or", "nor", "either"}
-    return _Allowed(frozenset(words), stems, with_numbers)
+    return _Allowed(words, stems, with_numbers)
 
 
 def _offers(items: Sequence[str], question: str) -> bool:

@@ -52,9 +52,13 @@ class _Token:
     before: str
     """The character before it, and the one behind it."""
     after: str
-    begins_line: bool
+    gap: str
+    """What stands between it and the token before."""
 
 
+MOST_OF_A_RANGE = 9
+"""Digits of two numbers with a dash between them; more are an id."""
+_WORKED = re.compile(r"\d\s*[*×÷+/x-]\s*[$€£]?\d[^=\n]*=")
 _TOKEN = re.compile(r"[^\s\"()\[\]{}<>*`=|;!?×÷]+|=")
 _EDGES = ",.:'_~…"
 _CURRENCY = r"(?:us\$|[a-z]{0,2}[$€£¥₹]|usd|eur|gbp|jpy|chf|cad|aud|nok|sek|dkk|inr|rs\.?)"
@@ -85,7 +89,7 @@ _MONTHS = word_set(
 _BEFORE_YEARS = word_set("in since year from until by of before after")
 _LABELS = word_set(
     "room page chapter version order step item table line number no id flight gate platform bus route level section "
-    "part volume invoice ticket seat floor building apartment"
+    "part volume invoice ticket seat floor building apartment isbn phone tel"
 )
 _BOUNDS = word_set("over under above below exceeding beyond")
 _BOUND_PAIRS = frozenset({("at", "least"), ("at", "most"), ("up", "to"), ("as", "high"), ("as", "low")})
@@ -117,26 +121,33 @@ def _numbers(text: str) -> Iterator[_Found]:
     text = re.sub(r"(?<=\d)\u00a0(?=\d{3}(?!\d))", ",", text)
     tokens = list(_tokens(text))
     texts = [token.text for token in tokens]
-    last_equals = max((index for index, each in enumerate(texts) if each == "="), default=-1)
-    index = 0
-    read: list[tuple[int, int, list[float]]] = []
-    lines_before = 0
-    while index < len(tokens):
-        values, used = _values(texts, index)
-        if values:
-            read.append((index, used, values))
-        index += used
+    signs = [index for index, each in enumerate(texts) if each == "="] if _WORKED.search(text) else []
+    result = max(signs, default=-1)
+    read = list(_read(texts))
+    kind, markers = Kind.answer, 0
     for place, (index, used, values) in enumerate(read):
         end = read[place - 1][0] + read[place - 1][1] if place else None
         following = read[place + 1][0] if place + 1 < len(read) else None
-        is_listed = _joins(tokens, end, index) or _joins(tokens, index + used, following)
-        if _marks_a_line(tokens, index) and tokens[index].text == str(lines_before + 1):
-            lines_before += 1
-            kind = Kind.marker
-        else:
-            kind = Kind.answer if is_listed else _kind(tokens, texts, index, used)
+        goes_on = _joins(tokens, end, index)
+        is_listed = goes_on or _joins(tokens, index + used, following)
+        if _marks_a_line(tokens, index) and tokens[index].text == str(markers + 1):
+            kind, markers = Kind.marker, markers + 1
+        elif not (goes_on and kind == Kind.label and end is not None and _is_listed_with(tokens, end, index)):
+            kind = _kind(tokens, texts, index, used)
+            if kind == Kind.marker and is_listed:
+                kind = Kind.answer  # "one or two"
         for value in values:
-            yield _Found(value, Kind.worked_with if index < last_equals and kind == Kind.answer else kind, is_listed)
+            yield _Found(value, Kind.worked_with if index < result and kind == Kind.answer else kind, is_listed)
+
+
+def _read(texts: Sequence[str]) -> Iterator[tuple[int, int, list[float]]]:
+    """Where a number begins, how many tokens it takes, and what it may be."""
+    index = 0
+    while index < len(texts):
+        values, used = _values(texts, index)
+        if values:
+            yield index, used, values
+        index += used
 
 
 def _joins(tokens: Sequence[_Token], end: int | None, begin: int | None) -> bool:
@@ -146,18 +157,25 @@ def _joins(tokens: Sequence[_Token], end: int | None, begin: int | None) -> bool
     return begin == end or (begin == end + 1 and tokens[end].text in ("or", "and", "to", "-", "–"))
 
 
+def _is_listed_with(tokens: Sequence[_Token], end: int, begin: int) -> bool:
+    """Whether a list goes on with this label, as 18 does in "orders 17 and 18"."""
+    gaps = "".join(token.gap for token in tokens[end : begin + 1])
+    return (
+        bool(re.fullmatch(r"#?\d+", tokens[begin].text)) and not re.search(r"[.;\n]", gaps) and tokens[end].text != "or"
+    )
+
+
 def _tokens(text: str) -> Iterator[_Token]:
-    line_end = -1
+    end = 0
     for match in _TOKEN.finditer(text):
-        begins_line = line_end < 0 or "\n" in text[line_end : match.start()]
-        line_end = match.end()
         raw = match[0]
-        stripped = raw.rstrip(_EDGES).lstrip(",:'_~…")
-        after = raw[len(raw.rstrip(_EDGES)) :][:1] or text[match.end() : match.end() + 1]
-        for place, part in enumerate(
-            stripped.casefold().split("-") if stripped.replace("-", "").isalpha() else [stripped.casefold()]
-        ):
-            yield _Token(part, text[match.start() - 1 : match.start()], after, begins_line and place == 0)
+        kept = raw.rstrip(_EDGES)
+        gap = text[end : match.start()] if end else "\n"
+        end = match.start() + len(kept)
+        stripped = kept.lstrip(",:'_~…").casefold()
+        parts = stripped.split("-") if stripped.replace("-", "").isalpha() else [stripped]
+        for place, part in enumerate(parts):
+            yield _Token(part, text[match.start() - 1 : match.start()], text[end : end + 1], "-" if place else gap)
 
 
 def _values(texts: Sequence[str], index: int) -> tuple[list[float], int]:
@@ -166,6 +184,8 @@ def _values(texts: Sequence[str], index: int) -> tuple[list[float], int]:
     if not any(map(str.isdigit, text)):
         words = read_number_words(texts[index : index + 12])
         return ([_signed(words[0], texts, index)], words[1]) if words else ([], 1)
+    if "/" in text and not text.isascii():
+        text = text.rpartition("/")[2]
     if not text.isascii() and not text.translate({ord(sign): None for sign in "–€£¥₹°²³μµ‰"}).isascii():
         return [], 1
     if share := _SHARE.fullmatch(text):
@@ -178,6 +198,8 @@ def _values(texts: Sequence[str], index: int) -> tuple[list[float], int]:
         value = -value if {amount[1], amount[2]} & {"-", "–"} else value
         multiple = MULTIPLES.get(texts[index + 1], 0) if index + 1 < len(texts) else 0
         return [_signed(value * (multiple or 1), texts, index)], 2 if multiple else 1
+    if "-" in text and sum(map(str.isdigit, text)) > MOST_OF_A_RANGE:  # a number of a phone, of a book
+        return [], 1
     if _SIGNS_ONLY.fullmatch(text):  # 10-12, 3/4, 12,13: whichever is meant
         values = [float(each) for each in _ANY_NUMBER.findall(text)]
         return (values if len(values) > 1 else [*values, values[0] * 1000]), 1
@@ -200,7 +222,7 @@ def _signed(value: float, texts: Sequence[str], index: int) -> float:
 
 def _is_beside_the_point(texts: Sequence[str], index: int) -> bool:
     """A day of a month, a bound, the whole of "3 out of 5"."""
-    if not texts[index][0].isdigit():
+    if "/" in texts[index]:
         return False
     before, after = list(texts[max(0, index - 3) : index]), list(texts[index + 1 : index + 3])
     if re.fullmatch(r"[0-9]{1,2}", texts[index]) and int(texts[index]) <= 31 and _MONTHS & {*before[-1:], *after[:1]}:
@@ -221,8 +243,8 @@ def _is_number(text: str) -> bool:
 
 
 def _marks_a_line(tokens: Sequence[_Token], index: int) -> bool:
-    begins_text = index + 1 < len(tokens) and not tokens[index + 1].begins_line
-    return tokens[index].begins_line and tokens[index].after in (".", ")") and begins_text
+    begins_text = index + 1 < len(tokens) and "\n" not in tokens[index + 1].gap
+    return "\n" in tokens[index].gap and tokens[index].after in (".", ")") and begins_text
 
 
 def _kind(tokens: Sequence[_Token], texts: Sequence[str], index: int, used: int) -> Kind:
@@ -230,12 +252,16 @@ def _kind(tokens: Sequence[_Token], texts: Sequence[str], index: int, used: int)
     after = texts[index + used : index + used + 2]
     if token.text == "one" and used == 1:
         return Kind.marker
-    if re.search(rf"/{_RATE}$", token.text) or {"each", "apiece", "per"} & set(after):
+    unit = after[:1] if after[:1] and after[0].isalpha() else []
+    if re.search(rf"/{_RATE}$", token.text) or {"each", "apiece", "per"} & {*after[:1], *(after[1:] if unit else [])}:
         return Kind.rate
     if re.fullmatch(r"1\d{3}|20\d{2}", token.text) and (
         before in _BEFORE_YEARS or _MONTHS & set(texts[max(0, index - 2) : index]) or token.before == "("
     ):
         return Kind.year
-    if before in _LABELS or token.text.startswith("#") or token.before == '"':
+    is_labelled = (before in _LABELS and token.gap == " ") or (
+        before.removesuffix("s") in _LABELS and not re.search(r"[,.;\n]", token.gap)
+    )
+    if is_labelled or token.text.startswith("#") or token.before == '"':
         return Kind.label
     return Kind.answer

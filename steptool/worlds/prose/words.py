@@ -19,13 +19,14 @@ CORE = word_set(
     is are was were be been being am isn
     's s 're 've 'll 'd re ve ll
     has have had having do does did
-    of by in on at to from for with as into onto via per about
+    of by in on at to from for with as into onto via per
     and so then thus therefore hence also too indeed just only exactly simply both all each
     because since after before during within under according based
     please sure certainly course okay ok well great thanks thank hello hi
-    answer answers result results correct following follows namely i.e e.g ie eg
+    answer answers result results correct following follows namely i.e ie
     found find according shows show shown says say said means mean
     but however instead actually & +
+    current currently let know need hope help helps
     """
 )
 """Allowed beside every answer."""
@@ -33,7 +34,7 @@ CORE = word_set(
 COMMON = word_set(
     """
     called named titled known listed given returned provided identified looked looking checked checking searched
-    search searching seems appears believe think probably likely know see seen get got
+    search searching seems appears believe think probably likely see seen get got would looks like about
     name names title titles list lists item items value values option options choice entry entries record records
     question query information info data details detail database catalogue catalog system tool tools output response
     total number count amount sum
@@ -43,16 +44,27 @@ COMMON = word_set(
     created creator made make makes built builder produced producer leads led leader head runs run works work working
     located lies lie stands stand situated lives live living born comes come goes go went belongs belong
     costs cost priced price prices rated rating ratings score scored scores ranked rank
-    has includes include including included contains contain consists consist offers offer offered provides serves
+    has offers offer offered provides serves
     meets meet matches match matching fits fit satisfies satisfy qualifies qualify available
     person people man woman place places
     cheaper cheapest dearer dearest best better worse worst higher highest lower lowest larger largest smaller smallest
     bigger biggest longer longest shorter shortest older oldest newer newest younger youngest earlier earliest later
     latest nearer nearest closer closest faster fastest slower slowest more most less least fewer fewest first last next
-    star stars dollar dollars euro euros usd eur
+    copy copies piece pieces unit units star stars dollar dollars euro euros usd eur
     very quite overall currently now today
     matching relevant respective respectively final short full
     recommend recommended recommends suggest suggested choose chosen pick picked select selected
     """
 )
 """Allowed beside a name, which has a capital letter or a digit: nobody is called so."""
+
+THINGS = word_set(
+    """
+    book books hotel hotels inn restaurant restaurants shop shops store stores order orders product products room rooms
+    flight flights train trains bus city cities town country countries street company companies customer customers user
+    users employee employees team teams member members student students teacher movie movies film films song songs album
+    albums game games event events meeting meetings message messages email file files project projects account accounts
+    address number phone date time day department office building station airport article articles story stories
+    """
+)
+"""Allowed beside a name of several words, or with a digit: nobody is called so, though some things are."""

@@ -66,6 +66,20 @@ def test_the_fault_is_named_first(before: list[ScoredTrajectory], fault: str) ->
     assert next(line for line in lines_of(found, "r2") if worst.title in line).startswith("  fault")
 
 
+@pytest.mark.parametrize(
+    ("sampling", "setting"),
+    [
+        ({"max_step_tokens": 6}, "raise sample.max_step_tokens from 6 to 12"),
+        ({"max_calls": 1}, "raise sample.max_calls from 1 to 2"),
+        ({"max_tokens": 120}, "raise sample.max_tokens from 120 to 240"),
+    ],
+)
+def test_the_budget_to_raise_is_the_one_that_cuts(
+    before: list[ScoredTrajectory], sampling: dict[str, int], setting: str
+) -> None:
+    assert setting in look(Policy(**LEARNED), before, **sampling).of(Name.budget).what_to_do
+
+
 def test_a_healthy_round_has_none_of_them(before: list[ScoredTrajectory]) -> None:
     found = look(Policy(**LEARNED, calls=(1, 2)), before)
     assert {each.name for each in found.wrong} == set()
