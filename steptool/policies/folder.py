@@ -73,7 +73,7 @@ def resolve_policy(folder: Path, base: Path | None = None) -> ResolvedPolicy:
         raise ModelError(
             f"its base {str(base or described['base'])[:200]} does not exist",
             where=str(folder),
-            fix="run from the project's root, or put the base beside the folder; `steptool export` takes --base",
+            fix=f"run from the project's root, or say where it is: `steptool export {folder} OUT --base FOLDER`",
         )
     base = places[0]
     check_model_folder(base)
