@@ -108,6 +108,7 @@ def test_the_tokens_that_training_changed_most_are_kept() -> None:
     assert [len(each.at) for each in made.streams] == [1, 5, 29, 29]
     assert (made.streams[0].at, made.streams[0].logprobs, made.streams[0].before) == ((5,), (8.0,), (-1.0,))
     assert len(made.streams) == STREAMS
+    assert made.streams[0].ids == tuple(range(6)), "what follows the last of them is left out"
     assert sum(len(each.at) for each in made.streams) == TOKENS
 
 
