@@ -19,6 +19,7 @@ from steptool.core.revision import forget_sources
 from steptool.core.types import FINISH, Outcome, ToolCall
 from steptool.worlds.functions import FunctionsWorld
 from tests.project import ROOT
+from tests.test_extension import Project
 
 BOOKSHOP = ROOT / "examples" / "bookshop"
 
@@ -106,3 +107,17 @@ def test_a_change_must_be_made_and_made_once(shop: FunctionsWorld) -> None:
     assert solved([*calls, calls[-1]]) == 0, "ordered twice"
     assert solved(calls[:-1]) == 0, "not ordered"
     assert solved([*calls, {"name": "find", "arguments": {"title": "Dune"}}]) == 1, "looking up changes nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_its_run_makes_a_policy_that_is_better_on_held_out_tasks(tmp_path: Path) -> None:
+    """The whole pipeline with SmolLM2, as the README of the example says: about ten minutes on two idle cores."""
+    shutil.copytree(BOOKSHOP, tmp_path / "shop")
+    made = Project(tmp_path / "shop")
+    subprocess.run(["git", "init", "-q"], cwd=made.root, check=True)
+    made.run("dvc", "init", "-q")
+    made.run("steptool.cli", "run")
+    compared = json.loads((made.root / "metrics/evaluation/comparisons.json").read_text())
+    (found,) = [each for each in compared if (each["candidate"], each["baseline"]) == ("ppo2", "sft")]
+    assert found["groups"]["all"]["low"] > 0, found
