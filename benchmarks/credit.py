@@ -30,9 +30,9 @@ from steptool.config.settings import load_params
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory
-from steptool.rewards.base import RewardForm
-from steptool.training.advantages import advantages_of_attempts
-from steptool.training.batch import Episode, episode
+from steptool.rewards.base import RewardForm, rewards_of
+from steptool.training.episode import Episode, episode
+from steptool.training.siblings import advantages_of_attempts
 
 MOST_HALVES = 20
 KNOWN = ("reward.", "lambda_step=")
@@ -98,8 +98,8 @@ def agreement(sums: Array) -> Array:
 def episodes(scored: Sequence[ScoredTrajectory], setting: Setting) -> dict[str, list[Episode]]:
     """Task -> its attempts that ended by themselves, where these are four or more."""
     by_task: dict[str, list[Episode]] = defaultdict(list)
-    for item in scored:
-        found = episode(item, setting.reward.rewards(item))
+    for item, rewards in zip(scored, rewards_of(setting.reward, scored), strict=True):
+        found = episode(item, rewards)
         if found is not None and not found.truncated:
             by_task[found.task_id].append(found)
     return {task: attempts for task, attempts in by_task.items() if len(attempts) >= 4}

@@ -6,6 +6,11 @@ Samples the first round's tasks once, trains a policy for each variant, and prin
 dev tasks, with the paired difference to the policy that all started from and to the first variant. What decides on
 settings should be seen here: the test tasks are looked at once, by the pipeline. Needs models/sft and data/tasks
 (`dvc repro train-sft`).
+
+    python -m benchmarks.variants --unjudged step_ppo:reward.use=auto step_ppo:reward.use=auto,reward.calls_alpha=0.2
+
+--unjudged: what is trained on has no verdict and no list of relevant tools, as in a world without checks. The dev tasks
+keep theirs: they say what was learnt.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from steptool.config.places import PARAMS
 from steptool.config.plugins import Use
 from steptool.config.settings import Params, parse_params
 from steptool.core.errors import InputError
+from steptool.core.types import Outcome, Reference, Trajectory
 from steptool.system.environment import be_quiet
 
 OUT = Path(".steptool/variants")
@@ -66,9 +72,15 @@ def method_of(params: Params) -> Use:
     return train.method_of(arm_of(params, VARIANT))
 
 
+def without_verdict(trajectory: Trajectory) -> Trajectory:
+    fields = {name: value for name, value in trajectory if name != "id"}
+    return Trajectory.create(**fields | {"outcome": Outcome()})
+
+
 def main(
     variants: Annotated[list[str], typer.Argument(help="Such as step_ppo:kl_coef=0.5, or rft.")],
     policy: Annotated[Path, typer.Option(help="What all start from.")] = Path("models/sft"),
+    unjudged: Annotated[bool, typer.Option("--unjudged", help="Hide the verdicts from training.")] = False,
 ) -> None:
     """Train each variant from one sample and compare on dev."""
     from steptool.annotators.annotate import annotate_all
@@ -77,9 +89,9 @@ def main(
     from steptool.evaluation.metrics import Evaluation
     from steptool.policies.precision import compute_dtype
     from steptool.report.wording import comparison_text
-    from steptool.rollouts.collect import open_sampler
+    from steptool.rollouts.collect import open_sampler, sampling_of
     from steptool.stages.evaluate import measure_policy
-    from steptool.stages.rounds import read_references, read_tasks, sampling_of, tasks_of_round
+    from steptool.stages.rounds import read_references, read_tasks, tasks_of_round
     from steptool.stages.sample import MAX_BROKEN
     from steptool.training.job import Data, Job
 
@@ -96,16 +108,20 @@ def main(
             return measure_policy(params, name, sampler, dev, references, "dev", {}, OUT)
 
         before = evaluated("start")
-        print(f"start: {before.pass_rate:.1%} of {len(dev)} dev tasks", flush=True)
+        print(f"start: {before.pass_rate or 0.0:.1%} of {len(dev)} dev tasks", flush=True)
         attempts = params.sample.attempts
         made = sampler.attempts(tasks, sampling_of(params), attempts, what="sample", max_broken=MAX_BROKEN)
+        known = references
+        if unjudged:
+            made = [without_verdict(each) for each in made]
+            known = {task.id: Reference(task_id=task.id) for task in tasks}
         annotator = params.annotate.build()
         scored = annotate_all(
             annotator,
             revision_of(annotator, params.annotate.config),
             made,
             tasks,
-            references,
+            known,
             source=OUT / "sample",
             what="annotate",
             concurrency=params.machine.concurrency,
@@ -120,14 +136,14 @@ def main(
                 reward=settings.reward.build(),
                 scored=scored,
                 tasks={task.id: task for task in tasks},
-                references=references,
+                references=known,
             )
             row_tokens = settings.machine.row_tokens
             method.build().train(Job(policy, folder, data, settings.seed, compute_dtype(settings.model), row_tokens))
             seconds = time.monotonic() - started
             sampler.load(folder)
             after = evaluated(folder.name)
-            print(f"{variant}: {after.pass_rate:.1%}, after {seconds:.0f} s of training")
+            print(f"{variant}: {after.pass_rate or 0.0:.1%}, after {seconds:.0f} s of training")
             for other in filter(None, (before, first)):
                 found = compare(
                     after, other, resamples=params.evaluate.resamples, confidence=params.evaluate.confidence, seed=0

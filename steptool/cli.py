@@ -14,6 +14,9 @@ from typing import Annotated
 
 import typer
 
+from steptool.commands import model
+from steptool.commands.tasks import app as tasks
+from steptool.commands.tools import app as tools
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -23,6 +26,9 @@ HELP = """Train a language model on your tools and tasks, and see whether it use
 `steptool init FOLDER` writes a project, `steptool run` runs all of it.
 """
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
+
+START, RUN, USE = "Set up, and look before anything is trained", "Run, and see what came of it", "Use a policy"
+REGISTRY, SERVICES, STAGES = "The registry", "Services of a team", "Stages, which `run` and `dvc repro` run"
 
 INTERRUPTED = (130, 143, 129)
 """Exit statuses after Ctrl-C, SIGTERM and SIGHUP, as shells have them."""
@@ -44,15 +50,26 @@ def _stage(name: str, *arguments: str) -> None:
     module.main(*arguments)
 
 
-@app.command()
-def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
-    """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up."""
+@app.command(rich_help_panel=START)
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    tools: Annotated[str, typer.Option(help="Your functions: FILE.py, or FILE.py:Class for its methods.")] = "",
+    openapi: Annotated[str, typer.Option(help="Or a service's OpenAPI 3 document: a file or its URL.")] = "",
+    mcp: Annotated[str, typer.Option(help="Or an MCP server: 'python server.py', or its URL.")] = "",
+    tasks: Annotated[str, typer.Option(help="Your tasks, one a line, as tasks.jsonl of the example.")] = "",
+    demonstrations: Annotated[str, typer.Option(help="Attempts that succeed, one a line.")] = "",
+) -> None:
+    """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up.
+
+    Without options it holds a small example.
+    """
     from steptool.project.init import init as write_project
+    from steptool.project.own import Own
 
-    write_project(folder)
+    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations))
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def graph() -> None:
     """Write dvc.yaml: the stages that the rounds and arms of params.yaml ask for."""
     from steptool.config.lineage import write_graph
@@ -60,7 +77,7 @@ def graph() -> None:
     typer.echo(write_graph())
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(
     targets: Annotated[list[str] | None, typer.Argument(help="Stages to bring up to date; all by default.")] = None,
 ) -> None:
@@ -70,67 +87,67 @@ def run(
     run_pipeline(targets or [])
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def revisions() -> None:
-    """Stage: note what the code of each stage means, and what lies outside of the repository."""
+    """Note what the code of each stage means, and what lies outside of the repository."""
     _stage("revisions")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def base() -> None:
-    """Stage: fetch the base model."""
+    """Fetch the base model."""
     _stage("base")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def prepare() -> None:
-    """Stage: write the tasks of the world and the expert demonstrations."""
+    """Write the tasks of the world and the expert demonstrations."""
     _stage("prepare")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def sample(round: Round) -> None:
-    """Stage: sample trajectories of the arm that the round starts from."""
+    """Sample trajectories of the arm that the round starts from."""
     _stage("sample", round)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def annotate(round: Round) -> None:
-    """Stage: judge every step of the round's trajectories."""
+    """Judge every step of the round's trajectories."""
     _stage("annotate", round)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def validate(round: Round) -> None:
-    """Stage: check that the round's data may be trained on; exit 3 when not."""
+    """Check that the round's data may be trained on; exit 3 when not."""
     _stage("validate", round)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def train(arm: Arm) -> None:
-    """Stage: train an arm by its method."""
+    """Train an arm by its method."""
     _stage("train", arm)
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def select() -> None:
-    """Stage: every arm on the dev tasks, to choose which to register (`register.best_on: dev`)."""
+    """Every arm on the dev tasks, to choose which to register (`register.best_on: dev`)."""
     _stage("select")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def evaluate() -> None:
-    """Stage: every arm on the held-out tasks, under equal conditions."""
+    """Every arm on the held-out tasks, under equal conditions."""
     _stage("evaluate")
 
 
-@app.command()
+@app.command(rich_help_panel=STAGES)
 def report() -> None:
-    """Stage: write reports/index.html."""
+    """Write reports/index.html."""
     _stage("report")
 
 
-@app.command()
+@app.command(rich_help_panel=REGISTRY)
 def register(
     arm: Annotated[str | None, typer.Argument(help="By default the one that `register` in params.yaml names.")] = None,
 ) -> None:
@@ -140,7 +157,7 @@ def register(
     register_arm(arm)
 
 
-@app.command()
+@app.command(rich_help_panel=REGISTRY)
 def promote(
     by: Annotated[str, typer.Option(help="Who promotes; goes on the receipt.")] = os.environ.get("USER", "unknown"),
     reason: Annotated[str | None, typer.Option(help="Why; needed with `promote.approval: human`.")] = None,
@@ -151,7 +168,7 @@ def promote(
     promote_candidate(by, reason)
 
 
-@app.command()
+@app.command(rich_help_panel=REGISTRY)
 def approvals() -> None:
     """List the promotions that wait for a person, with the numbers of the gate."""
     from steptool.orchestration.approval.decisions import list_waiting
@@ -159,7 +176,7 @@ def approvals() -> None:
     list_waiting()
 
 
-@app.command()
+@app.command(rich_help_panel=REGISTRY)
 def approve(run: WaitingRun, by: Decider, reason: Reason) -> None:
     """Let a promotion that waits go on; the evidence is looked at once more."""
     from steptool.orchestration.approval.decisions import decide
@@ -167,7 +184,7 @@ def approve(run: WaitingRun, by: Decider, reason: Reason) -> None:
     decide(run, "approved", by, reason)
 
 
-@app.command()
+@app.command(rich_help_panel=REGISTRY)
 def reject(run: WaitingRun, by: Decider, reason: Reason) -> None:
     """Turn down a promotion that waits."""
     from steptool.orchestration.approval.decisions import decide
@@ -175,7 +192,7 @@ def reject(run: WaitingRun, by: Decider, reason: Reason) -> None:
     decide(run, "rejected", by, reason)
 
 
-@app.command()
+@app.command(rich_help_panel=SERVICES)
 def deploy() -> None:
     """Register the deployments of infra/prefect.yaml with the Prefect server at PREFECT_API_URL."""
     from steptool.orchestration.services.deploy import deploy as register_deployments
@@ -183,7 +200,7 @@ def deploy() -> None:
     typer.echo("\n".join(register_deployments()))
 
 
-@app.command()
+@app.command(rich_help_panel=SERVICES)
 def serve(
     port: Annotated[int, typer.Option(help="Of the Prefect server.")] = 4200,
     mlflow_port: Annotated[int, typer.Option(help="Of MLflow's pages.")] = 5000,
@@ -194,7 +211,7 @@ def serve(
     run_services(port, mlflow_port)
 
 
-@app.command()
+@app.command(rich_help_panel=SERVICES)
 def data_arrived(path: Annotated[Path, typer.Argument(help="File or folder that is now in place.")]) -> None:
     """Announce data made outside of the pipeline, so that a Prefect automation may train on it."""
     from steptool.orchestration.graph.events import announce_arrival
@@ -202,7 +219,7 @@ def data_arrived(path: Annotated[Path, typer.Argument(help="File or folder that 
     announce_arrival(path)
 
 
-@app.command()
+@app.command(rich_help_panel=REGISTRY)
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; goes on the receipt.")],
     by: Annotated[str, typer.Option(help="Who rolls back; goes on the receipt.")] = os.environ.get("USER", "unknown"),
@@ -213,7 +230,7 @@ def rollback(
     roll_back(by, reason)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def params(
     profile: Annotated[str | None, typer.Option(help="Name in profiles/, or a file, to lay over params.yaml.")] = None,
 ) -> None:
@@ -237,7 +254,24 @@ def params(
     typer.echo(write_graph())
 
 
-@app.command()
+@app.command(rich_help_panel=START)
+def check(
+    task: Annotated[str | None, typer.Option(help="Id of the task to show, and whose attempt is replayed.")] = None,
+    attempt: Annotated[
+        Path | None,
+        typer.Option(help="A file of attempts: lines as those of demonstrations, or data/trajectories/…"),
+    ] = None,
+) -> None:
+    """Look before training: a prompt, an attempt replayed with its scores, what is missing; exit 2 where not ready."""
+    from rich.console import Console
+
+    from steptool.commands.check import check as look
+
+    console = Console() if sys.stdout.isatty() else Console(width=140)
+    raise typer.Exit(look(task, attempt, console))
+
+
+@app.command(rich_help_panel=RUN)
 def results() -> None:
     """Print the results table of the last evaluation."""
     from steptool.stages.table import results_table
@@ -245,7 +279,13 @@ def results() -> None:
     typer.echo(results_table())
 
 
-@app.command()
+for verb in (model.chat, model.serve_model, model.export):
+    app.command(rich_help_panel=USE)(verb)
+app.add_typer(tools, name="tools", rich_help_panel=START)
+app.add_typer(tasks, name="tasks", rich_help_panel=START)
+
+
+@app.command(rich_help_panel=START)
 def doctor() -> None:
     """Say what is missing on this machine."""
     from steptool.doctor import report as examine

@@ -37,25 +37,40 @@ OWNERS = {
     "peft": LEARNING,
     "trl": LEARNING,
     "accelerate": LEARNING,
-    "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py"),
+    "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py", "steptool/serving/tool_parser.py"),
     "great_expectations": ("steptool/checks/",),
+    "renderers": ("steptool/formats/families.py",),
     "mlflow": ("steptool/registry/", "steptool/tracking/"),
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
+    "mcp": ("steptool/worlds/mcp/",),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
 PURE = (
     "steptool/formats/json_call.py",
+    "steptool/formats/react.py",
+    "steptool/formats/arguments.py",
+    "steptool/formats/names.py",
+    "steptool/formats/tool_text.py",
+    "steptool/formats/marked.py",
     "steptool/formats/episode.py",
     "steptool/rollouts/branch.py",
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
     "steptool/annotators/rules.py",
+    "steptool/rewards/auto.py",
     "steptool/rewards/costs.py",
     "steptool/rewards/paper.py",
     "steptool/rewards/potential.py",
+    *(f"steptool/checks/diagnosis/{name}.py" for name in ("attempts", "counts", "credit", "diagnose", "differences")),
+    *(
+        f"steptool/checks/diagnosis/{name}.py"
+        for name in ("findings", "likelihoods", "policies", "round", "text", "tools")
+    ),
     "steptool/training/credit.py",
+    "steptool/training/episode.py",
+    "steptool/training/siblings.py",
     "steptool/training/losses.py",
     "steptool/evaluation/built_in.py",
     "steptool/evaluation/metrics.py",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import training
-from benchmarks.variants import method_of, with_settings, written_params
+from benchmarks.variants import method_of, with_settings, without_verdict, written_params
 from steptool.config.places import PARAMS
 from steptool.config.settings import parse_params
 from steptool.core.errors import InputError, ParamsError
+from steptool.testing import finish, trajectory
 
 
 def test_a_variant_sets_its_methods_settings_or_the_section_that_it_names() -> None:
@@ -48,3 +49,11 @@ def test_a_method_is_timed_on_made_up_tokens(
     params = parse_params(PARAMS, {"methods": shallow})
     assert training.measure(method, "small", "float32", params, tasks=2) > 0
     assert f"{method} small float32 on " in capsys.readouterr().out
+
+
+def test_a_hidden_verdict_leaves_the_rest_of_an_attempt_as_it_was() -> None:
+    judged = trajectory(finish("7"), solved=1.0)
+    hidden = without_verdict(judged)
+    assert hidden.outcome.solved is None
+    assert hidden == without_verdict(trajectory(finish("7"), solved=0.0))
+    assert (hidden.steps, hidden.answer) == (judged.steps, "7")

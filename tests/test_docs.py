@@ -17,7 +17,7 @@ from steptool.config.settings import parse_params
 from tests.project import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-PAGES += [ROOT / "examples" / "plugins" / "README.md"]
+PAGES += sorted((ROOT / "examples").glob("*/README.md"))
 EXAMPLES = ROOT / "examples" / "plugins"
 
 

@@ -33,10 +33,10 @@ TOOLS = ("dvc", "steptool", "git", "make", "mlflow", "prefect", "hf", "rm")
 
 
 def fixes(tree: ast.AST) -> Iterator[str]:
-    """What stands behind `fix=`, or in a variable of that name; {…} of an f-string as the letter x."""
+    """What stands behind `fix=` or `what_to_do=`, or in a variable of that name; {…} of an f-string as the letter x."""
     for node in ast.walk(tree):
         value = None
-        if (isinstance(node, ast.keyword) and node.arg == "fix") or (
+        if (isinstance(node, ast.keyword) and node.arg in ("fix", "what_to_do")) or (
             isinstance(node, ast.Assign)
             and any(re.search(r"(?i)fix|again|restore", ast.unparse(t)) for t in node.targets)
         ):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from contextlib import chdir
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 from ruamel.yaml import YAML
 
 from steptool.core.types import StopReason
 from steptool.project.init import DVC_CONFIG, template
+from steptool.project.own import Own
 from steptool.traces.file import TraceFile
 from steptool.worlds.checks import check_demonstrations, check_tasks
 from steptool.worlds.functions import FunctionsWorld
@@ -84,7 +87,12 @@ def test_everything_is_written_and_committed(written: tuple[Path, str]) -> None:
     assert (folder / ".dvc" / "config").read_text() == DVC_CONFIG
     assert git(folder, "status", "--porcelain") == ""
     assert git(folder, "log", "--format=%s") == "Start the project my-agent\n"
-    assert [line.split("  ")[0] for line in said.partition("Next:\n  ")[2].splitlines()] == ["cd 'my agent'", "", ""]
+    assert [line.split("  ")[0] for line in said.partition("Next:\n  ")[2].splitlines()] == [
+        "cd 'my agent'",
+        "",
+        "",
+        "",
+    ]
     assert "PROJECT" not in "".join(path.read_text() for path in folder.glob("*.*") if path.is_file())
     assert (folder / "README.md").read_text().startswith("# my-agent\n")
     assert len((folder / "README.md").read_text().splitlines()) <= 40, "one screen"
@@ -118,6 +126,111 @@ def test_its_tasks_and_demonstrations_are_right(project: Path) -> None:
     for index, demonstration in enumerate(shown):
         assert demonstration.stop_reason is StopReason.finished
         assert asyncio.run(replay(index)) == 1
+
+
+TOOLS = '''"""Tools of a team."""
+
+def double(number: int) -> int:
+    """Twice a number.
+
+    Args:
+        number: any
+    """
+    return 2 * number
+'''
+
+
+def _brought(tmp_path: Path, tasks: int, demonstrations: int = 0) -> list[str]:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "calc.py").write_text(TOOLS)
+    lines = [
+        {"id": f"t{n}", "query": f"Double {n}?", "check": {"kind": "number", "expected": 2 * n}} for n in range(tasks)
+    ]
+    (tmp_path / "in" / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    step = {"call": {"name": "double", "arguments": {"number": 1}}}
+    shown = {"task_id": "t1", "steps": [step, {"call": {"name": "Finish", "arguments": {"answer": "2"}}}]}
+    (tmp_path / "in" / "d.jsonl").write_text((json.dumps(shown) + "\n") * demonstrations)
+    more = ["--demonstrations", "in/d.jsonl"] if demonstrations else []
+    return ["init", "mine", "--tools", "in/calc.py", "--tasks", "in/t.jsonl", *more]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "demonstrations", "sampled", "gate", "arms", "epochs"),
+    [(10, 0, 5, True, ["start", "ppo"], None), (300, 100, 60, False, ["sft", "ppo", "rft"], 4)],
+)
+def test_tools_of_a_team_take_the_place_of_the_example(
+    tmp_path: Path, tasks: int, demonstrations: int, sampled: int, gate: bool, arms: list[str], epochs: int | None
+) -> None:
+    done = steptool(tmp_path, *_brought(tmp_path, tasks, demonstrations))
+    assert done.returncode == 0, done.stderr
+    project = tmp_path / "mine"
+    params = YAML(typ="safe").load((project / "params.yaml").read_text())
+    assert params["world"] == {"use": "functions", "module": "calc.py", "tasks": "tasks.jsonl"}
+    assert params["sample"]["tasks"] == sampled
+    assert ("validate" in params) is gate, "a few tasks pass any gate, many are held to its limits"
+    assert list(params["arms"]) == arms
+    assert params["arms"].get("sft", {}).get("settings", {}).get("epochs") == epochs
+    assert not (project / "tools.py").exists()
+    assert (project / "demonstrations.jsonl").exists() is bool(demonstrations)
+    assert (project / "tasks.jsonl").read_bytes() == (tmp_path / "in" / "t.jsonl").read_bytes()
+    checked = steptool(project, "graph")
+    assert checked.stdout == "dvc.yaml is the graph that params.yaml asks for\n", checked.stderr
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_without_any_check_no_arm_learns_from_solved_attempts(tmp_path: Path) -> None:
+    arguments = _brought(tmp_path, 10, 3)
+    (tmp_path / "in" / "t.jsonl").write_text('{"id": "t1", "query": "Double 1?"}\n')
+    done = steptool(tmp_path, *arguments)
+    assert done.returncode == 0, done.stderr
+    params = YAML(typ="safe").load((tmp_path / "mine" / "params.yaml").read_text())
+    assert (list(params["arms"]), params["compare"], params["reward"]) == (
+        ["sft", "ppo"],
+        [["ppo", "sft"]],
+        {"use": "auto"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "world", "files"),
+    [
+        (["--openapi", "in/api.yaml"], {"use": "openapi", "document": "api.yaml"}, ["api.yaml"]),
+        (["--openapi", "https://a.org/api.json"], {"use": "openapi", "document": "https://a.org/api.json"}, []),
+        (
+            ["--mcp", "python in/server.py --fast"],
+            {"use": "mcp", "command": ["python", "server.py", "--fast"]},
+            ["server.py"],
+        ),
+        (["--mcp", "http://127.0.0.1:9/mcp"], {"use": "mcp", "url": "http://127.0.0.1:9/mcp"}, []),
+    ],
+)
+def test_services_of_a_team_are_named_in_its_settings(
+    tmp_path: Path, options: list[str], world: dict[str, object], files: list[str]
+) -> None:
+    own = Own(**{options[0].removeprefix("--"): options[1]}, tasks="in/t.jsonl")
+    (tmp_path / "in").mkdir()
+    for name in ("api.yaml", "server.py", "t.jsonl"):
+        (tmp_path / "in" / name).write_text("{}\n")
+    with chdir(tmp_path):
+        own.check()
+        made = own.laid_over(dict(template()))
+    params = YAML(typ="safe").load(made[PurePosixPath("params.yaml")].decode())
+    assert params["world"] == {**world, "tasks": "tasks.jsonl"}
+    assert {str(path) for path in made} >= {*files, "tasks.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--tools", "gone.py"], "gone.py: no such file"),
+        (["--tools", "a.py", "--openapi", "b.yaml"], "--tools and --openapi are given"),
+        (["--tasks", "t.jsonl"], "tasks of your own need tools of your own"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path: Path, options: list[str], says: str) -> None:
+    done = steptool(tmp_path, "init", "mine", *options)
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert says in done.stderr
 
 
 def test_deployments_name_flows_that_are_there() -> None:

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from steptool.core.fields import Bound
 from steptool.methods.base import AdapterMethod, Examples, Measured
-from steptool.training.batch import Batch, Episode, Row, episode
+from steptool.training.batch import Batch, Row
+from steptool.training.episode import Episode, episode
 from steptool.training.job import Data
 from steptool.training.measure import measure
 from steptool.training.model import Output, PolicyWithValue

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from steptool.core.types import TOOL_NAME, Action, Observation, Task
 from steptool.formats.json_call import JsonCall
+from steptool.formats.names import TEXT, Names
 
 CALL = re.compile(rf"<call ({TOOL_NAME})>(.*)</call>", re.ASCII | re.DOTALL)
 
@@ -35,15 +36,15 @@ class Tagged:
     ) -> tuple[int, ...] | None:
         return self._plain.reply(action_ids, observations, message)
 
-    def parse(self, ids: Sequence[int]) -> Action:
+    def parse(self, ids: Sequence[int], task: Task) -> Action:
         inner = [token for token in ids if token not in self.stop_ids]
         found = CALL.search(self._tokenizer.decode(inner, skip_special_tokens=False))
         if not found:
             return Action(unreadable="no <call …>…</call>")
-        return self._plain.parse(self._encode(f"{found[1]} {found[2]}"))
+        return self._plain.parse(self._encode(f"{found[1]} {found[2]}"), task)
 
-    def render(self, action: Action) -> tuple[int, ...]:
-        call = action.calls[0]
+    def render(self, action: Action, task: Task) -> tuple[int, ...]:
+        call = Names.of(task, TEXT).write(action).calls[0]
         written = f"<call {call.name}>{json.dumps(call.arguments, ensure_ascii=False)}</call>"
         return (*self._encode(written), self._plain.end_of_turn)
 

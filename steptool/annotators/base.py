@@ -3,10 +3,6 @@
 class Judge:
     class Config(Settings): ...
     def __init__(self, config: Config): ...
-
-    needs_outcome: ClassVar[bool] = True      set it if the annotator cannot judge answers and only passes on the
-                                              outcome that the session recorded: tasks that need a judge are then
-                                              refused before anything is sampled
 """
 
 from __future__ import annotations
@@ -21,6 +17,7 @@ class Annotator(Protocol):
     async def annotate(self, trajectory: Trajectory, task: Task, reference: Reference) -> Sequence[Judgement]:
         """One judgement a step: `success` and `contribution` of every step but the last, `solved` of the last.
 
-        `solved` is the outcome that the session recorded, unless that is None and the annotator can tell.
+        `solved` is the outcome that the session recorded, unless that is None and the annotator can tell. One that can
+        gives 0 to an attempt without an answer; where nobody can tell it stays None, which never counts as 0.
         """
         ...

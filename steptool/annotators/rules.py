@@ -19,7 +19,7 @@ consulted     "Which is cheaper, A or B?" is answered by A, a word of the questi
               when an answer follows. Each thing that the query names vouches for one call of each tool,
               so walking through a long list earns it once.
 
-solved        what the session recorded, 0 without an answer, None where the world cannot tell.
+solved        what the session recorded; 0 without an answer, but None where the world cannot tell.
 
 A step that makes several calls at the same time succeeds by the share of them that succeed, and contributes
 what the best of them does.
@@ -51,7 +51,6 @@ UNJUDGED = "no exact check for this answer"
 
 class Rules:
     name = "rules"
-    needs_outcome = True
 
     class Config(Settings):
         consulted: Fraction = 0.5
@@ -82,7 +81,7 @@ class Rules:
             }
             reason = "; ".join(faults[index] or reasons[index] for index in own)
             judgements.append(Judgement(scores=scores, reason=reason))
-        return (*judgements, _verdict(trajectory))
+        return (*judgements, _verdict(trajectory, reference))
 
     def _contributions(
         self, trajectory: Trajectory, task: Task, reference: Reference, moves: list[Move], faults: list[str | None]
@@ -109,10 +108,12 @@ class Rules:
         return [own if fault is None else 0.0 for own, fault in zip(credit, faults, strict=True)], why
 
 
-def _verdict(trajectory: Trajectory) -> Judgement:
-    if trajectory.stop_reason is not StopReason.finished:
-        return Judgement(scores={"solved": 0.0}, reason=f"no answer: {trajectory.stop_reason.value}")
+def _verdict(trajectory: Trajectory, reference: Reference) -> Judgement:
     solved = trajectory.outcome.solved
+    if trajectory.stop_reason is not StopReason.finished:
+        # A session that broke gave no outcome: where the task has a check, its attempt did not solve it.
+        known = solved is not None or reference.can_be_checked
+        return Judgement(scores={"solved": 0.0 if known else None}, reason=f"no answer: {trajectory.stop_reason.value}")
     reasons = {None: UNJUDGED, 1.0: "right answer", 0.0: "wrong answer"}
     return Judgement(scores={"solved": solved}, reason=reasons.get(solved, trajectory.outcome.evidence))
 

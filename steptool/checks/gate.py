@@ -18,10 +18,12 @@ from steptool.checks.table import group_table, step_table, trajectory_table
 from steptool.config.settings import ValidateParams
 from steptool.core.errors import StepToolError, ValidationFailed
 from steptool.core.types import Frozen, ScoredTrajectory
-from steptool.rewards.base import HasClosedForm, RewardForm
+from steptool.rewards.base import HasClosedForm, RewardForm, forms_of, needs_verdict
 
 SHOWN_ROWS = 20
 SHOWN_IN_ERROR = 5
+ENOUGH = 0.5
+"""Share of the attempts that need a verdict for the solve rate to be asked about, where the reward form needs none."""
 
 
 class FailingRow(Frozen):
@@ -75,13 +77,23 @@ class ValidationReport(Frozen):
     trajectories: int
     tasks: int
     steps: int
-    solve_rate: float
+    verdicts: int
+    """Trajectories that have one."""
+    solve_rate: float | None
+    """Of these; None where there is none."""
     mean_return: float
+    by_calls: int
+    """Trajectories that were rewarded by their calls, without a verdict; the others were by their outcome."""
     suites: tuple[SuiteReport, ...]
 
     @property
     def passed(self) -> bool:
         return all(suite.passed for suite in self.suites)
+
+    @property
+    def rewarded(self) -> str:
+        """How many trajectories were rewarded by what."""
+        return f"{self.trajectories - self.by_calls} rewarded by their outcome, {self.by_calls} by their calls alone"
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -125,11 +137,18 @@ def validate(
     `previous_solve_rate` is that of the round before, None for the first. `groups` maps the id of every task of the
     round to its group. `source` is the file that `scored` was read from; failing rows name it with the line.
     """
-    rewards = [form.rewards(record) for record in scored]
-    expected = [form.expected_return(record) for record in scored] if isinstance(form, HasClosedForm) else None
+    forms = forms_of(form, scored)
+    rewards = [own.rewards(record) for own, record in zip(forms, scored, strict=True)]
+    expected = _expected_returns(forms, scored)
     steps = step_table(scored, rewards, source)
     trajectories = trajectory_table(scored, rewards, source, gamma=form.gamma, expected_returns=expected)
-    of_trajectories = trajectory_suite(params, previous_solve_rate, has_closed_form=expected is not None)
+    verdicts = int(trajectories["solved"].notna().sum())
+    of_trajectories = trajectory_suite(
+        params,
+        previous_solve_rate,
+        has_closed_form=expected is not None,
+        has_verdicts=needs_verdict(form) or (verdicts > 0 and verdicts >= ENOUGH * len(scored)),
+    )
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     return ValidationReport(
@@ -137,14 +156,24 @@ def validate(
         trajectories=len(trajectories),
         tasks=int(trajectories["task_id"].nunique()),
         steps=len(steps),
-        solve_rate=_mean(trajectories["solved"]),
+        verdicts=verdicts,
+        solve_rate=_mean(trajectories["solved"]) if verdicts else None,
         mean_return=_mean(trajectories["discounted_return"]),
+        by_calls=sum(not needs_verdict(own) for own in forms),
         suites=(
             _run(context, "trajectories", "Trajectories", trajectories, of_trajectories),
-            _run(context, "steps", "Steps", steps, step_suite(params)),
+            _run(context, "steps", "Steps", steps, step_suite(params, needs_verdict=needs_verdict(form))),
             _run(context, "groups", "Groups", group_table(trajectories, groups), group_suite(params)),
         ),
     )
+
+
+def _expected_returns(forms: Sequence[RewardForm], scored: Sequence[ScoredTrajectory]) -> list[float] | None:
+    """In closed form, of each; None unless all forms have one."""
+    expected = [
+        own.expected_return(record) for own, record in zip(forms, scored, strict=True) if isinstance(own, HasClosedForm)
+    ]
+    return expected if len(expected) == len(forms) else None
 
 
 def _mean(column: pd.Series) -> float:

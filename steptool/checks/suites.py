@@ -22,8 +22,8 @@ SAMPLE_AGAIN = "run `dvc repro --force --single-item sample-ROUND`"
 ANNOTATE_AGAIN = "run `dvc repro --force --single-item annotate-ROUND`"
 NO_SCORE = "the annotator gave no score: take another one, or mend the one that you brought"
 NO_VERDICT = (
-    "give every training task an exact answer_check (text, number or set), or take a world or an annotator that can "
-    "tell"
+    "set `reward: {use: auto}`, which learns from the calls where there is no verdict; or give every training task a "
+    "check, or take a world or an annotator that can tell"
 )
 BROKEN_ENGINE = "the engine reports impossible log-probabilities: run `steptool doctor`, then sample again"
 
@@ -33,11 +33,12 @@ def _meta(says: str, fix: str) -> dict[str, Any]:
 
 
 def trajectory_suite(
-    params: ValidateParams, previous_solve_rate: float | None, *, has_closed_form: bool
+    params: ValidateParams, previous_solve_rate: float | None, *, has_closed_form: bool, has_verdicts: bool
 ) -> list[Expectation]:
     """One row a trajectory: identity, endings, budgets, returns, solve rate.
 
     `previous_solve_rate`: of the round before. `has_closed_form`: the column `return_error` is filled.
+    `has_verdicts`: there are enough of them for a solve rate to say something.
     """
     expectations = [
         gxe.ExpectTableRowCountToBeBetween(
@@ -88,23 +89,7 @@ def trajectory_suite(
                 "Every step has one reward.", "rewards and trajectories are out of step: validate them together"
             ),
         ),
-        gxe.ExpectColumnMeanToBeBetween(
-            column="solved",
-            min_value=params.min_solve_rate,
-            meta=_meta(
-                f"At least {params.min_solve_rate:.0%} solve their task: without successes there is nothing to learn.",
-                "train the start policy longer (methods.sft.epochs), offer easier tasks, or lower "
-                "validate.min_solve_rate",
-            ),
-        ),
-        gxe.ExpectColumnMeanToBeBetween(
-            column="solved",
-            max_value=params.max_solve_rate,
-            meta=_meta(
-                f"At most {params.max_solve_rate:.0%} solve their task: without failures there is nothing to learn.",
-                "offer harder tasks, stop after this round, or raise validate.max_solve_rate",
-            ),
-        ),
+        *(_solve_rate(params, previous_solve_rate) if has_verdicts else ()),
         gxe.ExpectColumnStdevToBeBetween(
             column="discounted_return",
             min_value=params.min_return_spread,
@@ -133,20 +118,6 @@ def trajectory_suite(
             SAMPLE_AGAIN,
         ),
     ]
-    if previous_solve_rate is not None:
-        expectations.append(
-            gxe.ExpectColumnMeanToBeBetween(
-                column="solved",
-                min_value=previous_solve_rate - params.max_drift,
-                max_value=previous_solve_rate + params.max_drift,
-                meta=_meta(
-                    f"The solve rate moved by at most {params.max_drift:.2f} since the previous round "
-                    f"({previous_solve_rate:.3f}).",
-                    "a fall: the last round harmed the policy, lower its method's learning_rate; a leap: read some "
-                    "solved trajectories for a loophole; then raise validate.max_drift if all is well",
-                ),
-            )
-        )
     if has_closed_form:
         expectations.append(
             gxe.ExpectColumnValuesToBeBetween(
@@ -162,12 +133,53 @@ def trajectory_suite(
     return expectations
 
 
+def _solve_rate(params: ValidateParams, previous: float | None) -> list[Expectation]:
+    """Of the trajectories that have a verdict."""
+    expectations = [
+        gxe.ExpectColumnMeanToBeBetween(
+            column="solved",
+            min_value=params.min_solve_rate,
+            meta=_meta(
+                f"At least {params.min_solve_rate:.0%} solve their task: without successes there is nothing to learn.",
+                "train the start policy longer (methods.sft.epochs), offer easier tasks, or lower "
+                "validate.min_solve_rate",
+            ),
+        ),
+        gxe.ExpectColumnMeanToBeBetween(
+            column="solved",
+            max_value=params.max_solve_rate,
+            meta=_meta(
+                f"At most {params.max_solve_rate:.0%} solve their task: without failures there is nothing to learn.",
+                "offer harder tasks, stop after this round, or raise validate.max_solve_rate",
+            ),
+        ),
+    ]
+    if previous is not None:
+        expectations.append(
+            gxe.ExpectColumnMeanToBeBetween(
+                column="solved",
+                min_value=previous - params.max_drift,
+                max_value=previous + params.max_drift,
+                meta=_meta(
+                    f"The solve rate moved by at most {params.max_drift:.2f} since the previous round "
+                    f"({previous:.3f}).",
+                    "a fall: the last round harmed the policy, lower its method's learning_rate; a leap: read some "
+                    "solved trajectories for a loophole; then raise validate.max_drift if all is well",
+                ),
+            )
+        )
+    return expectations
+
+
 def _one_value(column: str, says: str, fix: str) -> Expectation:
     return gxe.ExpectColumnUniqueValueCountToBeBetween(column=column, max_value=1, meta=_meta(says, fix))
 
 
-def step_suite(params: ValidateParams) -> list[Expectation]:
-    """One row a step: judgements, rewards, tokens and log-probabilities."""
+def step_suite(params: ValidateParams, *, needs_verdict: bool) -> list[Expectation]:
+    """One row a step: judgements, rewards, tokens and log-probabilities.
+
+    `needs_verdict`: the reward form would take an attempt without a verdict for one that failed.
+    """
     before_last, last = Column("is_last") == False, Column("is_last") == True  # noqa: E712
     unreadable = Column("is_readable") == False  # noqa: E712
     judged = [
@@ -190,13 +202,14 @@ def step_suite(params: ValidateParams) -> list[Expectation]:
         )
         for column in ("success", "contribution")
     ]
+    verdict = gxe.ExpectColumnValuesToNotBeNull(
+        column="solved",
+        row_condition=last,
+        meta=_meta("Every attempt has a verdict: without one, training might unlearn a right answer.", NO_VERDICT),
+    )
     return [
         *judged,
-        gxe.ExpectColumnValuesToNotBeNull(
-            column="solved",
-            row_condition=last,
-            meta=_meta("Every attempt has a verdict: without one, training might unlearn a right answer.", NO_VERDICT),
-        ),
+        *([verdict] if needs_verdict else ()),
         *earned,
         gxe.ExpectColumnValuesToNotBeNull(
             column="reward",

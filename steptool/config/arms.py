@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -99,6 +100,22 @@ def _method(params: Params, arm: str) -> Use:
         fix = f"or add it under `methods`, such as methods: {{{method}: {{use: 'my_pkg.methods:Mine'}}}}"
         raise ParamsError(str(error), where=f"{PARAMS}: arms.{arm}.method", fix=fix) from error
     return replace(used, settings={**used.settings, **wanted.settings})
+
+
+COMPARES = ("baseline", "lambda_step")
+"""Settings of a method that compares the attempts at a task; their defaults are in `steptool.training.siblings`."""
+
+
+def comparison_of(params: Params, round: str) -> dict[str, Any] | None:
+    """How the first arm that learns from a round by `step_ppo`, or by a method with such settings, compares attempts:
+    the settings as written. None where no arm does.
+    """
+    for name, arm in params.arms.items():
+        if arm.method is not None and round in arm.data:
+            used = _method(params, name)
+            if used.name == "step_ppo" or set(COMPARES) & used.settings.keys():
+                return {key: used.settings[key] for key in COMPARES if key in used.settings}
+    return None
 
 
 def check_methods(params: Params, path: Path = PARAMS) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from steptool.config.arms import Arm, Round, arm_of, arms_of, pairs_of, round_of
+from steptool.config.arms import Arm, Round, arm_of, arms_of, comparison_of, pairs_of, round_of
 from steptool.config.base_content import base_content
 from steptool.config.places import (
     BASE,
@@ -151,11 +151,15 @@ def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
         "validate",
         f"May round {name} be trained on?",
         name,
-        deps=(TASKS, SCORED / name, *([wanted.previous] if wanted.previous else [])),
+        deps=(TASKS, TRAJECTORIES / name, SCORED / name, *([wanted.previous] if wanted.previous else [])),
         out=VALIDATED / name,
         keys=("seed", "validate", "reward"),
         plugins=(params.reward,),
-        decided={"index": wanted.index, "sample": [params.sample.tasks, params.sample.draw]},
+        decided={
+            "index": wanted.index,
+            "sample": [params.sample.tasks, params.sample.draw],
+            "compares": comparison_of(params, name),
+        },
     )
 
 
@@ -193,7 +197,8 @@ def _train(params: Params, arm: Arm, method: Use) -> StageSpec:
         "train",
         f"Policy {arm.name}: {method.name} from {arm.start} on {', '.join(arm.data)}",
         arm.name,
-        deps=(TASKS, *(VALIDATED / each for each in rounds), *_policy_folders(arm)[1:]),
+        # Not the folder: its page says more or less as the diagnosis learns, and nothing is trained on that.
+        deps=(TASKS, *(VALIDATED / each / "scored.jsonl.gz" for each in rounds), *_policy_folders(arm)[1:]),
         out=arm.folder,
         keys=(
             *("seed", f"arms.{arm.name}", f"methods.{params.arms[arm.name].method}", "format", "model.dtype"),

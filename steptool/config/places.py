@@ -7,6 +7,10 @@ TASKS = Path("data/tasks")
 REFERENCES = TASKS / "references.jsonl"
 DEMONSTRATIONS = TASKS / "demonstrations.jsonl"
 TRAJECTORIES = Path("data/trajectories")
+PROMPTS = "prompts.json"
+"""What the format shortened in the prompts of a round, in its folder of trajectories."""
+CANARY = "canary.json"
+"""What the engine said to the policy's canary, beside it; none where it was not asked."""
 SCORED = Path("data/scored")
 VALIDATED = Path("data/validated")
 MODELS = Path("models")

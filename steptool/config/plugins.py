@@ -22,18 +22,25 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mini": "steptool.worlds.mini.world:MiniWorld",
         "recorded": "steptool.worlds.recorded:RecordedWorld",
         "functions": "steptool.worlds.functions:FunctionsWorld",
+        "openapi": "steptool.worlds.openapi:OpenApiWorld",
+        "mcp": "steptool.worlds.mcp:McpWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
     },
-    "format": {"json_call": "steptool.formats.json_call:JsonCall"},
+    "format": {
+        "json_call": "steptool.formats.json_call:JsonCall",
+        "native": "steptool.formats.native:Native",
+        "react": "steptool.formats.react:React",
+    },
     "engine": {"vllm": "steptool.engines.vllm_local:VllmEngine"},
     "search": {"chain": "steptool.rollouts.chain:Chain"},
     "annotate": {"rules": "steptool.annotators.rules:Rules"},
     "reward": {
         "potential": "steptool.rewards.potential:Potential",
         "paper": "steptool.rewards.paper:Paper",
+        "auto": "steptool.rewards.auto:Auto",
     },
     "methods": {
         "sft": "steptool.methods.sft:Sft",

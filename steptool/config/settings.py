@@ -121,8 +121,12 @@ class EvaluateParams(Settings):
 
 
 class PromoteParams(Settings):
+    measure: Literal["solved", "grounded"] = "solved"
+    """What a candidate must do better, and what `register.best_on` chooses by: solve tasks, or where no task has a
+    verdict, give answers that hold a value which a tool showed. The latter is no proof that they are right."""
     margin: Annotated[float, Field(ge=-1, le=1)] = 0.0
     min_pass_rate: Fraction = 0.3
+    """Of the measure."""
     min_finish_rate: Fraction = 0.7
     max_broken: Fraction = 0.02
     """Share of the attempts that faults of the engine or the world may have ended, of the candidate and of what it is
@@ -180,7 +184,7 @@ class RegisterParams(Settings):
     arm: Key | None = None
     """Arm that `steptool register` registers; the first of `compare` where neither is given."""
     best_on: Literal["dev"] | None = None
-    """Or the trained arm that solves most tasks of this split, which no evaluation of the report looks at."""
+    """Or the trained arm that does best on this split by `promote.measure`; no evaluation of the report looks at it."""
 
     @model_validator(mode="after")
     def _is_one_of_two(self) -> RegisterParams:

@@ -12,13 +12,20 @@ import json
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 FINISH = "Finish"
 """Name of the call that ends an attempt: `Finish {"answer": ...}` answers, `Finish {"give_up": true}` gives up."""
 
 TOOL_NAME = r"[A-Za-z_][\w.\-]*"
-"""What a tool is called by, as an ASCII regular expression; another name cannot stand in a call."""
+"""A tool's name as formats of plain text write it, an ASCII regular expression; any other is mapped to one that is."""
 
 MAX_NUMBER = 1e300
 """Largest number that an answer is checked against."""
@@ -95,6 +102,14 @@ class AnswerCheck(Frozen):
     kind: Literal["text", "number", "set", "judge"]
     expected: Any = None
     tolerance: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    strict: bool = True
+    """Whether the answer must be nothing but what is expected. Else prose may say it (`steptool.worlds.prose`)."""
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`strict` is left out where it is the default, as records were written before there was another value."""
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if key != "strict" or value is False}
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -131,14 +146,16 @@ class Reference(Frozen):
 
     task_id: str
     answer_check: AnswerCheck | None = None
+    has_own_check: bool = False
+    """Whether the world judges attempts by something else than `answer_check`, such as a function of the project."""
     relevant_tools: tuple[str, ...] = ()
     goal: str = ""
     """What a solution must bring about, in words for a judge."""
 
     @property
     def can_be_checked(self) -> bool:
-        """Is there something exact to check an answer against?"""
-        return self.answer_check is not None and self.answer_check.kind != "judge"
+        """Does the world know whether an attempt solved the task? Else a judge does, or nobody."""
+        return self.has_own_check or (self.answer_check is not None and self.answer_check.kind != "judge")
 
 
 class Outcome(Frozen):
@@ -413,5 +430,5 @@ class ScoredTrajectory(Frozen):
 
     @property
     def solved(self) -> float | None:
-        """Verdict on the whole trajectory, None where there is none; 0 for an attempt without steps."""
-        return self.judgements[-1].solved if self.judgements else 0.0
+        """Verdict on the whole trajectory, None where there is none; of an attempt without steps the session's."""
+        return self.judgements[-1].solved if self.judgements else self.trajectory.outcome.solved

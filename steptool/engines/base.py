@@ -49,3 +49,7 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free what it holds. May be called twice."""
         ...
+
+    # Optional: `async def logprobs(self, ids: Sequence[int]) -> Sequence[float]`, the natural log of the probability of
+    # every token of a stream but its first, at temperature 1. An engine that has it is asked for the policy's canary
+    # (steptool.policies.canary) each time it loads one.

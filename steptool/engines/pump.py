@@ -27,7 +27,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from steptool.engines.base import Generation, Request
 
@@ -67,6 +67,7 @@ class Backend(Protocol):
 
 
 B = TypeVar("B", bound=Backend)
+R = TypeVar("R")
 
 
 @dataclass(eq=False)
@@ -85,8 +86,8 @@ class _Cancel:
 class _Work(Generic[B]):
     """Something to do with the backend once nothing is running."""
 
-    act: Callable[[B], None]
-    done: Future[None]
+    act: Callable[[B], Any]
+    done: Future[Any]
 
 
 class Pump(Generic[B]):
@@ -131,11 +132,11 @@ class Pump(Generic[B]):
             self._inbox.put(_Cancel(submission))
             raise
 
-    def between(self, act: Callable[[B], None]) -> None:
-        """Run `act` on the worker thread after what is running has ended; raises what it raises."""
-        work = _Work(act, Future())
+    def between(self, act: Callable[[B], R]) -> R:
+        """What `act` returns or raises, run on the worker thread after what is running has ended."""
+        work = _Work(act, Future[R]())
         self._put(work)
-        work.done.result()
+        return work.done.result()
 
     def close(self) -> None:
         """Close the backend and end the thread. Requests still running fail. May be called twice."""
@@ -282,11 +283,11 @@ class Pump(Generic[B]):
 
     def _perform(self, backend: B, work: _Work[B]) -> None:
         try:
-            work.act(backend)
+            done = work.act(backend)
         except Exception as fault:  # noqa: BLE001 - raised again where the work was asked for
             work.done.set_exception(fault)
         else:
-            work.done.set_result(None)
+            work.done.set_result(done)
 
     def _fail_all(self, fault: Exception) -> None:
         for submission in itertools.chain(self._running.values(), *self._held):

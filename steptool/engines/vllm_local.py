@@ -9,9 +9,11 @@ all trajectories in flight.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -80,6 +82,10 @@ class VllmEngine:
         """
         own_seed = int(content_hash([self._seed, request.seed], 8), 16)
         return await self._pump.generate(replace(request, seed=own_seed))
+
+    async def logprobs(self, ids: Sequence[int]) -> Sequence[float]:
+        """Of every token but the first, at temperature 1, once nothing is generating."""
+        return await asyncio.to_thread(self._pump.between, lambda vllm: vllm.logprobs(ids))
 
     def load(self, policy: Path) -> None:
         """Swap in the weights of another model of the same architecture, once nothing is generating."""
@@ -158,6 +164,19 @@ class _Vllm:
         if self._steps % STEPS_BETWEEN_RETURNS == 0:
             return_freed_memory()
         return [(output.request_id, _read(output.outputs[0])) for output in self._llm.step() if output.finished]
+
+    def logprobs(self, ids: Sequence[int]) -> list[float]:
+        """To be called while nothing is running. What it leaves in the cache of prefixes is let go."""
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        self._llm.add_request("logprobs", tokens_input(list(ids)), params)
+        ended: list[Any] = []
+        while not ended:
+            ended = [output for output in self._llm.step() if output.finished]
+        self._llm.reset_prefix_cache()
+        return [at[token].logprob for token, at in zip(ids[1:], ended[0].prompt_logprobs[1:], strict=True)]
 
     def abort(self, ids: list[str]) -> None:
         self._llm.abort_request(ids)

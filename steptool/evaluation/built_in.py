@@ -1,7 +1,9 @@
 """The metrics that every evaluation has. Each divides a sum over the attempts by another.
 
-pass_rate, finish_rate and tool_recall count missing attempts too, so that a policy gains nothing by crashing. The other
-metrics count the attempts that were made.
+pass_rate, finish_rate, grounded and tool_recall count missing attempts too, so that a policy gains nothing by crashing.
+The other metrics count the attempts that were made.
+
+An attempt without a verdict is in no metric of verdicts. Nobody can tell whether it solved its task: it is no failure.
 """
 
 from __future__ import annotations
@@ -11,17 +13,19 @@ from typing import ClassVar
 
 from steptool.core.types import Reference, ScoredTrajectory, StopReason, Task
 from steptool.evaluation.base import Metric
+from steptool.trajectories.links import is_grounded
 
 
 class PassRate:
-    describes: ClassVar[str] = "mean verdict over all tasks"
+    describes: ClassVar[str] = "mean verdict over the tasks that have one"
     is_rate: ClassVar[bool] = True
 
     def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
-        return _verdict(scored), 1.0
+        verdict = verdict_on(scored, reference)
+        return (0.0, 0.0) if verdict is None else (verdict, 1.0)
 
     def missing(self, reference: Reference) -> tuple[float, float]:
-        return 0.0, 1.0
+        return 0.0, float(reference.can_be_checked)
 
 
 class FinishRate:
@@ -36,11 +40,23 @@ class FinishRate:
 
 
 class PassRateFinished:
-    describes: ClassVar[str] = "mean verdict over the attempts that end with an answer"
+    describes: ClassVar[str] = "mean verdict over the attempts that end with an answer and have one"
     is_rate: ClassVar[bool] = True
 
     def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
-        return _finished(scored) * _verdict(scored), _finished(scored)
+        verdict = verdict_on(scored, reference)
+        return (0.0, 0.0) if verdict is None else (_finished(scored) * verdict, _finished(scored))
+
+
+class Grounded:
+    describes: ClassVar[str] = "share of attempts whose answer holds a value that a tool showed"
+    is_rate: ClassVar[bool] = True
+
+    def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        return float(is_grounded(scored.trajectory, task.query)), 1.0
+
+    def missing(self, reference: Reference) -> tuple[float, float]:
+        return 0.0, 1.0
 
 
 class ToolRecall:
@@ -89,12 +105,16 @@ METRICS: Mapping[str, Metric] = {
     "calls_per_task": CallsPerTask(),
     "tokens_per_task": TokensPerTask(),
     "call_success": CallSuccess(),
+    "grounded": Grounded(),
 }
 """In the order of tables."""
 
 
-def _verdict(scored: ScoredTrajectory) -> float:
-    return scored.solved or 0.0  # `evaluate` refuses an attempt without a verdict
+def verdict_on(scored: ScoredTrajectory, reference: Reference) -> float | None:
+    """None where nobody can tell. At a task that has a check, a fault that left no verdict is a failure."""
+    if scored.solved is None and reference.can_be_checked and not _finished(scored):
+        return 0.0
+    return scored.solved
 
 
 def _finished(scored: ScoredTrajectory) -> float:

@@ -12,7 +12,7 @@ from scipy.stats import binomtest, permutation_test
 from steptool.core.errors import NotComparable
 from steptool.core.types import Frozen
 from steptool.evaluation.bootstrap import bootstrap_mean
-from steptool.evaluation.metrics import ALL, Evaluation, Rate
+from steptool.evaluation.metrics import ALL, Evaluation, Primary, Rate
 
 Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
 """Of a rate."""
@@ -28,7 +28,7 @@ class Difference(Frozen):
     """Two-sided p-value for no difference: an exact sign test (McNemar) if every task was entirely won, lost or tied,
     else a sign-flip permutation test of the mean."""
     won: int = Field(ge=0)
-    """Tasks that the candidate solved better."""
+    """Tasks that the candidate did better."""
     lost: int = Field(ge=0)
     tied: int = Field(ge=0)
 
@@ -55,29 +55,48 @@ class Difference(Frozen):
 
 
 class Comparison(Difference):
-    """The difference over all tasks, and over each group."""
+    """The difference over all tasks that have a value under both, and over each group with such tasks."""
 
     candidate: str
     baseline: str
+    measure: Primary = "solved"
+    """What the difference is of."""
     confidence: float = Field(gt=0, lt=1)
     groups: dict[str, Difference] = Field(min_length=1)
 
 
-def compare(candidate: Evaluation, baseline: Evaluation, *, resamples: int, confidence: float, seed: int) -> Comparison:
-    """Paired difference of the pass rate, with a bootstrap interval over tasks.
+def compare(
+    candidate: Evaluation,
+    baseline: Evaluation,
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+    measure: Primary = "solved",
+) -> Comparison:
+    """Paired difference of a measure, with a bootstrap interval over the tasks that have a value of it under both.
 
-    Raises NotComparable, listing every difference, unless both were measured under equal conditions on the same tasks.
+    Raises NotComparable, listing every difference, unless both were measured under equal conditions on the same tasks;
+    and where no task has a value under both.
     """
     refuse_unless_comparable(candidate, baseline)
+    ours, theirs = candidate.values(measure), baseline.values(measure)
+    if not ours.keys() & theirs.keys():
+        raise NotComparable(
+            f"no task has a verdict under both {candidate.name} and {baseline.name}",
+            fix="give tasks a check, take an annotator that can tell, or compare grounded answers",
+        )
     rng = np.random.default_rng(seed)
     groups = {}
     for group, tasks in baseline.groups.items():
-        paired = np.array([candidate.solved[task] - baseline.solved[task] for task in tasks])
-        groups[group] = paired_difference(paired, resamples=resamples, confidence=confidence, rng=rng)
+        paired = np.array([ours[task] - theirs[task] for task in tasks if task in ours and task in theirs])
+        if len(paired):
+            groups[group] = paired_difference(paired, resamples=resamples, confidence=confidence, rng=rng)
     return Comparison(
         **groups[ALL].model_dump(),
         candidate=candidate.name,
         baseline=baseline.name,
+        measure=measure,
         confidence=confidence,
         groups=groups,
     )

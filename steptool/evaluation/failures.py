@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from steptool.core.types import ScoredTrajectory, StopReason, Trajectory
+from steptool.core.types import ScoredTrajectory, StopReason
 from steptool.evaluation.metrics import Evaluation
 
 
@@ -13,6 +13,7 @@ class Cause(StrEnum):
     """Ordered from the answer back to the syntax: the further down, the less the policy has learned."""
 
     wrong_answer = "wrong answer"
+    unjudged = "answer without a verdict"
     gave_up = "gave up"
     budget = "out of calls or tokens"
     bad_arguments = "bad arguments"
@@ -26,15 +27,16 @@ class Cause(StrEnum):
 ARGUMENT_ERRORS = frozenset({"missing_argument", "invalid_argument"})
 
 
-def failure_cause(trajectory: Trajectory) -> Cause:
-    """Cause of an unsolved attempt.
+def failure_cause(scored: ScoredTrajectory) -> Cause:
+    """Cause of an attempt that did not solve its task, or of which nobody can tell.
 
     If an attempt ran out of calls or tokens and its last action could not be run, that action is the cause: a policy
     that is stuck on bad syntax spends its budget on it.
     """
+    trajectory = scored.trajectory
     match trajectory.stop_reason:
         case StopReason.finished:
-            return Cause.wrong_answer
+            return Cause.unjudged if scored.solved is None else Cause.wrong_answer
         case StopReason.gave_up:
             return Cause.gave_up
         case StopReason.engine_error | StopReason.world_error:
@@ -53,13 +55,13 @@ def failure_cause(trajectory: Trajectory) -> Cause:
 
 
 def failure_shares(evaluation: Evaluation, judged: Sequence[ScoredTrajectory]) -> dict[Cause, float]:
-    """Share of all attempts lost to each cause; with the pass rate they sum to 1.
+    """Share of all attempts lost to each cause; the rest solved their tasks.
 
     Of an attempt with a verdict v between 0 and 1, the part 1 − v counts as lost.
     """
     expected = len(evaluation.solved) * evaluation.attempts
     lost = dict.fromkeys(Cause, 0.0)
     for scored in judged:
-        lost[failure_cause(scored.trajectory)] += 1 - (scored.solved or 0.0)
+        lost[failure_cause(scored)] += 1 - (scored.solved or 0.0)
     lost[Cause.no_attempt] += expected - len(judged)
     return {cause: amount / expected for cause, amount in lost.items()}

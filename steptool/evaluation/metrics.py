@@ -1,9 +1,11 @@
 """What a policy does with a fixed set of tasks under fixed conditions. Pure.
 
-Every rate has a fixed denominator: the task list. A task without a trajectory, and an attempt that
-is missing, counts as unsolved and unfinished, so that a policy gains nothing by crashing. So does an attempt that a
-fault of the engine or the world ended. `Evaluation.broken` also counts these apart, because they say nothing about the
-policy.
+Every rate has a fixed denominator: the task list; of the pass rate, the tasks whose outcome somebody can tell. A task
+without a trajectory, and an attempt that is missing, counts as unsolved and unfinished, so that a policy gains nothing
+by crashing. So does an attempt that a fault of the engine or the world ended. `Evaluation.broken` also counts these
+apart, because they say nothing about the policy.
+
+An attempt without a verdict counts for no pass rate, and never as 0.
 Several attempts at a task are averaged first; the bootstrap then draws tasks, the independent unit.
 """
 
@@ -12,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -39,8 +41,17 @@ ROUNDING = 1e-9
 """How far above 1 rounding may put a rate."""
 
 ALL = "all"
+TASKS_WITH_VERDICT = "tasks_with_verdict"
+"""Their number, in a summary."""
 ROLL_UPS: Mapping[str, str] = {"I1": "G1_", "I2": "G2_", "I3": "G3_"}
 """ToolBench's names of the three instruction groups, and the subsets that each gathers."""
+
+
+Primary = Literal["solved", "grounded"]
+"""What policies are compared on: verdicts, or grounded answers where too few tasks have a verdict."""
+METRIC_OF: Mapping[Primary, str] = {"solved": "pass_rate", "grounded": "grounded"}
+ENOUGH = 30
+"""Tasks with a verdict that are enough to compare policies by; fewer are, where they are half of the tasks."""
 
 
 class Measure(Frozen):
@@ -68,8 +79,11 @@ class Evaluation(Frozen):
     """Coverage of the intervals in `metrics`."""
     broken: Rate
     """Share of the attempts that a fault of the engine or the world ended, or that are missing."""
-    solved: dict[str, Rate]
-    """Task id → mean verdict of its attempts, in [0, 1]; every task is in it."""
+    solved: dict[str, Rate | None]
+    """Task id → mean verdict of those of its attempts that have one, in [0, 1]; every task is in it, None where nobody
+    can tell."""
+    grounded: dict[str, Rate]
+    """Task id → share of its attempts with a grounded answer."""
     group_of: dict[str, str]
     """Task id → group."""
     measures: dict[str, Measure]
@@ -79,17 +93,19 @@ class Evaluation(Frozen):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.group_of.keys() != self.solved.keys():
-            raise ValueError("group_of and solved list different tasks")
+        if not self.group_of.keys() == self.solved.keys() == self.grounded.keys():
+            raise ValueError("group_of, solved and grounded list different tasks")
         if ALL not in self.metrics:
             raise ValueError(f"metrics has no group {ALL!r}")
+        groups = self.groups
         for group, row in self.metrics.items():
             if row.keys() != self.measures.keys():
                 odd = ", ".join(sorted(row.keys() ^ self.measures.keys()))
                 raise ValueError(f"metrics.{group} and measures do not hold the same metrics: {odd}")
             if not {"pass_rate", "finish_rate"} <= row.keys():
                 raise ValueError(f"metrics.{group} lacks pass_rate or finish_rate")
-            if row["pass_rate"].value is None or row["finish_rate"].value is None:
+            is_judged = any(self.solved[task] is not None for task in groups.get(group, groups[ALL]))
+            if (row["pass_rate"].value is None) == is_judged or row["finish_rate"].value is None:
                 raise ValueError(f"metrics.{group} has a pass_rate or finish_rate without a value")
             for metric, estimate in row.items():
                 beyond = [number for number in estimate.numbers if not 0 <= number <= 1 + ROUNDING]
@@ -103,8 +119,23 @@ class Evaluation(Frozen):
         return group_tasks(self.group_of)
 
     @property
-    def pass_rate(self) -> float:
-        return self.metrics[ALL]["pass_rate"].value or 0.0
+    def verdicts(self) -> int:
+        """How many tasks have a verdict."""
+        return len(self.values("solved"))
+
+    @property
+    def pass_rate(self) -> float | None:
+        """None where no task has a verdict."""
+        return self.rate("solved")
+
+    def rate(self, measure: Primary) -> float | None:
+        """Over all tasks that have a value."""
+        return self.metrics[ALL][METRIC_OF[measure]].value
+
+    def values(self, measure: Primary) -> dict[str, float]:
+        """Task id → value, of the tasks that have one."""
+        found = self.solved if measure == "solved" else self.grounded
+        return {task: value for task, value in found.items() if value is not None}
 
     @property
     def finish_rate(self) -> float:
@@ -114,7 +145,8 @@ class Evaluation(Frozen):
         """Flat numbers over all tasks, and the pass rate of every group: for tracking and `dvc metrics`."""
         flat = {metric: estimate.value for metric, estimate in self.metrics[ALL].items()}
         flat |= {f"pass_rate_{group}": row["pass_rate"].value for group, row in self.metrics.items() if group != ALL}
-        return {name: value for name, value in flat.items() if value is not None} | {"broken": self.broken}
+        known = {name: value for name, value in flat.items() if value is not None}
+        return known | {"broken": self.broken, TASKS_WITH_VERDICT: float(self.verdicts)}
 
 
 def tasks_hash(tasks: Iterable[Task], references: Mapping[str, Reference]) -> str:
@@ -152,8 +184,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure one policy on `tasks`. `references`: by the task's id. `more`: metrics beside those of this package.
 
-    Raises DataError for an attempt without a verdict, and for a trajectory of an unknown task, of another policy,
-    sampled under other conditions, or beyond `attempts`.
+    Raises DataError for a trajectory of an unknown task, of another policy, sampled under other conditions, or beyond
+    `attempts`.
     """
     by_task = attempts_by_task(
         scored, tasks, policy=policy, conditions=conditions, annotator=annotator, attempts=attempts
@@ -163,6 +195,9 @@ def evaluate(
         [_task_fractions(measured, by_task[task.id], task, references[task.id], attempts) for task in tasks]
     )
     fractions = fractions.reshape(len(tasks), len(measured), 2)
+    verdicts, grounded = (fractions[:, list(measured).index(METRIC_OF[name])] for name in ("solved", "grounded"))
+    judged = verdicts[:, 1] > 0
+    verdicts[judged] /= verdicts[judged, 1:]  # a task counts once, however many of its attempts have a verdict
     group_of = {task.id: task.group for task in tasks}
     row_of = {task.id: row for row, task in enumerate(tasks)}
     metrics = {}
@@ -182,7 +217,8 @@ def evaluate(
         tasks_hash=tasks_hash(tasks, references),
         confidence=confidence,
         broken=broken_share([record.trajectory for record in scored], len(tasks) * attempts),
-        solved={task.id: float(fractions[row, 0, 0]) for row, task in enumerate(tasks)},
+        solved={task.id: float(verdicts[row, 0]) if judged[row] else None for row, task in enumerate(tasks)},
+        grounded={task.id: float(grounded[row, 0]) for row, task in enumerate(tasks)},
         group_of=group_of,
         measures={key: Measure(describes=each.describes, is_rate=each.is_rate) for key, each in measured.items()},
         metrics=metrics,
@@ -195,13 +231,17 @@ def broken_share(trajectories: Sequence[Trajectory], expected: int) -> float:
     return (expected - ended) / expected if expected else 0.0
 
 
-def refuse_unless_measurable(
-    tasks: Sequence[Task], references: Mapping[str, Reference], *, where: str, needs_outcome: bool
-) -> None:
-    """Raise DataError for tasks that no policy could be measured on; call it before anything is sampled.
+def primary_measure(evaluations: Sequence[Evaluation]) -> Primary:
+    """What policies that were measured on the same tasks are compared on: verdicts where enough tasks have one."""
+    if not evaluations:
+        return "solved"
+    known = set.intersection(*(set(each.values("solved")) for each in evaluations))
+    is_enough = len(known) >= min(ENOUGH, max(len(evaluations[0].solved) / 2, 1))
+    return "solved" if is_enough else "grounded"
 
-    `needs_outcome`: the annotator passes on the session's verdict, so a task that needs a judge would have none.
-    """
+
+def refuse_unless_measurable(tasks: Sequence[Task], references: Mapping[str, Reference], *, where: str) -> None:
+    """Raise DataError for tasks that no policy could be measured on; call it before anything is sampled."""
     ids = Counter(task.id for task in tasks)
     taken = {*ROLL_UPS, ALL}
     found = None
@@ -215,15 +255,8 @@ def refuse_unless_measurable(
     elif unknown := [task.id for task in tasks if task.id not in references]:
         found = f"{len(unknown)} of {len(tasks)} tasks have no reference, task {unknown[0]} first"
         fix = "run `dvc repro prepare`, which writes both"
-    elif needs_outcome and (unchecked := [task.id for task in tasks if _needs_judge(references[task.id])]):
-        found = f"{len(unchecked)} of {len(tasks)} tasks need a judge, task {unchecked[0]} first, and there is none"
-        fix = "evaluate on tasks with an exact answer_check (text, number or set), or take an annotator that can tell"
     if found:
         raise DataError(found, where=where, fix=fix)
-
-
-def _needs_judge(reference: Reference) -> bool:
-    return reference.answer_check is not None and reference.answer_check.kind == "judge"
 
 
 def attempts_by_task(
@@ -261,18 +294,7 @@ def attempts_by_task(
         if found:
             raise DataError(found, where=where, fix=again)
         by_task[trajectory.task_id][trajectory.attempt] = record
-    _refuse_unless_judged(scored)
     return {task: [made[key] for key in sorted(made)] for task, made in by_task.items()}
-
-
-def _refuse_unless_judged(scored: Sequence[ScoredTrajectory]) -> None:
-    if unknown := [record.trajectory for record in scored if record.solved is None]:
-        raise DataError(
-            f"{len(unknown)} of {len(scored)} attempts have no verdict: they would count as unsolved",
-            where=f"trajectory {unknown[0].id} of task {unknown[0].task_id}, the first",
-            fix="give every task of the split an exact answer_check (text, number or set), or take an annotator that "
-            "can tell",
-        )
 
 
 def _task_fractions(

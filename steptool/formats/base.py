@@ -8,7 +8,7 @@ class React:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from steptool.core.types import Action, Observation, Task
 
@@ -32,11 +32,14 @@ class Format(Protocol):
         """
         ...
 
-    def parse(self, ids: Sequence[int]) -> Action:
-        """Read a sampled action. Never raises: what cannot be read is an action with `unreadable`."""
+    def parse(self, ids: Sequence[int], task: Task) -> Action:
+        """Read a sampled action. Never raises: what cannot be read is an action with `unreadable`.
+
+        The names in its calls are the world's, whatever the format writes in their place (`names`).
+        """
         ...
 
-    def render(self, action: Action) -> tuple[int, ...]:
+    def render(self, action: Action, task: Task) -> tuple[int, ...]:
         """Ids of a demonstrated action, its end of turn included; `parse` gives it back.
 
         Raises ValueError for an action that the format does not have.
@@ -45,4 +48,29 @@ class Format(Protocol):
 
     def hint(self, problem: str) -> str:
         """What the policy is shown after an action that could not be read."""
+        ...
+
+
+@runtime_checkable
+class Shortens(Protocol):
+    """A format that leaves something of a task's tools out of the prompt where they are long."""
+
+    def shortened(self, task: Task) -> Sequence[str]:
+        """What was left out, a line each; empty where nothing was."""
+        ...
+
+
+@runtime_checkable
+class Served(Protocol):
+    """A format that an ordinary OpenAI client can use through vLLM's server."""
+
+    def chat_template(self) -> str | None:
+        """Jinja that renders messages and tools as the tokens of `prompt`, `render` and `reply`.
+
+        None where that is what the model's own template does.
+        """
+        ...
+
+    def tool_parser(self) -> str:
+        """Name of the parser that turns the model's text into `tool_calls`: one of vLLM's, or of a format of ours."""
         ...

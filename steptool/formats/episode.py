@@ -28,7 +28,7 @@ def encode(format: Format, task: Task, steps: Sequence[Step]) -> tuple[tuple[int
             raise ValueError(f"task {task.id}, step {index}: neither sampled nor readable, so it has no tokens")
         else:
             context = _context(format, task, steps[index - 1], previous, index) if index else format.prompt(task)
-            action = format.render(step.action)
+            action = format.render(step.action, task)
         ids += (*context, *action)
         mask += [False] * len(context) + [True] * len(action)
         previous = action

@@ -29,7 +29,9 @@ from steptool.core.fields import Bound, Many, Rate
 from steptool.core.plugins import modules_of
 from steptool.core.revision import MEANS_NOTHING, code_revision
 from steptool.core.types import content_hash
-from steptool.training.batch import Batch, Episode, pack
+from steptool.policies.canary import candidates, write_canary
+from steptool.training.batch import Batch, pack
+from steptool.training.episode import Episode
 from steptool.training.job import Data, Job
 from steptool.training.model import AdapterSettings, PolicyWithValue, adapter_groups
 from steptool.training.trainer import LowerCache, Objective, Run, optimise
@@ -95,10 +97,13 @@ class AdapterMethod(ABC):
         return {}
 
     def train(self, job: Job) -> dict[str, float]:
-        """Load, `fit`, save. Raises ModelError for a folder that is no policy or does not fit the settings."""
+        """Load, `fit`, save with a canary. Raises ModelError for a folder that is no policy or does not fit."""
         policy = PolicyWithValue.load(job.start, self.config, dtype=job.dtype, seed=job.seed)
+        streams = candidates(job.data.streams())
+        before = policy.logprobs(streams)
         summary = self.fit(policy, job)
         policy.save(job.out)
+        write_canary(job.out, streams, before, policy.logprobs(streams), job.dtype)
         return summary
 
     def fit(self, policy: PolicyWithValue, job: Job) -> dict[str, float]:

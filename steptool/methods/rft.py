@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from steptool.core.errors import DataError
 from steptool.core.fields import Many, Rate
 from steptool.methods.base import AdapterMethod, Examples, Measured
-from steptool.training.batch import Batch, Row, episode
+from steptool.training.batch import Batch, Row
+from steptool.training.episode import episode
 from steptool.training.job import Data
 from steptool.training.losses import weighted_mean
 from steptool.training.model import Output, PolicyWithValue
@@ -28,7 +30,16 @@ class Rft(AdapterMethod):
     needs = frozenset({"scored"})
 
     def examples(self, data: Data) -> Examples:
-        """The trajectories with solved = 1. If there is none, the policy stays as it was."""
+        """The trajectories with solved = 1. If there is none, the policy stays as it was.
+
+        Raises DataError where no trajectory has a verdict: nothing says then which ones to imitate.
+        """
+        if data.scored and all(item.solved is None for item in data.scored):
+            raise DataError(
+                f"none of {len(data.scored)} trajectories has a verdict, and rft imitates those that solved their task",
+                fix="give training tasks a check, take a world or an annotator that can tell, or train with step_ppo "
+                "and `reward: {use: auto}`, which learns from the calls; else take the arm out of `arms`",
+            )
         found = (episode(item, [0.0] * len(item.judgements)) for item in data.scored if item.solved == 1)
         # A likelihood is the model's own: the temperature of sampling has no part in it.
         solved = [replace(item, temperature=1.0) for item in found if item is not None]

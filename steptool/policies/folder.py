@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from steptool.core.errors import ModelError, StepToolError, reason
 from steptool.core.storage import write_bytes, write_json
 from steptool.policies.base_models import readable_like
+from steptool.policies.canary import CANARY
 from steptool.policies.model_folder import (
     ADAPTER_CONFIG,
     CONFIG,
@@ -45,10 +46,11 @@ class ResolvedPolicy(NamedTuple):
     """None for a plain model."""
 
 
-def resolve_policy(folder: Path) -> ResolvedPolicy:
+def resolve_policy(folder: Path, base: Path | None = None) -> ResolvedPolicy:
     """Where the weights of a policy folder are, having checked that all its parts are there.
 
-    `base` in policy.json is relative to the working directory, or absolute; `weights` there is the hash of its weights.
+    `base` in policy.json is relative to the working directory or to the project that the folder lies in, or absolute;
+    `weights` there is the hash of its weights. An argument `base` stands above it.
     Raises ModelError naming the part that is missing, and where the base is not the one that was trained on.
     """
     if not os.path.isdir(folder):  # False, too, for a text that no file system takes for a path
@@ -66,11 +68,14 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
             raise ModelError(f"no {name}", where=str(folder), fix=again(folder))
     for name in (ADAPTER, VALUE_HEAD):
         check_finite(folder / name)
-    base = Path(described["base"])
-    if not os.path.isdir(base):
+    places = [path for path in ([base] if base else _places(folder, described["base"])) if os.path.isdir(path)]
+    if not places:
         raise ModelError(
-            f"its base {str(base)[:200]} does not exist", where=str(folder), fix="run from the project's root"
+            f"its base {str(base or described['base'])[:200]} does not exist",
+            where=str(folder),
+            fix=f"run from the project's root, or say where it is: `steptool export {folder} OUT --base FOLDER`",
         )
+    base = places[0]
     check_model_folder(base)
     found = weights_hash(base)
     if described.get("weights") != found:
@@ -83,6 +88,12 @@ def resolve_policy(folder: Path) -> ResolvedPolicy:
             fix=f"train it again with `dvc repro`; where no stage makes that folder, write {line} into that file",
         )
     return ResolvedPolicy(base, folder)
+
+
+def _places(folder: Path, named: str) -> list[Path]:
+    """Where the base that a policy names may lie: seen from here, from a folder above the policy, or beside it."""
+    parents = folder.resolve().parents
+    return [Path(named), *(parent / named for parent in parents), parents[0] / Path(named).name]
 
 
 def save_policy(model: PeftModel, value_head: nn.Module, base: Path, folder: Path) -> None:
@@ -231,6 +242,8 @@ def merge_adapter(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat1
     merged.save_pretrained(out)
     readable_like(out / CONFIG)
     copy_tokenizer(base, out)
+    if (adapter / CANARY).exists():
+        shutil.copyfile(adapter / CANARY, out / CANARY)
 
 
 @contextmanager

@@ -30,9 +30,13 @@ def compute_dtype(wanted: ModelParams) -> Dtype:
     """The type that `model.dtype` stands for on this machine."""
     if wanted.dtype != "auto":
         return wanted.dtype
-    if torch.cuda.is_available():
+    if on_gpu():
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if bfloat16_speedup() > _WORTH else "float32"
+
+
+def on_gpu() -> bool:
+    return torch.cuda.is_available()
 
 
 @cache

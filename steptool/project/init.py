@@ -1,7 +1,8 @@
 """`steptool init FOLDER`: a new project, with Git and DVC set up and everything committed.
 
 What it is made of lies in `template`, as package data. Its flows, deployments and ignore files are those of the
-package's own repository, which is a project, too.
+package's own repository, which is a project, too. A team that names its own tools gets these in place of the
+template's, with settings that fit.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
 from steptool.core.errors import InputError, StepToolError, StorageError
+from steptool.project.own import EXAMPLE, Own
 
 HIDDEN = ("gitignore", "dvcignore")
 """Files whose names begin with a dot in the project; in the template they would hold for this repository."""
@@ -27,19 +29,21 @@ DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autos
 """Nothing calls home, and what is staged in Git is the user's affair."""
 
 
-def init(folder: Path) -> None:
-    """Write a project and print what to type next.
+def init(folder: Path, own: Own = EXAMPLE) -> None:
+    """Write a project and print what to type next. `own` is what the team brings.
 
-    Raises InputError where `folder` holds something already, StorageError where it cannot be written, StepToolError
-    where Git or DVC fail.
+    Raises InputError where `folder` holds something already, or a file of `own` is not there, StorageError where the
+    folder cannot be written, StepToolError where Git or DVC fail.
     """
     _refuse(folder)
+    own.check()
     name = _name(folder)
+    files = {path: text.replace(NAME.encode(), name.encode()) for path, text in template()}
     try:
-        for path, text in template():
+        for path, text in own.laid_over(files).items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(text.replace(NAME.encode(), name.encode()))
+            target.write_bytes(text)
     except OSError as error:
         found = f"cannot be written: {error.strerror}"
         raise StorageError(found, where=str(folder), fix="name a folder where you may write") from error
@@ -55,8 +59,8 @@ def init(folder: Path) -> None:
     if not committed:
         print("  git config --global user.name NAME; git config --global user.email ADDRESS")
         print("  git add --all; git commit --message 'Start the project'")
-    print("  steptool params --profile tiny     a toy model first: shows that the parts fit together")
-    print("  make run                           tasks to registered model, and a report")
+    for command, what in own.next_steps():
+        print(f"  {command:<33}  {what}")
 
 
 def template() -> Iterator[tuple[PurePosixPath, bytes]]:

@@ -17,7 +17,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -25,7 +25,7 @@ from steptool.core.errors import DataError, InputError, ModelError
 from steptool.core.fields import ModelName
 from steptool.core.storage import file_hash, parse_record, parse_text, read_text
 from steptool.core.types import Frozen, content_hash
-from steptool.evaluation.metrics import Evaluation
+from steptool.evaluation.metrics import ALL, METRIC_OF, Evaluation, primary_measure
 from steptool.registry.flavour import MODEL, write_flavour
 from steptool.tracking.client import mlflow_errors
 from steptool.tracking.run import StageRun, Tracking
@@ -43,6 +43,8 @@ EVALUATION_HASH = "steptool.evaluation_hash"
 BASELINE_HASH = "steptool.baseline_evaluation_hash"
 """A version that is compared with nothing has none."""
 LINEAGE = "lineage."
+CANARY = "canary.json"
+"""Among the files of a model that was trained here (`steptool.policies.canary`)."""
 ARM, POLICY = f"{LINEAGE}arm", f"{LINEAGE}policy"
 """The arm of params.yaml, and name and revision of its policy as it was evaluated."""
 NAME = TypeAdapter(ModelName)
@@ -124,7 +126,8 @@ def load_registered(tracking: Tracking, name: str, which: str | int = CHAMPION, 
 
     `which` is an alias or a version number. With `out` the folder is copied or downloaded to there
     (it must not exist); without, it is where the artifacts lie, or a temporary download. Raises
-    ModelError if there is no such version, or if its files are not those that were registered.
+    ModelError if there is no such version, or its files are not those that were registered, or do not compute what
+    their trainer did.
     """
     if out is not None and out.exists():
         raise InputError("is already there", where=str(out), fix="name a new folder")
@@ -151,7 +154,16 @@ def _checked(tracking: Tracking, version: ModelVersion, into: str | None) -> Pat
             where=str(folder or _called(version)),
             fix=_register_again(version),
         )
+    if (folder / CANARY).exists():
+        from steptool.policies.canary import ask_folder, read_canary  # with PyTorch, which not every caller needs
+
+        ask_folder(folder, read_canary(folder), _dtype(tracking, version))
     return folder
+
+
+def _dtype(tracking: Tracking, version: ModelVersion) -> Literal["float32", "bfloat16"]:
+    """That the version was evaluated in."""
+    return load_evaluation(tracking, version).conditions.dtype
 
 
 def _download(tracking: Tracking, version: ModelVersion, into: str | None) -> Path | None:
@@ -367,20 +379,30 @@ def artifacts_at(tracking: Tracking, location: str) -> ArtifactRepository:
 def _describe(tracking: Tracking, version: ModelVersion, evaluation: Evaluation, baseline: Evaluation | None) -> None:
     """What a version says of itself, in MLflow's pages and to the gate."""
     tracking.client.log_text(version.run_id, evaluation.model_dump_json(indent=2), _file(version, EVALUATION))
-    said = f"{evaluation.name}: pass rate {evaluation.pass_rate:.1%}, finish rate {evaluation.finish_rate:.1%}"
+    measure = primary_measure([evaluation, *([baseline] if baseline else [])])
+    what = "pass rate" if measure == "solved" else "grounded answers"
+    rate = evaluation.rate(measure) or 0.0
+    said = f"{evaluation.name}: {what} {rate:.1%}, finish rate {evaluation.finish_rate:.1%}"
     if baseline:
         tracking.client.log_text(version.run_id, baseline.model_dump_json(indent=2), _file(version, BASELINE))
-        said += f", {evaluation.pass_rate - baseline.pass_rate:+.1%} against {baseline.name}"
+        said += f", {rate - (baseline.rate(measure) or 0.0):+.1%} against {baseline.name}"
     elif BASELINE_HASH in version.tags:  # of an earlier registration
         tracking.client.delete_model_version_tag(version.name, str(version.version), BASELINE_HASH)
     world = evaluation.conditions.world.name
-    said += f"; {len(evaluation.solved)} {evaluation.split} tasks of the world {world}"
+    tasks = len(evaluation.solved)
+    known = "" if evaluation.verdicts == tasks else f", of which {evaluation.verdicts} have a verdict"
+    said += f"; {tasks} {evaluation.split} tasks of the world {world}{known}"
     tracking.client.update_model_version(version.name, str(version.version), said)
 
 
 def _metrics(evaluation: Evaluation, baseline: Evaluation | None) -> dict[str, float]:
-    rates = {"pass_rate": evaluation.pass_rate, "finish_rate": evaluation.finish_rate}
-    return rates | ({"pass_rate_difference": evaluation.pass_rate - baseline.pass_rate} if baseline else {})
+    rates = {"finish_rate": evaluation.finish_rate}
+    for metric in METRIC_OF.values():
+        ours = evaluation.metrics[ALL][metric].value
+        theirs = baseline.metrics[ALL][metric].value if baseline else None
+        rates |= {metric: ours} if ours is not None else {}
+        rates |= {f"{metric}_difference": ours - theirs} if ours is not None and theirs is not None else {}
+    return rates
 
 
 def _registered_before(tracking: Tracking, name: str, model_hash: str, evaluation_hash: str) -> ModelVersion | None:

@@ -62,6 +62,8 @@ class Receipt(Frozen):
     reasons: tuple[str, ...]
     pass_rate: float | None = None
     finish_rate: float | None = None
+    grounded: float | None = None
+    """Share of grounded answers, where the limits ask for these."""
     champion_pass_rate: float | None = None
     baseline_pass_rate: float | None = None
     """Of the arm that a first champion is compared with; else None."""

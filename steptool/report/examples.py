@@ -9,11 +9,12 @@ from itertools import zip_longest
 
 from steptool.core.types import FINISH, Judgement, Observation, ScoredTrajectory, Step, Task, ToolCall
 from steptool.evaluation.compare import Comparison
-from steptool.evaluation.failures import failure_cause
-from steptool.evaluation.metrics import Evaluation
+from steptool.evaluation.failures import Cause, failure_cause
+from steptool.evaluation.metrics import Evaluation, Primary
+from steptool.trajectories.links import is_grounded
 
 WON, LOST = 3, 2
-"""Tasks shown that the candidate newly solves, and that it no longer solves."""
+"""Tasks shown that the candidate does better, and that it does worse."""
 
 MAX_TEXT = 1_200
 """Characters shown of one text; tool output is as long as the tool pleases."""
@@ -46,6 +47,8 @@ class StepView:
 class Side:
     policy: str
     solved: float | None
+    good: bool
+    """It solved the task, or where nobody can tell, its answer is grounded."""
     outcome: str
     steps: tuple[StepView, ...]
 
@@ -58,11 +61,14 @@ class Example:
     after: Side
 
 
-def choose_tasks(candidate: Evaluation, baseline: Evaluation, tasks: Sequence[Task], *, won: bool) -> list[Task]:
-    """Tasks whose outcome changed, largest change first, one of each group before a second of any."""
+def choose_tasks(
+    candidate: Evaluation, baseline: Evaluation, tasks: Sequence[Task], *, won: bool, measure: Primary = "solved"
+) -> list[Task]:
+    """Tasks whose value of the measure changed, largest change first, one of each group before a second of any."""
     sign = 1 if won else -1
-    change = {task.id: sign * (candidate.solved[task.id] - baseline.solved[task.id]) for task in tasks}
-    changed = sorted((task for task in tasks if change[task.id] > 0), key=lambda task: -change[task.id])
+    after, before = candidate.values(measure), baseline.values(measure)
+    change = {task: sign * (after[task] - before[task]) for task in after if task in before}
+    changed = sorted((task for task in tasks if change.get(task.id, 0) > 0), key=lambda task: -change[task.id])
     seen: dict[str, int] = {}
     rank = {}
     for task in changed:
@@ -87,13 +93,12 @@ def examples(
     ]
     found = []
     for won in (True, False):
-        for task in choose_tasks(candidate, baseline, shown, won=won):
+        for task in choose_tasks(candidate, baseline, shown, won=won, measure=comparison.measure):
             # With several attempts, the ones that show the change: the best of the winner, the worst of the loser.
-            after = _pick(attempts[candidate.name][task.id], best=won)
-            before = _pick(attempts[baseline.name][task.id], best=not won)
-            found.append(
-                Example(task, won, _side(baseline.name, before, rewards), _side(candidate.name, after, rewards))
-            )
+            after = _pick(attempts[candidate.name][task.id], task, comparison.measure, best=won)
+            before = _pick(attempts[baseline.name][task.id], task, comparison.measure, best=not won)
+            sides = (_side(baseline.name, before, task, rewards), _side(candidate.name, after, task, rewards))
+            found.append(Example(task, won, *sides))
     return found
 
 
@@ -104,20 +109,28 @@ def _by_task(judged: Iterable[ScoredTrajectory]) -> dict[str, list[ScoredTraject
     return by_task
 
 
-def _pick(attempts: Sequence[ScoredTrajectory], *, best: bool) -> ScoredTrajectory:
+def _pick(attempts: Sequence[ScoredTrajectory], task: Task, measure: Primary, *, best: bool) -> ScoredTrajectory:
     sign = -1 if best else 1
-    return min(attempts, key=lambda scored: (sign * (scored.solved or 0.0), scored.trajectory.attempt))
+
+    def value(scored: ScoredTrajectory) -> float:
+        return (scored.solved or 0.0) if measure == "solved" else float(is_grounded(scored.trajectory, task.query))
+
+    return min(attempts, key=lambda scored: (sign * value(scored), scored.trajectory.attempt))
 
 
-def _side(policy: str, scored: ScoredTrajectory, rewards: Mapping[str, Sequence[float]]) -> Side:
+def _side(policy: str, scored: ScoredTrajectory, task: Task, rewards: Mapping[str, Sequence[float]]) -> Side:
     trajectory = scored.trajectory
     own = rewards.get(trajectory.id)
     steps = tuple(
         _view(step, judgement, own[index] if own else None)
         for index, (step, judgement) in enumerate(zip(trajectory.steps, scored.judgements, strict=True))
     )
-    outcome = "solved" if scored.solved == 1 else failure_cause(trajectory).value
-    return Side(policy, scored.solved, outcome, steps)
+    good, outcome = scored.solved == 1, "solved"
+    if not good:
+        cause = failure_cause(scored)
+        good = cause is Cause.unjudged and is_grounded(trajectory, task.query)
+        outcome = "grounded answer" if good else "answer without ground" if cause is Cause.unjudged else cause.value
+    return Side(policy, scored.solved, good, outcome, steps)
 
 
 def _view(step: Step, judgement: Judgement, reward: float | None) -> StepView:

@@ -132,6 +132,11 @@ def _context(data: ReportData) -> dict[str, Any]:
         "baseline": by_name[chosen.baseline] if chosen else None,
         "evaluations": data.evaluations,
         "comparisons": data.comparisons,
+        "measure": data.measure,
+        "metric": data.metric,
+        "share": wording.SHARE[data.measure],
+        "all_judged": data.all_judged,
+        "figures": _figures(data),
         "captions": {name: data.arm(name).caption for name in by_name},
         "measures": data.measures,
         "groups": list(last.metrics) if last else [],
@@ -142,7 +147,7 @@ def _context(data: ReportData) -> dict[str, Any]:
         "rounds": data.rounds,
         "sampled": _round_charts(data),
         **dict(zip(("training", "more_training"), _training_charts(data, colour), strict=True)),
-        "causes": list(Cause),
+        "causes": [cause for cause in Cause if cause is not Cause.unjudged or not data.all_judged],
         "failures": {
             name: failure_shares(by_name[name], judged) for name, judged in data.judged.items() if name in by_name
         },
@@ -150,6 +155,16 @@ def _context(data: ReportData) -> dict[str, Any]:
         "facts": text,
         "folded": {key: value for key, value in data.meta.items() if key not in text},
     }
+
+
+def _figures(data: ReportData) -> list[tuple[str, str, bool]]:
+    """Metrics at the top of the page: name, title, whether it is a rate."""
+    first = ("grounded", "Grounded answers", True)
+    if data.measure == "solved":
+        judged = data.evaluations[-1].verdicts if data.evaluations else 0
+        first = ("pass_rate", "Tasks solved" if data.all_judged else f"Solved, of {judged} with a verdict", True)
+    answered = ("finish_rate", "Attempts with an answer", True)
+    return [first, answered, ("call_success", "Calls that succeed", True), ("calls_per_task", "Actions a task", False)]
 
 
 def _colours(data: ReportData) -> dict[str, str]:
@@ -195,10 +210,14 @@ def _arm_charts(data: ReportData, colour: Mapping[str, str]) -> list[LineChart]:
     if len(data.evaluations) < 2:
         return []
     charts = [
-        _arm_chart(data, colour, "pass_rate", "Pass rate on the evaluated tasks", "whiskers: interval over tasks"),
+        _arm_chart(data, colour, data.metric, _primary_title(data), "whiskers: interval over tasks"),
         _arm_chart(data, colour, "finish_rate", "Finish rate", "attempts that end with an answer"),
     ]
     return [chart for chart in charts if chart]
+
+
+def _primary_title(data: ReportData) -> str:
+    return "Pass rate on the evaluated tasks" if data.measure == "solved" else "Grounded answers"
 
 
 def _arm_chart(data: ReportData, colour: Mapping[str, str], metric: str, title: str, note: str) -> LineChart | None:

@@ -7,13 +7,15 @@ from pydantic import BaseModel, ConfigDict
 from steptool.core.types import Frozen
 from steptool.evaluation.built_in import METRICS
 from steptool.evaluation.compare import Comparison
-from steptool.evaluation.metrics import Evaluation, Measure
+from steptool.evaluation.metrics import ALL, METRIC_OF, Evaluation, Measure, Primary, primary_measure
 
 TITLES = {
     "finish_rate": "Finished",
     "pass_rate_finished": "Solved, if finished",
     "tool_recall": "Relevant tools called",
     "call_success": "Calls that succeed",
+    "grounded": "Grounded answers",
+    "pass_rate": "Solved",
     "calls_per_task": "Actions a task",
     "tokens_per_task": "Tokens a task",
 }
@@ -56,10 +58,28 @@ class Results(BaseModel):
         return self.comparisons[0] if self.comparisons else None
 
     @property
+    def measure(self) -> Primary:
+        """What the arms are compared on."""
+        return self.headline.measure if self.headline else primary_measure(self.evaluations)
+
+    @property
+    def metric(self) -> str:
+        """The metric of this measure."""
+        return METRIC_OF[self.measure]
+
+    @property
+    def all_judged(self) -> bool:
+        """Whether every task has a verdict under every arm."""
+        return all(each.verdicts == len(each.solved) for each in self.evaluations)
+
+    @property
     def measures(self) -> dict[str, Measure]:
-        """What is measured beside the pass rate, by its name, in the order of the tables."""
+        """What is measured beside `metric`, by its name, in the order of the tables; not what no arm has a value of."""
         found = self.evaluations[0].measures if self.evaluations else {}
-        return {name: measure for name, measure in found.items() if name != "pass_rate"}
+        return {name: measure for name, measure in found.items() if name != self.metric and self._has_values(name)}
+
+    def _has_values(self, metric: str) -> bool:
+        return any(each.metrics[ALL][metric].value is not None for each in self.evaluations)
 
     @property
     def own_measures(self) -> dict[str, Measure]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 
 from steptool.core.types import SUBSETS
 from steptool.evaluation.bootstrap import Estimate
 from steptool.evaluation.compare import Comparison, Difference
-from steptool.evaluation.metrics import ALL, Evaluation, Measure
+from steptool.evaluation.metrics import ALL, Evaluation, Measure, Primary
 from steptool.report.results import Results
 
 MINUS = "\N{MINUS SIGN}"
@@ -21,6 +22,9 @@ UNSEEN = {("mini", "test"): "unseen"}
 NEW_BY_NAME = frozenset({"mini"})
 """Worlds in which the second word of a ToolBench subset says what is new to the policy in its tasks. A recorded world
 has groups of the same names, but splits all its requests in the same way."""
+DOES: Mapping[Primary, str] = {"solved": "solves", "grounded": "gives grounded answers to"}
+SHARE: Mapping[Primary, str] = {"solved": "tasks solved", "grounded": "grounded answers"}
+NOT_RIGHT = "Whether these answers are right, nobody has judged."
 LEVELS = {"G1": "one tool", "G2": "several tools of one category", "G3": "several tools of one collection"}
 
 
@@ -62,31 +66,39 @@ def comparison_text(comparison: Comparison) -> str:
     """One comparison as a line of its own."""
     counts = f"{comparison.won} won, {comparison.lost} lost, {comparison.tied} tied"
     who = f"{comparison.candidate} against {comparison.baseline}"
+    who += "" if comparison.measure == "solved" else f", {SHARE[comparison.measure]}"
     return f"{who}: {difference_text(comparison, 1)}; {counts}"
 
 
 def verdict(results: Results) -> str:
-    """The result in one sentence."""
-    chosen = results.headline
+    """The result in one sentence, and in another one what it does not say."""
+    sentence = _verdict(results)
+    return sentence if results.measure == "solved" else f"{sentence} {NOT_RIGHT}"
+
+
+def _verdict(results: Results) -> str:
+    chosen, measure = results.headline, results.measure
     if chosen is None:
         if not results.evaluations:
             return "Nothing has been evaluated."
         last = results.evaluations[-1]
-        return f"{last.name} solves {percent(last.pass_rate)} of {_tasks(last)}; it is compared with nothing."
+        does = f"{last.name} {DOES[measure]} {percent(last.rate(measure))} of {_tasks(last, measure)}"
+        return f"{does}; it is compared with nothing."
     candidate, baseline = results.evaluation(chosen.candidate), results.evaluation(chosen.baseline)
     sentence = (
-        f"{candidate.name} solves {percent(candidate.pass_rate)} of {_tasks(candidate)}, {baseline.name} "
-        f"{percent(baseline.pass_rate)}: {difference_text(chosen)}"
+        f"{candidate.name} {DOES[measure]} {percent(candidate.rate(measure))} of {_tasks(candidate, measure)}, "
+        f"{baseline.name} {percent(baseline.rate(measure))}: {difference_text(chosen)}"
     )
     if chosen.significant:
         return sentence + "." if chosen.difference > 0 else sentence + ". It got worse."
     return sentence + ". That is no evidence of a difference."
 
 
-def _tasks(evaluation: Evaluation) -> str:
-    split, count = evaluation.split, len(evaluation.solved)
+def _tasks(evaluation: Evaluation, measure: Primary) -> str:
+    split, count, known = evaluation.split, len(evaluation.solved), len(evaluation.values(measure))
     kind = UNSEEN.get((evaluation.conditions.world.name, split)) or SPLITS.get(split, split)
-    return f"{count} {kind} task{'s' if count != 1 else ''}"
+    text = f"{count} {kind} task{'s' if count != 1 else ''}"
+    return text if known == count else f"the {known} of {text} that have a verdict"
 
 
 def groups_text(evaluation: Evaluation) -> str:
@@ -114,8 +126,8 @@ def _digits(estimate: Estimate) -> int:
 
 
 def text_table(results: Results) -> str:
-    """The verdict; pass rates in percent; then the paired differences, the project's own metrics and how each arm was
-    made. At most COLUMNS wide: the groups are left out where they do not fit.
+    """The verdict; the rates that the arms are compared on, in percent; then the paired differences, the project's own
+    metrics and how each arm was made. At most COLUMNS wide: the groups are left out where they do not fit.
     """
     sentence = _wrap(verdict(results))
     if not results.evaluations:
@@ -130,7 +142,7 @@ def text_table(results: Results) -> str:
         below.append(f"{name} ({measure.describes}): {', '.join(values)}")
     below += [
         f"{each.name}: faults of the engine or the world ended {percent(each.broken, 1)} of its attempts, "
-        "which count as unsolved"
+        f"which count as {'unsolved' if results.measure == 'solved' else 'not grounded'}"
         for each in results.evaluations
         if each.broken > 0
     ]
@@ -141,15 +153,18 @@ def text_table(results: Results) -> str:
 def _table(results: Results, groups: list[str]) -> list[str]:
     """The head and one line an arm, aligned."""
     level = f"{100 * results.evaluations[0].confidence:.0f}"
-    rows = [["arm", *map(_short, groups), f"all [{level} %]", "finish", "calls", "tokens"]]
+    over = "all" if results.measure == "solved" else results.measure
+    other = _other_measure(results)
+    rows = [["arm", *map(_short, groups), f"{over} [{level} %]", *other.values(), "finish", "calls", "tokens"]]
     for evaluation in results.evaluations:
         over_all = evaluation.metrics[ALL]
-        estimate = over_all["pass_rate"]
+        estimate = over_all[results.metric]
         rows.append(
             [
                 evaluation.name,
-                *(_plain(evaluation.metrics[group]["pass_rate"].value) for group in groups),
+                *(_plain(evaluation.metrics[group][results.metric].value) for group in groups),
                 f"{_plain(estimate.value)} [{interval(estimate, rate=True)}]",
+                *(_plain(over_all[metric].value) for metric in other),
                 _plain(over_all["finish_rate"].value),
                 number(over_all["calls_per_task"].value),
                 number(over_all["tokens_per_task"].value, 0),
@@ -163,6 +178,16 @@ def _table(results: Results, groups: list[str]) -> list[str]:
         )
         for row in rows
     ]
+
+
+def _other_measure(results: Results) -> dict[str, str]:
+    """Metric → head of the column that stands beside the primary measure; none where every task has a verdict."""
+    if results.all_judged:
+        return {}
+    if results.measure == "solved":
+        return {"grounded": "grounded"}
+    most = max(each.verdicts for each in results.evaluations)
+    return {"pass_rate": f"solved, of {most}"} if most else {}
 
 
 def _wrap(text: str) -> str:

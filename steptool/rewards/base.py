@@ -5,6 +5,9 @@
             gamma: Fraction = 0.99      the discount between steps; the methods read it here
         def __init__(self, config: Config): ...
 
+        needs_verdict: ClassVar[bool] = False       set it if the form means something without a verdict on an attempt:
+                                                    data without verdicts is refused for any other form
+
 Rewards are computed when they are needed and never stored, so other weights need no new annotation.
 """
 
@@ -25,6 +28,36 @@ class RewardForm(Protocol):
     def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
         """One number a step."""
         ...
+
+
+@runtime_checkable
+class Chooses(Protocol):
+    """A form that is several: which one rewards a task follows from the attempts at it."""
+
+    def choose(self, attempts: Sequence[ScoredTrajectory]) -> RewardForm:
+        """The form of all `attempts`, which are at one task: they are compared with each other."""
+        ...
+
+
+def forms_of(form: RewardForm, scored: Sequence[ScoredTrajectory]) -> list[RewardForm]:
+    """What rewards each of the attempts, in their order: `form` itself, or what it chooses for their task."""
+    if not isinstance(form, Chooses):
+        return [form] * len(scored)
+    by_task: dict[str, list[ScoredTrajectory]] = {}
+    for record in scored:
+        by_task.setdefault(record.trajectory.task_id, []).append(record)
+    chosen = {task: form.choose(attempts) for task, attempts in by_task.items()}
+    return [chosen[record.trajectory.task_id] for record in scored]
+
+
+def rewards_of(form: RewardForm, scored: Sequence[ScoredTrajectory]) -> list[Sequence[float]]:
+    """One number a step of each of the attempts, in their order."""
+    return [own.rewards(record) for own, record in zip(forms_of(form, scored), scored, strict=True)]
+
+
+def needs_verdict(form: RewardForm) -> bool:
+    """Whether an attempt without a verdict would be taken for one that failed."""
+    return bool(getattr(form, "needs_verdict", True))
 
 
 @runtime_checkable

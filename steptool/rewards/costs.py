@@ -1,7 +1,7 @@
 """Shared by the reward forms of this package: the verdict at the last step, less the costs of steps and of a spent
 budget.
 
-r_t = −cost        r_T = solved − cost − budget        solved is 0 where there is no verdict
+r_t = −cost        r_T = verdict − cost − budget
 """
 
 from __future__ import annotations
@@ -24,23 +24,28 @@ class Weights(Settings):
     """Discount between steps."""
 
 
-def verdict_less_costs(scored: ScoredTrajectory, weights: Weights) -> list[float]:
+def verdict_of(scored: ScoredTrajectory) -> float:
+    """0 where there is none."""
+    return scored.solved or 0.0
+
+
+def less_costs(scored: ScoredTrajectory, weights: Weights, verdict: float) -> list[float]:
     """One number a step."""
     rewards = [-weights.step_cost] * len(scored.judgements)
     if rewards:
-        rewards[-1] += _at_the_end(scored, weights)
+        rewards[-1] += _at_the_end(scored, weights, verdict)
     return rewards
 
 
-def discounted(scored: ScoredTrajectory, weights: Weights) -> float:
-    """Σ γ^t of `verdict_less_costs` in closed form: γ^T (solved − budget) − cost Σ γ^t."""
+def discounted(scored: ScoredTrajectory, weights: Weights, verdict: float) -> float:
+    """Σ γ^t of `less_costs` in closed form: γ^T (verdict − budget) − cost Σ γ^t."""
     n, gamma = len(scored.judgements), weights.gamma
     if not n:
         return 0.0
-    total = gamma ** (n - 1) * _at_the_end(scored, weights)
+    total = gamma ** (n - 1) * _at_the_end(scored, weights, verdict)
     return total - weights.step_cost * (n if gamma == 1 else (1 - gamma**n) / (1 - gamma))
 
 
-def _at_the_end(scored: ScoredTrajectory, weights: Weights) -> float:
+def _at_the_end(scored: ScoredTrajectory, weights: Weights, verdict: float) -> float:
     spent = scored.trajectory.stop_reason in OUT_OF_BUDGET
-    return (scored.solved or 0.0) - (weights.budget_cost if spent else 0.0)
+    return verdict - (weights.budget_cost if spent else 0.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from steptool.core.types import Judgement, ScoredTrajectory
-from steptool.rewards.costs import Weights, discounted, verdict_less_costs
+from steptool.rewards.costs import Weights, discounted, less_costs, verdict_of
 
 
 class Paper:
@@ -27,12 +27,15 @@ class Paper:
 
     def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
         paid = [self._paid(judgement) for judgement in scored.judgements]
-        return [reward + more for reward, more in zip(verdict_less_costs(scored, self.config), paid, strict=True)]
+        return [
+            reward + more
+            for reward, more in zip(less_costs(scored, self.config, verdict_of(scored)), paid, strict=True)
+        ]
 
     def expected_return(self, scored: ScoredTrajectory) -> float:
         """γ^T (solved − budget) − cost Σ γ^t + α Σ γ^t (s_t + c_t)."""
         paid = sum(self.gamma**t * self._paid(judgement) for t, judgement in enumerate(scored.judgements))
-        return discounted(scored, self.config) + paid
+        return discounted(scored, self.config, verdict_of(scored)) + paid
 
     def _paid(self, judgement: Judgement) -> float:
         """What the scores of one step earn. The last step has no such scores."""

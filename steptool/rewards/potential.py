@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from steptool.core.types import ScoredTrajectory
-from steptool.rewards.costs import Weights, discounted, verdict_less_costs
+from steptool.rewards.costs import Weights, discounted, less_costs, verdict_of
 from steptool.trajectories.links import step_links
 
 
@@ -42,14 +42,14 @@ class Potential:
         return self.config.alpha > 0
 
     def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
-        plain, phi = verdict_less_costs(scored, self.config), potentials(scored, self.config.alpha)
+        plain, phi = less_costs(scored, self.config, verdict_of(scored)), potentials(scored, self.config.alpha)
         steps = zip(plain, phi, phi[1:], strict=False)  # one potential more than there are steps
         return [reward + self.gamma * after - before for reward, before, after in steps]
 
     def expected_return(self, scored: ScoredTrajectory) -> float:
         """γ^T (solved − budget) − cost Σ γ^t, and + γ^n Φ(n) for a truncation."""
         return (
-            discounted(scored, self.config)
+            discounted(scored, self.config, verdict_of(scored))
             + self.gamma ** len(scored.judgements) * potentials(scored, self.config.alpha)[-1]
         )
 

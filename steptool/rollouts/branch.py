@@ -160,7 +160,7 @@ class Branch:
         return int(content_hash([attempt.seed, attempt.task.id, attempt.number, number], 8), 16)
 
     def _read(self, generation: Generation) -> Step:
-        action = self._attempt.format.parse(generation.ids)
+        action = self._attempt.format.parse(generation.ids, self._attempt.task)
         if action.unreadable is not None and not generation.stopped:
             cut = f"{action.unreadable} (cut after {len(generation.ids)} tokens)"
             action = action.model_copy(update={"unreadable": cut})

@@ -23,14 +23,16 @@ from steptool.core.storage import file_hash, read_json
 from steptool.core.types import Conditions, Revision, Sampling, StopReason, Task, Trajectory, content_hash
 from steptool.engines.base import Engine, Generation, Request
 from steptool.formats.base import Format
-from steptool.policies.base_models import load_tokenizer
+from steptool.policies.asked import Asked
+from steptool.policies.canary import ask_engine, read_canary
 from steptool.policies.folder import plain_weights
+from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.base import Attempt, Search
 from steptool.rollouts.branch import NOT_FINITE
 from steptool.rollouts.loop import run
 from steptool.system.progress import progress
-from steptool.worlds.base import World
+from steptool.worlds.base import Ends, World
 
 TRIES = 3
 """How often an attempt is made that the engine or the world breaks, the first time included."""
@@ -55,12 +57,17 @@ class Sampler:
         self.world: World = params.world.build(params.seed)
         self.search: Search = params.search.build()
         self.policy: Revision
+        self.asked: Asked | None = None
+        """What the engine said to the policy's canary; None where either has none."""
         self.format: Format
         self._engine: Engine | None = None
         self._architecture: Any = None
 
     def load(self, policy: Path) -> None:
-        """Take the policy of a folder, plain or adapter. Another architecture gets an engine of its own."""
+        """Take the policy of a folder, plain or adapter. Another architecture gets an engine of its own.
+
+        Raises ModelError for what cannot be loaded, and where the engine does not compute what the trainer did.
+        """
         with plain_weights(policy, self.dtype, MERGED) as weights:
             # Before the engine starts: it refuses a model at once.
             self.format = self.params.format.build(load_tokenizer(weights))
@@ -77,6 +84,10 @@ class Sampler:
                     seed=self.seed,
                 )
         self._architecture = architecture
+        self.asked, canary = None, read_canary(policy)
+        logprobs = getattr(self._engine, "logprobs", None)
+        if canary is not None and logprobs is not None:
+            self.asked = run(ask_engine(logprobs, canary, policy, self.dtype))
         self.policy = Revision(name=str(policy), revision=file_hash(policy))
 
     def close(self) -> None:
@@ -112,7 +123,7 @@ class Sampler:
         """
         conditions = self.conditions(sampling)
         jobs = [
-            partial(self.search.attempt, self._attempt(task, number, conditions))
+            partial(self.search.attempt, self.attempt(task, number, conditions))
             for task in tasks
             for number in range(attempts)
         ]
@@ -131,7 +142,8 @@ class Sampler:
         refuse_broken([each[0] for each in found], max_broken)
         return found
 
-    def _attempt(self, task: Task, number: int, conditions: Conditions) -> Attempt:
+    def attempt(self, task: Task, number: int, conditions: Conditions) -> Attempt:
+        """One that has not begun."""
         return Attempt(
             task=task,
             open=partial(self.world.open, task, number),
@@ -152,6 +164,18 @@ class Sampler:
         )
 
 
+def sampling_of(params: Params) -> Sampling:
+    """How the policies of a project sample, as params.yaml has it."""
+    wanted = params.sample
+    return Sampling(
+        temperature=wanted.temperature,
+        top_p=wanted.top_p,
+        max_calls=wanted.max_calls,
+        max_step_tokens=wanted.max_step_tokens,
+        max_tokens=wanted.max_tokens,
+    )
+
+
 def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
     """The branches of a search, each with the same `search`; what is alone needs none."""
     if len(branches) == 1:
@@ -162,13 +186,15 @@ def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
 
 @contextmanager
 def open_sampler(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
-    """A sampler with the policy of folder `policy`; its engine is closed with the block."""
+    """A sampler with the policy of folder `policy`; its engine and its world are closed with the block."""
     sampler = Sampler(params, seed=seed)
     try:
         sampler.load(policy)
         yield sampler
     finally:
         sampler.close()
+        if isinstance(sampler.world, Ends):
+            sampler.world.end()
 
 
 async def run_searches(

@@ -34,8 +34,11 @@ def main(round: str) -> None:
         )
         write_jsonl(running.out / "scored.jsonl.gz", scored)
         verdicts = [record.solved for record in scored if record.solved is not None]
-        solve_rate = sum(verdicts) / max(len(verdicts), 1)
         unknown = len(scored) - len(verdicts)
-        running.run.summary({"solve_rate": solve_rate, "unjudged": unknown})
-        apart = f"; {unknown} more have no verdict" if unknown else ""
-        running.says(f"{len(verdicts)} trajectories, {solve_rate:.1%} solved{apart}")
+        summary, said = {"unjudged": float(unknown)}, f"{len(scored)} trajectories, none with a verdict"
+        if verdicts:
+            summary["solve_rate"] = sum(verdicts) / len(verdicts)
+            apart = f"; {unknown} more have no verdict" if unknown else ""
+            said = f"{len(verdicts)} trajectories, {summary['solve_rate']:.1%} solved{apart}"
+        running.run.summary(summary)
+        running.says(said)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -19,10 +19,17 @@ from steptool.core.types import Reference, Task
 from steptool.evaluation.base import Metric
 from steptool.evaluation.built_in import METRICS
 from steptool.evaluation.compare import Comparison, compare
-from steptool.evaluation.metrics import Evaluation, evaluate, refuse_unless_measurable
-from steptool.rollouts.collect import Sampler, open_sampler
+from steptool.evaluation.metrics import (
+    TASKS_WITH_VERDICT,
+    Evaluation,
+    Primary,
+    evaluate,
+    primary_measure,
+    refuse_unless_measurable,
+)
+from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
 from steptool.stages.common import Stage, stage
-from steptool.stages.rounds import read_references, read_tasks, sampling_of
+from steptool.stages.rounds import read_references, read_tasks
 
 SUMMARY = "summary.json"
 
@@ -31,7 +38,8 @@ def main() -> None:
     params = load_params(PARAMS)
     with measuring("evaluate", EVALUATION, params) as running:
         evaluations = measure_arms(params, params.evaluate.split, running)
-        comparisons = [_compare(params, evaluations, *pair) for pair in pairs_of(params)]
+        measure = primary_measure(list(evaluations.values()))
+        comparisons = [_compare(params, evaluations, measure, *pair) for pair in pairs_of(params)]
         write_json(running.out / COMPARISONS, [each.model_dump(mode="json") for each in comparisons])
 
 
@@ -49,8 +57,7 @@ def measure_arms(params: Params, split: str, running: Stage) -> dict[str, Evalua
     arms = arms_of(params)
     tasks, references = read_tasks(split), read_references()
     metrics = _own_metrics(params)
-    needs_outcome = getattr(params.annotate.cls, "needs_outcome", False)
-    refuse_unless_measurable(tasks, references, where=str(TASKS / f"{split}.jsonl"), needs_outcome=needs_outcome)
+    refuse_unless_measurable(tasks, references, where=str(TASKS / f"{split}.jsonl"))
     evaluations = {}
     with open_sampler(params, arms[0].folder, seed=params.seed) as sampler:
         for arm in arms:
@@ -60,14 +67,16 @@ def measure_arms(params: Params, split: str, running: Stage) -> dict[str, Evalua
             running.run.summary({f"{arm.name}.{key}": value for key, value in evaluation.summary().items()})
             evaluations[arm.name] = evaluation
     write_json(running.out / SUMMARY, {name: each.summary() for name, each in evaluations.items()})
-    running.says(f"{len(evaluations)} policies on {len(tasks)} {split} tasks")
+    verdicts = [each.verdicts for each in evaluations.values()]
+    apart = "" if min(verdicts) == len(tasks) else f", of which {_from_to(verdicts)} have a verdict"
+    running.says(f"{len(evaluations)} policies on {len(tasks)} {split} tasks{apart}")
     return evaluations
 
 
 def _own_metrics(params: Params) -> dict[str, Metric]:
     """The project's metrics. Raises ParamsError for one that is called like something else in the summary."""
     for name in params.metrics:
-        if name in METRICS or name == "broken" or name.startswith("pass_rate_"):
+        if name in METRICS or name in ("broken", TASKS_WITH_VERDICT) or name.startswith("pass_rate_"):
             raise ParamsError(
                 f"a metric of your own is called {name}, which every evaluation has",
                 where=f"{PARAMS}: metrics.{name}",
@@ -125,11 +134,19 @@ def measure_policy(
     return evaluation
 
 
-def _compare(params: Params, evaluations: Mapping[str, Evaluation], candidate: str, baseline: str) -> Comparison:
+def _from_to(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return "none" if most == 0 else f"{least}" if least == most else f"{least} to {most}"
+
+
+def _compare(
+    params: Params, evaluations: Mapping[str, Evaluation], measure: Primary, candidate: str, baseline: str
+) -> Comparison:
     return compare(
         evaluations[candidate],
         evaluations[baseline],
         resamples=params.evaluate.resamples,
         confidence=params.evaluate.confidence,
         seed=params.seed,
+        measure=measure,
     )

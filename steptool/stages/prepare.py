@@ -32,5 +32,5 @@ def main() -> None:
         running.run.summary(counts)
         listed = ", ".join(f"{count} {name}" for name, count in counts.items())
         unchecked = sum(not reference.can_be_checked for reference in references.values())
-        apart = f"; {unchecked} have no exact answer: the world or the annotator must tell whether they are solved"
+        apart = f"; {unchecked} have no check: `reward: {{use: auto}}` learns from their calls alone"
         running.says(f"{listed}{apart if unchecked else ''}")

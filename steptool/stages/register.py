@@ -15,20 +15,25 @@ from steptool.config.places import EVALUATION, MERGED, PARAMS, REGISTRATION, SEL
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError, ParamsError
 from steptool.core.storage import file_hash, read_record, write_json
-from steptool.evaluation.metrics import Evaluation
+from steptool.evaluation.metrics import METRIC_OF, TASKS_WITH_VERDICT, Evaluation
+from steptool.policies.canary import ask_folder, read_canary
 from steptool.policies.folder import plain_weights
 from steptool.registry.models import Registration, register
 from steptool.stages.results import read_evaluation
 from steptool.tracking.run import Tracking
 
+NO_VERDICT = (
+    "no task of this split has a verdict: give some a check, name the arm (register: {arm: NAME}), or choose by "
+    "grounded answers (promote: {measure: grounded})"
+)
 EVALUATE_AGAIN = "bring it up to date with `steptool run`, then register again"
 
 
 def main(name: str | None = None) -> None:
     """Register the arm `name`; by default the one that `register` in params.yaml says.
 
-    Raises ParamsError for an unknown arm, DataError where its evaluation is missing or of other weights, and what
-    `registry.models.register` raises.
+    Raises ParamsError for an unknown arm, DataError where its evaluation is missing or of other weights, ModelError
+    where its weights do not compute what their trainer did, and what `registry.models.register` raises.
     """
     params = load_params(PARAMS)
     arm = arm_of(params, name or arm_to_register(params))
@@ -40,6 +45,7 @@ def main(name: str | None = None) -> None:
         tracking.stage("register", params={"arm": arm.name}, tracks_itself=True) as run,
         plain_weights(arm.folder, evaluation.conditions.dtype, MERGED) as weights,
     ):
+        ask_folder(weights, read_canary(arm.folder), evaluation.conditions.dtype)
         digests = {key: file_hash(path) for key, path in _inputs(arm, against).items()}
         _refuse_other_weights(arm, evaluation, digests["policy"])
         for key, path in _inputs(arm, against).items():
@@ -63,12 +69,12 @@ def arm_to_register(params: Params) -> str:
     """The arm that `register` in params.yaml says; where it says nothing, the first candidate of `compare`."""
     arms = arms_of(params)
     if params.register_.best_on is not None:
-        return _best([arm.name for arm in arms if arm.method is not None])
+        return _best([arm.name for arm in arms if arm.method is not None], METRIC_OF[params.promote.measure])
     return params.register_.arm or next((candidate for candidate, _ in pairs_of(params)), arms[0].name)
 
 
-def _best(trained: list[str]) -> str:
-    """Of the arms, the one with the best pass rate in the selection; of equal ones the first."""
+def _best(trained: list[str], metric: str) -> str:
+    """Of the arms, the one with the best value of the metric in the selection; of equal ones the first."""
     if not trained:
         raise ParamsError(
             "register.best_on chooses among arms that are trained, and there is none",
@@ -76,10 +82,13 @@ def _best(trained: list[str]) -> str:
             fix="name the arm: register: {arm: NAME}",
         )
     path = SELECTION / SUMMARY
-    rates = {arm: row.get("pass_rate") for arm, row in read_record(path, Summary).root.items()}
-    if lacking := [arm for arm in trained if rates.get(arm) is None]:
-        raise DataError(f"has no pass_rate of {', '.join(lacking)}", where=str(path), fix=EVALUATE_AGAIN)
-    return max(trained, key=lambda arm: rates[arm] or 0.0)
+    rows = read_record(path, Summary).root
+    rates = {arm: row[metric] for arm, row in rows.items() if metric in row}
+    if lacking := [arm for arm in trained if arm not in rates]:
+        judged = [row.get(TASKS_WITH_VERDICT) != 0 for arm, row in rows.items() if arm in lacking]
+        fix = EVALUATE_AGAIN if not judged or any(judged) else NO_VERDICT
+        raise DataError(f"has no {metric} of {', '.join(lacking)}", where=str(path), fix=fix)
+    return max(trained, key=lambda arm: rates[arm])
 
 
 def baseline_of(params: Params, arm: str) -> str | None:

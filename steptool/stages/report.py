@@ -16,7 +16,7 @@ from steptool.core.storage import read_jsonl, read_record, write_bytes
 from steptool.core.types import ScoredTrajectory, Task
 from steptool.evaluation.metrics import Evaluation, attempts_by_task
 from steptool.report.page import ReportData, Round, Trained, render_report
-from steptool.rewards.base import RewardForm
+from steptool.rewards.base import RewardForm, rewards_of
 from steptool.stages.common import stage
 from steptool.stages.results import TRAINING, Training, read_results
 from steptool.stages.rounds import read_tasks
@@ -51,9 +51,9 @@ def _gather(params: Params) -> ReportData:
         rounds={round.name: _describe(round, form) for round in rounds_of(params)},
         tasks=tasks,
         rewards={
-            scored.trajectory.id: list(form.rewards(scored))
-            for trajectories in judged.values()
-            for scored in trajectories
+            scored.trajectory.id: list(own)
+            for attempts in judged.values()
+            for scored, own in zip(attempts, rewards_of(form, attempts), strict=True)
         },
         meta={"seed": params.seed, "base model": params.model.base, "params.yaml": _settings(params)},
     )
@@ -100,7 +100,7 @@ def _read_training(arm: str) -> Trained:
 def _describe(round: RoundOfParams, form: RewardForm) -> Round:
     """The trajectories of a round, as they were before anything was trained on them."""
     scored = read_jsonl(VALIDATED / round.name / "scored.jsonl.gz", ScoredTrajectory)
-    rewards = [form.rewards(each) for each in scored]
+    rewards = rewards_of(form, scored)
     longest = max(map(len, rewards), default=0)
     by_step = [[row[k] for row in rewards if len(row) > k] for k in range(longest)]
     return Round(

@@ -5,10 +5,17 @@ from __future__ import annotations
 from steptool.config.places import DEMONSTRATIONS, REFERENCES, TASKS
 from steptool.config.settings import Params
 from steptool.core.storage import read_jsonl
-from steptool.core.types import Reference, Sampling, Task, Trajectory
+from steptool.core.types import Frozen, Reference, Task, Trajectory
 
 ROUNDS_OF_A_DRAW = 97
 """More than anyone asks for; a prime, so that draws do not come back to the same tasks soon."""
+
+
+class Prompts(Frozen):
+    """What prompts.json of a sampled round holds."""
+
+    shortened: dict[str, int]
+    """What the format did not show in full, a line each, and in the prompts of how many tasks."""
 
 
 def read_tasks(split: str) -> list[Task]:
@@ -34,14 +41,3 @@ def tasks_of_round(params: Params, index: int) -> list[Task]:
     tasks = sorted(read_tasks("train"), key=lambda task: task.id in shown)
     start = draw_of_round(params, index) * params.sample.tasks
     return [tasks[(start + offset) % len(tasks)] for offset in range(min(params.sample.tasks, len(tasks)))]
-
-
-def sampling_of(params: Params) -> Sampling:
-    wanted = params.sample
-    return Sampling(
-        temperature=wanted.temperature,
-        top_p=wanted.top_p,
-        max_calls=wanted.max_calls,
-        max_step_tokens=wanted.max_step_tokens,
-        max_tokens=wanted.max_tokens,
-    )

@@ -5,6 +5,9 @@
         {"call": {"name": "Finish", "arguments": {"answer": "a1"}}}]}
 
 A step may have a `thought`. The last one is `Finish`, with an answer or {"give_up": true}.
+
+Where the observations of a line are left out, its calls are made: the world replies, and judges the attempt while the
+state that the calls made is alive.
 """
 
 from __future__ import annotations
@@ -16,14 +19,15 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, ValidationError
 
-from steptool.core.errors import DataError
+from steptool.core.errors import DataError, WorldError
 from steptool.core.fields import Outside, Settings
 from steptool.core.storage import file_hash, parse_record, parse_text, read_lines
 from steptool.core.types import (
+    FINISH,
     Action,
-    AnswerCheck,
     Frozen,
     Observation,
+    Outcome,
     Revision,
     Step,
     StopReason,
@@ -31,9 +35,15 @@ from steptool.core.types import (
     ToolCall,
     Trajectory,
 )
+from steptool.rollouts.guard import GuardedSession
+from steptool.rollouts.loop import run
 from steptool.worlds.answers import outcome_of
 from steptool.worlds.base import World
 
+TIMEOUT_S = 60.0
+"""How long a tool may take whose call is made for a demonstration."""
+MAX_OBSERVATION = 100_000
+"""Characters of its reply that are kept."""
 FIX = "mend this line; steptool/traces/file.py shows what one holds"
 
 
@@ -50,6 +60,17 @@ class GivenStep(Frozen):
 class Demonstration(Frozen):
     task_id: str
     steps: tuple[GivenStep, ...]
+
+    @property
+    def lacks_replies(self) -> bool:
+        """Whether its calls can be made, and have to be."""
+        before = self.steps[:-1]
+        return any(step.observation is None for step in before) and all(step.call.name != FINISH for step in before)
+
+    @property
+    def answer(self) -> str | None:
+        """What `Finish` answers, None where the last step is none or gives up."""
+        return self.steps[-1].as_step().action.answer if self.steps else None
 
 
 class TraceFile:
@@ -78,28 +99,45 @@ class TraceFile:
             where = f"{path}:{number}"
             given = parse_record(parse_text(line, path, line=number, fix=FIX), Demonstration, where=where, fix=FIX)
             task = tasks.get(given.task_id)
-            check = world.reference(task).answer_check if task else None
             try:
-                yield _trajectory(given, check, policy, seed)
-            except ValidationError as error:  # a `Finish` before the end, a call without its reply
+                if task is not None and given.lacks_replies:
+                    given, outcome = run(_called(given, world, task, seed))
+                else:  # the state that the calls made is not at hand
+                    check = world.reference(task).answer_check if task else None
+                    outcome = outcome_of(check, given.answer, task.query if task else "")
+                yield _trajectory(given, outcome, policy, seed)
+            except WorldError as error:
+                found = f"its calls cannot be made: {error.found}"
+                raise DataError(found, where=where, fix=error.fix or FIX) from error
+            except ValidationError as error:  # a `Finish` before the end
                 found = error.errors()[0]["msg"].removeprefix("Value error, ")
                 raise DataError(f"Demonstration: {found}", where=where, fix=FIX) from error
 
 
-def _trajectory(given: Demonstration, check: AnswerCheck | None, policy: Revision, seed: int) -> Trajectory:
-    """The outcome is what `check` says of the answer: the state that the calls made is not at hand."""
+async def _called(given: Demonstration, world: World, task: Task, seed: int) -> tuple[Demonstration, Outcome]:
+    """The demonstration with the replies of the world to its calls, and what the world says of it."""
+    session = GuardedSession(world.open(task, seed), timeout_s=TIMEOUT_S, most=MAX_OBSERVATION)
+    steps = []
+    try:
+        for step in given.steps:
+            is_call = step.call.name != FINISH
+            steps.append(step.model_copy(update={"observation": await session.call(step.call)}) if is_call else step)
+    finally:
+        outcome = await session.close(given.answer)
+    return given.model_copy(update={"steps": tuple(steps)}), outcome
+
+
+def _trajectory(given: Demonstration, outcome: Outcome, policy: Revision, seed: int) -> Trajectory:
     steps = tuple(step.as_step() for step in given.steps)
-    answer, reason = None, StopReason.call_budget
+    answer, reason = given.answer, StopReason.call_budget
     if steps and steps[-1].is_finish:
-        answer = given.steps[-1].call.arguments.get("answer")
         reason = StopReason.gave_up if answer is None else StopReason.finished
-    answer = None if answer is None else str(answer)
     return Trajectory.create(
         task_id=given.task_id,
         steps=steps,
         stop_reason=reason,
         answer=answer,
-        outcome=outcome_of(check, answer),
+        outcome=outcome,
         policy=policy,
         conditions=None,
         seed=seed,

@@ -9,8 +9,7 @@ Source: StepTool (arXiv 2410.07745) for step rewards, GAE (arXiv 1506.02438) for
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -123,70 +122,6 @@ def penalised(rewards: Sequence[float], bounds: Sequence[tuple[int, int]], penal
         reward - float(penalties[start:stop].double().sum())
         for reward, (start, stop) in zip(rewards, bounds, strict=True)
     ]
-
-
-def returns_to_go(rewards: Sequence[float], gamma: float) -> list[float]:
-    """G_k = r_k + gamma G_{k+1} of every step."""
-    following, returns = 0.0, []
-    for reward in reversed(rewards):
-        following = reward + gamma * following
-        returns.append(following)
-    return returns[::-1]
-
-
-def leave_one_out(rewards: Sequence[Sequence[float]], gamma: float) -> list[list[float]]:
-    """Critic-free step advantages of the attempts at one task: A_k = G_k - b_k.
-
-    b_k is the mean G_k of the *other* attempts that reached step k; where none did, their mean at the
-    deepest step that any of them reached. It depends on the siblings only, so it is independent of the
-    action and the gradient stays unbiased. (Summing r_l - mean r_l from k on is biased: how many means
-    are subtracted depends on when the attempt itself stops.)
-
-    Raises ValueError for fewer than two attempts, or an attempt without steps.
-    """
-    if len(rewards) < 2 or not all(rewards):
-        raise ValueError("needs at least two attempts, each with a step")
-    returns = [returns_to_go(attempt, gamma) for attempt in rewards]
-    advantages = []
-    for index, own in enumerate(returns):
-        siblings = [i for i in range(len(returns)) if i != index]
-        deepest = max(len(returns[i]) for i in siblings) - 1
-        baselines = []
-        for k in range(len(own)):
-            alive = [returns[i][min(k, deepest)] for i in siblings if len(returns[i]) > min(k, deepest)]
-            baselines.append(sum(alive) / len(alive))
-        advantages.append([value - baseline for value, baseline in zip(own, baselines, strict=True)])
-    return advantages
-
-
-def where_attempts_part(
-    histories: Sequence[Sequence[Hashable]], tokens: Sequence[Sequence[int]], returns: Sequence[Sequence[float]]
-) -> list[list[float]]:
-    """Critic-free token advantages of the attempts at one task, from the tree that their tokens make.
-
-    histories[i][j] stands for all that came before sampled token tokens[i][j] of attempt i, equal where that
-    is equal; returns[i][j] is the return from its step on. Of the n attempts that share its history,
-
-        A_j = n / (n - 1) (mean return of those that took the same token - mean return of all n)
-
-    and 0 where n = 1: the return minus the mean of the others, averaged over those that did the same. So the credit
-    goes to the token at which attempts part. It does not go to the tokens that all of them took, nor to those that
-    follow where no other attempt has been. The factors depend on the history and the siblings only, so a
-    history's expected gradient is the policy gradient's, weighted by how likely siblings share it.
-    """
-    here: dict[Hashable, list[float]] = defaultdict(list)
-    onward: dict[tuple[Hashable, int], list[float]] = defaultdict(list)
-    for attempt in zip(histories, tokens, returns, strict=True):
-        for history, token, value in zip(*attempt, strict=True):
-            here[history].append(value)
-            onward[history, token].append(value)
-
-    def advantage(history: Hashable, token: int) -> float:
-        everyone, same = here[history], onward[history, token]
-        n = len(everyone)
-        return 0.0 if n == len(same) else n / (n - 1) * (sum(same) / len(same) - sum(everyone) / n)
-
-    return [[advantage(*at) for at in zip(*attempt, strict=True)] for attempt in zip(histories, tokens, strict=True)]
 
 
 def whiten(advantages: Tensor, weights: Tensor, *, centre: bool = True) -> Tensor:

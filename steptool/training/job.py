@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from steptool.core.types import Reference, ScoredTrajectory, Task, Trajectory
 from steptool.formats.base import Format
+from steptool.formats.episode import encode
 from steptool.policies.precision import Dtype
 from steptool.rewards.base import RewardForm
 
@@ -29,6 +30,13 @@ class Data:
     """The training tasks by id."""
     references: Mapping[str, Reference] = field(default_factory=dict)
     """What is known of these tasks, by id."""
+
+    def streams(self) -> Iterator[Sequence[int]]:
+        """The token streams of the attempts, or of the demonstrations where there is none."""
+        if self.scored:
+            yield from (item.trajectory.token_ids for item in self.scored)
+        else:
+            yield from (encode(self.format, self.tasks[d.task_id], d.steps)[0] for d in self.demonstrations)
 
 
 @dataclass(frozen=True)

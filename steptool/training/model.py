@@ -16,6 +16,7 @@ A policy folder is either a plain model, or an adapter:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -41,9 +42,11 @@ from steptool.policies.model_folder import load_model
 from steptool.policies.precision import Dtype, autocast
 from steptool.training import decoder
 from steptool.training.attention import SPAN_ATTENTION
-from steptool.training.batch import Episode, Row, pack
+from steptool.training.batch import Row, pack
+from steptool.training.episode import Episode
 
 _HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
+_LOGPROBS_ROW = 1024  # tokens of a row that is only measured
 _CHECK_WINDOW = 8  # tokens of half a stream that is compared with Transformers
 
 
@@ -231,6 +234,17 @@ class PolicyWithValue(nn.Module):
 
     def forward(self, row: Row) -> Output:
         return self.upper(row, self.lower(row))
+
+    @torch.no_grad()
+    def logprobs(self, streams: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability, at temperature 1, of every token of each stream but its first."""
+        if not streams:
+            return []
+        batch = pack([_stream(list(ids)) for ids in streams], _LOGPROBS_ROW)
+        found = torch.zeros(batch.tokens)
+        for row in batch.rows:
+            found[row.tokens] = self(row).logprobs.cpu()
+        return [part.tolist() for part in found.split([len(ids) - 1 for ids in streams])]
 
     def save(self, folder: Path) -> None:
         """Write adapter, value head, policy.json and the tokenizer into an existing folder."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steptool.core.types import FINISH, Action, Observation, ToolCall, Trajectory
+from steptool.core.types import FINISH, Action, Observation, StopReason, ToolCall, Trajectory
 from steptool.trajectories import words as v
 
 COPY_VALUES = 3
@@ -95,6 +95,22 @@ def argument_links(
             said = [value for key, value in move.call.arguments.items() if declares(name, key)]
         links.append(sorted({source for leaf in v.leaves(said) for source in used_moves(leaf, earlier)}))
     return links
+
+
+def is_grounded(trajectory: Trajectory, query: str) -> bool:
+    """Whether the attempt ends with an answer that holds a value which a reply was first to show.
+
+    What failed shows nothing. An answer in words of the query, such as the better of two things that it names, is not
+    grounded by this, and one that holds all values of a reply copies it (COPY_VALUES).
+    """
+    if trajectory.stop_reason is not StopReason.finished:
+        return False
+    moves = moves_of(trajectory)
+    shown = [
+        [] if move.observation is None or move.observation.error is not None else values
+        for move, values in zip(moves, fresh_values(moves, query), strict=True)
+    ]
+    return bool(used_moves(trajectory.answer or "", shown))
 
 
 def step_links(trajectory: Trajectory) -> list[list[int]]:

@@ -60,3 +60,12 @@ class Demonstrates(Protocol):
     def demonstrations(self, count: int, flawed: float, seed: int) -> Iterable[Trajectory]:
         """Attempts of experts at `count` training tasks, of which the share `flawed` ends unsolved."""
         ...
+
+
+@runtime_checkable
+class Ends(Protocol):
+    """A world that starts what its attempts share: processes, connections, a file of recordings."""
+
+    def end(self) -> None:
+        """End all that. May be called twice."""
+        ...

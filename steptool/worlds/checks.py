@@ -7,7 +7,6 @@ together in one DataError.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -20,7 +19,7 @@ from referencing.jsonschema import DRAFT202012, SchemaResource
 
 from steptool.core.errors import DataError
 from steptool.core.storage import parse_json
-from steptool.core.types import FINISH, TOOL_NAME, Reference, Task, Tool, ToolCall, Trajectory
+from steptool.core.types import FINISH, Reference, Task, Tool, ToolCall, Trajectory
 
 MAX_NAME = 200
 """Characters of an id, a group or a tool's name."""
@@ -108,23 +107,20 @@ def _problems_of(task: Task, reference: Reference | None) -> Iterator[str]:
 
 
 def _tool_problem(tool: Tool) -> str | None:
-    if tool.name == FINISH:
-        return "has the name that ends an attempt"
-    if not re.fullmatch(TOOL_NAME, tool.name, re.ASCII) or len(tool.name) > MAX_NAME:
-        return (
-            "cannot be called: a name begins with a letter or `_`, holds letters, digits, `_`, `.` and `-`, and has at "
-            f"most {MAX_NAME} characters"
-        )
+    if tool.name.strip().casefold() == FINISH.casefold():
+        return f"has the name that ends an attempt, {FINISH}"
+    if not tool.name.strip() or not tool.name.isprintable() or len(tool.name) > MAX_NAME:
+        return f"cannot be called: its name is not a printable text of 1 to {MAX_NAME} characters"
     parameters = json.dumps(tool.parameters, sort_keys=True)
     if len(parameters) + len(tool.description) > MAX_TEXT:
         return f"is described by more than {MAX_TEXT:,} characters"
     if parameters.count('"$ref"') + parameters.count('"$dynamicRef"') > MAX_REFERENCES:
         return f"has parameters with more than {MAX_REFERENCES} references"
-    return _schema_problem(parameters)
+    return schema_problem(parameters)
 
 
 @lru_cache(maxsize=4096)
-def _schema_problem(parameters: str) -> str | None:
+def schema_problem(parameters: str) -> str | None:
     """Why these are not the parameters of a tool, or None."""
     schema = json.loads(parameters)
     try:
@@ -149,8 +145,9 @@ def _signature_problem(schema: dict[str, Any]) -> str | None:
     if schema.get("type", "object") != "object":
         return f"takes {str(schema['type'])[:50]!r} where arguments are an object"
     properties = schema.get("properties", {})
+    elsewhere = {"$ref", "allOf", "anyOf", "oneOf"} & set(schema)
     for name in schema.get("required", []):
-        if name not in properties:
+        if name not in properties and not elsewhere:
             return f"requires the argument '{_short(name)}', which its schema does not describe"
     for name, part in properties.items():
         while isinstance(part, dict) and part.get("type") == "array" and "enum" not in part:

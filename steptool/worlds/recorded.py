@@ -194,7 +194,7 @@ class RecordedSession:
         return None
 
     async def close(self, answer: str | None) -> Outcome:
-        """Unsolved without an answer; else only a judge can tell."""
+        """Nothing is known: only a judge can tell."""
         return outcome_of(None, answer)
 
 

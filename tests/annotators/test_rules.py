@@ -8,6 +8,7 @@ step  call                    reply               used by        success  contri
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from steptool.annotators.rules import Rules, _argument_problem
 from steptool.core.errors import DataError
 from steptool.core.types import Action, StopReason, Task, Tool, ToolCall, Trajectory
-from steptool.testing import call, finish, message, step, unreadable
+from steptool.testing import call, finish, message, reference, step, unreadable
 from steptool.testing import trajectory as attempt
 from tests.rewards.conftest import annotated
 
@@ -138,6 +139,17 @@ def test_the_weight_of_a_consulted_call_is_a_setting(task: Make, trajectory: Mak
 def test_an_answer_that_the_world_cannot_check_has_no_verdict(task: Make, trajectory: Make) -> None:
     verdict = annotated(trajectory(FIND, answer="bk417"), task(QUERY), None).judgements[-1]
     assert (verdict.solved, verdict.reason) == (None, "no exact check for this answer")
+
+
+@pytest.mark.parametrize(("answer", "solved"), [(None, None), ("bk417", 0.0)])
+def test_without_an_outcome_an_attempt_without_an_answer_is_unsolved_only_where_the_task_has_a_check(
+    task: Make, trajectory: Make, answer: str | None, solved: float | None
+) -> None:
+    """A session that broke gives no outcome, and neither does one of a task that nothing checks."""
+    asked = task(QUERY)
+    broken = trajectory(FIND, stop=StopReason.world_error)
+    judged = asyncio.run(Rules(Rules.Config()).annotate(broken, asked, reference(asked, answer)))
+    assert (judged[-1].solved, judged[-1].reason) == (solved, "no answer: world_error")
 
 
 def test_of_several_calls_the_share_that_succeeds_and_the_best_contribution_count(task: Make) -> None:

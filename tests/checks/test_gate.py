@@ -19,6 +19,7 @@ from steptool.checks.gate import ValidationReport, validate
 from steptool.config.settings import ValidateParams
 from steptool.core.errors import ValidationFailed
 from steptool.core.types import Revision, ScoredTrajectory, StopReason
+from steptool.rewards.auto import Auto
 from steptool.rewards.costs import Weights
 from steptool.rewards.paper import Paper
 from steptool.testing import conditions, unreadable
@@ -26,6 +27,7 @@ from steptool.testing import conditions, unreadable
 Batch = list[ScoredTrajectory]
 MakeBatch = Callable[[int], Batch]
 PAPER = Paper(Weights(alpha=0.5, step_cost=0.0, budget_cost=0.0, gamma=0.9))
+AUTO = Auto(Auto.Config(gamma=0.9))
 GROUPS = {f"t{task}": ("G1_instruction", "G2_instruction")[task % 2] for task in range(20)}
 NAN = math.nan
 
@@ -101,7 +103,48 @@ def test_a_healthy_batch_passes_every_expectation(passing: ValidationReport) -> 
         ("steps", 24),
         ("groups", 2),
     ]
+    assert (passing.verdicts, passing.rewarded) == (12, "12 rewarded by their outcome, 0 by their calls alone")
     passing.raise_if_failed()
+
+
+def unjudged(batch: Batch, tasks: set[str]) -> Batch:
+    """The batch without the verdicts on these tasks."""
+    return [rejudge(each, 1, solved=None) if each.trajectory.task_id in tasks else each for each in batch]
+
+
+SOLVE_RATE = {"At least 2% solve", "At most 99% solve", "The solve rate moved"}
+
+
+def asked(report: ValidationReport) -> set[str]:
+    """Which of SOLVE_RATE the report holds."""
+    return {start for start in SOLVE_RATE if any(finding.says.startswith(start) for finding in report.findings)}
+
+
+def test_a_form_that_needs_verdicts_is_given_no_attempt_without_one(batch: MakeBatch) -> None:
+    report = judge(unjudged(batch(6), {"t1"}))
+    assert failed(report) == ["Every attempt has a verdict: without one, training might unlearn a right answer."]
+    assert "reward: {use: auto}" in report.failed[0].fix
+    assert (report.verdicts, report.solve_rate) == (10, pytest.approx(0.6))
+
+
+def test_without_any_verdict_calls_are_rewarded_and_no_solve_rate_is_asked_about(batch: MakeBatch) -> None:
+    report = judge(unjudged(batch(6), set(GROUPS)), AUTO)
+    assert failed(report) == []
+    assert (report.verdicts, report.solve_rate) == (0, None), "None never becomes 0"
+    assert report.rewarded == "0 rewarded by their outcome, 12 by their calls alone"
+    assert asked(report) == set()
+    assert report.mean_return == pytest.approx((8 * 1.0 + 4 * 0.5) / 12 - 0.02 * 1.9)
+    assert "add up to their closed form" in " ".join(finding.says for finding in report.findings)
+
+
+def test_a_solve_rate_is_asked_about_where_half_of_the_attempts_have_a_verdict(batch: MakeBatch) -> None:
+    half, fewer = (judge(unjudged(batch(6), tasks), AUTO) for tasks in ({"t0", "t1", "t2"}, {"t1", "t2", "t4", "t5"}))
+    assert failed(half) == []
+    assert (half.verdicts, half.rewarded) == (6, "6 rewarded by their outcome, 6 by their calls alone")
+    assert asked(half) == SOLVE_RATE
+    assert (fewer.verdicts, fewer.solve_rate) == (4, 0.0)
+    assert failed(fewer) == []
+    assert asked(fewer) == set()
 
 
 def test_the_same_batch_gives_the_same_report(passing: ValidationReport, batch: MakeBatch) -> None:
@@ -135,7 +178,7 @@ def test_returns_without_a_difference(batch: MakeBatch) -> None:
 def test_nothing_at_all_fails_without_crashing() -> None:
     report = judge([])
     assert "There are trajectories to train on." in failed(report)
-    assert report.solve_rate == 0
+    assert report.solve_rate is None
 
 
 def test_every_threshold_is_read(batch: MakeBatch) -> None:
@@ -166,10 +209,10 @@ def test_a_mixed_and_drifting_batch_without_a_group(batch: MakeBatch, previous: 
     params = ValidateParams(max_drift=0.25)
     report = judge(records, params=params, previous_solve_rate=previous, groups=GROUPS | {"t20": "G3_instruction"})
     assert failed(report) == [
+        f"The solve rate moved by at most 0.25 since the previous round ({previous:.3f}).",
         "One annotator judged everything.",
         "One policy sampled everything, or training would not be on-policy.",
         "Everything was sampled in one world, with one format, engine, search and sampling.",
-        f"The solve rate moved by at most 0.25 since the previous round ({previous:.3f}).",
         "Every group of tasks has trajectories: at least 1.",
     ]
     assert [(row.source, row.value) for row in report.failed[-1].failing] == [("G3_instruction", "trajectories 0")]

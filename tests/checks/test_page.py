@@ -7,13 +7,22 @@ from html.parser import HTMLParser
 
 import pytest
 
+from steptool.checks.diagnosis.findings import (
+    Diagnosed,
+    Diagnosis,
+    Name,
+    RoundCounts,
+    Severity,
+    TaskCounts,
+    ToolCounts,
+)
 from steptool.checks.gate import FailingRow, Finding, SuiteReport, ValidationReport
 from steptool.checks.page import render_page
 
 HOSTILE = "<script>alert(1)</script>"
 
 
-def report(*, passed: bool) -> ValidationReport:
+def report(*, passed: bool, verdicts: int = 2) -> ValidationReport:
     good = Finding(
         says="Rewards are finite.",
         fix="mend",
@@ -26,7 +35,15 @@ def report(*, passed: bool) -> ValidationReport:
     bad = good.model_copy(update={"says": "Nobody is late.", "passed": False, "failing": (row,), "failing_count": 30})
     suite = SuiteReport(name="steps", title="Steps", rows=2, findings=(good,) if passed else (good, bad))
     return ValidationReport(
-        source="s.jsonl", trajectories=1, tasks=1, steps=2, solve_rate=0.5, mean_return=0.25, suites=(suite,)
+        source="s.jsonl",
+        trajectories=3,
+        tasks=1,
+        steps=2,
+        verdicts=verdicts,
+        solve_rate=0.5 if verdicts else None,
+        mean_return=0.25,
+        by_calls=1,
+        suites=(suite,),
     )
 
 
@@ -70,3 +87,54 @@ def test_every_tag_is_closed() -> None:
 
     Tags().feed(render_page(report(passed=False)))
     assert open_tags == []
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "shown"),
+    [
+        (3, "<dt>Solved</dt><dd>50.0%</dd>"),
+        (2, "<dt>Solved, of 2 with a verdict</dt><dd>50.0%</dd>"),
+        (0, "<dt>Solved, of 0 with a verdict</dt><dd>–</dd>"),
+    ],
+)
+def test_what_is_solved_is_a_share_of_what_has_a_verdict(verdicts: int, shown: str) -> None:
+    assert shown in render_page(report(passed=True, verdicts=verdicts))
+
+
+@pytest.mark.parametrize("passed", [True, False])
+def test_the_page_says_what_the_trajectories_were_rewarded_by(passed: bool) -> None:
+    assert "2 rewarded by their outcome, 1 by their calls alone." in render_page(report(passed=passed))
+
+
+def diagnosed(*, wrong: bool) -> Diagnosis:
+    fine = Diagnosed(name=Name.engine, severity=Severity.fine, says="all is well")
+    bad = Diagnosed(name=Name.timeouts, severity=Severity.fault, says=HOSTILE, what_to_do=f"run `{HOSTILE}`, then more")
+    counts = RoundCounts(
+        policy="models/sft", attempts=4, endings={"gave_up": 3, HOSTILE: 1}, solved=None, without_verdict=4, calls=1.5,
+        tokens=20, without_call=0, cut_actions=0, attempts_cut=1,
+    )  # fmt: skip
+    tasks = TaskCounts(tasks=2, all_solved=0, none_solved=1, some_solved=0, unknown=1, compared=2, alike=2)
+    return Diagnosis(
+        findings=(bad, fine) if wrong else (fine,),
+        counts=counts,
+        previous=counts if wrong else None,
+        tasks=tasks,
+        tools=(ToolCounts(tool=HOSTILE, calls=3, timeouts=1, errors={HOSTILE: 2}),),
+        shortened={HOSTILE: 2},
+    )
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_a_diagnosis_stands_before_the_expectations(wrong: bool) -> None:
+    page = render_page(report(passed=True), diagnosis=diagnosed(wrong=wrong))
+    assert page.index("Diagnosis") < page.index("Rewards are finite.")
+    assert ("1 fault</span>" in page, "A tool hangs:" in page) == (wrong, wrong)
+    assert "<dt>Engine</dt><dd>all is well</dd>" in page
+    assert HOSTILE not in page
+    assert re.search(r"gave up</td><td[^>]*>3</td><td[^>]*>75%", page)
+
+
+def test_what_is_to_be_typed_is_set_as_code() -> None:
+    assert "Run <code>&lt;script&gt;alert(1)&lt;/script&gt;</code>, then more." in render_page(
+        report(passed=True), diagnosis=diagnosed(wrong=True)
+    )

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from steptool.config.arms import comparison_of
 from steptool.config.graph import dvc_document, dvc_text, stages_of
 from steptool.config.lineage import PIPELINE, refuse_unless_written, write_graph
 from steptool.config.places import PARAMS
-from steptool.config.settings import load_params, parse_params
+from steptool.config.settings import Params, load_params, parse_params
 from steptool.core.errors import ParamsError
 from steptool.orchestration.graph.stages import read_graph
 from tests.project import ROOT
@@ -50,7 +51,8 @@ def test_every_round_and_arm_is_a_stage_after_what_it_reads() -> None:
     ]
     assert made["train-ppo1"]["cmd"] == "steptool train ppo1"
     assert made["train-ppo1"]["deps"] == [
-        *("data/revisions/train-ppo1.json", "data/tasks", "data/validated/r1", "models/sft", "models/base"),
+        *("data/revisions/train-ppo1.json", "data/tasks", "data/validated/r1/scored.jsonl.gz"),
+        *("models/sft", "models/base"),
     ]
     assert made["sample-r1"]["deps"][2:] == ["models/sft", "models/base"], "an adapter needs what it is built on"
     assert "given/theirs" in made["evaluate"]["deps"]
@@ -144,3 +146,21 @@ def test_dvc_reads_what_is_written(tmp_path: Path) -> None:
     assert found.keys() == {"revisions", *stages_of(parse_params(PARAMS, data))}
     assert found["train-ppo2"].schedule.resources == "gpu"
     assert set(found["train-rft"].upstream) >= {"validate-r1", "validate-r2", "train-sft"}
+
+
+def test_how_attempts_are_compared_is_what_the_first_arm_says_that_compares_them() -> None:
+    arms = {
+        "sft": {"method": "sft", "from": "base", "data": ["demonstrations"]},
+        "rft": {"method": "rft", "from": "sft", "data": ["r1", "r2"]},
+        "ppo": {"method": "step_ppo", "from": "sft", "data": ["r1"], "settings": {"baseline": "critic"}},
+        "own": {"method": "mine", "from": "sft", "data": ["r3"]},
+    }
+    params = Params.model_validate(
+        {
+            "rounds": {name: {"from": "sft"} for name in ("r1", "r2", "r3")},
+            "arms": arms,
+            "methods": {"step_ppo": {"lambda_step": 0.5, "epochs": 3}, "mine": {"use": "a.b:C", "lambda_step": 1}},
+        }
+    )
+    compared = [comparison_of(params, name) for name in params.rounds]
+    assert compared == [{"baseline": "critic", "lambda_step": 0.5}, None, {"lambda_step": 1}]

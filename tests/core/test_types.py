@@ -277,6 +277,7 @@ def test_only_an_exact_check_can_check() -> None:
     assert Reference(task_id="t", answer_check=AnswerCheck(kind="number", expected=0)).can_be_checked
     assert not Reference(task_id="t", answer_check=AnswerCheck(kind="judge")).can_be_checked
     assert not Reference(task_id="t").can_be_checked
+    assert Reference(task_id="t", has_own_check=True).can_be_checked
 
 
 def test_an_outcome_that_nobody_could_tell_stays_none() -> None:
@@ -337,8 +338,10 @@ def test_an_annotator_may_add_scores_of_its_own() -> None:
     assert made.judgements[0].scores["format"] == 0.25
 
 
-def test_a_trajectory_without_steps_is_unsolved() -> None:
-    assert scored(record(steps=(), stop_reason=StopReason.engine_error, answer=None)).solved == 0
+@pytest.mark.parametrize("solved", [0.0, None])
+def test_the_session_gives_the_verdict_on_a_trajectory_without_steps(solved: float | None) -> None:
+    broken = record(steps=(), stop_reason=StopReason.engine_error, answer=None, outcome=Outcome(solved=solved))
+    assert scored(broken).solved == solved
 
 
 @pytest.mark.parametrize(

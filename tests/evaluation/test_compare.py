@@ -20,8 +20,8 @@ from steptool.core.errors import NotComparable
 from steptool.core.types import SUBSETS, Conditions, Sampling, Task
 from steptool.evaluation.compare import Comparison, compare, paired_difference
 from steptool.evaluation.metrics import Evaluation
-from steptool.testing import revision
-from tests.evaluation.samples import evaluation, finish, references, scored, task
+from steptool.testing import reference, revision
+from tests.evaluation.samples import LOOKUP, call, evaluation, finish, references, scored, task
 
 BASELINE = [0, 0, 0, 0, 0, 0, 1, 1, 0, 0]
 CANDIDATE = [1, 1, 1, 1, 1, 1, 0, 1, 0, 0]
@@ -177,3 +177,37 @@ def test_ten_thousand_resamples_of_three_hundred_tasks_are_quick() -> None:
     values = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], 300)
     paired_difference(values, resamples=10_000, confidence=0.95, rng=np.random.default_rng(0))
     assert time.process_time() - start < 2
+
+
+# Tasks without a verdict
+
+
+def unjudged(name: str, answers: list[str], verdicts: list[float | None]) -> Evaluation:
+    """One lookup and an answer at each task, grounded where it is `bk1`."""
+    find = call(LOOKUP.name, {"title": "x"}, '{"id":"bk1"}')
+    judged = [
+        scored(each, [find, finish(answer)], verdict, policy=name)
+        for each, answer, verdict in zip(TASKS, answers, verdicts, strict=True)
+    ]
+    return evaluation(name, judged, TASKS, known={each.id: reference(each) for each in TASKS})
+
+
+def test_only_tasks_with_a_verdict_under_both_are_compared() -> None:
+    """Tasks 0 2 4 of G1_instruction and 1 of G1_tool; task 3 has a verdict under one of them alone."""
+    candidate = unjudged("r1", ["x"] * 10, [1, 1, 1, 1, 0, None, None, None, None, None])
+    baseline = unjudged("sft", ["x"] * 10, [0, 1, 0, None, 0, None, None, None, None, None])
+    result = against(candidate, baseline)
+    assert (result.measure, result.tasks, result.won, result.lost, result.tied) == ("solved", 4, 2, 0, 2)
+    assert {group: part.tasks for group, part in result.groups.items()} == {
+        "G1_instruction": 3, "G1_tool": 1, "I1": 4, "all": 4,
+    }  # fmt: skip
+
+
+def test_grounded_answers_are_compared_where_verdicts_are_missing() -> None:
+    candidate = unjudged("r1", ["bk1"] * 6 + ["x"] * 4, [None] * 10)
+    baseline = unjudged("sft", ["bk1"] * 2 + ["x"] * 8, [None] * 10)
+    result = compare(candidate, baseline, resamples=2_000, confidence=0.95, seed=3, measure="grounded")
+    assert (result.measure, result.won, result.lost, result.tied) == ("grounded", 4, 0, 6)
+    assert Comparison.model_validate_json(result.model_dump_json()) == result
+    with pytest.raises(NotComparable, match="no task has a verdict under both r1 and sft"):
+        against(candidate, baseline)

@@ -34,7 +34,12 @@ SEVERAL = FIND.model_copy(update={"action": FIND.action.model_copy(update={"call
     ],
 )
 def test_cause_follows_from_how_the_attempt_ended(steps: list[Step], stop: StopReason | None, cause: Cause) -> None:
-    assert failure_cause(scored(task(0), steps, 0.0, stop=stop).trajectory) is cause
+    assert failure_cause(scored(task(0), steps, 0.0, stop=stop)) is cause
+
+
+def test_an_answer_that_nobody_judged_is_not_wrong() -> None:
+    assert failure_cause(scored(task(0), [FIND, finish("1")], None)) is Cause.unjudged
+    assert failure_cause(scored(task(0), [give_up()], None)) is Cause.gave_up
 
 
 def test_shares_and_pass_rate_sum_to_one_with_a_missing_attempt() -> None:

@@ -19,9 +19,16 @@ from hypothesis import strategies as st
 
 from steptool import testing
 from steptool.core.errors import DataError, StepToolError
-from steptool.core.types import SUBSETS, AnswerCheck, Reference, ScoredTrajectory, StopReason, Task
+from steptool.core.types import SUBSETS, AnswerCheck, Reference, ScoredTrajectory, Step, StopReason, Task
 from steptool.evaluation.bootstrap import bootstrap_ratios
-from steptool.evaluation.metrics import ALL, Evaluation, broken_share, group_tasks, refuse_unless_measurable
+from steptool.evaluation.metrics import (
+    ALL,
+    Evaluation,
+    broken_share,
+    group_tasks,
+    primary_measure,
+    refuse_unless_measurable,
+)
 from steptool.testing import conditions, reference
 from tests.evaluation.samples import DETAILS, LOOKUP, call, evaluation, finish, give_up, references, scored, task
 
@@ -120,7 +127,6 @@ def test_summary_is_flat_and_holds_no_missing_numbers(result: Evaluation) -> Non
             testing.scored(scored(TASKS[2], [finish("1")], 0.0).trajectory, annotator="gpt-4"),
             "was judged by gpt-4 1, not rules 1",
         ),
-        (scored(TASKS[2], [finish("1")], None), "1 of 4 attempts have no verdict"),
     ],
 )
 def test_refuses_trajectories_that_do_not_belong(record: ScoredTrajectory, says: str) -> None:
@@ -240,28 +246,104 @@ def test_a_rate_that_is_none_can_neither_be_built_nor_read(wrong: Any, place: st
 )
 def test_tasks_that_nothing_can_be_measured_on_are_refused(tasks: list[Task], found: str) -> None:
     with pytest.raises(DataError, match=found) as refused:
-        refuse_unless_measurable(tasks, references(tasks), where="test.jsonl", needs_outcome=False)
+        refuse_unless_measurable(tasks, references(tasks), where="test.jsonl")
     assert "test.jsonl" in str(refused.value)
 
 
 @pytest.mark.parametrize("known", [{}, {task(0).id: reference(task(0), 1)}])
 def test_a_task_without_a_reference_is_refused(known: dict[str, Reference]) -> None:
     with pytest.raises(DataError, match=f"{2 - len(known)} of 2 tasks have no reference"):
-        refuse_unless_measurable([task(0), task(1)], known, where="test.jsonl", needs_outcome=False)
+        refuse_unless_measurable([task(0), task(1)], known, where="test.jsonl")
 
 
-def test_a_task_that_a_judge_must_decide_needs_an_annotator_that_can() -> None:
-    tasks = [task(0), task(1)]
-    known = references(tasks) | {task(1).id: Reference(task_id=task(1).id, answer_check=AnswerCheck(kind="judge"))}
-    refuse_unless_measurable(tasks, known, where="test.jsonl", needs_outcome=False)
-    with pytest.raises(DataError, match="1 of 2 tasks need a judge, task G1_tool-001 first"):
-        refuse_unless_measurable(tasks, known, where="test.jsonl", needs_outcome=True)
+def test_tasks_of_any_kind_of_check_and_of_none_are_measured() -> None:
+    tasks = [task(0), task(1), task(2), task(3)]
+    known = {of.id: reference(of, answer) for of, answer in zip(tasks, ["x", ["x"], None, None], strict=True)}
+    known[task(3).id] = Reference(task_id=task(3).id, answer_check=AnswerCheck(kind="judge"))
+    refuse_unless_measurable(tasks, known, where="test.jsonl")
 
 
-def test_tasks_of_any_kind_of_exact_check_and_of_a_world_that_checks_itself_are_measured() -> None:
-    tasks = [task(0), task(1), task(2)]
-    known = {of.id: reference(of, answer) for of, answer in zip(tasks, ["x", ["x"], None], strict=True)}
-    refuse_unless_measurable(tasks, known, where="test.jsonl", needs_outcome=True)
+# Tasks without a verdict
+
+
+UNCHECKED = {of.id: reference(of) for of in TASKS}
+
+
+def test_an_attempt_without_a_verdict_counts_for_no_pass_rate() -> None:
+    """Task 0: solved, and not judged. Task 1: nobody can tell. Task 2: not solved. 1/2, not 1/3."""
+    judged = [
+        scored(TASKS[0], [finish("1")], 1.0),
+        scored(TASKS[0], [finish("1")], None, attempt=1),
+        scored(TASKS[1], [finish("1")], None),
+        scored(TASKS[2], [finish("1")], 0.0),
+    ]
+    made = evaluation("sft", judged, TASKS, attempts=2, known=UNCHECKED)
+    assert made.solved == {TASKS[0].id: 1.0, TASKS[1].id: None, TASKS[2].id: 0.0}
+    assert (made.pass_rate, made.verdicts, made.summary()["tasks_with_verdict"]) == (0.5, 2, 2.0)
+    assert value(made, "pass_rate_finished") == pytest.approx(1 / 2)
+    assert value(made, "finish_rate") == pytest.approx(4 / 6)
+    assert Evaluation.model_validate_json(made.model_dump_json()) == made
+
+
+def test_without_any_verdict_there_is_no_pass_rate_and_everything_else() -> None:
+    judged = [
+        scored(TASKS[0], [FIND, LOOK, finish("1970")], None),
+        scored(TASKS[1], [FIND_FAILS, give_up()], None),
+        scored(TASKS[2], [], None, stop=StopReason.world_error),
+    ]
+    made = evaluation("sft", judged, TASKS, known=UNCHECKED)
+    assert (made.pass_rate, made.verdicts) == (None, 0)
+    assert {"pass_rate", "pass_rate_I1", "pass_rate_finished"}.isdisjoint(made.summary())
+    assert made.summary()["tasks_with_verdict"] == 0
+    assert value(made, "finish_rate") == value(made, "grounded") == pytest.approx(1 / 3)
+    assert value(made, "call_success") == pytest.approx(2 / 3)
+    assert made.broken == pytest.approx(1 / 3)
+    assert Evaluation.model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_fault_at_a_task_with_a_check_is_unsolved_though_nobody_gave_a_verdict() -> None:
+    judged = [scored(TASKS[0], [], None, stop=StopReason.world_error), scored(TASKS[1], [finish("1")], 1.0)]
+    made = evaluation("sft", judged, TASKS[:2])
+    assert made.solved == {TASKS[0].id: 0.0, TASKS[1].id: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("steps", "is_grounded"),
+    [
+        ([FIND, LOOK, finish("It appeared in 1970.")], True),
+        ([FIND, LOOK, finish("1971")], False),
+        ([FIND, finish("bk1")], True),
+        ([finish("1970")], False),
+        ([FIND, LOOK, give_up()], False),
+        ([FIND, LOOK], False),
+        ([FIND_FAILS, finish("retry")], False),  # what failed shows nothing
+        ([FIND, finish("The Glass Orchard 0")], False),  # words of the query
+    ],
+)
+def test_a_grounded_answer_holds_a_value_that_a_reply_was_first_to_show(steps: list[Step], is_grounded: bool) -> None:
+    made = evaluation("sft", [scored(task(0), steps, None)], [task(0)], known=UNCHECKED)
+    assert made.grounded == {task(0).id: float(is_grounded)}
+    assert value(made, "grounded") == float(is_grounded)
+
+
+def test_a_missing_attempt_is_not_grounded(result: Evaluation) -> None:
+    assert result.grounded == {TASKS[0].id: 0.5, TASKS[1].id: 0.0, TASKS[2].id: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "verdicts", "measure"),
+    [
+        (1, 1, "solved"), (1, 0, "grounded"), (6, 3, "solved"), (6, 2, "grounded"),
+        (240, 30, "solved"), (240, 29, "grounded"), (240, 0, "grounded"),
+    ],
+)  # fmt: skip
+def test_policies_are_compared_on_verdicts_where_enough_tasks_have_one(tasks: int, verdicts: int, measure: str) -> None:
+    made = [task(index) for index in range(tasks)]
+    judged = [scored(of, [finish("1")], 1.0 if index < verdicts else None) for index, of in enumerate(made)]
+    result = evaluation("sft", judged, made, known={of.id: reference(of) for of in made})
+    assert primary_measure([result]) == measure
+    every = evaluation("sft", [scored(of, [finish("1")], 1.0) for of in made], made)
+    assert primary_measure([every, result]) == measure, "the tasks that have a verdict under both count"
 
 
 # Metrics of a project

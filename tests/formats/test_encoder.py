@@ -93,7 +93,7 @@ def test_harmless_texts_give_the_stream_of_the_template(name: str, mode: str, te
         asked = task(text)
         said = {"system": f"{INSTRUCTIONS}\nping()", "user": text, "assistant": "ping {}", "tool": text}
         messages = [{"role": role, "content": content} for role, content in said.items()]
-        stream = [*chat.prompt(asked), *chat._encode_text("ping {}"), *replied(chat, text, False)]
+        stream = [*chat.prompt(asked), *chat.turns.encode_action("ping {}"), *replied(chat, text, False)]
         whole = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         assert stream == whole, text
 
@@ -113,7 +113,7 @@ def test_no_text_from_outside_becomes_a_control_token(name: str, mode: str) -> N
     def holds(text: str) -> None:
         assert control(tokenizer, chat.prompt(task(text))) == prompt
         assert control(tokenizer, replied(chat, text, False)) == observation
-        assert control(tokenizer, chat._encode_text(text)) == []
+        assert control(tokenizer, chat.turns.encode_action(text)) == []
 
     holds()
     for spelled in SPELLINGS:
@@ -139,7 +139,7 @@ def test_text_that_the_model_itself_reads_as_a_control_token_is_cut() -> None:
     for name in ("t5", "words"):
         tokenizer = family(name)
         assert control(tokenizer, tokenizer.encode(f"a {END} b", split_special_tokens=True))
-        assert control(tokenizer, json_call(tokenizer)._encode_text(f"a {END} b {END}{END}")) == []
+        assert control(tokenizer, json_call(tokenizer).turns.encode_action(f"a {END} b {END}{END}")) == []
 
 
 def test_ten_thousand_control_tokens_in_a_row_are_cut() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from steptool.core.errors import DataError
 from steptool.core.types import ScoredTrajectory
 from steptool.methods.rft import Rft
-from steptool.training.batch import episode, pack
+from steptool.training.batch import pack
+from steptool.training.episode import episode
 from steptool.training.model import PolicyWithValue
 from tests.training.jobs import fit
 
@@ -47,6 +49,19 @@ def test_value_head_is_left_alone(make_policy: MakePolicy, group: list[ScoredTra
     policy = make_policy()
     fit(policy, Rft(config), group)
     assert not any(parameter.any() for parameter in policy.value_head.parameters())
+
+
+def test_what_has_no_verdict_is_left_out(make_policy: MakePolicy, make_scored: MakeScored, config: Rft.Config) -> None:
+    scored = [make_scored([([1], [2])], solved=1), make_scored([([1], [3])], solved=None)]
+    assert fit(make_policy(), Rft(config), scored)["solved"] == 1
+
+
+def test_without_any_verdict_there_is_nothing_to_imitate(
+    make_policy: MakePolicy, make_scored: MakeScored, config: Rft.Config
+) -> None:
+    with pytest.raises(DataError, match="none of 1 trajectories has a verdict") as refused:
+        fit(make_policy(), Rft(config), [make_scored([([1], [2])], solved=None)])
+    assert "`reward: {use: auto}`" in str(refused.value.fix)
 
 
 def test_greedy_solutions_are_welcome(make_policy: MakePolicy, make_scored: MakeScored, config: Rft.Config) -> None:

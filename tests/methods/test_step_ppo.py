@@ -21,10 +21,12 @@ from steptool.methods.step_ppo import StepPpo
 from steptool.rewards.paper import Paper
 from steptool.rewards.potential import Potential
 from steptool.testing import judgement
-from steptool.training.advantages import advantages_of_attempts, sibling_advantages
-from steptool.training.batch import episode, pack
+from steptool.training.advantages import sibling_advantages
+from steptool.training.batch import pack
 from steptool.training.checkpoint import FILE
+from steptool.training.episode import episode
 from steptool.training.model import PolicyWithValue
+from steptool.training.siblings import advantages_of_attempts
 from steptool.training.trainer import LowerCache, accumulate, minibatches
 from tests.training.jobs import data_of, final_rewards, fit
 

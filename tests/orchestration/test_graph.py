@@ -80,7 +80,7 @@ def test_inputs_are_outputs_of_others_those_inside_a_folder_and_parts_of_one(wor
 def test_what_the_projects_own_stages_read_on_a_node() -> None:
     nodes = {node.address: node for node in read_graph(ROOT)}
     revisions = "data/revisions"
-    rounds = ("data/validated/r1", "data/validated/r2")
+    rounds = ("data/validated/r1/scored.jsonl.gz", "data/validated/r2/scored.jsonl.gz")
     trained = (f"{revisions}/train-rft.json", "data/tasks", *rounds, "models/base", "models/sft")
     assert nodes["train-rft"].inputs == trained
     models = [f"models/{name}" for name in ("base", "ppo1", "ppo2", "rft", "sft")]

@@ -19,7 +19,7 @@ from steptool.core.errors import ModelError, StorageError
 from steptool.core.storage import file_hash
 from steptool.policies import base_models as base_model
 from steptool.policies import tiny_model
-from steptool.policies.base_models import check_model_folder, fetch_base, load_tokenizer
+from steptool.policies.base_models import base_tokenizer, check_model_folder, fetch_base, load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +174,18 @@ def test_a_hub_model_that_is_not_here_says_how_to_get_it(tmp_path: Path, monkeyp
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(ModelError, match=r"Qwen/Qwen2\.5-7B-Instruct: not in the hub's cache.*\n.*HF_HUB_OFFLINE=0"):
         fetch_base("Qwen/Qwen2.5-7B-Instruct", tmp_path / "out")
+
+
+@pytest.mark.parametrize("base", ["tiny-random", pytest.param("smollm2", marks=pytest.mark.slow), "a folder"])
+def test_the_tokenizer_alone_is_that_of_the_model_folder(base: str, tiny: Path, tmp_path: Path) -> None:
+    wanted = str(tiny) if base == "a folder" else base
+    alone = base_tokenizer(wanted)
+    assert list(tmp_path.iterdir()) == []
+    fetch_base(wanted, tmp_path / "out")
+    whole = load_tokenizer(tmp_path / "out")
+    text = "<|im_start|>user\nWhere is order a-1? é 漢<|im_end|>"
+    assert alone.encode(text) == whole.encode(text)
+    assert (alone.chat_template, alone.all_special_ids) == (whole.chat_template, whole.all_special_ids)
 
 
 # smollm2

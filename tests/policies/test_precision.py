@@ -23,7 +23,8 @@ from steptool.methods.step_ppo import StepPpo
 from steptool.policies import precision
 from steptool.policies.base_models import fetch_base
 from steptool.policies.precision import compute_dtype
-from steptool.training.batch import Row, episode, pack
+from steptool.training.batch import Row, pack
+from steptool.training.episode import episode
 from steptool.training.model import PolicyWithValue
 from tests.training.conftest import MakeScored, tiny_llama
 

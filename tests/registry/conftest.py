@@ -47,13 +47,19 @@ def tracking(tmp_path: Path, empty_database: Path) -> Tracking:
 
 @pytest.fixture(scope="session")
 def evaluation_of() -> Callable[..., Evaluation]:
-    """An evaluation with these verdicts: "110" is three tasks, the last unsolved. Everything counts as finished
-    unless `finish_rate` says otherwise."""
+    """An evaluation with these verdicts: "110-" is four tasks, the third unsolved, the fourth without a verdict.
+    Everything counts as finished unless `finish_rate` says otherwise, and as not grounded unless `grounded`, written
+    like the verdicts, does."""
 
-    def build(verdicts: str, name: str = "ppo", *, finish_rate: float = 1.0, max_calls: int = 8) -> Evaluation:
-        solved = {f"t{index}": float(verdict) for index, verdict in enumerate(verdicts)}
+    def build(
+        verdicts: str, name: str = "ppo", *, finish_rate: float = 1.0, max_calls: int = 8, grounded: str = ""
+    ) -> Evaluation:
+        solved = {f"t{index}": None if mark == "-" else float(mark) for index, mark in enumerate(verdicts)}
+        shown = dict(zip(solved, map(float, grounded or "0" * len(verdicts)), strict=True))
         group_of = dict.fromkeys(solved, "G1_instruction")
-        rates = {"pass_rate": sum(solved.values()) / len(solved), "finish_rate": finish_rate}
+        known = [value for value in solved.values() if value is not None]
+        rates = {"finish_rate": finish_rate, "grounded": sum(shown.values()) / len(shown)}
+        rates |= {"pass_rate": sum(known) / len(known)} if known else {}
         return Evaluation(
             name=name,
             policy=Revision(name=name, revision="abc"),
@@ -65,6 +71,7 @@ def evaluation_of() -> Callable[..., Evaluation]:
             confidence=0.95,
             broken=0.0,
             solved=solved,
+            grounded=shown,
             group_of=group_of,
             measures={name: Measure(describes=each.describes, is_rate=each.is_rate) for name, each in METRICS.items()},
             metrics={key: {name: Estimate(value=rates.get(name)) for name in METRICS} for key in group_tasks(group_of)},

@@ -368,7 +368,19 @@ def test_a_version_says_what_it_is_on_mlflows_pages(
         "pass_rate": 0.75,
         "finish_rate": 1.0,
         "pass_rate_difference": 0.5,
+        "grounded": 0.0,
+        "grounded_difference": 0.0,
     }
+
+
+def test_a_version_without_verdicts_says_how_many_answers_are_grounded(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    register_as("a", evaluation_of("----", "ppo2", grounded="1110"), evaluation_of("----", "sft", grounded="1000"))
+    assert find_version(tracking, "agent", "candidate").description == (
+        "ppo2: grounded answers 75.0%, finish rate 100.0%, +50.0% against sft; "
+        "4 test tasks of the world mini, of which 0 have a verdict"
+    )
 
 
 def test_a_version_may_be_compared_with_nothing(tracking: Tracking, evaluation_of: Build, tmp_path: Path) -> None:

@@ -168,6 +168,48 @@ def test_a_clear_win_is_promoted(evaluation_of: Build) -> None:
     assert receipt.comparison.low > 0
 
 
+NOTHING, GAIN = "-" * 10, "1111111100"
+BY_GROUND = LIMITS.model_copy(update={"measure": "grounded"})
+
+
+def test_without_any_verdict_the_gate_says_that_it_can_prove_nothing_and_what_to_do(evaluation_of: Build) -> None:
+    candidate, baseline = evaluation_of(NOTHING, grounded=GAIN), evaluation_of(NOTHING, "sft")
+    for champion in (None, evaluation_of("0000000000", "old")):
+        receipt = decide(gate(), candidate, champion, baseline=baseline)
+        assert (receipt.verdict, receipt.pass_rate, receipt.comparison) == ("refused", None, None)
+        assert receipt.reasons[0].startswith("no task of the evaluation of the candidate has a verdict, so nothing can")
+        assert "promote.measure: grounded" in receipt.reasons[0]
+
+
+def test_grounded_answers_prove_what_is_asked_for_where_the_setting_says_so(evaluation_of: Build) -> None:
+    candidate, baseline = evaluation_of(NOTHING, grounded=GAIN), evaluation_of(NOTHING, "sft")
+    receipt = decide(gate(BY_GROUND), candidate, None, baseline=baseline)
+    assert receipt.promoted
+    assert (receipt.pass_rate, receipt.grounded) == (None, 0.8)
+    assert receipt.comparison is not None
+    assert (receipt.comparison.measure, receipt.comparison.won) == ("grounded", 8)
+    assert "+80.0% grounded answers against sft" in receipt.reasons[0]
+    assert Receipt.model_validate_json(receipt.model_dump_json()) == receipt
+    worse = decide(gate(BY_GROUND), evaluation_of(GAIN, grounded="1100000000"), evaluation_of("0" * 10, grounded=GAIN))
+    assert not worse.promoted, "verdicts count for nothing then"
+    assert worse.reasons[0] == "share of grounded answers 20.0% is below the 30.0% of promote.min_pass_rate"
+
+
+def test_nothing_grounded_is_refused_whatever_the_limits(evaluation_of: Build) -> None:
+    low = PromoteParams(measure="grounded", margin=-1.0, min_pass_rate=0.0, min_finish_rate=0.0)
+    receipt = decide(gate(low), evaluation_of(NOTHING), evaluation_of(NOTHING))
+    assert receipt.reasons == ("no answer of it is grounded",)
+
+
+def test_of_some_verdicts_those_under_both_are_the_evidence(evaluation_of: Build) -> None:
+    """Won 8 of 9 tasks that have a verdict under both; of the two others nobody can tell."""
+    receipt = decide(gate(), evaluation_of("11111111010"), evaluation_of("000000000--"))
+    assert receipt.promoted
+    assert receipt.comparison is not None
+    assert (receipt.comparison.won, receipt.comparison.tasks) == (8, 9)
+    assert "over 9 tasks (2 more have no verdict)" in receipt.reasons[0]
+
+
 def test_a_difference_that_may_be_chance_is_refused(evaluation_of: Build) -> None:
     receipt = decide(gate(), evaluation_of("1111110000"), evaluation_of("1111100000"))  # one task better
     assert receipt.verdict == "refused"

@@ -82,6 +82,18 @@ def test_a_selection_that_lacks_an_arm_chooses_none(
         arm_to_register(params(register={"best_on": "dev"}))
 
 
+def test_without_verdicts_the_best_arm_is_that_with_the_most_grounded_answers_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    grounded = {"sft": 0.2, "ppo1": 0.5, "ppo2": 0.4, "rft": 0.1}
+    rows = {arm: {"grounded": share, "tasks_with_verdict": 0.0} for arm, share in grounded.items()}
+    write_json(tmp_path / "metrics/selection/summary.json", rows)
+    with pytest.raises(DataError, match=r"no pass_rate of .*\n.*no task of this split has a verdict"):
+        arm_to_register(params(register={"best_on": "dev"}))
+    assert arm_to_register(params(register={"best_on": "dev"}, promote={"measure": "grounded"})) == "ppo1"
+
+
 def test_nothing_that_was_trained_is_no_choice() -> None:
     given = params(register={"best_on": "dev"}, arms={"theirs": ARMS["theirs"]}, compare=[], rounds={})
     with pytest.raises(ParamsError, match="there is none"):

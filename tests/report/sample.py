@@ -1,19 +1,32 @@
-"""Made-up results that look like a real run; `python -m tests.report.sample FILE` writes their page for the eye."""
+"""Made-up results that look like a real run.
+
+`python -m tests.report.sample FILE [SHARE]` writes their page for the eye; SHARE of the tasks have a check.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from steptool.core.types import SUBSETS, Reference, Revision, ScoredTrajectory, Step, StopReason, Task
+from steptool.core.types import (
+    SUBSETS,
+    Outcome,
+    Reference,
+    Revision,
+    ScoredTrajectory,
+    Step,
+    StopReason,
+    Task,
+    Trajectory,
+)
 from steptool.evaluation.compare import compare
-from steptool.evaluation.metrics import Evaluation, evaluate
+from steptool.evaluation.metrics import Evaluation, evaluate, primary_measure
 from steptool.report.page import ReportData, Round, Trained, render_report
 from steptool.report.results import Arm
 from steptool.testing import (
@@ -72,7 +85,7 @@ def answer(text: str) -> Step:
 def scored(
     of: Task,
     steps: Sequence[Step],
-    solved: float,
+    solved: float | None,
     *,
     arm: str = "warmup",
     attempt: int = 0,
@@ -86,14 +99,24 @@ def scored(
 
 
 def evaluation(
-    arm: str, judged: list[ScoredTrajectory], tasks: list[Task], attempts: int = 1, seed: int = 0
+    arm: str,
+    judged: list[ScoredTrajectory],
+    tasks: list[Task],
+    attempts: int = 1,
+    seed: int = 0,
+    *,
+    checked: Collection[Task] | None = None,
 ) -> Evaluation:
+    """`checked` are the tasks with a check; all, where nothing else is said."""
     return evaluate(
         arm,
         Revision(name=arm, revision="1"),
         judged,
         tasks,
-        {each.id: reference(each, 1983, [LOOKUP.name, DETAILS.name]) for each in tasks},
+        {
+            each.id: reference(each, 1983 if checked is None or each in checked else None, [LOOKUP.name, DETAILS.name])
+            for each in tasks
+        },
         conditions=CONDITIONS,
         annotator=Revision(name="rules", revision="1"),
         split="test",
@@ -103,6 +126,11 @@ def evaluation(
         confidence=0.95,
         rng=np.random.default_rng(seed),
     )
+
+
+def without_verdict(of: ScoredTrajectory) -> ScoredTrajectory:
+    fields = {name: value for name, value in of.trajectory if name != "id"}
+    return judged_by_default(Trajectory.create(**fields | {"outcome": Outcome()}))
 
 
 def attempt_at(of: Task, skill: float, rng: np.random.Generator, arm: str) -> ScoredTrajectory:
@@ -129,23 +157,38 @@ def attempt_at(of: Task, skill: float, rng: np.random.Generator, arm: str) -> Sc
 
 
 def report_data(
-    tasks_per_group: int = 50, *, arms: Sequence[Arm] = ARMS, pairs: Sequence[tuple[str, str]] = PAIRS
+    tasks_per_group: int = 50,
+    *,
+    arms: Sequence[Arm] = ARMS,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    checked: float = 1.0,
 ) -> ReportData:
+    """`checked`: share of the tasks that have a check."""
     rng = np.random.default_rng(7)
     tasks = [task(index, group) for index in range(tasks_per_group) for group in SUBSETS]
     hardness = {group: 0.06 * position for position, group in enumerate(SUBSETS)}
     judged, evaluations = {}, {}
     for arm in arms:
         skill = SKILLS.get(arm.name, 0.7)
-        judged[arm.name] = [attempt_at(each, skill - hardness[each.group], rng, arm.name) for each in tasks]
-        evaluations[arm.name] = evaluation(arm.name, judged[arm.name], tasks)
+        made = [attempt_at(each, skill - hardness[each.group], rng, arm.name) for each in tasks]
+        known = tasks[: round(checked * len(tasks))]
+        judged[arm.name] = made[: len(known)] + [without_verdict(each) for each in made[len(known) :]]
+        evaluations[arm.name] = evaluation(arm.name, judged[arm.name], tasks, checked=known)
+    measure = primary_measure(list(evaluations.values()))
     trained = [arm for arm in arms if arm.method]
     rounds = dict.fromkeys(source for arm in trained for source in arm.data if source != "demonstrations")
     return ReportData(
         arms=list(arms),
         evaluations=list(evaluations.values()),
         comparisons=[
-            compare(evaluations[candidate], evaluations[baseline], resamples=1000, confidence=0.95, seed=3)
+            compare(
+                evaluations[candidate],
+                evaluations[baseline],
+                resamples=1000,
+                confidence=0.95,
+                seed=3,
+                measure=measure,
+            )
             for candidate, baseline in pairs
         ],
         judged=judged,
@@ -153,7 +196,7 @@ def report_data(
         rounds={
             name: Round(
                 sampled_from=arms[index].name,
-                solve_rate=0.38 + 0.08 * index,
+                solve_rate=0.38 + 0.08 * index if checked else None,
                 call_success=0.66 + 0.06 * index,
                 reward_by_step=tuple(0.1 + 0.05 * index + 0.06 * k - 0.01 * k**2 for k in range(7)),
             )
@@ -188,4 +231,5 @@ def training(arm: Arm, rng: np.random.Generator) -> Trained:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(render_report(report_data()), encoding="utf-8")
+    share = float(sys.argv[2]) if len(sys.argv) > 2 else 1.0
+    Path(sys.argv[1]).write_text(render_report(report_data(checked=share)), encoding="utf-8")

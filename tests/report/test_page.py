@@ -312,3 +312,40 @@ def test_each_tick_of_a_comparison_says_another_number(low: float, high: float) 
     texts = [text for _, text in forest.ticks]
     assert len(texts) == len(set(texts)) >= 2
     assert all(0 <= at <= 100 for at, _ in forest.ticks)
+
+
+# Tasks without a verdict
+
+
+def test_a_page_without_any_verdict_is_about_grounded_answers_and_says_what_they_are() -> None:
+    data = report_data(tasks_per_group=6, checked=0.0)
+    page = render_report(data)
+    assert (data.measure, data.metric) == ("grounded", "grounded")
+    assert "second gives grounded answers to" in page
+    assert "Whether these answers are right, nobody has judged." in page
+    assert "Share of grounded answers" in page
+    assert "Comparison of grounded answers" in page
+    assert "Newly grounded" in page
+    assert "How attempts ended" in page
+    assert "Solved" not in page and "None" not in page
+    assert not {"pass_rate", "pass_rate_finished", "grounded"} & data.measures.keys()
+    for each in data.evaluations:
+        shown, _ = rows(page)[each.name]
+        expected = [f"{100 * (row['grounded'].value or 0):.0f}" for row in each.metrics.values()]
+        assert [cell.split("\N{NARROW NO-BREAK SPACE}")[0] for cell in shown] == expected
+
+
+def test_a_page_of_some_verdicts_is_about_these_tasks_and_says_how_many() -> None:
+    data = report_data(tasks_per_group=10, checked=0.5)
+    page = render_report(data).replace("\N{NARROW NO-BREAK SPACE}", " ")
+    assert data.measure == "solved"
+    assert re.search(r"second solves \d+ % of the 30 of 60 unseen tasks that have a verdict, warmup", page)
+    assert "Solved, of 30 with a verdict" in page
+    assert "60 of split test, 1 attempt each; 30 have a verdict" in page
+    assert "answer without a verdict" in page
+    assert "grounded" in data.measures
+
+
+def test_a_page_of_verdicts_alone_does_not_speak_of_missing_ones(page: str) -> None:
+    for words in ("without a verdict", "have a verdict", "How attempts ended", "nobody has judged"):
+        assert words not in page

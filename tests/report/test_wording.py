@@ -162,3 +162,24 @@ def test_the_table_says_whose_attempts_were_lost() -> None:
         "\nfirst: faults of the engine or the world ended 25.0 % of its attempts, which count as unsolved\n"
         in text_table(alone(whole, part))
     )
+
+
+def test_the_table_without_any_verdict_shows_grounded_answers() -> None:
+    data = report_data(tasks_per_group=6, checked=0.0)
+    lines = text_table(data).splitlines()
+    assert max(map(len, lines)) <= COLUMNS
+    (head,) = [line for line in lines if line.startswith("arm ")]
+    assert "grounded [95 %]" in head
+    assert "solved" not in head
+    assert sum(", grounded answers: " in line for line in lines) == len(data.comparisons)
+
+
+@pytest.mark.parametrize(
+    ("checked", "per_group", "columns"),
+    [(0.5, 10, ("all [95 %]", "grounded")), (0.1, 10, ("grounded [95 %]", "solved, of 6"))],
+)
+def test_the_table_of_some_verdicts_shows_both(checked: float, per_group: int, columns: tuple[str, str]) -> None:
+    lines = text_table(report_data(per_group, checked=checked)).splitlines()
+    (head,) = [line for line in lines if line.startswith("arm ")]
+    assert all(column in head for column in columns)
+    assert max(map(len, lines)) <= COLUMNS

@@ -193,7 +193,7 @@ def test_answers_become_text(answer: Any, text: str) -> None:
 
 def test_a_call_that_cannot_be_read_is_shown_to_the_model_and_never_run() -> None:
     session = ScriptedSession()
-    done = attempt([(*CHAT._encode_text("ping ping"), CHAT.end_of_turn), ANSWER], session)
+    done = attempt([(*CHAT.turns.encode_action("ping ping"), CHAT.end_of_turn), ANSWER], session)
     bad = done.steps[0]
     assert session.calls == []
     assert bad.action.unreadable == "no JSON object after ping"
@@ -426,7 +426,7 @@ class Talkative:
         self.actions, self.extends = list(actions), extends
         self.replied: list[tuple[list[str], str | None]] = []
 
-    def parse(self, ids: Sequence[int]) -> Action:
+    def parse(self, ids: Sequence[int], task: Any) -> Action:
         return self.actions[ids[0]]
 
     def reply(

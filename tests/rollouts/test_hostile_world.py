@@ -74,7 +74,7 @@ class Speaks:
 
     stop_ids, max_observation, prompt, hint = CHAT.stop_ids, CHAT.max_observation, CHAT.prompt, CHAT.hint
 
-    def parse(self, ids: Any) -> Action:
+    def parse(self, ids: Any, task: Any) -> Action:
         return message("Where is it?")
 
     def reply(self, action_ids: Any, observations: Any, message: str | None) -> tuple[int, ...]:
@@ -303,7 +303,7 @@ def test_a_task_that_a_tool_leaves_behind_cannot_end_the_command_as_if_all_were_
 
 
 def test_a_task_whose_tools_cannot_be_described_is_a_record_without_steps() -> None:
-    bad = TASK.model_copy(update={"tools": (Tool.model_construct(name="t", description="", parameters=None),)})
+    bad = TASK.model_copy(update={"tools": (Tool.model_construct(name="t"),)})
     (done,) = run_all([attempt(partial(Session, fine), 0, task=bad)])
     assert (done.stop_reason, done.steps, done.outcome) == (StopReason.world_error, (), SOLVED)
 

@@ -19,7 +19,7 @@ from steptool.core.storage import read_jsonl, write_jsonl
 from steptool.core.types import ScoredTrajectory, StopReason, Trajectory
 from steptool.stages import annotate
 from steptool.stages.rounds import read_tasks
-from steptool.testing import finish, trajectory
+from steptool.testing import finish, step, trajectory, unreadable
 
 SOURCE = TRAJECTORIES / "r1/trajectories.jsonl.gz"
 
@@ -56,10 +56,12 @@ def test_a_trajectory_of_a_task_that_is_gone_is_no_failure(project: Params) -> N
     assert not (SCORED / "r1").exists()
 
 
-def test_an_attempt_that_a_fault_ended_is_not_solved(project: Params) -> None:
-    write_jsonl(SOURCE, [trajectory(of=read_tasks("train")[0], stop=StopReason.world_error)])
+def test_an_attempt_that_a_fault_ended_is_not_solved_and_without_a_step_not_judged(project: Params) -> None:
+    """Every task here has a check."""
+    task, fault = read_tasks("train")[0], StopReason.world_error
+    write_jsonl(SOURCE, [trajectory(step(unreadable()), of=task, stop=fault), trajectory(of=task, stop=fault)])
     annotate.main("r1")
-    assert [each.solved for each in scored()] == [0.0]
+    assert [each.solved for each in scored()] == [0.0, None]
 
 
 def test_answers_that_nothing_can_check_are_counted_apart(project: Params, capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,3 +69,11 @@ def test_answers_that_nothing_can_check_are_counted_apart(project: Params, capsy
     annotate.main("r1")
     assert "1 trajectories, 100.0% solved; 2 more have no verdict" in capsys.readouterr().out
     assert [each.solved for each in scored()] == [None, 1.0, None]
+
+
+def test_where_nothing_can_check_any_answer_no_solve_rate_is_told(
+    project: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(SOURCE, [answered(0, None)])
+    annotate.main("r1")
+    assert "1 trajectories, none with a verdict ->" in capsys.readouterr().out

@@ -53,7 +53,7 @@ def test_a_refused_world_leaves_the_tasks_of_before(tmp_path: Path) -> None:
     )
     done = prepare(tmp_path, good, demonstrations={"use": "file", "path": "ours.jsonl"})
     assert done.returncode == 0, done.stderr
-    assert "3 have no exact answer" in done.stdout
+    assert "3 have no check" in done.stdout
     (demonstration,) = read_jsonl(tmp_path / "data/tasks/demonstrations.jsonl", Trajectory)
     assert (demonstration.task_id, demonstration.answer, demonstration.conditions) == ("q1", "yes", None)
     references = read_jsonl(tmp_path / "data/tasks/references.jsonl", Reference)

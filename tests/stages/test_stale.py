@@ -65,7 +65,7 @@ PPO = {"train-ppo1", "train-ppo2"}
 CHANGES = {
     "a comment": ("steptool/annotators/rules.py", "import json", "import json  # text", set()),
     "a docstring": ("steptool/training/losses.py", '"""', '"""Of all: ', set()),
-    "an error's text": ("steptool/training/batch.py", "has no prompt tokens", "lacks prompt tokens", set()),
+    "an error's text": ("steptool/training/episode.py", "has no prompt tokens", "lacks prompt tokens", set()),
     "tracking": ("steptool/tracking/run.py", "class Tracking", "ANSWER = 42\n\n\nclass Tracking", set()),
     "progress": ("steptool/system/progress.py", "LINE_EVERY_S = 15.0", "LINE_EVERY_S = 5.0", set()),
     "the command line": ("steptool/cli.py", "def _leave(", "ANSWER = 42\n\n\ndef _leave(", set()),
@@ -92,6 +92,18 @@ CHANGES = {
         {*PPO, "train-rft"},
     ),
     "the page": ("steptool/report/page.html.jinja", "<body", "<body ", {"report"}),
+    "the diagnosis": (
+        "steptool/checks/diagnosis/tools.py",
+        "FEWEST_CALLS = 10",
+        "FEWEST_CALLS = 20",
+        {*ROUNDS["validate"]},
+    ),
+    "how attempts are compared": (
+        "params.yaml",
+        "lambda_step: 0.9",
+        "lambda_step: 0.8",
+        {*ROUNDS["validate"], *PPO, "report"},
+    ),
     "a setting of speed": ("params.yaml", "concurrency: 128", "concurrency: 64", set()),
     "another one": ("params.yaml", "row_tokens: 1024", "row_tokens: 2048", set()),
     "a threshold of the gate": ("params.yaml", "min_pass_rate: 0.3", "min_pass_rate: 0.4", set()),

@@ -21,6 +21,7 @@ from steptool.core.storage import write_jsonl
 from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
 from steptool.policies.base_models import fetch_base
+from steptool.policies.canary import read_canary
 from steptool.policies.folder import resolve_policy
 from steptool.stages import train
 from steptool.testing import call, finish, reference, scored, step, task, tool, trajectory
@@ -95,6 +96,7 @@ def test_every_arm_is_trained_by_its_method(project: Path, capsys: pytest.Captur
         found = json.loads((MODELS / arm / "training.json").read_text())
         assert found["summary"]["trajectories"] == 4
         assert [row["step"] for row in found["steps"]] == list(range(1, len(found["steps"]) + 1))
+    assert all(read_canary(MODELS / arm) for arm in ("sft", "ppo1", "ppo2", "rft", "theirs"))
     assert not any(train.CHECKPOINTS.iterdir())
 
 

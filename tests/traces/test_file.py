@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from steptool.core.errors import DataError
-from steptool.core.types import Outcome, Reference, StopReason, Task, Trajectory
+from steptool.core.errors import DataError, WorldError
+from steptool.core.types import Observation, Outcome, Reference, StopReason, Task, ToolCall, Trajectory
 from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
 from steptool.testing import reference, task, tool
@@ -80,6 +80,54 @@ def test_the_reference_says_whether_the_answer_is_right_and_no_call_is_made_agai
     ]
 
 
+class Counter:
+    """A world whose tool counts its calls, and whose outcome is that count over 4; `broken` worlds answer nothing."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.broken, self.calls, self.closed = broken, 0, 0
+
+    def tasks(self, split: Split) -> list[Task]:
+        return SPLITS[split]
+
+    def reference(self, task: Task) -> Reference:
+        return reference(task, "Oslo")
+
+    def open(self, task: Task, seed: int) -> Session:
+        return self
+
+    async def call(self, call: ToolCall) -> Observation:
+        if self.broken:
+            raise WorldError("the service is down", fix="start it")
+        self.calls += 1
+        return Observation(text=f"call {self.calls}")
+
+    async def say(self, message: str) -> str | None:
+        return None
+
+    async def close(self, answer: str | None) -> Outcome:
+        self.closed += 1
+        return Outcome(solved=self.calls / 4, evidence=str(answer))
+
+
+def test_calls_without_replies_are_made_and_the_world_judges_what_they_did(tmp_path: Path) -> None:
+    """call ─ call ─ Finish: no reply is given, so both calls are made, and the outcome is the world's."""
+    path, world, call = tmp_path / "ours.jsonl", Counter(), {"call": STEP["call"]}
+    path.write_text(demonstration(call, call, END))
+    tasks = {task.id: task for found in SPLITS.values() for task in found}
+    (found,) = TraceFile(TraceFile.Config(path=str(path))).read(world, tasks, seed=3)
+    assert [step.observations[0].text for step in found.steps[:-1]] == ["call 1", "call 2"]
+    assert (found.answer, found.outcome, world.closed) == ("Oslo", Outcome(solved=0.5, evidence="Oslo"), 1)
+
+
+def test_a_world_that_cannot_be_called_is_named_with_the_line(tmp_path: Path) -> None:
+    path, world = tmp_path / "ours.jsonl", Counter(broken=True)
+    path.write_text(demonstration({"call": STEP["call"]}, END))
+    tasks = {task.id: task for found in SPLITS.values() for task in found}
+    with pytest.raises(DataError, match=r":1: its calls cannot be made: the service is down\n  fix: start it"):
+        list(TraceFile(TraceFile.Config(path=str(path))).read(world, tasks, seed=3))
+    assert world.closed == 1
+
+
 def test_the_revision_of_the_demonstrator_follows_the_file(tmp_path: Path) -> None:
     path = tmp_path / "ours.jsonl"
     path.write_text(demonstration(END))
@@ -114,7 +162,6 @@ def test_the_last_line_needs_no_end_and_an_empty_file_holds_none(tmp_path: Path)
         (demonstration(), "its last step is neither Finish nor a message"),
         (demonstration(STEP), "its last step is neither Finish nor a message"),
         (demonstration(END, END), ":2: Demonstration: step 0 is Finish but not the last of 2"),
-        (demonstration({"call": STEP["call"]}, END), ":2: Demonstration: step 0 has no observation"),
         (demonstration({}, END), ":2: Demonstration: steps.0.call: Field required"),
         (
             demonstration({**END, "action_ids": [1], "action_logprobs": [0.0]}),

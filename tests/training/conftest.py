@@ -83,7 +83,7 @@ def make_scored() -> MakeScored:
         *,
         task: str = "task",
         attempt: int = 0,
-        solved: float = 0.0,
+        solved: float | None = 0.0,
         stop: StopReason = StopReason.finished,
         temperature: float = 1.0,
         logprob: float = -3.5,

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from steptool.core.errors import DataError
 from steptool.core.types import ScoredTrajectory, StopReason
-from steptool.training.batch import Episode, Row, Span, episode, pack
+from steptool.training.batch import Row, Span, pack
 from steptool.training.credit import Discounts, token_gae
+from steptool.training.episode import Episode, episode
 
 MakeScored = Callable[..., ScoredTrajectory]
 

@@ -19,15 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steptool.training.credit import (
-    Discounts,
-    leave_one_out,
-    returns_to_go,
-    step_gae,
-    token_gae,
-    where_attempts_part,
-    whiten,
-)
+from steptool.training.credit import Discounts, step_gae, token_gae, whiten
+from steptool.training.siblings import leave_one_out, returns_to_go, where_attempts_part
 
 STEPS = torch.tensor([0, 0, 0, 1, 1, 2])
 PLAIN = Discounts(1.0, 1.0, 1.0, 1.0)

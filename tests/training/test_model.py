@@ -18,7 +18,8 @@ from steptool.policies import tiny_model
 from steptool.policies.base_models import fetch_base
 from steptool.policies.folder import merge_adapter, plain_weights, resolve_policy
 from steptool.policies.model_folder import weights_hash
-from steptool.training.batch import Batch, Row, Span, episode, pack
+from steptool.training.batch import Batch, Row, Span, pack
+from steptool.training.episode import episode
 from steptool.training.model import (
     AdapterSettings,
     PolicyWithValue,

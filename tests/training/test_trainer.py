@@ -13,7 +13,8 @@ from steptool.core.types import ScoredTrajectory
 from steptool.methods.rft import LikelihoodObjective, Rft
 from steptool.methods.sft import DIVERGED, Sft
 from steptool.methods.step_ppo import PpoObjective, StepPpo
-from steptool.training.batch import episode, pack
+from steptool.training.batch import pack
+from steptool.training.episode import episode
 from steptool.training.model import PolicyWithValue
 from steptool.training.trainer import LowerCache, Run, optimise
 

@@ -61,8 +61,7 @@ def test_answers_are_checked_exactly_but_not_pedantically(
         (NUMBER, "twelve", 0.0, "expected 12.5, answered twelve"),
         (NUMBER, None, 0.0, "no answer"),
         (AnswerCheck(kind="set", expected=["A", "B"]), "b and a", 1.0, 'expected ["A", "B"], answered b and a'),
-        *((check, "12.5", None, "only a judge can tell") for check in (JUDGE, None)),
-        *((check, None, 0.0, "no answer") for check in (JUDGE, None)),
+        *((check, answer, None, "only a judge can tell") for check in (JUDGE, None) for answer in ("12.5", None)),
     ],
 )
 def test_an_attempt_comes_to_what_its_answer_does(

@@ -24,7 +24,8 @@ from pydantic import ValidationError
 from steptool.annotators.rules import Rules
 from steptool.core.errors import DataError
 from steptool.core.types import FINISH, Action, AnswerCheck, Reference, Task, Tool, ToolCall, Trajectory
-from steptool.formats.json_call import JsonCall, describe_tool
+from steptool.formats.json_call import JsonCall
+from steptool.formats.tool_text import describe_tool
 from steptool.policies import tiny_model
 from steptool.testing import call, finish, message, step, trajectory, unreadable
 from steptool.worlds.answers import is_correct
@@ -207,10 +208,7 @@ def chat() -> JsonCall:
     return JsonCall(JsonCall.Config(), tiny_model.tokenizer())
 
 
-NAMES = [
-    *("3d_search", "", " find", "find ", "find it", "gr\u00fc\u00dfe", "-x", ".x", "a/b", "a\nb", "a{", "find\u0661"),
-    *(FINISH, "x" * 201, "\x1b[2J", 'a"b', "a,b", "find()"),
-]
+NAMES = ["", " ", "a\nb", "\u2028", "\x1b[2J", FINISH, "Finish ", "finish", "x" * 201]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -218,16 +216,27 @@ def test_a_tool_that_cannot_be_called_is_refused(name: str) -> None:
     assert "tool " in refusal(world(tools=(tool(name), tool("find"))))
 
 
-@given(st.text(alphabet=st.sampled_from("aZ_09.- é/{\n"), max_size=6) | st.sampled_from([*NAMES, "find", "a.b-c", "_"]))
-def test_a_name_is_accepted_exactly_if_a_call_of_it_is_read_back(chat: JsonCall, name: str) -> None:
-    action = Action(calls=(ToolCall(name=name, arguments={"name": "x"}),))
-    read = chat.parse(chat.render(action)) == action
+PRINTABLE = ["3d_search", " find", "find it", "gr\u00fc\u00dfe", "-x", ".x", "a/b", "a{", "find\u0661", 'a"b', "find()"]
+
+
+@given(
+    st.lists(
+        st.text(alphabet=st.sampled_from("aZ_09.- é/{\n"), max_size=6) | st.sampled_from([*NAMES, *PRINTABLE]),
+        min_size=1,
+        max_size=4,
+        unique=True,
+    )
+)
+def test_any_name_that_is_accepted_can_be_called_beside_the_others(chat: JsonCall, names: list[str]) -> None:
+    offering = task(tools=tuple(map(tool, names)))
     try:
-        check({"train": [task(tools=(tool(name),))]})
+        check({"train": [offering]})
     except DataError:
-        assert not read or len(name) > 200
-    else:
-        assert read
+        assert any(not name.strip() or not name.isprintable() or name in NAMES for name in names)
+        return
+    for name in names:
+        action = Action(calls=(ToolCall(name=name, arguments={"name": "x"}),))
+        assert chat.parse(chat.render(action, offering), offering) == action
 
 
 DEEP: dict[str, Any] = {"type": "string"}
@@ -271,6 +280,12 @@ def test_a_tool_with_broken_parameters_is_refused(parameters: dict[str, Any], sa
     found = refusal(world(tools=(Tool(name="find", description="", parameters=parameters),)))
     assert "train task t1: " in found
     assert says in found
+
+
+def test_an_argument_may_be_described_by_another_part_of_the_schema() -> None:
+    parts = {"type": "object", "allOf": [{"properties": {"a": {"type": "string"}}}], "required": ["a"]}
+    check({"train": [task(tools=(tool(**parts),))]})
+    assert describe_tool(tool(**parts)) == "find(a)"
 
 
 PARTS = st.recursive(

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import pytest
 
 from steptool.core.errors import DataError, InputError, WorldError
 from steptool.core.plugins import revision_of
-from steptool.core.revision import forget_sources
 from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.worlds.checks import check_tasks
 from steptool.worlds.functions import FunctionsWorld
+from tests.worlds.conftest import ASK, Make
 
 SHOP = '''
 """A shop."""
@@ -173,29 +172,7 @@ def odd(answer, calls, basket): return "yes"
 def fails(answer, calls, basket): raise ValueError("the check is wrong")
 def takes_too_little(answer): return True
 '''
-ASK: list[dict[str, Any]] = [
-    {"query": f"Question {number}?", "check": {"kind": "text", "expected": "a"}} for number in range(10)
-]
 UNWRITABLE = "PydanticSerializationError: "
-Make = Callable[..., FunctionsWorld]
-
-
-@pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """A world in a project of its own. Python keeps modules by name, so that of the last one is forgotten."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def world(code: str, tasks: list[dict[str, Any]] = ASK, seed: int = 17, **config: Any) -> FunctionsWorld:
-        sys.modules.pop("tools", None)
-        forget_sources()
-        Path("tools.py").write_text(code)
-        Path("tasks.jsonl").write_text("".join(f"{json.dumps(task)}\n" for task in tasks))
-        return FunctionsWorld(FunctionsWorld.Config(**config), seed)
-
-    yield world
-    sys.modules.pop("tools", None)
-    forget_sources()
 
 
 def one_task(**fields: Any) -> list[dict[str, Any]]:
@@ -253,6 +230,94 @@ def test_signature_and_docstring_become_a_schema(make: Make) -> None:
     assert greet.parameters == {"type": "object", "properties": {}, "additionalProperties": False}
 
 
+WHOLE = """
+import dataclasses, enum
+from typing import Annotated, Literal, Optional
+from pydantic import BaseModel, Field
+from typing_extensions import TypedDict
+
+class Kind(enum.Enum):
+    new = "new"
+    used = "used"
+
+class Address(BaseModel):
+    street: str = Field(description="with its number", min_length=1)
+    zip: str | None = None
+
+class Customer(BaseModel):
+    addresses: list[Address]
+
+@dataclasses.dataclass
+class Point:
+    x: float
+    y: float = 0.0
+
+class Options(TypedDict, total=False):
+    note: Annotated[str, Field(description="free text")]
+
+class Tree(BaseModel):
+    children: list["Tree"] = []
+
+def f(
+    a: Customer, b: Point, c: Options, d: Literal["x", 1], e: list[Kind], f: Optional[int] = None,
+    g: int | list[str] = 3, h: dict[str, float] = {}, i: Tree | None = None, j: Annotated[int, Field(ge=1)] = 2,
+) -> str:
+    'Does.'
+    return f"{a.addresses[0].street} {b.y} {c} {d} {e[0].name} {f} {g} {h} {i.children[0].children} {j}"
+"""
+
+
+def test_types_reach_the_schema_whole_and_come_back_from_it(make: Make) -> None:
+    world = make(WHOLE)
+    schema = world.tasks("train")[0].tools[0].parameters
+    kinds, properties = schema["$defs"], schema["properties"]
+    assert kinds["Customer"]["properties"]["addresses"] == {"items": {"$ref": "#/$defs/Address"}, "type": "array"}
+    street = {"description": "with its number", "minLength": 1, "type": "string"}
+    assert kinds["Address"]["properties"]["street"] == street
+    assert kinds["Address"]["required"] == ["street"]
+    assert kinds["Point"]["properties"] == {"x": {"type": "number"}, "y": {"type": "number", "default": 0.0}}
+    assert kinds["Options"]["properties"]["note"] == {"type": "string", "description": "free text"}
+    assert kinds["Tree"]["properties"]["children"]["items"] == {"$ref": "#/$defs/Tree"}
+    assert kinds["Kind"]["enum"] == ["new", "used"]
+    assert properties["d"] == {"enum": ["x", 1]}
+    assert properties["f"] == {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None}
+    strings = {"items": {"type": "string"}, "type": "array"}
+    assert properties["g"] == {"anyOf": [{"type": "integer"}, strings], "default": 3}
+    assert properties["h"] == {"additionalProperties": {"type": "number"}, "type": "object", "default": {}}
+    assert properties["j"] == {"minimum": 1, "type": "integer", "default": 2}
+    assert schema["required"] == ["a", "b", "c", "d", "e"]
+    given = {
+        "a": {"addresses": [{"street": "Main 1"}]},
+        "b": {"x": 1},
+        "c": {"note": "n"},
+        "d": 1,
+        "e": ["used"],
+        "g": ["s"],
+        "i": {"children": [{}]},
+    }
+    assert reply(world, "f", **given).text == "Main 1 0.0 {'note': 'n'} 1 used None ['s'] {} [] 2"
+    wrong = reply(world, "f", **{**given, "a": {"addresses": [{"street": ""}]}})
+    assert said(wrong) == "a.addresses.0.street: String should have at least 1 character"
+
+
+@pytest.mark.parametrize(
+    "docstring",
+    [
+        "Does it.\n\n    More.\n\n    Args:\n        x: one\n            line\n        y: two\n\n"
+        "    Returns:\n        three",
+        "Does it.\n\n    More.\n\n    :param x: one\n        line\n    :param str y: two\n    :returns: three",
+        "Does it.\n\n    More.\n\n    Parameters\n    ----------\n    x : int\n        one\n        line\n"
+        "    y : str, optional\n        two\n\n    Returns\n    -------\n    str\n        three",
+    ],
+    ids=["Google", "reST", "NumPy"],
+)
+def test_docstrings_of_three_kinds_are_read(make: Make, docstring: str) -> None:
+    tool = make(f'def f(x: int, y: str = "a") -> str:\n    """{docstring}\n    """').tasks("train")[0].tools[0]
+    assert tool.description == "Does it. More."
+    properties = tool.parameters["properties"]
+    assert [properties[name]["description"] for name in "xy"] == ["one line", "two"]
+
+
 def test_prepare_takes_the_tasks(make: Make) -> None:
     world = make(SHOP)
     splits = {split: world.tasks(split) for split in ("train", "dev", "test")}
@@ -273,6 +338,11 @@ def test_prepare_takes_the_tasks(make: Make) -> None:
         (
             "from typing import Callable\ndef f(x: Callable[[], int]):\n    'Does.'",
             "has a type that JSON does not hold",
+        ),
+        ("def f(**x: int):\n    'Does.'", "takes \\*\\*x: int, but a call gives each argument by its name"),
+        (
+            "def f():\n    'Does.'\ndef g():\n    'Does.'\nasync def f():\n    'Does.'",
+            "tools.py:5: defines f here",
         ),
         ("x = 1", "has no public function"),
         ("def f(:", "tools: cannot be imported: SyntaxError"),
@@ -401,7 +471,7 @@ def test_each_attempt_has_an_object_of_its_own_and_a_check_sees_it(make: Make) -
     assert attempt(world, *calls[:1])[1].solved == 0
     assert attempt(world)[1].solved == 0, "the check sees an object where nothing was called, too"
     assert attempt(world, *calls, answer=None)[1].solved == 0, "an absent answer is never right"
-    assert sys.modules["tools"].Basket.made == 5
+    assert sys.modules["tools"].Basket.made == 0, "objects are made in the processes of the attempts"
 
 
 def test_calls_at_the_same_time_share_one_object(make: Make) -> None:
@@ -413,7 +483,6 @@ def test_calls_at_the_same_time_share_one_object(make: Make) -> None:
         return [answer.text for answer in await asyncio.gather(session.call(add), session.call(add))]
 
     assert asyncio.run(run()) == ["1", "2"]
-    assert sys.modules["tools"].Basket.made == 1
 
 
 @pytest.mark.parametrize(
@@ -425,14 +494,15 @@ def test_calls_at_the_same_time_share_one_object(make: Make) -> None:
         ({"kind": "text", "expected": "Dune"}, "dune", 1.0),
         ({"kind": "text", "expected": "Dune"}, None, 0.0),
         ("part", "x", 0.25),
+        ("part", None, 0.0),
         (None, "x", None),
-        (None, None, 0.0),
+        (None, None, None),
     ],
 )
 def test_verdicts(make: Make, check: Any, answer: str | None, solved: float | None) -> None:
     world = make(BASKET, one_task(check=check), module="tools.py:Basket")
     assert attempt(world, answer=answer)[1].solved == solved
-    assert world.reference(world.tasks("train")[0]).can_be_checked == isinstance(check, dict)
+    assert world.reference(world.tasks("train")[0]).can_be_checked == (check is not None)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +562,7 @@ def test_a_task_that_is_added_moves_few_others(make: Make) -> None:
         ('{"query": "a?", "toolz": []}', "tasks.jsonl:2: TaskLine: toolz: Extra inputs"),
         (
             '{"query": "a?", "tools": ["nowhere"]}',
-            "tasks.jsonl:2: names the tool 'nowhere', which tools.py does not have",
+            "tasks.jsonl:2: no tool is called 'nowhere'",
         ),
         ('{"query": "a?", "split": "exam"}', "tasks.jsonl:2: TaskLine: split"),
         ('{"query": "a?", "check": "nowhere"}', "tasks.jsonl:2: check: tools has no function 'nowhere'"),
@@ -520,6 +590,7 @@ def test_too_few_tasks_and_missing_files(make: Make) -> None:
     ):
         with pytest.raises(DataError, match="no such file"):
             read()
+    Path("tasks.jsonl").write_text('{"query": "a?"}')
     with pytest.raises(InputError, match="no such file"):
         FunctionsWorld(FunctionsWorld.Config(module="nowhere.py"), 17)
     Path("json.py").write_text("def f() -> int:\n    'Does.'")

@@ -142,7 +142,7 @@ def test_only_a_judge_can_tell_whether_an_answer_is_right(pack: Path) -> None:
     world = opened(pack)
     task = world.tasks("test")[0]
     assert asyncio.run(world.open(task, seed=0).close("yes")) == Outcome(evidence="only a judge can tell")
-    assert asyncio.run(world.open(task, seed=0).close(None)) == Outcome(solved=0.0, evidence="no answer")
+    assert asyncio.run(world.open(task, seed=0).close(None)) == Outcome(evidence="only a judge can tell")
     assert asyncio.run(world.open(task, seed=0).say("Which one?")) is None
 
 
@@ -295,7 +295,7 @@ def test_a_parameter_that_is_listed_twice_is_required_once(pack: Path) -> None:
 
 REFUSED = {
     "an id twice": ([*REQUESTS, {**REQUESTS[1], "query": "Other?"}], "task q2: test has a task of this id too"),
-    "a name": (changed(0, api_list=[{**FIND, "name": "3d_search"}], relevant_apis=[]), "tool '3d_search' cannot be"),
+    "a name": (changed(0, api_list=[{**FIND, "name": "a\nb"}], relevant_apis=[]), "cannot be called"),
     "Finish": (changed(0, api_list=[{**FIND, "name": "Finish"}], relevant_apis=[]), "ends an attempt"),
     "a tool twice": (changed(0, api_list=[FIND, FIND]), "offers 2 tools of the name 'find'"),
     "no tools": (changed(0, api_list=[SECRET]), "offers no tools"),

@@ -101,6 +101,7 @@ def numbers(receipt: Receipt) -> list[tuple[str, str]]:
     """What the gate saw, as text."""
     rates = [
         ("pass rate", receipt.pass_rate),
+        ("grounded answers", receipt.grounded),
         ("finish rate", receipt.finish_rate),
         ("champion's pass rate", receipt.champion_pass_rate),
         ("baseline's pass rate", receipt.baseline_pass_rate),

@@ -37,7 +37,9 @@ class FunctionTool:
         documented = docstring_parser.parse(inspect.getdoc(function) or "")
         if not documented.short_description:
             raise InputError(
-                "has no docstring", where=where, fix="write one that says what it does: the policy reads it"
+                "has no docstring",
+                where=where,
+                fix="write one that says what it does: the policy reads it; or begin its name with _ if it is no tool",
             )
         described = {entry.arg_name: _one_line(entry.description) for entry in documented.params}
         fields: dict[str, Any] = {}
@@ -51,7 +53,7 @@ class FunctionTool:
             schema = self._arguments.model_json_schema(schema_generator=_WithoutTitles)
         except (PydanticUserError, TypeError) as error:
             raise InputError(
-                f"has a type that JSON does not hold: {reason(error)}",
+                f"has a type that JSON does not hold: {reason(error).partition(' For further information')[0]}",
                 where=where,
                 fix="take str, int, float, bool, lists and dicts of these, an Enum, or a pydantic model",
             ) from error

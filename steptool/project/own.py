@@ -1,0 +1,153 @@
+"""What a team brings to its new project: tools, tasks and demonstrations, in place of the template's."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.scalarstring import SingleQuotedScalarString
+
+from steptool.core.errors import InputError
+
+PARAMS = PurePosixPath("params.yaml")
+TOOLS, TASKS, DEMONSTRATIONS = "tools.py", "tasks.jsonl", "demonstrations.jsonl"
+TASK = '{"query": "What does Dune cost?", "check": {"kind": "number", "expected": 9.5}}'
+SCRIPTS = (".py", ".js", ".mjs", ".ts")
+"""How the files of an MCP server end that are copied with its command."""
+MOST_SAMPLED = 60
+"""Tasks of a round; half of the tasks are for training, so with fewer of them a round takes these."""
+MANY_TASKS = 100
+"""From so many tasks on, data that is too easy, too hard or too alike to teach anything is refused."""
+ENOUGH_SHOWN = 400
+"""Demonstrations that are seen in all, each several times where there are fewer."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """`tools` is FILE.py or FILE.py:Class, `openapi` a document or its address, `mcp` a command or an address. At most
+    one of them is given; with none, the project has the template's example.
+    """
+
+    tools: str = ""
+    openapi: str = ""
+    mcp: str = ""
+    tasks: str = ""
+    demonstrations: str = ""
+
+    def check(self) -> None:
+        """Raises InputError where two kinds of tools are given, or a file is not there."""
+        given = [kind for kind in ("tools", "openapi", "mcp") if getattr(self, kind)]
+        if len(given) > 1:
+            raise InputError(f"--{given[0]} and --{given[1]} are given", fix="give one of them; a world has one kind")
+        if not given and (self.tasks or self.demonstrations):
+            fix = "add --tools tools.py, --openapi openapi.yaml or --mcp 'python server.py'"
+            raise InputError("tasks of your own need tools of your own", fix=fix)
+        for path in self._brought().values():
+            if not path.is_file():
+                raise InputError("no such file", where=str(path), fix="mend the path; nothing was written")
+
+    def laid_over(self, files: Mapping[PurePosixPath, bytes]) -> dict[PurePosixPath, bytes]:
+        """The files of the project: those of the template, with the team's own in their place."""
+        if self == EXAMPLE:
+            return dict(files)
+        example = {PurePosixPath(name) for name in (TOOLS, TASKS, DEMONSTRATIONS)}
+        kept = {path: text for path, text in files.items() if path not in example}
+        brought = {path: source.read_bytes() for path, source in self._brought().items()}
+        return {**kept, **brought, PARAMS: self._params(files[PARAMS])}
+
+    def next_steps(self) -> Iterator[tuple[str, str]]:
+        """What to type, and what it does."""
+        if self != EXAMPLE and not self.tasks:
+            yield f"echo '{TASK}' > {TASKS}", "your tasks, one a line: the more, the better"
+        if self != EXAMPLE:
+            yield "steptool tools list", "the tools, as the model is shown them"
+            yield "steptool tasks check", "whether the tasks are sound, and what they can show"
+        yield "steptool check", "the prompt of a task, and an attempt with its scores; no training"
+        yield "steptool params --profile tiny", "a toy model first: shows that the parts fit together"
+        yield "make run", "tasks to registered model, and a report"
+
+    def _brought(self) -> dict[PurePosixPath, Path]:
+        """Place in the project and source of every file that is copied."""
+        sources: dict[str, str] = {}
+        if self.tools:
+            file = self.tools.partition(":")[0]
+            sources[Path(file).name] = file
+        if self.openapi and "://" not in self.openapi:
+            sources[Path(self.openapi).name] = self.openapi
+        if self.mcp and "://" not in self.mcp:
+            sources |= {
+                Path(word).name: word for word in shlex.split(self.mcp) if word.endswith((".py", ".js", ".mjs"))
+            }
+        sources |= {TASKS: self.tasks} if self.tasks else {}
+        sources |= {DEMONSTRATIONS: self.demonstrations} if self.demonstrations else {}
+        return {PurePosixPath(name): Path(source) for name, source in sources.items()}
+
+    def _world(self) -> dict[str, Any]:
+        brought = {str(source): str(path) for path, source in self._brought().items()}
+        if self.openapi:
+            return {"use": "openapi", "document": brought.get(str(Path(self.openapi)), self.openapi), "tasks": TASKS}
+        if self.mcp and "://" in self.mcp:
+            return {"use": "mcp", "url": self.mcp, "tasks": TASKS}
+        if self.mcp:
+            command = [brought.get(str(Path(word)), word) for word in shlex.split(self.mcp)]
+            return {"use": "mcp", "command": command, "tasks": TASKS}
+        file, _, cls = self.tools.partition(":")
+        return {"use": "functions", "module": f"{Path(file).name}:{cls}" if cls else Path(file).name, "tasks": TASKS}
+
+    def _params(self, template: bytes) -> bytes:
+        yaml = YAML()
+        yaml.width, yaml.preserve_quotes = 120, True
+        params = yaml.load(template)
+        params["world"] = _flow(self._world())
+        tasks, demonstrations = _lines(self.tasks), _lines(self.demonstrations)
+        params["sample"]["tasks"] = max(1, min(MOST_SAMPLED, tasks // 2))
+        if tasks >= MANY_TASKS:
+            del params["validate"]
+        if demonstrations:
+            params["arms"]["sft"]["settings"]["epochs"] = max(1, min(8, ENOUGH_SHOWN // demonstrations))
+            if not _can_be_solved(self.tasks):  # rft learns from solved attempts alone
+                del params["arms"]["rft"]
+                params["compare"] = _flow([["ppo", "sft"]])
+        else:
+            del params["demonstrations"]
+            params["rounds"]["r1"]["from"] = "base"
+            params["arms"] = {
+                "start": _flow({"folder": "models/base"}),
+                "ppo": _flow({"method": "step_ppo", "from": "base", "data": ["r1"]}),
+            }
+            params["compare"] = _flow([["ppo", "start"]])
+        written = BytesIO()
+        yaml.dump(params, written)
+        return written.getvalue()
+
+
+def _lines(path: str) -> int:
+    """Lines of a file that hold something; 0 where none is named."""
+    return sum(bool(line.strip()) for line in Path(path).read_bytes().splitlines()) if path else 0
+
+
+def _can_be_solved(path: str) -> bool:
+    """Whether any task of the file has a check. A file that holds something else has none; `tasks check` names it."""
+    return bool(path) and b'"check"' in Path(path).read_bytes()
+
+
+def _flow(value: Any) -> Any:
+    """The value, to be written on one line: there DVC's YAML parser takes no colon without quotes."""
+    if isinstance(value, str):
+        return SingleQuotedScalarString(value) if ":" in value else value
+    if not isinstance(value, dict | list):
+        return value
+    inner: Any = {key: _flow(each) for key, each in value.items()} if isinstance(value, dict) else map(_flow, value)
+    node: Any = CommentedMap(inner) if isinstance(value, dict) else CommentedSeq(inner)
+    node.fa.set_flow_style()
+    return node
+
+
+EXAMPLE = Own()
+"""The template's example."""

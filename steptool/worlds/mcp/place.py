@@ -1,0 +1,78 @@
+"""Where an MCP server is, and the transport to it: a command that speaks over stdin and stdout, or an address."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+from mcp import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+
+from steptool.worlds.project.secrets import Secrets, read_secret
+
+LAST_WORDS = 2000
+"""Bytes that are kept of what a server wrote to stderr: the rest of it floods nothing."""
+TIMEOUT = httpx2.Timeout(30.0, read=300.0)
+"""Seconds. A server may keep the stream of a reply open for as long as its tool runs."""
+
+
+Variables = tuple[tuple[str, str], ...]
+"""What the server calls a secret, and the environment variable that holds it here."""
+
+
+class LastWords(asyncio.Protocol):
+    """The end of what a server wrote to stderr."""
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._kept = (self._kept + data)[-LAST_WORDS:]
+
+    def __str__(self) -> str:
+        return " ".join(self._kept.decode("utf-8", "replace").split())
+
+
+@dataclass(frozen=True)
+class Place:
+    """`env` goes to a command, `headers` to an address."""
+
+    command: tuple[str, ...] = ()
+    url: str | None = None
+    env: Variables = ()
+    headers: Variables = ()
+    secrets: Secrets = field(default_factory=Secrets, compare=False)
+
+    def __str__(self) -> str:
+        return self.url or " ".join(self.command)
+
+    async def transport(self, stack: AsyncExitStack, words: LastWords) -> Any:
+        """An SDK transport that has not begun. `stack` closes what it needs beside it.
+
+        Raises WorldError where a variable is not set.
+        """
+        if self.url is not None:
+            client = httpx2.AsyncClient(headers=self._read(self.headers), timeout=TIMEOUT)
+            return streamable_http_client(self.url, http_client=await stack.enter_async_context(client))
+        ours, theirs = os.pipe()
+        reading, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: words, os.fdopen(ours, "rb"))
+        stack.callback(reading.close)
+        errlog = stack.enter_context(os.fdopen(theirs, "w"))
+        program, *arguments = self.command
+        return stdio_client(
+            StdioServerParameters(
+                command=program, args=arguments, env=self._read(self.env), encoding_error_handler="replace"
+            ),
+            errlog=errlog,
+        )
+
+    def _read(self, variables: Variables) -> dict[str, str]:
+        found = {}
+        for name, variable in variables:
+            found[name] = read_secret(variable, str(self))
+            self.secrets.add(variable, [found[name]])
+        return found

@@ -1,0 +1,84 @@
+"""Secrets from environment variables, and how they are kept out of everything that is shown, stored or learnt from.
+
+params.yaml names the variables and never holds a secret, so revisions and recordings cannot either. What comes from
+outside (a reply that echoes its request, the error of a library, what a server prints) passes `hide` first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from typing import Annotated
+from urllib.parse import quote, quote_plus
+
+from pydantic import AfterValidator
+
+from steptool.core.errors import WorldError
+from steptool.core.fields import Text
+
+SHORTEST = 4
+"""Characters of a secret. A shorter one cannot be told apart from other text in a reply."""
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w{0,99}", text, re.ASCII):
+        raise ValueError("name an environment variable that holds the secret; never write the secret itself")
+    return text
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
+"""Name of an environment variable."""
+
+
+def plain_address(text: str) -> str:
+    """`text`. Raises ValueError where it is no address of the web, or one that holds a secret."""
+    if not text.startswith(("http://", "https://")):
+        raise ValueError(f"is an address, http://… or https://…, got {text[:80]!r}")
+    if "@" in text.split("/")[2]:
+        raise ValueError("holds a name or a password; keep it in an environment variable")
+    return text
+
+
+Address = Annotated[Text, AfterValidator(plain_address)]
+"""Where a service is, without secrets."""
+
+
+def read_secret(variable: str, what: str) -> str:
+    """The value of an environment variable. Raises WorldError, which never shows it, where it is no secret.
+
+    `what` says what needs it.
+    """
+    value = os.environ.get(variable, "")
+    fix = f"set {variable} in the environment of the command"
+    if not value:
+        raise WorldError(f"{variable} is not set", where=what, fix=fix)
+    if len(value) < SHORTEST or not value.isprintable():
+        found = f"{variable} holds less than {SHORTEST} characters, or one that cannot be printed"
+        raise WorldError(found, where=what, fix=fix)
+    return value
+
+
+class Secrets:
+    """The secrets that are in use, each with the name of its variable."""
+
+    def __init__(self) -> None:
+        self._hidden: dict[str, str] = {}
+
+    def add(self, variable: str, values: Iterable[str]) -> None:
+        """`values`: all that must not be seen of what the variable holds, such as its password alone."""
+        for value in values:
+            for written in _spellings(value):
+                self._hidden[written] = f"[{variable}]"
+
+    def hide(self, text: str) -> str:
+        """`text` with the name of the variable in place of each secret, as it is or as JSON or an address has it."""
+        for written in sorted(self._hidden, key=len, reverse=True):
+            text = text.replace(written, self._hidden[written])
+        return text
+
+
+def _spellings(value: str) -> set[str]:
+    found = {value, quote(value), quote(value, safe=""), quote_plus(value)}
+    return found | {json.dumps(value, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}

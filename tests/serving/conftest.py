@@ -1,0 +1,1 @@
+from tests.policies.test_canary import policy  # noqa: F401  fixture
