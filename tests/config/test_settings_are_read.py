@@ -61,7 +61,7 @@ def test_every_setting_is_read_by_other_code_than_its_class(tmp_path: Path) -> N
         if problem["code"] == "attr-defined" and not problem["file"].endswith(SECTIONS):
             parts = problem["message"].split('"')
             read.add((parts[1], parts[3]))
-    # A base class of a `Config` is read as that, and a field of a `Config` as that of its base, whose default it changes.
+    # A base class of a `Config` is read as that, and a `Config` that changes a default as the class that it changes.
     related = ("Config", "ProjectSettings")
     assert {
         (owner, name) for owner, name in wanted - read if not any((each, name) in read for each in related)
