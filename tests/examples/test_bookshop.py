@@ -37,7 +37,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FunctionsWorld]:
         params = load_params(Path("params.yaml"))
         world = params.world.build(params.seed)
         yield world
-        world.close()
+        world.end()
     for name in ("tools", "stock"):
         sys.modules.pop(name, None)
     forget_sources()

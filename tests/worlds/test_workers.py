@@ -181,9 +181,20 @@ TASKS: list[dict[str, Any]] = [
 TIMEOUT_S = 1.5
 
 
+OTHERS: set[int] = set()
+"""Processes of other tests, which were there before this one."""
+
+
+@pytest.fixture(autouse=True)
+def _others() -> None:
+    OTHERS.clear()
+    OTHERS.update(below())
+
+
 def below() -> set[int]:
-    """Processes that this one has started, and those that they have started."""
-    return {process.pid for process in psutil.Process().children(recursive=True) if process.status() != "zombie"}
+    """Processes that this test has started, and those that they have started."""
+    found = psutil.Process().children(recursive=True)
+    return {process.pid for process in found if process.status() != "zombie"} - OTHERS
 
 
 def soon(what: Any) -> bool:
@@ -318,7 +329,10 @@ def test_a_fork_server_that_is_killed_is_started_again(shelf: FunctionsWorld) ->
 
 
 DIES = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background would ignore it
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 from steptool.core.types import ToolCall
 from steptool.worlds.functions import FunctionsWorld
 from steptool.worlds.project.world import ProjectSettings, ProjectWorld

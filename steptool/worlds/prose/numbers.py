@@ -184,8 +184,9 @@ def _values(texts: Sequence[str], index: int) -> tuple[list[float], int]:
     if not any(map(str.isdigit, text)):
         words = read_number_words(texts[index : index + 12])
         return ([_signed(words[0], texts, index)], words[1]) if words else ([], 1)
-    if "/" in text and not text.isascii():
-        text = text.rpartition("/")[2]
+    before, _, last = text.rpartition("/")
+    if not text.isascii() and not any(map(str.isdigit, before)):  # Größe/25
+        text = last
     if not text.isascii() and not text.translate({ord(sign): None for sign in "–€£¥₹°²³μµ‰"}).isascii():
         return [], 1
     if share := _SHARE.fullmatch(text):
