@@ -261,7 +261,7 @@ def find_version(tracking: Tracking, name: str, which: str | int) -> ModelVersio
 
 _MAKES = {
     CANDIDATE: "`steptool register` makes one of an arm that was evaluated",
-    CHAMPION: "`steptool promote` makes one of the candidate",
+    CHAMPION: "`steptool promote` makes one of the candidate; `chat` and `serve-model` take an arm, too: --policy NAME",
 }
 
 

@@ -44,7 +44,10 @@ TIMEOUT_S = 60.0
 """How long a tool may take whose call is made for a demonstration."""
 MAX_OBSERVATION = 100_000
 """Characters of its reply that are kept."""
-FIX = "mend this line; steptool/traces/file.py shows what one holds"
+FIX = (
+    'write it as {"task_id": "1", "steps": [{"call": {"name": "find", "arguments": {"title": "Dune"}}}, '
+    '{"call": {"name": "Finish", "arguments": {"answer": "9.5"}}}]}'
+)
 
 
 class GivenStep(Frozen):

@@ -21,6 +21,8 @@ from steptool.core.errors import DataError
 from steptool.core.storage import parse_json
 from steptool.core.types import FINISH, Reference, Task, Tool, ToolCall, Trajectory
 
+TOTALS = ("all", "I1", "I2", "I3")
+"""What tables call all tasks, and ToolBench's instruction groups; no group may be called so."""
 MAX_NAME = 200
 """Characters of an id, a group or a tool's name."""
 MAX_TEXT = 100_000
@@ -88,6 +90,8 @@ def _problems_of(task: Task, reference: Reference | None) -> Iterator[str]:
     for what, name in (("id", task.id), ("group", task.group)):
         if not name.strip() or not name.isprintable() or len(name) > MAX_NAME:
             yield f"its {what} '{_short(name)}' is not a printable text of 1 to {MAX_NAME} characters"
+    if task.group in TOTALS:
+        yield f"its group {task.group} has the name of a total in tables; give it another"
     if not task.query.strip():
         yield "asks nothing"
     if len(task.query) > MAX_TEXT:

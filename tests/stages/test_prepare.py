@@ -60,10 +60,10 @@ def test_a_refused_world_leaves_the_tasks_of_before(tmp_path: Path) -> None:
     assert [reference.task_id for reference in references] == ["q1", "q2", "q3"]
     before = (tmp_path / "data/tasks/train.jsonl").read_bytes()
 
-    unnamed = request("q3", api_list=[{**FIND, "name": "3d_search"}])
+    unnamed = request("q3", api_list=[{**FIND, "name": "finish"}])
     for requests, more, says in (
         ([*good[:2], request("q1", query="Other?")], {}, "test task q1: train has a task of this id too"),
-        ([*good[:2], unnamed], {}, "test task q3: tool '3d_search' cannot be called"),
+        ([*good[:2], unnamed], {}, "test task q3: tool 'finish' has the name that ends an attempt"),
         ([good[1], good[0], good[2]], {"demonstrations": {"use": "file", "path": "ours.jsonl"}}, "is of dev task q1"),
         (good, {"demonstrations": {"use": "file", "path": "gone.jsonl"}}, "gone.jsonl: no such file"),
     ):

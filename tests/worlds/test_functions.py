@@ -527,7 +527,7 @@ def test_columns_of_a_line(make: Make) -> None:
     world = make(SHOP, [*one_task(group="orders"), {"query": "Third?", "split": "dev"}])
     task = world.tasks("train")[0]
     assert (task.id, task.group, task.query) == ("it", "orders", "Well?")
-    assert [(t.id, t.group) for t in world.tasks("test")] == [("2", "all")]
+    assert [(t.id, t.group) for t in world.tasks("test")] == [("2", "tasks")]
     assert [t.id for t in world.tasks("dev")] == ["3"]
 
 

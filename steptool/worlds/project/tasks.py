@@ -5,7 +5,7 @@
 
 id         a name that no other task has; the number of the line, where there is none
 tools      names of the tools that are offered; all of them, where none are named
-group      the part of the tables that the task counts in; "all", where there is none
+group      the part of the tables that the task counts in; "tasks", where there is none
 split      train, dev or test; tasks without one are dealt out
 check      the right answer (kind text, number, set or judge), the name of a function of the project that judges an
            attempt, what a tool must reply at the end (kind state), or a list of these, of which all must hold
@@ -33,7 +33,7 @@ class TaskLine(Frozen):
     id: str = ""
     query: str
     tools: tuple[str, ...] | None = None
-    group: str = "all"
+    group: str = "tasks"
     split: Split | None = None
     checks: Checks = Field(default=(), alias="check")
 
