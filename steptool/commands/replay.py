@@ -105,8 +105,8 @@ def _attempts(path: Path) -> Iterator[Recorded]:
         yield Recorded(
             task_id=given.task_id,
             source=where,
-            actions=tuple(Action(thought=step.thought, calls=(step.call,)) for step in given.steps),
-            observations=tuple(() if step.observation is None else (step.observation,) for step in given.steps),
+            actions=tuple(step.as_step().action for step in given.steps),
+            observations=tuple(step.as_step().observations for step in given.steps),
         )
 
 

@@ -176,6 +176,11 @@ def sampling_of(params: Params) -> Sampling:
     )
 
 
+def measured_sampling(params: Params) -> Sampling:
+    """How a policy acts where it is measured: the same budget, at the temperature of `evaluate`."""
+    return sampling_of(params).model_copy(update={"temperature": params.evaluate.temperature, "top_p": 1.0})
+
+
 def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
     """The branches of a search, each with the same `search`; what is alone needs none."""
     if len(branches) == 1:

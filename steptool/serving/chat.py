@@ -22,7 +22,7 @@ from steptool.config.settings import Params
 from steptool.core.errors import InputError, printable
 from steptool.core.types import Judgement, Observation, Step, Task, Trajectory
 from steptool.rollouts.branch import Branch
-from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
+from steptool.rollouts.collect import Sampler, measured_sampling, open_sampler
 from steptool.rollouts.loop import run
 from steptool.serving.policy import Named
 from steptool.worlds.base import SPLITS, World
@@ -71,8 +71,7 @@ def _asked(console: Console) -> Iterator[str]:
 async def _attempt(
     params: Params, sampler: Sampler, task: Task, policy: str, console: Console, *, is_known: bool
 ) -> None:
-    sampling = sampling_of(params).model_copy(update={"temperature": params.evaluate.temperature, "top_p": 1.0})
-    attempt = sampler.attempt(task, 0, sampler.conditions(sampling))
+    attempt = sampler.attempt(task, 0, sampler.conditions(measured_sampling(params)))
     tokens = len(attempt.format.prompt(task))
     console.print(_line(task.query, style="bold"))
     console.print(_line(f"{policy}, {_offer(task)}, a prompt of {tokens} tokens", style="dim"))
@@ -85,7 +84,7 @@ async def _attempt(
                 _show(console, number, step)
         trajectory = await branch.end(ending)
     _show_end(console, trajectory, is_known=is_known)
-    known = params.world.build(params.seed).reference(task) if is_known else None
+    known = sampler.world.reference(task) if is_known else None
     if known is not None and trajectory.steps:
         judged = await params.annotate.build().annotate(trajectory, task, known)
         console.print(scores(trajectory, judged))

@@ -27,7 +27,7 @@ from steptool.evaluation.metrics import (
     primary_measure,
     refuse_unless_measurable,
 )
-from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
+from steptool.rollouts.collect import Sampler, measured_sampling, open_sampler
 from steptool.stages.common import Stage, stage
 from steptool.stages.rounds import read_references, read_tasks
 
@@ -97,7 +97,7 @@ def measure_policy(
 ) -> Evaluation:
     """The policy that `sampler` holds on `tasks`; its judged trajectories and the evaluation are written into `out`."""
     wanted = params.evaluate
-    sampling = sampling_of(params).model_copy(update={"temperature": wanted.temperature, "top_p": 1.0})
+    sampling = measured_sampling(params)
     trajectories = sampler.attempts(
         tasks, sampling, wanted.attempts, what=f"evaluate {name}", max_broken=wanted.max_broken
     )
