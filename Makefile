@@ -73,8 +73,9 @@ serve: $(STAMP)  ## run a Prefect server, a worker and MLflow's pages on this ma
 deploy: $(STAMP)  ## register infra/prefect.yaml with the Prefect server at PREFECT_API_URL
 	$(BIN)/steptool deploy
 
-test: $(STAMP)  ## run the quick tests
-	$(BIN)/python -m pytest -m "not slow"
+# Each worker computes with one thread: several would wait for each other.
+test: $(STAMP)  ## run the quick tests, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 8 --dist worksteal
 
 test-slow: $(STAMP)  ## run all tests, also those with a real engine, server or pipeline
 	$(BIN)/python -m pytest

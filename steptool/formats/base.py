@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from steptool.core.types import Action, Observation, Task
+from steptool.core.messages import Message
+from steptool.core.types import Action, Observation, Task, Tool
 
 
 class Format(Protocol):
@@ -57,6 +58,19 @@ class Shortens(Protocol):
 
     def shortened(self, task: Task) -> Sequence[str]:
         """What was left out, a line each; empty where nothing was."""
+        ...
+
+
+@runtime_checkable
+class Converses(Protocol):
+    """A format that writes any conversation, such as an agent sends to the gateway."""
+
+    def conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
+        """All tokens up to where the policy begins its next action; names are written as the format can carry them.
+
+        The tokens of `prompt` for one user message and the tools of a task; those of the chat template that is served
+        for anything else that a client sends. Raises ValueError for what the format cannot write.
+        """
         ...
 
 

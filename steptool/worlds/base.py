@@ -69,3 +69,25 @@ class Ends(Protocol):
     def end(self) -> None:
         """End all that. May be called twice."""
         ...
+
+
+@runtime_checkable
+class Acts(Protocol):
+    """A session whose attempt is made by a program of its own, which asks the policy over HTTP (`search: agent`)."""
+
+    async def run(self, base_url: str, key: str) -> str | None:
+        """Start the program with the policy's address and the key of this attempt, and wait until it has ended.
+
+        Returns the answer that it gave, None where it gave none of its own: then its last message counts. Where this is
+        cancelled, the program and every process that it started is ended. Raises AgentFailed where it fails by itself,
+        and WorldError for what is broken beside it.
+        """
+        ...
+
+    def saw(self, calls: Sequence[tuple[ToolCall, Observation]]) -> None:
+        """The calls that the program made and what its tools replied, for the checks; told before `close`."""
+        ...
+
+
+class AgentFailed(Exception):
+    """A program that makes an attempt has ended with a failure. The message says how, in a line."""
