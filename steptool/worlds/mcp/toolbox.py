@@ -14,7 +14,7 @@ from steptool.worlds.mcp.place import Place
 from steptool.worlds.mcp.reply import observation_of
 from steptool.worlds.mcp.server import CALL_S, FAULTS, Server
 from steptool.worlds.project.arguments import ArgumentsOfTools, without_foreign_patterns
-from steptool.worlds.project.own_loop import OwnLoop
+from steptool.system.own_loop import OwnLoop
 from steptool.worlds.project.session import failure
 
 
