@@ -209,16 +209,19 @@ def test_a_request_that_is_sent_again_gets_the_same_reply() -> None:
 def test_a_request_that_never_ends_being_sent_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "ENDING_S", 0.2)
 
+    codes: list[str | None] = []
+
     async def program(client: AsyncOpenAI) -> None:
         while True:
             try:
                 await ask(client, [{"role": "user", "content": TASK.query}])
             except BadRequestError as refused:
-                assert refused.code == "repeated_request"
+                codes.append(refused.code)
                 await asyncio.sleep(0.01)
 
     (done,) = attempt(ScriptedEngine([MUMBLE]), session := Session(program))
     assert (done.stop_reason, len(done.steps), session.was_cancelled) == (StopReason.call_budget, 1, True)
+    assert set(codes) == {"repeated_request"}
 
 
 def test_a_stream_that_the_client_closes_is_recorded() -> None:
@@ -247,19 +250,22 @@ def test_the_budget_of_calls_is_the_whole_attempts() -> None:
 def test_an_agent_that_goes_on_after_its_budget_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "ENDING_S", 0.2)
 
+    codes: list[str | None] = []
+
     async def program(client: AsyncOpenAI) -> None:
         messages: list[Any] = [{"role": "user", "content": TASK.query}]
         for number in range(1_000_000):
             try:
                 await ask(client, messages)
             except BadRequestError as refused:
-                assert refused.code == "insufficient_quota"
+                codes.append(refused.code)
                 await asyncio.sleep(0.01)
             messages = [{"role": "user", "content": f"Again, {number}"}]
 
     sampling = SAMPLING.model_copy(update={"max_calls": 1})
     (done,) = attempt(ScriptedEngine([LOOK]), session := Session(program), sampling=sampling)
     assert (done.stop_reason, session.was_cancelled) == (StopReason.call_budget, True)
+    assert set(codes) == {"insufficient_quota"}
 
 
 def test_an_agent_may_answer_by_itself_where_its_budget_is_used_up_but_that_is_none_of_the_policys() -> None:
@@ -278,16 +284,19 @@ def test_an_agent_whose_conversation_is_full_may_go_on_with_a_shorter_one() -> N
     prompt = len(CHAT.prompt(TASK))
     sampling = SAMPLING.model_copy(update={"max_tokens": prompt + len(LOOK) + 4})
 
+    codes: list[str | None] = []
+
     async def program(client: AsyncOpenAI) -> None:
         try:
             await loop(client)
         except BadRequestError as refused:
-            assert refused.code == "context_length_exceeded"
+            codes.append(refused.code)
             await ask(client, [{"role": "user", "content": TASK.query}, {"role": "user", "content": "-"}], tools=[])
 
     first, full = attempt(ScriptedEngine([LOOK, ANSWER]), Session(program), sampling=sampling)
     assert (first.stop_reason, first.answer) == (StopReason.finished, "shipped")
     assert full.stop_reason is StopReason.rewritten
+    assert codes == ["context_length_exceeded"]
 
     (done,) = attempt(ScriptedEngine([LOOK]), Session(loop), sampling=sampling)
     assert done.stop_reason is StopReason.token_budget
@@ -351,17 +360,20 @@ def test_what_was_refused_is_said_where_the_agent_never_got_an_action() -> None:
 
 
 def test_a_fault_of_the_engine_ends_the_attempt_at_once() -> None:
+    statuses: list[int] = []
+
     async def program(client: AsyncOpenAI) -> None:
         try:
             await loop(client)
         except APIStatusError as error:
-            assert error.status_code == 500
+            statuses.append(error.status_code)
         await asyncio.sleep(60)
 
     (done,) = attempt(ScriptedEngine([LOOK, RuntimeError("out of memory")]), session := Session(program))
     assert (done.stop_reason, done.error) == (StopReason.engine_error, "RuntimeError: out of memory")
     assert len(done.steps) == 1
     assert session.was_cancelled
+    assert set(statuses) <= {500}, "it may be ended before it hears of it"
 
 
 def test_a_session_that_does_not_close_is_a_fault_of_the_world() -> None:
