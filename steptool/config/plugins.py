@@ -24,6 +24,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "functions": "steptool.worlds.functions:FunctionsWorld",
         "openapi": "steptool.worlds.openapi:OpenApiWorld",
         "mcp": "steptool.worlds.mcp:McpWorld",
+        "agent": "steptool.worlds.agent.world:AgentWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
