@@ -96,7 +96,7 @@ def _called(path: str, query: str) -> dict[str, Any]:
     """What the function returns, or what that comes to when it is awaited."""
     random.seed(0)  # Python seeds it anew after a fork
     # Those of the fork server were made for other files.
-    sys.stdout, sys.stderr = (open(number, "w", 1, errors="replace", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (open(number, "w", 1, errors="replace", closefd=False) for number in (1, 2))  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         function = _function(path)

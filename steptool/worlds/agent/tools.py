@@ -20,9 +20,9 @@ from steptool.core.storage import parse_text, read_text, write_json
 from steptool.core.types import Tool
 from steptool.gateway.base import ChatReply, ChatRequest, Refused
 from steptool.gateway.server import Gateway
+from steptool.system.own_loop import OwnLoop
 from steptool.worlds.agent.agents import Agents, environment
 from steptool.worlds.base import AgentFailed
-from steptool.worlds.project.own_loop import OwnLoop
 
 CANNOT = "I cannot answer this."
 """What the agent is answered while its tools are asked for."""
