@@ -43,7 +43,7 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """What a tool replies; what it raises is a reply, too."""
     try:
         return TOOLS[name](**arguments)
-    except Exception as error:
+    except (LookupError, TypeError, ValueError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
 
 

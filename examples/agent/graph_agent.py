@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import desk
 from langchain_openai import ChatOpenAI
 from langgraph.prebuilt import create_react_agent
-
-import desk
 
 agent = create_react_agent(
     ChatOpenAI(model="gpt-4o-mini"), list(desk.TOOLS.values()), prompt="You answer questions about trains."

@@ -9,9 +9,8 @@ import json
 import sys
 from typing import Any
 
-from openai import OpenAI
-
 import desk
+from openai import OpenAI
 
 TEXT, NUMBER = {"type": "string"}, {"type": "integer"}
 

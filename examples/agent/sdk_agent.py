@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from agents import Agent, Runner, function_tool
-
 import desk
+from agents import Agent, Runner, function_tool
 
 agent = Agent(
     name="Travel desk",

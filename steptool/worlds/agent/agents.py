@@ -18,6 +18,8 @@ from steptool.worlds.agent.program import Program
 from steptool.worlds.base import AgentFailed
 from steptool.worlds.workers.client import Ended, ForkServer, Worker, how_it_ended
 
+START_S = 300.0
+"""How long it may take to import what the agents import."""
 STOP_S = keeper.GRACE_S + 1.0
 """How long an agent and its keeper have to end once they are interrupted. Then they are killed."""
 DEFAULTS = {"OPENAI_AGENTS_DISABLE_TRACING": "1", "PYTHONUNBUFFERED": "1"}
@@ -52,7 +54,7 @@ class Agents:
             "memory_mb": memory_mb,
             "environment": {name: os.environ.get(name, value) for name, value in DEFAULTS.items()},
         }
-        self._server = ForkServer(keeper.prepare, settings, reply_kb=MAX_ANSWER >> 10)
+        self._server = ForkServer(keeper.prepare, settings, reply_kb=2 * MAX_ANSWER >> 10)
 
     def start(self) -> None:
         """Import meanwhile what the agents import."""
@@ -68,6 +70,8 @@ class Agents:
         worker = await self._server.worker()
         request = {"query": query, "environment": environment, "log": str(log)}
         try:
+            async with asyncio.timeout(START_S):
+                await worker.reply()
             async with asyncio.timeout(timeout_s):
                 reply = await worker.ask(request)
         except Ended as ended:

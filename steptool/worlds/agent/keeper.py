@@ -1,5 +1,6 @@
 """The process that keeps the agent of one attempt: it starts it, keeps what it prints, and reports how it ended.
 
+    {}                             it is there, and has what it needs
     {"query": "What does Dune cost?", "environment": {…}, "log": ".steptool/agent/t1-0.log"}
     {"status": 0, "answer": "9.5", "failed": null, "last": "the last line that it printed"}
 
@@ -32,6 +33,8 @@ MAX_LOG = 256 << 10
 """Bytes of what an agent prints that are kept."""
 GRACE_S = 1.0
 """Between SIGTERM and SIGKILL."""
+MAX_LAST = 1000
+"""Characters of the last line that it printed."""
 CHUNK = 1 << 16
 
 
@@ -47,6 +50,7 @@ def run(data: socket.socket, parent: int, *, program: Program, memory_mb: int) -
     os.setpgid(0, 0)
     end_with_parent(parent)
     adopt_orphans()
+    data.sendall(b"{}\n")
     with data.makefile("rb") as lines:
         request = json.loads(lines.readline())
     reply = _Agent(program, request, memory_mb, data).reply()
@@ -102,8 +106,12 @@ class _Agent:
         answer = report.get("answer")
         if self._program.answer == "output" and self._program.command:
             answer = bytes(self._answered).decode("utf-8", "replace").strip() or None
-        last = self._printed.last_line
-        return {"status": self._status, "answer": answer, "failed": report.get("failed"), "last": last}
+        return {
+            "status": self._status,
+            "answer": answer,
+            "failed": report.get("failed"),
+            "last": self._printed.last_line[:MAX_LAST],
+        }
 
     def _read(self, timeout_s: float | None) -> None:
         """Read what is there, a chunk of each pipe; where nothing is, wait for it."""
