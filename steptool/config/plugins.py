@@ -30,6 +30,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
     },
+    "traces": {
+        "openai": "steptool.traces.openai:OpenAi",
+    },
     "format": {
         "json_call": "steptool.formats.json_call:JsonCall",
         "native": "steptool.formats.native:Native",
