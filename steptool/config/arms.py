@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from steptool.config.places import MODELS, PARAMS, VALIDATED
 from steptool.config.plugins import Section, Use
-from steptool.config.settings import BASE_ARM, Params, problems_of
+from steptool.config.settings import BASE_ARM, DEMONSTRATED, Params, problems_of
 from steptool.core.errors import InputError, ParamsError
 
 ARMS_WANTED = "add one, such as arms: {sft: {method: sft, from: base, data: [demonstrations]}}"
@@ -46,12 +46,21 @@ class Arm:
 class Round:
     name: str
     index: int
-    """From 0, in the order of params.yaml."""
+    """From 0, in the order of params.yaml, among the rounds that are sampled."""
     arm: Arm | None
     """That it samples from; None is the base model."""
     policy: Path
     previous: Path | None
-    """Folder of the validated data of the round before."""
+    """Folder of the validated data of the sampled round before; None for the first."""
+    traces: Use | None = None
+    """What its attempts are imported by: it is not sampled, and has neither policy nor previous round."""
+
+    @property
+    def origin(self) -> str:
+        """What it is sampled from, or imported from."""
+        if self.traces is not None:
+            return str(self.traces.config.path)
+        return self.arm.name if self.arm else BASE_ARM
 
 
 def arms_of(params: Params) -> list[Arm]:
@@ -157,10 +166,14 @@ def round_of(params: Params, name: str) -> Round:
             where=str(PARAMS),
             fix="name one of these, or add it under `rounds`" if params.rounds else ROUNDS_WANTED,
         )
-    names = list(params.rounds)
+    wanted = params.rounds[name]
+    if wanted.traces:
+        traces = DEMONSTRATED.read({"use": "traces", "path": wanted.traces})
+        return Round(name, 0, None, MODELS / BASE_ARM, None, traces)
+    names = [each for each, other in params.rounds.items() if not other.traces]
     index = names.index(name)
-    start = params.rounds[name].from_
-    arm = None if start == BASE_ARM else arm_of(params, start)
+    start = wanted.from_
+    arm = None if start is None or start == BASE_ARM else arm_of(params, start)
     previous = VALIDATED / names[index - 1] if index else None
     return Round(name, index, arm, arm.folder if arm else MODELS / BASE_ARM, previous)
 

@@ -24,10 +24,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "functions": "steptool.worlds.functions:FunctionsWorld",
         "openapi": "steptool.worlds.openapi:OpenApiWorld",
         "mcp": "steptool.worlds.mcp:McpWorld",
+        "traces": "steptool.worlds.traces.world:TracesWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
+        "traces": "steptool.traces.imported:ImportedTraces",
     },
     "format": {
         "json_call": "steptool.formats.json_call:JsonCall",
