@@ -43,8 +43,8 @@ def trajectory_suite(
     """One row a trajectory: identity, endings, budgets, returns, solve rate.
 
     `previous_solve_rate`: of the round before. `was_sampled`: by us, and not imported: then one policy did it, under
-    one set of conditions, and the contrast between attempts is what is learned from. `has_closed_form`: the column `return_error` is filled.
-    `has_verdicts`: there are enough of them for a solve rate to say something.
+    one set of conditions, and the contrast between attempts is what is learned from. `has_closed_form`: the column
+    `return_error` is filled. `has_verdicts`: there are enough of them for a solve rate to say something.
     """
     expectations = [
         gxe.ExpectTableRowCountToBeBetween(

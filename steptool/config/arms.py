@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from steptool.config.places import MODELS, PARAMS, VALIDATED
 from steptool.config.plugins import Section, Use
-from steptool.config.settings import BASE_ARM, DEMONSTRATED, Params, problems_of
+from steptool.config.settings import BASE_ARM, DEMONSTRATED, DEMONSTRATIONS, Params, problems_of
 from steptool.core.errors import InputError, ParamsError
 
 ARMS_WANTED = "add one, such as arms: {sft: {method: sft, from: base, data: [demonstrations]}}"
@@ -36,6 +36,8 @@ class Arm:
     start_folder: Path = MODELS / BASE_ARM
     data: tuple[str, ...] = ()
     """`demonstrations`, and rounds."""
+    imported: tuple[str, ...] = ()
+    """Those of the rounds that nobody sampled here: they are imported from traces."""
     ancestors: tuple[tuple[str, Path], ...] = ()
     """What its policy is built on, name and folder, nearest first: arms, then base."""
     generation: int = 0
@@ -87,6 +89,7 @@ def arm_of(params: Params, name: str) -> Arm:
         start=wanted.from_,
         start_folder=ancestors[0][1],
         data=tuple(wanted.data),
+        imported=tuple(name for name in wanted.data if name in params.rounds and params.rounds[name].traces),
         ancestors=ancestors,
         generation=methods.count(wanted.method),
     )
@@ -137,12 +140,39 @@ def check_methods(params: Params, path: Path = PARAMS) -> None:
     for name, arm in params.arms.items():
         if arm.method is not None:
             _check(_method(params, name), path, ("arms", name, "settings"), ("methods", arm.method))
+            _refuse_data(arm_of(params, name), path)
 
 
 def check_method(arm: Arm) -> None:
-    """Check the settings of the method of one arm. Raises ParamsError, with every problem and its line."""
+    """Check the settings of the method of one arm, and what its data gives. Raises ParamsError with the line."""
     if arm.method is not None:
         _check(arm.method, PARAMS, ("arms", arm.name, "settings"), ("methods", arm.method.name))
+        _refuse_data(arm, PARAMS)
+
+
+GIVES = {
+    "demonstrations": f"data: [{DEMONSTRATIONS}]",
+    "scored": "data: [ROUND], with a round under `rounds`",
+    "sampled": "data: [ROUND], with a round that is sampled, such as rounds: {r1: {from: sft}}; imported traces teach "
+    "the method rft, and sft by demonstrations: {use: traces}",
+}
+"""What a method may need, and what an arm writes to give it."""
+
+
+def _refuse_data(arm: Arm, path: Path) -> None:
+    """Raise ParamsError where the method of an arm needs what its data does not give."""
+    assert arm.method is not None
+    rounds = [name for name in arm.data if name != DEMONSTRATIONS]
+    given = {DEMONSTRATIONS} & set(arm.data) | ({"scored"} if rounds else set())
+    if rounds and not arm.imported:
+        given.add("sampled")
+    for need in sorted(arm.method.cls.needs - given):
+        where_from = f", since {', '.join(arm.imported)} is imported" if need == "sampled" and arm.imported else ""
+        raise ParamsError(
+            f"the method {arm.method.name} needs {need}, which data: [{', '.join(arm.data)}] does not give{where_from}",
+            where=f"{path}: arms.{arm.name}",
+            fix=f"write {GIVES[need]}" if need in GIVES else f"let it need some of {', '.join(GIVES)}",
+        )
 
 
 def _check(used: Use, path: Path, *places: tuple[str, ...]) -> None:
