@@ -25,10 +25,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "openapi": "steptool.worlds.openapi:OpenApiWorld",
         "mcp": "steptool.worlds.mcp:McpWorld",
         "agent": "steptool.worlds.agent.world:AgentWorld",
+        "traces": "steptool.worlds.traces.world:TracesWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
+        "traces": "steptool.traces.imported:ImportedTraces",
     },
     "traces": {
         "openai": "steptool.traces.openai:OpenAi",

@@ -154,7 +154,7 @@ def test_settings_that_leave_no_room_for_each_other_are_refused(write: Any) -> N
 
 
 def test_a_problem_inside_a_round_is_found(write: Any) -> None:
-    with pytest.raises(ParamsError, match=r"params\.yaml:2: rounds\.r1\.from: Field required"):
+    with pytest.raises(ParamsError, match=r"params\.yaml:2: rounds\.r1: a round has either `from`"):
         load_params(write("rounds:\n  r1: {}\n"))
     with pytest.raises(ParamsError, match=r"rounds\.r1\.fro: unknown key, did you mean 'from'\?"):
         load_params(write("rounds:\n  r1: {from: base, fro: b}\n"))
