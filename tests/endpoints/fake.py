@@ -1,8 +1,8 @@
 """An endpoint that answers by a script, faults included, over real HTTP on this machine.
 
-    with fake(lambda request: says("It is 9.5.", calls=[])) as endpoint:
-        EndpointSettings(url=endpoint.url, model="teacher")
-        endpoint.requests                          bodies of all requests, in their order
+with fake(lambda request: says("It is 9.5.", calls=[])) as endpoint:
+    EndpointSettings(url=endpoint.url, model="teacher")
+    endpoint.requests                          bodies of all requests, in their order
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock, Thread
 from typing import Any
@@ -40,9 +40,13 @@ Act = Callable[[dict[str, Any]], Answer]
 
 
 def says(
-    text: str | None = None, *, calls: list[tuple[str, Any]] = [], finish: str = "", usage: tuple[int, int] | None = (20, 5),
+    text: Any = None,
+    *,
+    calls: Sequence[tuple[str, Any]] = (),
+    finish: str = "",
+    usage: tuple[int, int] | None = (20, 5),
     **more: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """A chat completion. Arguments of calls are a value, or a text as the model wrote it."""
     tool_calls = [
         {
