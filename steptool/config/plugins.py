@@ -31,6 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
         "traces": "steptool.traces.imported:ImportedTraces",
+        "endpoint": "steptool.traces.endpoint:Teacher",
     },
     "traces": {
         "openai": "steptool.traces.openai:OpenAi",
@@ -40,7 +41,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "native": "steptool.formats.native:Native",
         "react": "steptool.formats.react:React",
     },
-    "engine": {"vllm": "steptool.engines.vllm_local:VllmEngine"},
+    "engine": {
+        "vllm": "steptool.engines.vllm_local:VllmEngine",
+    },
+    "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
     "search": {"chain": "steptool.rollouts.chain:Chain"},
     "annotate": {"rules": "steptool.annotators.rules:Rules"},
     "reward": {
@@ -55,7 +59,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "metrics": {},
 }
-"""Section of params.yaml → name → `module:Class`."""
+"""Section of params.yaml → name → `module:Class`; an endpoint stands under its arm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,11 @@ class Use:
         """The modules whose code decides what it does."""
         named = self.path.partition(":")[0]
         return [named] if self.is_heavy else [named, *modules_of(self.cls, self.config)[1:]]
+
+    def deciding(self) -> list[str]:
+        """The settings that decide what it does; the others are about speed, or money. It is all unless its class says
+        which, as `deciding`."""
+        return list(getattr(self.cls, "deciding", config_class(self.cls).model_fields))
 
     def content(self) -> str:
         """What the files that it reads consist of. Raises DataError where they cannot be read."""

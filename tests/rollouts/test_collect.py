@@ -29,7 +29,8 @@ from steptool.policies import tiny_model
 from steptool.rollouts import collect
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain
-from steptool.rollouts.collect import TRIES, Sampler, open_sampler, refuse_broken
+from steptool.rollouts.collect import Sampler, open_sampler
+from steptool.rollouts.tries import TRIES, refuse_broken
 from steptool.testing import call, revision, task, trajectory
 
 CHAT = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
