@@ -133,16 +133,22 @@ COMPARES = ("baseline", "lambda_step")
 """Settings of a method that compares the attempts at a task; their defaults are in `steptool.training.siblings`."""
 
 
-def comparison_of(params: Params, round: str) -> dict[str, Any] | None:
-    """How the first arm that learns from a round by `step_ppo`, or by a method with such settings, compares attempts:
-    the settings as written. None where no arm does.
+def learner_of(params: Params, round: str) -> tuple[str, dict[str, Any]] | None:
+    """The first arm that learns from a round by `step_ppo`, or by a method with such settings, and how it compares
+    attempts: the settings as written. None where no arm does.
     """
     for name, arm in params.arms.items():
         if arm.method is not None and round in arm.data:
             used = _method(params, name)
             if used.name == "step_ppo" or set(COMPARES) & used.settings.keys():
-                return {key: used.settings[key] for key in COMPARES if key in used.settings}
+                return name, {key: used.settings[key] for key in COMPARES if key in used.settings}
     return None
+
+
+def comparison_of(params: Params, round: str) -> dict[str, Any] | None:
+    """How the arm of `learner_of` compares attempts."""
+    learner = learner_of(params, round)
+    return None if learner is None else learner[1]
 
 
 def check_methods(params: Params, path: Path = PARAMS) -> None:
