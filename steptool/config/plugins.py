@@ -45,7 +45,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "vllm": "steptool.engines.vllm_local:VllmEngine",
     },
     "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
-    "search": {"chain": "steptool.rollouts.chain:Chain"},
+    "search": {
+        "chain": "steptool.rollouts.chain:Chain",
+        "agent": "steptool.rollouts.agent:Agent",
+    },
     "annotate": {"rules": "steptool.annotators.rules:Rules"},
     "reward": {
         "potential": "steptool.rewards.potential:Potential",

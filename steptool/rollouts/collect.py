@@ -45,7 +45,7 @@ class Sampler:
         self.params, self.seed = params, seed
         self.dtype = compute_dtype(params.model)
         self.world: World = params.world.build(params.seed)
-        self.search: Search = params.search.build()
+        self.search: Search = params.acting_search.build()
         self.policy: Revision
         self.asked: Asked | None = None
         """What the engine said to the policy's canary; None where either has none."""
@@ -92,7 +92,7 @@ class Sampler:
             format=_revision(self.format, self.params.format),
             engine=_revision(self._engine, self.params.engine),
             dtype=self.dtype,
-            search=_revision(self.search, self.params.search),
+            search=_revision(self.search, self.params.acting_search),
             sampling=sampling,
         )
 
@@ -169,8 +169,8 @@ def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
 
 @contextmanager
 def open_sampler(params: Params, policy: Path | None, *, seed: int) -> Iterator[Sampler]:
-    """A sampler with the policy of folder `policy`, with none yet where it is None; its engine and its world are closed
-    with the block."""
+    """A sampler with the policy of folder `policy`, with none yet where it is None; its engine, its search and its world
+    are closed with the block."""
     sampler = Sampler(params, seed=seed)
     try:
         if policy is not None:
@@ -178,8 +178,9 @@ def open_sampler(params: Params, policy: Path | None, *, seed: int) -> Iterator[
         yield sampler
     finally:
         sampler.close()
-        if isinstance(sampler.world, Ends):
-            sampler.world.end()
+        for part in (sampler.search, sampler.world):
+            if isinstance(part, Ends):
+                part.end()
 
 
 def world_revision(params: Params, world: World) -> Revision:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from steptool.core.errors import ModelError, StepToolError
 from steptool.core.types import StopReason, Trajectory
-from steptool.rollouts.branch import NOT_FINITE
+from steptool.rollouts.sampled import NOT_FINITE
 from steptool.rollouts.loop import run
 from steptool.system.progress import progress
 
