@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from steptool.core.errors import printable
+from steptool.core.errors import WorldError, printable
 from steptool.worlds.agent import keeper
 from steptool.worlds.agent.acting import MAX_ANSWER
 from steptool.worlds.agent.program import Program
@@ -70,8 +70,7 @@ class Agents:
         worker = await self._server.worker()
         request = {"query": query, "environment": environment, "log": str(log)}
         try:
-            async with asyncio.timeout(START_S):
-                await worker.reply()
+            await _begun(worker)
             async with asyncio.timeout(timeout_s):
                 reply = await worker.ask(request)
         except Ended as ended:
@@ -91,6 +90,17 @@ class Agents:
     def close(self) -> None:
         """End all of them. May be called twice."""
         self._server.close()
+
+
+async def _begun(worker: Worker) -> None:
+    """Wait until an agent can be started."""
+    try:
+        async with asyncio.timeout(START_S):
+            await worker.reply()
+    except TimeoutError:
+        worker.abandon()
+        found = f"what the agent imports is not imported within {START_S:g} s"
+        raise WorldError(found, fix="see what its packages do when they are imported") from None
 
 
 def _answer(reply: dict[str, Any], log: Path) -> str | None:
