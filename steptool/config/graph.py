@@ -165,7 +165,7 @@ def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
 
 def _acting(params: Params) -> tuple[Use, ...]:
     """The plugins that decide what a policy does with a task."""
-    return (params.world, params.format, params.engine, params.search)
+    return (params.world, params.format, params.engine, params.acting_search)
 
 
 def _measure(

@@ -36,7 +36,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "react": "steptool.formats.react:React",
     },
     "engine": {"vllm": "steptool.engines.vllm_local:VllmEngine"},
-    "search": {"chain": "steptool.rollouts.chain:Chain"},
+    "search": {
+        "chain": "steptool.rollouts.chain:Chain",
+        "agent": "steptool.rollouts.agent:Agent",
+    },
     "annotate": {"rules": "steptool.annotators.rules:Rules"},
     "reward": {
         "potential": "steptool.rewards.potential:Potential",

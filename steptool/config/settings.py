@@ -255,6 +255,20 @@ class Params(Settings):
     tracking: TrackingParams = TrackingParams()
     machine: MachineParams = MachineParams()
 
+    @property
+    def acting_search(self) -> Use:
+        """How attempts are made: as the world makes them, where it does so itself."""
+        own = getattr(self.world.cls, "search", None)
+        return SEARCH.read({"use": own}) if isinstance(own, str) else self.search
+
+    @model_validator(mode="after")
+    def _search_is_the_worlds(self) -> Params:
+        own = self.acting_search
+        if "search" in self.model_fields_set and own.name != self.search.name:
+            found = f"the world {self.world.name} makes its attempts itself, by the search {own.name}; leave it out"
+            raise _misplaced(found, "search")
+        return self
+
     @model_validator(mode="after")
     def _names_are_known(self) -> Params:
         """Every arm and round reads what is made before it."""

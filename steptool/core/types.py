@@ -257,11 +257,13 @@ class Step(Frozen):
 
 class StopReason(StrEnum):
     finished = "finished"
-    """The policy answered: `Finish` with an answer, or a message that nobody answers."""
+    """The policy answered: `Finish` with an answer, or a message that nobody answers. An agent of its own may take any
+    action for the last, calls and a text that cannot be read included: it has the answer."""
     gave_up = "gave_up"
     """`Finish` with give_up."""
     call_budget = "call_budget"
-    """The last allowed step did not end the attempt. An ending: counts as unsolved."""
+    """The last allowed step did not end the attempt, or the agent failed before one did. An ending: counts as
+    unsolved."""
     token_budget = "token_budget"
     """No room for another step. An ending too."""
     rewritten = "rewritten"
@@ -341,7 +343,7 @@ class Trajectory(Frozen):
     search: str | None = None
     """Id of the search tree that it is a branch of."""
     error: str | None = None
-    """What broke, for engine_error and world_error."""
+    """What broke, for engine_error and world_error, and how an agent failed."""
 
     @classmethod
     def create(cls, **fields: Any) -> Trajectory:
@@ -362,8 +364,10 @@ class Trajectory(Frozen):
             if not step.is_answered and index != last:
                 raise ValueError(f"step {index} has no observation but is not the last of {last + 1}")
         ends = bool(self.steps) and (self.steps[-1].is_finish or self.steps[-1].action.message is not None)
-        if self.stop_reason in (StopReason.finished, StopReason.gave_up) and not ends:
+        if self.stop_reason is StopReason.gave_up and not ends:
             raise ValueError(f"stop_reason {self.stop_reason} but the last step is neither Finish nor a message")
+        if self.stop_reason is StopReason.finished and (not self.steps or self.steps[-1].observations):
+            raise ValueError("stop_reason finished but no last step that ends the attempt")
         if self.stop_reason is StopReason.finished and self.answer is None:
             raise ValueError("stop_reason finished but no answer")
         if self.id != self.computed_id():

@@ -20,7 +20,7 @@ from steptool.core.errors import InputError, ModelError
 from steptool.core.fields import Positive, Settings
 from steptool.core.messages import Message
 from steptool.core.types import FINISH, Action, Observation, Task, Tool, ToolCall
-from steptool.formats.arguments import MAX_DEPTH, depth_of, read_arguments
+from steptool.formats.arguments import GAVE_UP, MAX_DEPTH, depth_of, read_arguments
 from steptool.formats.bounded import bounded
 from steptool.formats.chat_template import TODAY
 from steptool.formats.families import FAMILIES, Family, Name, Turn
@@ -29,8 +29,6 @@ from steptool.formats.names import OPENAI, Names
 from steptool.formats.text import shorten
 from steptool.formats.tool_text import openai_tools
 
-GAVE_UP = "I cannot answer this."
-"""What is written for a demonstrated `Finish` that gives up."""
 _ASKED: list[dict[str, Any]] = [{"role": "user", "content": "Hello."}]
 """A conversation before an action. What the template writes of an action does not depend on it."""
 _SENTINEL = "SENTINELACTIONLENITNES"

@@ -29,8 +29,8 @@ from steptool.policies.folder import plain_weights
 from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.base import Attempt, Search
-from steptool.rollouts.branch import NOT_FINITE
 from steptool.rollouts.loop import run
+from steptool.rollouts.sampled import NOT_FINITE
 from steptool.system.progress import progress
 from steptool.worlds.base import Ends, World
 
@@ -55,7 +55,7 @@ class Sampler:
         self.params, self.seed = params, seed
         self.dtype = compute_dtype(params.model)
         self.world: World = params.world.build(params.seed)
-        self.search: Search = params.search.build()
+        self.search: Search = params.acting_search.build()
         self.policy: Revision
         self.asked: Asked | None = None
         """What the engine said to the policy's canary; None where either has none."""
@@ -103,7 +103,7 @@ class Sampler:
             format=_revision(self.format, self.params.format),
             engine=_revision(self._engine, self.params.engine),
             dtype=self.dtype,
-            search=_revision(self.search, self.params.search),
+            search=_revision(self.search, self.params.acting_search),
             sampling=sampling,
         )
 
@@ -191,15 +191,16 @@ def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
 
 @contextmanager
 def open_sampler(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
-    """A sampler with the policy of folder `policy`; its engine and its world are closed with the block."""
+    """A sampler with the policy of folder `policy`; its engine, search and world are closed with the block."""
     sampler = Sampler(params, seed=seed)
     try:
         sampler.load(policy)
         yield sampler
     finally:
         sampler.close()
-        if isinstance(sampler.world, Ends):
-            sampler.world.end()
+        for part in (sampler.search, sampler.world):
+            if isinstance(part, Ends):
+                part.end()
 
 
 async def run_searches(
