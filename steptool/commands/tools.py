@@ -42,7 +42,7 @@ def try_tool(name: ToolName, arguments: Arguments = "{}") -> None:
     from steptool.core.types import ToolCall
     from steptool.worlds.project.recording import RecordedConnection
 
-    world, timeout_s = _world_with_callable_tools()
+    world, timeout_s = _world()
     call = ToolCall(name=_known(name, world.toolbox), arguments=_arguments(arguments))
     connection = world.connect()
     started = time.monotonic()
@@ -61,8 +61,13 @@ def check(sample: Sample = 20, writes: Writes = False) -> None:
     import asyncio
 
     from steptool.core.errors import InputError
+    from steptool.worlds.agent.world import AgentWorld
 
-    world, timeout_s = _world_with_callable_tools()
+    world, timeout_s = _world()
+    if isinstance(world, AgentWorld):
+        world.end()
+        fix = "`steptool tools try` has the agent call one"
+        raise InputError("no replies of an agent's tools are recorded, for it calls them itself", fix=fix)
     drift = _drift_of_listing(world)
     recorded = world.recordings.sample(world.identity, sample if writes else 100 * sample)
     chosen = [kept for kept in recorded if writes or _is_harmless(kept, world)][:sample]
@@ -92,20 +97,6 @@ def _world() -> tuple[ProjectWorld, float]:
         fix = "use functions, openapi, mcp or agent as `world` to have tools of your own"
         raise InputError(f"world {params.world.name} has no tools of a project", where="params.yaml", fix=fix)
     return world, params.sample.tool_timeout_s
-
-
-def _world_with_callable_tools() -> tuple[ProjectWorld, float]:
-    """The same; raises InputError for the world of an agent, too."""
-    from steptool.core.errors import InputError
-    from steptool.worlds.agent.session import ONLY_INSIDE
-    from steptool.worlds.agent.world import AgentWorld
-
-    world, timeout_s = _world()
-    if isinstance(world, AgentWorld):
-        world.end()
-        fix = "`steptool check` runs the agent once, without a policy"
-        raise InputError(ONLY_INSIDE, where=str(world.config.program), fix=fix)
-    return world, timeout_s
 
 
 async def _made(world: ProjectWorld, connection: Any, calls: list[ToolCall], timeout_s: float) -> Observation:

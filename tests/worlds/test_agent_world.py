@@ -26,6 +26,7 @@ from steptool.core.revision import forget_sources
 from steptool.core.types import Observation, Outcome, Task, ToolCall
 from steptool.gateway.base import ChatReply, ChatRequest
 from steptool.gateway.server import Gateway
+from steptool.traces.file import TraceFile
 from steptool.worlds.agent.world import AgentWorld
 from steptool.worlds.base import Acts, AgentFailed
 from steptool.worlds.project.lint import read as read_tasks
@@ -157,10 +158,79 @@ def test_a_check_function_sees_the_calls_that_the_agent_made(make: Make) -> None
     assert attempt(world, [SAYS_A])[1].solved == 0
 
 
-def test_nothing_but_the_agent_can_call_its_tools(make: Make) -> None:
-    session = make().open(make().tasks("train")[0], seed=0)
-    with pytest.raises(WorldError, match="run inside of it"):
-        asyncio.run(session.call(ToolCall(name="find", arguments={"title": "Dune"})))
+# An agent that is led
+
+
+def led(world: AgentWorld, *calls: ToolCall, answer: str | None = "a") -> tuple[list[Observation], Outcome]:
+    async def run() -> tuple[list[Observation], Outcome]:
+        session = world.open(world.tasks("train")[0], seed=0)
+        try:
+            found = [await session.call(call) for call in calls]
+        finally:
+            outcome = await session.close(answer)
+        return found, outcome
+
+    return asyncio.run(run())
+
+
+def test_an_agent_can_be_led_to_call_its_tools(make: Make) -> None:
+    calls = [ToolCall(name="find", arguments={"title": title}) for title in ("Dune", "Emma")]
+    (first, second), outcome = led(make(), *calls)
+    assert (first, second) == (Observation(text='{"id": "enuD"}'), Observation(text='{"id": "ammE"}'))
+    assert outcome.solved == 1
+
+
+def test_what_the_tools_of_a_led_agent_reply_with_may_be_an_error(make: Make) -> None:
+    code = AGENT.replace('return {"id": title[::-1]}', 'return {"error": "no_such_book"}')
+    (reply,), _ = led(make(code), ToolCall(name="find", arguments={"title": "Dune"}))
+    assert reply.error == "no_such_book"
+
+
+def test_a_led_agent_is_told_of_no_call_that_its_task_does_not_offer(make: Make) -> None:
+    (reply,), _ = led(make(), ToolCall(name="fund", arguments={}))
+    assert reply.error == "unknown_tool"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("messages.append(message)", "return 'enough'"), "the agent ended: it did not tell what find replied"),
+        (('"role": "tool"', '"role": "user"'), "next request does not hold the reply of find"),
+        (("reply = find", "reply = 1 / 0"), "failed .*TypeError.*: it did not tell what find replied"),
+        (
+            ("    while True:", "    if query != 'What is the id of book 0?': return\n    while True:"),
+            "asked for nothing",
+        ),
+    ],
+)
+def test_an_agent_that_cannot_be_led_is_told(make: Make, change: tuple[str, str], message: str) -> None:
+    world = make()
+    world.end()
+    Path("agent.py").write_text(AGENT.replace(*change))
+    task = next(each for each in world.tasks("train") if each.query != TASKS[0]["query"])
+
+    async def run() -> None:
+        session = world.open(task, seed=0)
+        try:
+            await session.call(ToolCall(name="find", arguments={"title": "Dune"}))
+        finally:
+            await session.close(None)
+
+    with pytest.raises(WorldError, match=message):
+        asyncio.run(run())
+
+
+def test_demonstrations_without_replies_are_carried_out_by_the_agent(make: Make) -> None:
+    world = make()
+    task = world.tasks("train")[0]
+    steps = [
+        {"call": {"name": "find", "arguments": {"title": "Dune"}}},
+        {"call": {"name": "Finish", "arguments": {"answer": "a"}}},
+    ]
+    Path("shown.jsonl").write_text(json.dumps({"task_id": task.id, "steps": steps}))
+    (shown,) = TraceFile(TraceFile.Config(path="shown.jsonl")).read(world, {task.id: task}, 0)
+    assert shown.steps[0].observations == (Observation(text='{"id": "enuD"}'),)
+    assert shown.outcome.solved == 1
 
 
 def test_each_attempt_has_a_file_of_what_its_agent_printed(make: Make) -> None:
@@ -372,15 +442,12 @@ def test_its_tasks_are_checked_like_any(make: Make) -> None:
     found.world.end()
 
 
-def test_tools_are_listed_and_cannot_be_called(make: Make) -> None:
+def test_its_tools_are_listed_and_tried(make: Make) -> None:
     make()
     Path("params.yaml").write_text("world: {use: agent, callable: 'agent:run'}\n")
     run = CliRunner().invoke
-    listed = run(app, ["tools", "list"])
-    assert listed.output == "find(title: string)\n    Id of a book.\n"
-    for verb in (["try", "find"], ["check"]):
-        refused = run(app, ["tools", *verb])
-        assert isinstance(refused.exception, InputError)
-        assert "run inside of it" in str(refused.exception)
-    checked = run(app, ["tasks", "check"])
-    assert "tasks.jsonl: 10 tasks can be read" in checked.output
+    assert run(app, ["tools", "list"]).output == "find(title: string)\n    Id of a book.\n"
+    tried = run(app, ["tools", "try", "find", '{"title": "Dune"}'])
+    assert tried.output.startswith('{"id": "enuD"}\nno error')
+    assert "calls them itself" in str(run(app, ["tools", "check"]).exception)
+    assert "tasks.jsonl: 10 tasks can be read" in run(app, ["tasks", "check"]).output

@@ -45,9 +45,15 @@ def environment(base_url: str, key: str) -> dict[str, str]:
 
 
 class Agents:
-    """Of one program. The first run starts their fork server, which imports the modules `preload`."""
+    """Of one program. The first run starts their fork server, which imports the modules `preload`.
 
-    def __init__(self, program: Program, *, preload: Sequence[str] = (), memory_mb: int = 4096) -> None:
+    `timeout_s`: longest time of a run. `memory_mb`: what each of its processes may take.
+    """
+
+    def __init__(
+        self, program: Program, *, timeout_s: float, preload: Sequence[str] = (), memory_mb: int = 4096
+    ) -> None:
+        self._timeout_s = timeout_s
         settings = {
             "program": vars(program),
             "preload": list(preload),
@@ -60,24 +66,24 @@ class Agents:
         """Import meanwhile what the agents import."""
         self._server.start()
 
-    async def run(self, query: str, *, environment: dict[str, str], log: Path, timeout_s: float) -> str | None:
+    async def run(self, query: str, base_url: str, key: str, *, log: Path) -> str | None:
         """Start one, and wait until it has ended: its answer, None where it gave none of its own.
 
         `log`: the file of what it prints, written at its end. Where this is cancelled, the agent is ended, with every
-        process that it started. Raises AgentFailed where it fails or takes longer than `timeout_s`, WorldError where
-        no process can be started.
+        process that it started. Raises AgentFailed where it fails or takes too long, WorldError where no process can
+        be started.
         """
         worker = await self._server.worker()
-        request = {"query": query, "environment": environment, "log": str(log)}
+        request = {"query": query, "environment": environment(base_url, key), "log": str(log)}
         try:
             await _begun(worker)
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(self._timeout_s):
                 reply = await worker.ask(request)
         except Ended as ended:
             raise AgentFailed(f"the process that keeps it has ended: {ended}") from ended
         except TimeoutError:
             last = await _stopped(worker)
-            raise AgentFailed(f"it did not end within {timeout_s:g} s{_words(last, log)}") from None
+            raise AgentFailed(f"it did not end within {self._timeout_s:g} s{_words(last, log)}") from None
         except asyncio.CancelledError:
             await _stopped(worker)
             raise

@@ -21,7 +21,7 @@ from steptool.core.types import Tool
 from steptool.gateway.base import ChatReply, ChatRequest, Refused
 from steptool.gateway.server import Gateway
 from steptool.system.own_loop import OwnLoop
-from steptool.worlds.agent.agents import Agents, environment
+from steptool.worlds.agent.agents import Agents
 from steptool.worlds.base import AgentFailed
 
 CANNOT = "I cannot answer this."
@@ -53,13 +53,12 @@ class DryRun:
         return ChatReply(text=CANNOT)
 
 
-def dry_run(agents: Agents, query: str, log: Path, timeout_s: float) -> DryRun:
+def dry_run(agents: Agents, query: str, log: Path) -> DryRun:
     """Run an agent once, with a model that answers nothing. Raises WorldError where no process can be started."""
     found, gateway, loop = DryRun(), Gateway(), OwnLoop("dry run of an agent")
     try:
         base_url = gateway.start()
-        told = environment(base_url, gateway.open(found.complete))
-        loop.wait(agents.run(query, environment=told, log=log, timeout_s=min(timeout_s, DRY_RUN_S)))
+        loop.wait(agents.run(query, base_url, gateway.open(found.complete), log=log))
     except AgentFailed as failed:
         found.failure = str(failed)
     finally:
@@ -68,10 +67,10 @@ def dry_run(agents: Agents, query: str, log: Path, timeout_s: float) -> DryRun:
     return found
 
 
-def ask_for_tools(agents: Agents, query: str, name: str, timeout_s: float) -> list[Tool]:
+def ask_for_tools(agents: Agents, query: str, name: str) -> list[Tool]:
     """The tools that an agent offers in a dry run. Raises InputError where it offers none, and says why."""
     log = FOLDER / "dry-run.log"
-    found = dry_run(agents, query, log, timeout_s)
+    found = dry_run(agents, query, log)
     if found.tools:
         return list(found.tools.values())
     if found.failure is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -14,31 +16,37 @@ from steptool.core.errors import DataError
 from steptool.core.fields import Bound, Outside, Positive, Text
 from steptool.core.revision import MEANS_NOTHING, code_revision, imports_from_outside, words_revision
 from steptool.core.types import Task, Tool, content_hash
+from steptool.gateway.server import Gateway
 from steptool.worlds.agent.agents import Agents
+from steptool.worlds.agent.led import LedAgent
 from steptool.worlds.agent.program import Program, callable_name, command_words
-from steptool.worlds.agent.session import AgentConnection, AgentSession
-from steptool.worlds.agent.tools import FOLDER, ask_for_tools, keep_tools, read_tools
+from steptool.worlds.agent.session import AgentSession
+from steptool.worlds.agent.tools import DRY_RUN_S, FOLDER, ask_for_tools, keep_tools, read_tools
 from steptool.worlds.project.checks import StateCheck
 from steptool.worlds.project.tasks import read_tasks
 from steptool.worlds.project.world import ProjectSettings, ProjectWorld
 
+BY_HAND = "Call the tools as you are told."
+"""The query of an agent that is led by hand."""
 NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
 
 
 class AgentToolbox:
-    """Tools that only the agents themselves can call."""
+    """Tools that only the agents themselves can call: here they are led to do so."""
 
-    def __init__(self, tools: Mapping[str, Tool], agents: Agents) -> None:
-        self.tools, self.agents = tools, agents
+    def __init__(self, tools: Mapping[str, Tool], agents: Agents, gateway: Gateway) -> None:
+        self.tools, self._agents, self._gateway = tools, agents, gateway
 
     def changes_state(self, name: str) -> bool:
         return True
 
-    def connect(self) -> AgentConnection:
-        return AgentConnection()
+    def connect(self) -> LedAgent:
+        self._agents.start()
+        return LedAgent(self._gateway, partial(self._agents.run, BY_HAND, log=FOLDER / "by-hand.log"))
 
     def close(self) -> None:
-        self.agents.close()
+        self._agents.close()
+        self._gateway.close()
 
 
 class AgentWorld(ProjectWorld):
@@ -106,14 +114,15 @@ class AgentWorld(ProjectWorld):
 
     def __init__(self, config: Config, seed: int) -> None:
         tools = {tool.name: tool for tool in tools_of(config)}
-        self.agents = _agents(config)
-        super().__init__(config, seed, AgentToolbox(tools, self.agents))
+        self.agents, self.gateway = _agents(config), Gateway()
+        super().__init__(config, seed, AgentToolbox(tools, self.agents, self.gateway))
 
     def open(self, task: Task, seed: int) -> AgentSession:
         """A fresh session. What the agents import is imported meanwhile."""
         self.agents.start()
         log = FOLDER / f"{NOT_IN_A_NAME.sub('-', task.id)[:80]}-{seed}.log"
-        return AgentSession(task, *self.parts(task), agents=self.agents, log=log, timeout_s=self.config.timeout_s)
+        run = partial(self.agents.run, task.query, log=log)
+        return AgentSession(task, *self.parts(task, LedAgent(self.gateway, run)), run=run)
 
     def refuse_unless_callable(self, check: StateCheck, where: str) -> None:
         """No tool can be asked once the agent has ended."""
@@ -133,14 +142,15 @@ def tools_of(config: AgentWorld.Config) -> list[Tool]:
     if not kept.is_file():
         lines = list(read_tasks(Path(config.tasks)).values())
         shown = next((line for line in lines if line.split in (None, "train")), lines[0])
-        with closing(_agents(config)) as agents:
-            keep_tools(kept, ask_for_tools(agents, shown.query, str(config.program), config.timeout_s))
+        with closing(_agents(config, most_s=DRY_RUN_S)) as agents:
+            keep_tools(kept, ask_for_tools(agents, shown.query, str(config.program)))
     return read_tools(kept)
 
 
-def _agents(config: AgentWorld.Config) -> Agents:
+def _agents(config: AgentWorld.Config, most_s: float = inf) -> Agents:
     preload = [*config.preload, *imports_from_outside(config.program.modules)] if config.callable else []
-    return Agents(config.program, preload=preload, memory_mb=config.memory_mb)
+    timeout_s = min(config.timeout_s, most_s)
+    return Agents(config.program, timeout_s=timeout_s, preload=preload, memory_mb=config.memory_mb)
 
 
 def _content_of_agent(config: AgentWorld.Config) -> str:

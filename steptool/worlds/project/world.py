@@ -163,12 +163,11 @@ class ProjectWorld:
 
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""
-        return ProjectSession(task, *self.parts(task))
+        return ProjectSession(task, *self.parts(task, self.connect()))
 
-    def parts(self, task: Task) -> tuple[Connection, Checks, Judges | None]:
-        """What a fresh session at a task is made of."""
+    def parts(self, task: Task, connection: Connection) -> tuple[Connection, Checks, Judges | None]:
+        """What a fresh session at a task is made of: the connection to its tools, its checks, and what runs them."""
         checks = self._checks_of(task)
-        connection = self.connect()
         judges = connection if isinstance(connection, Judges) else None
         if any(isinstance(check, str) for check in checks) and judges is None and self._judging is not None:
             judges = self._judging.connect()
