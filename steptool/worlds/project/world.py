@@ -86,6 +86,9 @@ class ProjectWorld:
     Raises DataError for a task that cannot be one; it names the line.
     """
 
+    system = ""
+    """What every task tells the policy before its query."""
+
     def __init__(self, config: ProjectSettings, seed: int, toolbox: Toolbox) -> None:
         self.config: Any = config
         self.toolbox = toolbox
@@ -188,7 +191,8 @@ class ProjectWorld:
         for check in line.checks:
             if isinstance(check, StateCheck):
                 self.refuse_unless_callable(check, where)
-        return Task(id=line.id, group=line.group, query=line.query, tools=tuple(tools[name] for name in names))
+        offered = tuple(tools[name] for name in names)
+        return Task(id=line.id, group=line.group, query=line.query, tools=offered, system=self.system)
 
     def refuse_unless_callable(self, check: StateCheck, where: str) -> None:
         """Raise DataError for a check of a state that no tool here can tell."""
