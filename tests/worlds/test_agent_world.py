@@ -20,12 +20,15 @@ from typer.testing import CliRunner
 from steptool.cli import app
 from steptool.config.plugins import Section
 from steptool.core.errors import DataError, InputError, WorldError
-from steptool.core.messages import MessageCall
+from steptool.core.messages import Message, MessageCall
 from steptool.core.plugins import revision_of
 from steptool.core.revision import forget_sources
 from steptool.core.types import Observation, Outcome, Task, ToolCall
+from steptool.formats.json_call import JsonCall
+from steptool.formats.native import Native
 from steptool.gateway.base import ChatReply, ChatRequest
 from steptool.gateway.server import Gateway
+from steptool.policies import tiny_model
 from steptool.traces.file import TraceFile
 from steptool.worlds.agent.world import AgentWorld
 from steptool.worlds.base import Acts, AgentFailed
@@ -264,6 +267,18 @@ def test_the_tools_are_those_that_it_offers_and_it_is_asked_once(make: Make) -> 
     assert changed.toolbox.tools["find"].description == "The id of a book."
 
 
+def test_what_it_tells_the_model_first_is_in_the_prompt_of_every_task(make: Make) -> None:
+    code = AGENT.replace("messages = [", "messages = [{'role': 'system', 'content': 'Be kind.'}, ")
+    world = make(code)
+    assert {task.system for task in world.tasks("train")} == {"Be kind."}
+    tokenizer = tiny_model.tokenizer()
+    asked = [Message(role="system", text="Be kind."), Message(role="user", text=world.tasks("train")[0].query)]
+    for format in (JsonCall(JsonCall.Config(), tokenizer), Native(Native.Config(), tokenizer)):
+        task = world.tasks("train")[0]
+        assert format.prompt(task) == format.conversation(asked, task.tools)
+        assert len(format.prompt(task)) > len(format.prompt(task.model_copy(update={"system": ""})))
+
+
 def test_the_first_training_task_is_shown_to_it(make: Make) -> None:
     code = AGENT.replace("def run(query):", "def run(query):\n    open('asked', 'w').write(query)")
     make(code, [{**TASKS[0], "split": "test"}, *TASKS[1:]])
@@ -304,6 +319,7 @@ def test_its_tools_may_be_listed_in_a_file(make: Make, wrapped: bool) -> None:
     [
         ("[", "tools.json"),
         ("{}", "holds no list of tools"),
+        ('{"system": 7, "tools": []}', "its `system` is no text"),
         ("[]", "holds no list of tools"),
         ("[1]", "tool 1: is no tool with a name"),
         ('[{"name": "a"}, {"type": "function"}]', "tool 2: is no tool with a name"),

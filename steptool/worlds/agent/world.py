@@ -21,7 +21,7 @@ from steptool.worlds.agent.agents import Agents
 from steptool.worlds.agent.led import LedAgent
 from steptool.worlds.agent.program import Program, callable_name, command_words
 from steptool.worlds.agent.session import AgentSession
-from steptool.worlds.agent.tools import DRY_RUN_S, FOLDER, ask_for_tools, keep_tools, read_tools
+from steptool.worlds.agent.shown import DRY_RUN_S, FOLDER, Shown, ask, keep, read
 from steptool.worlds.project.checks import StateCheck
 from steptool.worlds.project.tasks import read_tasks
 from steptool.worlds.project.world import ProjectSettings, ProjectWorld
@@ -50,7 +50,8 @@ class AgentToolbox:
 
 
 class AgentWorld(ProjectWorld):
-    """Runs the agent once to see its tools, where these are not known, and reads the tasks, when it is created.
+    """Runs the agent once to see what it shows the model, where that is not known, and reads the tasks, when it is
+    created.
 
     Raises InputError for an agent that cannot be used, and DataError for a task that cannot be one.
     """
@@ -71,8 +72,8 @@ class AgentWorld(ProjectWorld):
         answer: Literal["message", "output"] = "message"
         """What a command answers: the model's last message, or what the command prints."""
         tools: Outside = ""
-        """File of the tools that the agent offers, a JSON list as OpenAI has them. Without it the agent is run once
-        without a model to see them."""
+        """File of the tools that the agent offers, a JSON list as OpenAI has them, or {"system": …, "tools": […]} with
+        its system message. Without it the agent is run once without a model to see them."""
         files: list[Text] = Field(default_factory=list)
         """Patterns of further files that the agent consists of, such as `prompts/*.md`: where one changes, attempts
         are made again. Files that the command names, and modules with all that they import, count anyway."""
@@ -104,16 +105,18 @@ class AgentWorld(ProjectWorld):
 
     @staticmethod
     def content(config: AgentWorld.Config) -> str:
-        """Hashes of the tasks, of what the agent's code says, of its other files, and of the tools that it offers.
+        """Hashes of the tasks, of what the agent's code says, of its other files, and of what it shows.
 
         Raises InputError where its tools cannot be known, DataError where the file of the tasks is missing.
         """
         tasks = ProjectWorld.tasks_content(config)
-        tools = content_hash([tool.model_dump(mode="json") for tool in tools_of(config)])
-        return f"{tasks}, {_content_of_agent(config)}, tools {tools}"
+        shown = content_hash(shown_by(config).model_dump(mode="json"))
+        return f"{tasks}, {_content_of_agent(config)}, shown {shown}"
 
     def __init__(self, config: Config, seed: int) -> None:
-        tools = {tool.name: tool for tool in tools_of(config)}
+        shown = shown_by(config)
+        tools = {tool.name: tool for tool in shown.tools}
+        self.system = shown.system
         self.agents, self.gateway = _agents(config), Gateway()
         super().__init__(config, seed, AgentToolbox(tools, self.agents, self.gateway))
 
@@ -133,18 +136,18 @@ class AgentWorld(ProjectWorld):
         )
 
 
-def tools_of(config: AgentWorld.Config) -> list[Tool]:
-    """The tools of its file, or those that the agent was seen to offer, now or earlier."""
+def shown_by(config: AgentWorld.Config) -> Shown:
+    """What its file of tools holds, or what the agent was seen to show the model, now or earlier."""
     if config.tools:
-        return read_tools(Path(config.tools))
+        return read(Path(config.tools))
     agent = [config.command, config.callable, code_revision(config.program.modules, without=MEANS_NOTHING)]
     kept = FOLDER / f"tools-{content_hash([*agent, _content_of_agent(config)], 16)}.json"
     if not kept.is_file():
         lines = list(read_tasks(Path(config.tasks)).values())
-        shown = next((line for line in lines if line.split in (None, "train")), lines[0])
+        first = next((line for line in lines if line.split in (None, "train")), lines[0])
         with closing(_agents(config, most_s=DRY_RUN_S)) as agents:
-            keep_tools(kept, ask_for_tools(agents, shown.query, str(config.program)))
-    return read_tools(kept)
+            keep(kept, ask(agents, first.query, str(config.program)))
+    return read(kept)
 
 
 def _agents(config: AgentWorld.Config, most_s: float = inf) -> Agents:
