@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from steptool.core.errors import DataError
 from steptool.core.fields import Bound, Outside, Positive, Text
+from steptool.core.plugins import search_here
 from steptool.core.revision import MEANS_NOTHING, code_revision, imports_from_outside, words_revision
 from steptool.core.types import Task, Tool, content_hash
 from steptool.gateway.server import Gateway
@@ -109,11 +110,13 @@ class AgentWorld(ProjectWorld):
 
         Raises InputError where its tools cannot be known, DataError where the file of the tasks is missing.
         """
+        search_here()
         tasks = ProjectWorld.tasks_content(config)
         shown = content_hash(shown_by(config).model_dump(mode="json"))
         return f"{tasks}, {_content_of_agent(config)}, shown {shown}"
 
     def __init__(self, config: Config, seed: int) -> None:
+        search_here()
         shown = shown_by(config)
         tools = {tool.name: tool for tool in shown.tools}
         self.system = shown.system
