@@ -57,6 +57,7 @@ def init(
     tools: Annotated[str, typer.Option(help="Your functions: FILE.py, or FILE.py:Class for its methods.")] = "",
     openapi: Annotated[str, typer.Option(help="Or a service's OpenAPI 3 document: a file or its URL.")] = "",
     mcp: Annotated[str, typer.Option(help="Or an MCP server: 'python server.py', or its URL.")] = "",
+    agent: Annotated[str, typer.Option(help="Or your agent: 'python my_agent.py', or my_agent:run.")] = "",
     tasks: Annotated[str, typer.Option(help="Your tasks, one a line, as tasks.jsonl of the example.")] = "",
     demonstrations: Annotated[str, typer.Option(help="Attempts that succeed, one a line.")] = "",
 ) -> None:
@@ -67,7 +68,7 @@ def init(
     from steptool.project.init import init as write_project
     from steptool.project.own import Own
 
-    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations))
+    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations, agent))
 
 
 @app.command(rich_help_panel=RUN)

@@ -41,8 +41,11 @@ def run(query: str) -> str | None:
         if not message.tool_calls:
             return message.content
         for asked in message.tool_calls:
-            reply = desk.call(asked.function.name, json.loads(asked.function.arguments))
-            messages.append({"role": "tool", "tool_call_id": asked.id, "content": json.dumps(reply)})
+            try:
+                reply = desk.TOOLS[asked.function.name](**json.loads(asked.function.arguments))
+            except (KeyError, TypeError, ValueError) as error:
+                reply = f"Error: {error}"
+            messages.append({"role": "tool", "tool_call_id": asked.id, "content": reply})
 
 
 if __name__ == "__main__":

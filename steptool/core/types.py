@@ -88,6 +88,14 @@ class Task(Frozen):
     query: str
     tools: tuple[Tool, ...]
     """Everything offered, tools that do not help included, without `Finish`."""
+    system: str = ""
+    """What the policy is told before the query beside its tools, as by the system message of a team's agent."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`system` is left out where it is empty, as tasks were written before there was one."""
+        written: dict[str, Any] = write(self)
+        return written if self.system else {name: value for name, value in written.items() if name != "system"}
 
     def tool(self, name: str) -> Tool | None:
         return next((tool for tool in self.tools if tool.name == name), None)

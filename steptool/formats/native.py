@@ -84,7 +84,8 @@ class Native:
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """What the template writes of the tools and the query, and the generation prompt."""
-        return self.conversation([Message(role="user", text=task.query)], task.tools)
+        system = [Message(role="system", text=task.system)] if task.system else []
+        return self.conversation([*system, Message(role="user", text=task.query)], task.tools)
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """What the template writes of the tools and the messages, and the generation prompt.

@@ -65,7 +65,7 @@ class OneCall(ABC):
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """System message with the offered tools, the query, and the generation prompt."""
-        return self.turns.prompt(self._system(task.tools), task.query)
+        return self.turns.prompt("\n".join(filter(None, [self._system(task.tools), task.system])), task.query)
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """The tokens that `chat_template` writes of these messages and tools, and the generation prompt.

@@ -119,7 +119,7 @@ def has_threads(query):
 def reads_the_keyboard(query):
     return input()
 '''
-KEY = environment("http://127.0.0.1:9/v1", "sk-1")
+MODEL = "http://127.0.0.1:9/v1", "sk-1"
 LOG = Path("logs", "run.log")
 
 
@@ -137,9 +137,9 @@ def run(program: Program, query: str = "hello", timeout_s: float = 20.0, **optio
     """The answer of an agent, in a world that ends behind it."""
 
     async def attempt() -> str | None:
-        agents = Agents(program, **options)
+        agents = Agents(program, timeout_s=timeout_s, **options)
         try:
-            return await agents.run(query, environment=KEY, log=LOG, timeout_s=timeout_s)
+            return await agents.run(query, *MODEL, log=LOG)
         finally:
             agents.close()
 
@@ -163,9 +163,9 @@ def is_alive(pid: str | int) -> bool:
 
 def test_a_callable_gets_the_query_and_each_attempt_begins_anew() -> None:
     async def attempts() -> list[str | None]:
-        agents = Agents(Program(callable="my_agent:echo"))
+        agents = Agents(Program(callable="my_agent:echo"), timeout_s=60)
         try:
-            runs = (agents.run(each, environment=KEY, log=LOG, timeout_s=20) for each in ("a", "b", "c"))
+            runs = (agents.run(each, *MODEL, log=LOG) for each in ("a", "b", "c"))
             return list(await asyncio.gather(*runs))
         finally:
             agents.close()
@@ -317,8 +317,8 @@ def test_an_answer_is_kept_in_part() -> None:
 
 def test_a_cancelled_attempt_ends_its_agent() -> None:
     async def cancelled() -> list[psutil.Process]:
-        agents = Agents(Program(callable="my_agent:forks_and_hangs"))
-        attempt = asyncio.create_task(agents.run("q", environment=KEY, log=LOG, timeout_s=60))
+        agents = Agents(Program(callable="my_agent:forks_and_hangs"), timeout_s=60)
+        attempt = asyncio.create_task(agents.run("q", *MODEL, log=LOG))
         while not Path("pid").exists() or not Path("pid").read_text():
             await asyncio.sleep(0.02)
         attempt.cancel()
@@ -336,10 +336,10 @@ def test_one_bad_agent_costs_no_other() -> None:
     Path("mixed.py").write_text("import my_agent\ndef run(query):\n    return getattr(my_agent, query)(query)\n")
 
     async def attempts() -> list[Any]:
-        agents = Agents(Program(callable="mixed:run"))
+        agents = Agents(Program(callable="mixed:run"), timeout_s=60)
         names = ["shows", "crashes", "kills_its_keeper", "shows", "raises", "forks", "shows", "dies"]
         try:
-            runs = (agents.run(each, environment=KEY, log=Path("logs", each), timeout_s=20) for each in names)
+            runs = (agents.run(each, *MODEL, log=Path("logs", each)) for each in names)
             return await asyncio.gather(*runs, return_exceptions=True)
         finally:
             agents.close()
@@ -354,10 +354,10 @@ def test_one_bad_agent_costs_no_other() -> None:
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from steptool.worlds.agent.agents import Agents, environment
+from steptool.worlds.agent.agents import Agents
 from steptool.worlds.agent.program import Program
-agents = Agents(Program(**{program}))
-asyncio.run(agents.run("q", environment=environment("http://127.0.0.1:9/v1", "k"), log=Path("log"), timeout_s=90))
+agents = Agents(Program(**{program}), timeout_s=90)
+asyncio.run(agents.run("q", "http://127.0.0.1:9/v1", "k", log=Path("log")))
 """
 
 

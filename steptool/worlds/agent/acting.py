@@ -22,6 +22,11 @@ from steptool.worlds.workers.limits import end_with_parent, limit_memory
 
 MAX_ANSWER = 100_000
 """Characters of an answer that are kept."""
+IMPORTED_LATER = (
+    *("openai.resources.chat.completions", "openai.resources.responses", "openai.lib.streaming.responses"),
+    *("httpcore", "httpcore2", "h11", "h2", "truststore", "anyio._backends._asyncio"),
+)
+"""What OpenAI's client imports once it is used, where it is installed: half of the time of a short attempt."""
 FAILED = 1
 """Exit status of an agent whose function failed."""
 
@@ -35,6 +40,9 @@ def preload(names: list[str]) -> None:
         module, _, inside = name.rpartition(".")
         if not _is_imported(name) and module and _is_imported(module):
             getattr(sys.modules[module], inside, None)  # some packages import what is inside them when it is asked for
+    if "openai" in sys.modules:
+        for name in IMPORTED_LATER:
+            _is_imported(name)
 
 
 def _is_imported(name: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from steptool.core.errors import printable
+from steptool.core.errors import WorldError, printable
 from steptool.worlds.agent import keeper
 from steptool.worlds.agent.acting import MAX_ANSWER
 from steptool.worlds.agent.program import Program
@@ -45,9 +45,15 @@ def environment(base_url: str, key: str) -> dict[str, str]:
 
 
 class Agents:
-    """Of one program. The first run starts their fork server, which imports the modules `preload`."""
+    """Of one program. The first run starts their fork server, which imports the modules `preload`.
 
-    def __init__(self, program: Program, *, preload: Sequence[str] = (), memory_mb: int = 4096) -> None:
+    `timeout_s`: longest time of a run. `memory_mb`: what each of its processes may take.
+    """
+
+    def __init__(
+        self, program: Program, *, timeout_s: float, preload: Sequence[str] = (), memory_mb: int = 4096
+    ) -> None:
+        self._timeout_s = timeout_s
         settings = {
             "program": vars(program),
             "preload": list(preload),
@@ -60,25 +66,24 @@ class Agents:
         """Import meanwhile what the agents import."""
         self._server.start()
 
-    async def run(self, query: str, *, environment: dict[str, str], log: Path, timeout_s: float) -> str | None:
+    async def run(self, query: str, base_url: str, key: str, *, log: Path) -> str | None:
         """Start one, and wait until it has ended: its answer, None where it gave none of its own.
 
         `log`: the file of what it prints, written at its end. Where this is cancelled, the agent is ended, with every
-        process that it started. Raises AgentFailed where it fails or takes longer than `timeout_s`, WorldError where
-        no process can be started.
+        process that it started. Raises AgentFailed where it fails or takes too long, WorldError where no process can
+        be started.
         """
         worker = await self._server.worker()
-        request = {"query": query, "environment": environment, "log": str(log)}
+        request = {"query": query, "environment": environment(base_url, key), "log": str(log)}
         try:
-            async with asyncio.timeout(START_S):
-                await worker.reply()
-            async with asyncio.timeout(timeout_s):
+            await _begun(worker)
+            async with asyncio.timeout(self._timeout_s):
                 reply = await worker.ask(request)
         except Ended as ended:
             raise AgentFailed(f"the process that keeps it has ended: {ended}") from ended
         except TimeoutError:
             last = await _stopped(worker)
-            raise AgentFailed(f"it did not end within {timeout_s:g} s{_words(last, log)}") from None
+            raise AgentFailed(f"it did not end within {self._timeout_s:g} s{_words(last, log)}") from None
         except asyncio.CancelledError:
             await _stopped(worker)
             raise
@@ -91,6 +96,17 @@ class Agents:
     def close(self) -> None:
         """End all of them. May be called twice."""
         self._server.close()
+
+
+async def _begun(worker: Worker) -> None:
+    """Wait until an agent can be started."""
+    try:
+        async with asyncio.timeout(START_S):
+            await worker.reply()
+    except TimeoutError:
+        worker.abandon()
+        found = f"what the agent imports is not imported within {START_S:g} s"
+        raise WorldError(found, fix="see what its packages do when they are imported") from None
 
 
 def _answer(reply: dict[str, Any], log: Path) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -12,37 +14,45 @@ from pydantic import AfterValidator, Field, model_validator
 
 from steptool.core.errors import DataError
 from steptool.core.fields import Bound, Outside, Positive, Text
+from steptool.core.plugins import search_here
 from steptool.core.revision import MEANS_NOTHING, code_revision, imports_from_outside, words_revision
 from steptool.core.types import Task, Tool, content_hash
+from steptool.gateway.server import Gateway
 from steptool.worlds.agent.agents import Agents
+from steptool.worlds.agent.led import LedAgent
 from steptool.worlds.agent.program import Program, callable_name, command_words
-from steptool.worlds.agent.session import AgentConnection, AgentSession
-from steptool.worlds.agent.tools import FOLDER, ask_for_tools, keep_tools, read_tools
+from steptool.worlds.agent.session import AgentSession
+from steptool.worlds.agent.shown import DRY_RUN_S, FOLDER, Shown, ask, keep, read
 from steptool.worlds.project.checks import StateCheck
 from steptool.worlds.project.tasks import read_tasks
 from steptool.worlds.project.world import ProjectSettings, ProjectWorld
 
+BY_HAND = "Call the tools as you are told."
+"""The query of an agent that is led by hand."""
 NOT_IN_A_NAME = re.compile(r"[^\w.-]+")
 
 
 class AgentToolbox:
-    """Tools that only the agents themselves can call."""
+    """Tools that only the agents themselves can call: here they are led to do so."""
 
-    def __init__(self, tools: Mapping[str, Tool], agents: Agents) -> None:
-        self.tools, self.agents = tools, agents
+    def __init__(self, tools: Mapping[str, Tool], agents: Agents, gateway: Gateway) -> None:
+        self.tools, self._agents, self._gateway = tools, agents, gateway
 
     def changes_state(self, name: str) -> bool:
         return True
 
-    def connect(self) -> AgentConnection:
-        return AgentConnection()
+    def connect(self) -> LedAgent:
+        self._agents.start()
+        return LedAgent(self._gateway, partial(self._agents.run, BY_HAND, log=FOLDER / "by-hand.log"))
 
     def close(self) -> None:
-        self.agents.close()
+        self._agents.close()
+        self._gateway.close()
 
 
 class AgentWorld(ProjectWorld):
-    """Runs the agent once to see its tools, where these are not known, and reads the tasks, when it is created.
+    """Runs the agent once to see what it shows the model, where that is not known, and reads the tasks, when it is
+    created.
 
     Raises InputError for an agent that cannot be used, and DataError for a task that cannot be one.
     """
@@ -63,8 +73,8 @@ class AgentWorld(ProjectWorld):
         answer: Literal["message", "output"] = "message"
         """What a command answers: the model's last message, or what the command prints."""
         tools: Outside = ""
-        """File of the tools that the agent offers, a JSON list as OpenAI has them. Without it the agent is run once
-        without a model to see them."""
+        """File of the tools that the agent offers, a JSON list as OpenAI has them, or {"system": …, "tools": […]} with
+        its system message. Without it the agent is run once without a model to see them."""
         files: list[Text] = Field(default_factory=list)
         """Patterns of further files that the agent consists of, such as `prompts/*.md`: where one changes, attempts
         are made again. Files that the command names, and modules with all that they import, count anyway."""
@@ -96,24 +106,29 @@ class AgentWorld(ProjectWorld):
 
     @staticmethod
     def content(config: AgentWorld.Config) -> str:
-        """Hashes of the tasks, of what the agent's code says, of its other files, and of the tools that it offers.
+        """Hashes of the tasks, of what the agent's code says, of its other files, and of what it shows.
 
         Raises InputError where its tools cannot be known, DataError where the file of the tasks is missing.
         """
+        search_here()
         tasks = ProjectWorld.tasks_content(config)
-        tools = content_hash([tool.model_dump(mode="json") for tool in tools_of(config)])
-        return f"{tasks}, {_content_of_agent(config)}, tools {tools}"
+        shown = content_hash(shown_by(config).model_dump(mode="json"))
+        return f"{tasks}, {_content_of_agent(config)}, shown {shown}"
 
     def __init__(self, config: Config, seed: int) -> None:
-        tools = {tool.name: tool for tool in tools_of(config)}
-        self.agents = _agents(config)
-        super().__init__(config, seed, AgentToolbox(tools, self.agents))
+        search_here()
+        shown = shown_by(config)
+        tools = {tool.name: tool for tool in shown.tools}
+        self.system = shown.system
+        self.agents, self.gateway = _agents(config), Gateway()
+        super().__init__(config, seed, AgentToolbox(tools, self.agents, self.gateway))
 
     def open(self, task: Task, seed: int) -> AgentSession:
         """A fresh session. What the agents import is imported meanwhile."""
         self.agents.start()
         log = FOLDER / f"{NOT_IN_A_NAME.sub('-', task.id)[:80]}-{seed}.log"
-        return AgentSession(task, *self.parts(task), agents=self.agents, log=log, timeout_s=self.config.timeout_s)
+        run = partial(self.agents.run, task.query, log=log)
+        return AgentSession(task, *self.parts(task, LedAgent(self.gateway, run)), run=run)
 
     def refuse_unless_callable(self, check: StateCheck, where: str) -> None:
         """No tool can be asked once the agent has ended."""
@@ -124,23 +139,24 @@ class AgentWorld(ProjectWorld):
         )
 
 
-def tools_of(config: AgentWorld.Config) -> list[Tool]:
-    """The tools of its file, or those that the agent was seen to offer, now or earlier."""
+def shown_by(config: AgentWorld.Config) -> Shown:
+    """What its file of tools holds, or what the agent was seen to show the model, now or earlier."""
     if config.tools:
-        return read_tools(Path(config.tools))
+        return read(Path(config.tools))
     agent = [config.command, config.callable, code_revision(config.program.modules, without=MEANS_NOTHING)]
     kept = FOLDER / f"tools-{content_hash([*agent, _content_of_agent(config)], 16)}.json"
     if not kept.is_file():
         lines = list(read_tasks(Path(config.tasks)).values())
-        shown = next((line for line in lines if line.split in (None, "train")), lines[0])
-        with closing(_agents(config)) as agents:
-            keep_tools(kept, ask_for_tools(agents, shown.query, str(config.program), config.timeout_s))
-    return read_tools(kept)
+        first = next((line for line in lines if line.split in (None, "train")), lines[0])
+        with closing(_agents(config, most_s=DRY_RUN_S)) as agents:
+            keep(kept, ask(agents, first.query, str(config.program)))
+    return read(kept)
 
 
-def _agents(config: AgentWorld.Config) -> Agents:
+def _agents(config: AgentWorld.Config, most_s: float = inf) -> Agents:
     preload = [*config.preload, *imports_from_outside(config.program.modules)] if config.callable else []
-    return Agents(config.program, preload=preload, memory_mb=config.memory_mb)
+    timeout_s = min(config.timeout_s, most_s)
+    return Agents(config.program, timeout_s=timeout_s, preload=preload, memory_mb=config.memory_mb)
 
 
 def _content_of_agent(config: AgentWorld.Config) -> str:

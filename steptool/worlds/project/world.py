@@ -86,6 +86,9 @@ class ProjectWorld:
     Raises DataError for a task that cannot be one; it names the line.
     """
 
+    system = ""
+    """What every task tells the policy before its query."""
+
     def __init__(self, config: ProjectSettings, seed: int, toolbox: Toolbox) -> None:
         self.config: Any = config
         self.toolbox = toolbox
@@ -163,12 +166,11 @@ class ProjectWorld:
 
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""
-        return ProjectSession(task, *self.parts(task))
+        return ProjectSession(task, *self.parts(task, self.connect()))
 
-    def parts(self, task: Task) -> tuple[Connection, Checks, Judges | None]:
-        """What a fresh session at a task is made of."""
+    def parts(self, task: Task, connection: Connection) -> tuple[Connection, Checks, Judges | None]:
+        """What a fresh session at a task is made of: the connection to its tools, its checks, and what runs them."""
         checks = self._checks_of(task)
-        connection = self.connect()
         judges = connection if isinstance(connection, Judges) else None
         if any(isinstance(check, str) for check in checks) and judges is None and self._judging is not None:
             judges = self._judging.connect()
@@ -189,7 +191,8 @@ class ProjectWorld:
         for check in line.checks:
             if isinstance(check, StateCheck):
                 self.refuse_unless_callable(check, where)
-        return Task(id=line.id, group=line.group, query=line.query, tools=tuple(tools[name] for name in names))
+        offered = tuple(tools[name] for name in names)
+        return Task(id=line.id, group=line.group, query=line.query, tools=offered, system=self.system)
 
     def refuse_unless_callable(self, check: StateCheck, where: str) -> None:
         """Raise DataError for a check of a state that no tool here can tell."""

@@ -1,13 +1,14 @@
-"""The tools that an agent offers the model: as a file lists them, or as the agent itself was seen to offer them.
+"""What an agent shows the model in each attempt: its system message and its tools.
+
+It is read from a file, or seen when the agent runs without a policy:
 
     agent ── request with its tools ──▶ a gateway without a policy ── "I cannot answer this." ──▶ agent
 
-What it was seen to offer is kept under `.steptool/agent`, by the hash of the agent, and not asked again.
+What was seen is kept under `.steptool/agent`, by the hash of the agent, and not asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from pydantic import ValidationError
 from steptool.core.errors import DataError, InputError, reason
 from steptool.core.messages import tool_of
 from steptool.core.storage import parse_text, read_text, write_json
-from steptool.core.types import Tool
+from steptool.core.types import Frozen, Tool
 from steptool.gateway.base import ChatReply, ChatRequest, Refused
 from steptool.gateway.server import Gateway
 from steptool.system.own_loop import OwnLoop
-from steptool.worlds.agent.agents import Agents, environment
+from steptool.worlds.agent.agents import Agents
 from steptool.worlds.base import AgentFailed
 
 CANNOT = "I cannot answer this."
@@ -34,6 +35,11 @@ FOLDER = Path(".steptool", "agent")
 FIX = 'write a list of tools as OpenAI has them: [{"type": "function", "function": {"name": "find", "parameters": {}}}]'
 
 
+class Shown(Frozen):
+    system: str = ""
+    tools: tuple[Tool, ...]
+
+
 @dataclass
 class DryRun:
     """An agent that ran without a policy."""
@@ -41,11 +47,15 @@ class DryRun:
     requests: int = 0
     tools: dict[str, Tool] = field(default_factory=dict)
     """What it offered, by name, in the order in which it did."""
+    system: str = ""
+    """The system message of its first request."""
     failure: str | None = None
     """How it failed, where it did."""
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         self.requests += 1
+        if self.requests == 1:
+            self.system = "\n".join(message.text for message in request.messages if message.role == "system")
         for tool in request.tools:
             self.tools.setdefault(tool.name, tool)
         if self.requests > MOST_REQUESTS:
@@ -53,13 +63,12 @@ class DryRun:
         return ChatReply(text=CANNOT)
 
 
-def dry_run(agents: Agents, query: str, log: Path, timeout_s: float) -> DryRun:
+def dry_run(agents: Agents, query: str, log: Path) -> DryRun:
     """Run an agent once, with a model that answers nothing. Raises WorldError where no process can be started."""
     found, gateway, loop = DryRun(), Gateway(), OwnLoop("dry run of an agent")
     try:
         base_url = gateway.start()
-        told = environment(base_url, gateway.open(found.complete))
-        loop.wait(agents.run(query, environment=told, log=log, timeout_s=min(timeout_s, DRY_RUN_S)))
+        loop.wait(agents.run(query, base_url, gateway.open(found.complete), log=log))
     except AgentFailed as failed:
         found.failure = str(failed)
     finally:
@@ -68,12 +77,12 @@ def dry_run(agents: Agents, query: str, log: Path, timeout_s: float) -> DryRun:
     return found
 
 
-def ask_for_tools(agents: Agents, query: str, name: str, timeout_s: float) -> list[Tool]:
-    """The tools that an agent offers in a dry run. Raises InputError where it offers none, and says why."""
+def ask(agents: Agents, query: str, name: str) -> Shown:
+    """What an agent shows in a dry run. Raises InputError where it offers no tool, and says why."""
     log = FOLDER / "dry-run.log"
-    found = dry_run(agents, query, log, timeout_s)
+    found = dry_run(agents, query, log)
     if found.tools:
-        return list(found.tools.values())
+        return Shown(system=found.system, tools=tuple(found.tools.values()))
     if found.failure is not None:
         what, fix = (
             f"the agent failed before it offered the model a tool: {found.failure}",
@@ -90,17 +99,25 @@ def ask_for_tools(agents: Agents, query: str, name: str, timeout_s: float) -> li
     raise InputError(f"{what} (what it printed: {log})" if log.is_file() else what, where=name, fix=fix)
 
 
-def keep_tools(path: Path, tools: Iterable[Tool]) -> None:
-    """Write them as `read_tools` reads them."""
+def keep(path: Path, shown: Shown) -> None:
+    """Write it as `read` reads it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, [{"type": "function", "function": tool.model_dump(mode="json")} for tool in tools])
+    tools = [{"type": "function", "function": tool.model_dump(mode="json")} for tool in shown.tools]
+    write_json(path, {"system": shown.system, "tools": tools})
 
 
-def read_tools(path: Path) -> list[Tool]:
-    """The tools of a file, in OpenAI's form or as StepTool writes tools. Raises DataError that says which is wrong."""
+def read(path: Path) -> Shown:
+    """What a file holds: tools in OpenAI's form or as StepTool writes them, as a list or beside the system message.
+
+    Raises DataError that says which is wrong.
+    """
     if not path.is_file():
         raise DataError("no such file", where=str(path), fix="set world.tools in params.yaml to a file that is there")
-    listed = parse_text(read_text(path), str(path), fix=FIX)
+    value = parse_text(read_text(path), str(path), fix=FIX)
+    listed = value.get("tools") if isinstance(value, dict) else value
+    system = value.get("system", "") if isinstance(value, dict) else ""
+    if not isinstance(system, str):
+        raise DataError("its `system` is no text", where=str(path), fix="write the system message of the agent there")
     if not isinstance(listed, list) or not listed:
         raise DataError("holds no list of tools", where=str(path), fix=FIX)
     tools: dict[str, Tool] = {}
@@ -109,7 +126,7 @@ def read_tools(path: Path) -> list[Tool]:
         if tool.name in tools:
             raise DataError(f"lists {tool.name} twice", where=str(path), fix="give each tool its own name")
         tools[tool.name] = tool
-    return list(tools.values())
+    return Shown(system=system, tools=tuple(tools.values()))
 
 
 def _tool(entry: Any, where: str) -> Tool:
