@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from steptool.traces.report import Report
 
 app = typer.Typer(no_args_is_help=True, help="Import what an agent did, as tasks and trajectories; export it.")
 
@@ -41,8 +38,9 @@ def import_(
 ) -> None:
     """Write conversations as tasks and trajectories into traces/NAME; without e-mail addresses, phone numbers, keys."""
     from steptool.traces.kinds import import_from
+    from steptool.traces.wording import lines
 
-    report = import_from(
+    folder, report = import_from(
         source,
         kind=kind,
         name=name,
@@ -52,9 +50,9 @@ def import_(
         add=add,
         with_system=with_system,
         region=region,
+        on_progress=lambda count: typer.echo(f"{count:,} records read", err=True),
     )
-    for line in lines_of(report):
-        typer.echo(line)
+    typer.echo("\n".join(lines(folder, report)))
 
 
 def settings_of(written: list[str]) -> dict[str, Any]:
@@ -73,8 +71,3 @@ def settings_of(written: list[str]) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
-
-
-def lines_of(report: Report) -> list[str]:
-    """What the user is told."""
-    return [str(report)]

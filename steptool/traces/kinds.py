@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -23,6 +23,11 @@ TRACES = Path("traces")
 """Where imported folders lie in a project."""
 
 
+class Imported(NamedTuple):
+    folder: Path
+    report: Report
+
+
 def import_from(
     source: str,
     *,
@@ -35,7 +40,7 @@ def import_from(
     with_system: bool = False,
     region: str = "US",
     on_progress: Callable[[int], None] = lambda count: None,
-) -> Report:
+) -> Imported:
     """Import into `traces/NAME` of the project in the working directory, and say what was found.
 
     `kind`: name of a reader, or `module:Class`; empty looks at the source. `settings`: of the reader.
@@ -45,7 +50,8 @@ def import_from(
     kind = kind or kind_of(source)
     reader = reader_of(kind, settings or {})
     run = Import(source, kind, reader, scrubber, lenient, with_system, on_progress)
-    return run.into(TRACES / (name or name_of(source)), add=add)
+    folder = TRACES / (name or name_of(source))
+    return Imported(folder, run.into(folder, add=add))
 
 
 def kind_of(source: str) -> str:
