@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,11 +18,6 @@ Setting = Annotated[list[str] | None, typer.Option("--set", help="A setting of t
 Add = Annotated[bool, typer.Option("--add", help="Add to the folder, if it is there.")]
 WithSystem = Annotated[bool, typer.Option("--with-system", help="Put the system's messages before the query.")]
 Region = Annotated[str, typer.Option(help="Country whose phone numbers are written without +, by its two letters.")]
-
-
-@app.callback()
-def _group() -> None:
-    """Without this a single command would be the whole."""
 
 
 @app.command("import")
@@ -53,6 +49,20 @@ def import_(
         on_progress=lambda count: typer.echo(f"{count:,} records read", err=True),
     )
     typer.echo("\n".join(lines(folder, report)))
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A file or folder of trajectories of any stage, or traces/NAME.")],
+    out: Annotated[Path, typer.Argument(help="The file to write, one trajectory a line.")],
+    to: Annotated[str, typer.Option(help="openai or atif.")] = "openai",
+    tasks: Annotated[Path | None, typer.Option(help="Folder of their tasks; by default data/tasks.")] = None,
+) -> None:
+    """Write trajectories as OpenAI JSONL or ATIF."""
+    from steptool.traces.export import export as write
+
+    counts = write(source, to, out, tasks)
+    typer.echo(f"{out}: {', '.join(f'{count:,} {what}' for what, count in counts.items()) or 'no trajectories'}")
 
 
 def settings_of(written: list[str]) -> dict[str, Any]:
