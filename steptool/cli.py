@@ -58,6 +58,12 @@ def init(
     mcp: Annotated[str, typer.Option(help="Or an MCP server: 'python server.py', or its URL.")] = "",
     tasks: Annotated[str, typer.Option(help="Your tasks, one a line, as tasks.jsonl of the example.")] = "",
     demonstrations: Annotated[str, typer.Option(help="Attempts that succeed, one a line.")] = "",
+    traces: Annotated[
+        str, typer.Option(help="Conversations of your agent: a file, a folder, a server's address.")
+    ] = "",
+    kind: Annotated[
+        str, typer.Option("--from", help="What these are, as `traces import` has it; told by default.")
+    ] = "",
 ) -> None:
     """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up.
 
@@ -66,7 +72,7 @@ def init(
     from steptool.project.init import init as write_project
     from steptool.project.own import Own
 
-    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations))
+    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations, traces, kind))
 
 
 @app.command(rich_help_panel=RUN)
