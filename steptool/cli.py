@@ -17,6 +17,7 @@ import typer
 from steptool.commands import model
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
+from steptool.commands.traces import app as traces
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -289,6 +290,7 @@ for verb in (model.chat, model.serve_model, model.export):
     app.command(rich_help_panel=USE)(verb)
 app.add_typer(tools, name="tools", rich_help_panel=START)
 app.add_typer(tasks, name="tasks", rich_help_panel=START)
+app.add_typer(traces, name="traces", rich_help_panel=START)
 
 
 @app.command(rich_help_panel=START)

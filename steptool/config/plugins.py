@@ -31,6 +31,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "file": "steptool.traces.file:TraceFile",
         "traces": "steptool.traces.imported:ImportedTraces",
     },
+    "traces": {
+        "openai": "steptool.traces.openai:OpenAi",
+    },
     "format": {
         "json_call": "steptool.formats.json_call:JsonCall",
         "native": "steptool.formats.native:Native",

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from steptool.core.errors import InputError, ModelError
 from steptool.core.fields import Positive, Settings
+from steptool.core.messages import GAVE_UP
 from steptool.core.types import FINISH, Action, Observation, Task, ToolCall
 from steptool.formats.arguments import MAX_DEPTH, depth_of
 from steptool.formats.bounded import bounded
@@ -28,8 +29,6 @@ from steptool.formats.names import OPENAI, Names
 from steptool.formats.text import shorten
 from steptool.formats.tool_text import openai_tools
 
-GAVE_UP = "I cannot answer this."
-"""What is written for a demonstrated `Finish` that gives up."""
 _ASKED: list[dict[str, Any]] = [{"role": "user", "content": "Hello."}]
 """A conversation before an action. What the template writes of an action does not depend on it."""
 _SENTINEL = "SENTINELACTIONLENITNES"
