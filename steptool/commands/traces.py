@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from steptool.traces.report import Report
 
 app = typer.Typer(no_args_is_help=True, help="Import what an agent did, as tasks and trajectories; export it.")
 
@@ -20,11 +18,6 @@ Setting = Annotated[list[str] | None, typer.Option("--set", help="A setting of t
 Add = Annotated[bool, typer.Option("--add", help="Add to the folder, if it is there.")]
 WithSystem = Annotated[bool, typer.Option("--with-system", help="Put the system's messages before the query.")]
 Region = Annotated[str, typer.Option(help="Country whose phone numbers are written without +, by its two letters.")]
-
-
-@app.callback()
-def _group() -> None:
-    """Without this a single command would be the whole."""
 
 
 @app.command("import")
@@ -41,8 +34,9 @@ def import_(
 ) -> None:
     """Write conversations as tasks and trajectories into traces/NAME; without e-mail addresses, phone numbers, keys."""
     from steptool.traces.kinds import import_from
+    from steptool.traces.wording import lines
 
-    report = import_from(
+    folder, report = import_from(
         source,
         kind=kind,
         name=name,
@@ -52,9 +46,23 @@ def import_(
         add=add,
         with_system=with_system,
         region=region,
+        on_progress=lambda count: typer.echo(f"{count:,} records read", err=True),
     )
-    for line in lines_of(report):
-        typer.echo(line)
+    typer.echo("\n".join(lines(folder, report)))
+
+
+@app.command()
+def export(
+    source: Annotated[Path, typer.Argument(help="A file or folder of trajectories of any stage, or traces/NAME.")],
+    out: Annotated[Path, typer.Argument(help="The file to write, one trajectory a line.")],
+    to: Annotated[str, typer.Option(help="openai or atif.")] = "openai",
+    tasks: Annotated[Path | None, typer.Option(help="Folder of their tasks; by default data/tasks.")] = None,
+) -> None:
+    """Write trajectories as OpenAI JSONL or ATIF."""
+    from steptool.traces.export import export as write
+
+    counts = write(source, to, out, tasks)
+    typer.echo(f"{out}: {', '.join(f'{count:,} {what}' for what, count in counts.items()) or 'no trajectories'}")
 
 
 def settings_of(written: list[str]) -> dict[str, Any]:
@@ -73,8 +81,3 @@ def settings_of(written: list[str]) -> dict[str, Any]:
         except ValueError:
             found[key] = value
     return found
-
-
-def lines_of(report: Report) -> list[str]:
-    """What the user is told."""
-    return [str(report)]

@@ -32,7 +32,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "traces": "steptool.traces.imported:ImportedTraces",
     },
     "traces": {
+        "steptool": "steptool.traces.own:Own",
+        "atif": "steptool.traces.atif:Atif",
+        "toolbench": "steptool.traces.toolbench:ToolBench",
+        "anthropic": "steptool.traces.anthropic:Anthropic",
         "openai": "steptool.traces.openai:OpenAi",
+        "responses": "steptool.traces.responses:Responses",
     },
     "format": {
         "json_call": "steptool.formats.json_call:JsonCall",

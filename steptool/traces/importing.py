@@ -18,21 +18,21 @@ from typing import Any
 
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import output_folder, write_json
-from steptool.core.types import AnswerCheck, Task, Tool, Trajectory
+from steptool.core.types import AnswerCheck, Tool, Trajectory
 from steptool.traces import folder as imported
 from steptool.traces.conversation import Conversation, Reader, Skipped
 from steptool.traces.merging import Merging
 from steptool.traces.report import MOST_JUDGED, Report, Skips, judge
 from steptool.traces.scrub import Scrubber
 from steptool.traces.steps import Attempt, attempt_of
+from steptool.traces.tasks import as_tasks
 from steptool.traces.tools import Offered
 from steptool.worlds.answers import outcome_of
 from steptool.worlds.checks import MAX_NAME, TOTALS
+from steptool.worlds.project.tasks import TaskLine
 
-GROUP = "tasks"
-"""Of a task whose source names none."""
-EVERY = 1_000
-"""Conversations between two reports of progress."""
+EVERY = 10_000
+"""Records between two reports of progress."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Import:
     with_system: bool = False
     """Whether messages of the system are put before the query."""
     on_progress: Callable[[int], None] = lambda count: None
-    """Told how many conversations were read, from time to time."""
+    """Told from time to time how many records were read."""
     _skips: Skips = field(default_factory=Skips)
     _merging: Merging = field(default_factory=Merging)
     _offered: Offered = field(default_factory=Offered)
@@ -145,7 +145,7 @@ class Import:
             inferred_tools=tuple(self._offered.inferred()),
             varied_tools=tuple(self._offered.varied()),
             scrubbed=dict(self.scrubber.counts.most_common()),
-            judged=judge(tasks.first, tasks.as_tasks()),
+            judged=judge(tasks.first, as_tasks(map(TaskLine.model_validate, tasks.lines), tasks.tools)),
         )
 
 
@@ -204,19 +204,6 @@ class _Tasks:
         if len(self.first) < MOST_JUDGED:
             self.first.append(done)
         return done
-
-    def as_tasks(self) -> dict[str, Task]:
-        """As a policy would see them, by id."""
-        by_name = {tool.name: tool for tool in self.tools}
-        return {
-            id: Task(
-                id=id,
-                group=line.get("group", GROUP),
-                query=line["query"],
-                tools=tuple(by_name[name] for name in line.get("tools", by_name) if name in by_name),
-            )
-            for id, line in self._lines.items()
-        }
 
     def _note(self, attempt: Attempt) -> None:
         """The line of its task; two attempts that expect different answers leave it without a check."""

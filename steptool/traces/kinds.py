@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -23,6 +23,11 @@ TRACES = Path("traces")
 """Where imported folders lie in a project."""
 
 
+class Imported(NamedTuple):
+    folder: Path
+    report: Report
+
+
 def import_from(
     source: str,
     *,
@@ -35,30 +40,47 @@ def import_from(
     with_system: bool = False,
     region: str = "US",
     on_progress: Callable[[int], None] = lambda count: None,
-) -> Report:
+) -> Imported:
     """Import into `traces/NAME` of the project in the working directory, and say what was found.
 
     `kind`: name of a reader, or `module:Class`; empty looks at the source. `settings`: of the reader.
     Raises InputError for what the user named wrongly, and what `Import.into` raises.
     """
     scrubber = Scrubber(project_key(), drop, region)
-    kind = kind or kind_of(source)
+    if kind:
+        _refuse_another(kind, source)
+    else:
+        kind = kind_of(source)
     reader = reader_of(kind, settings or {})
     run = Import(source, kind, reader, scrubber, lenient, with_system, on_progress)
-    return run.into(TRACES / (name or name_of(source)), add=add)
+    folder = TRACES / (name or name_of(source))
+    return Imported(folder, run.into(folder, add=add))
 
 
 def kind_of(source: str) -> str:
     """The first reader that recognises the source. Raises InputError where none does."""
-    record = first_record(source) if os.path.exists(source) else None
-    for name, path in BUILT_IN["traces"].items():
-        reader: Any = load_class(path)
-        if isinstance(reader, Recognises) and reader.recognises(source, record):
-            return name
+    if found := next(_recognising(source), ""):
+        return found
     known = ", ".join(BUILT_IN["traces"])
     if not os.path.exists(source):
         raise InputError("no such file or folder", where=source, fix=f"name one that is there, or its --from: {known}")
     raise InputError("looks like none of the kinds that are known", where=source, fix=f"name it with --from: {known}")
+
+
+def _recognising(source: str) -> Iterator[str]:
+    """The readers of this package that recognise the source."""
+    record = first_record(source) if os.path.exists(source) else None
+    for name, path in BUILT_IN["traces"].items():
+        reader: Any = load_class(path)
+        if isinstance(reader, Recognises) and reader.recognises(source, record):
+            yield name
+
+
+def _refuse_another(kind: str, source: str) -> None:
+    """Where a reader that was named does not recognise a source, and another one does."""
+    found = list(_recognising(source)) if os.path.exists(source) and kind in BUILT_IN["traces"] else []
+    if found and kind not in found:
+        raise InputError(f"looks like {found[0]}, not like {kind}", where=source, fix=f"--from {found[0]}")
 
 
 def reader_of(kind: str, settings: Mapping[str, Any]) -> Any:

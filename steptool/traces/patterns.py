@@ -37,7 +37,7 @@ KEYED = (
     ),
     re.compile(
         rf"(?P<before>(?<![a-z])(?:\w{{1,40}}[_\-])?(?:{_WORDS})\\?[\"']?\s*[:=]\s*\\?[\"']?)"
-        r"(?P<secret>[^\s\"',;&)}\]\\]{6,})(?P<after>)",
+        r"(?P<secret>[^\s\"',;&(){}<>$\[\]\\][^\s\"',;&)}\]\\]{5,})(?P<after>)",
         re.IGNORECASE,
     ),
 )
@@ -87,16 +87,27 @@ def keys_of_services() -> tuple[re.Pattern[str], ...]:
 
 
 _DIGITS = re.compile(r"\+?\(?\d(?:[ ().\-/\u2010-\u2015\u00a0]{0,3}\d){6,14}")
+_CALLING = r"phone|mobile|tele?\b|tel[._ ]|cell|fax|sms|whatsapp|contact|call|dial|number|handy"
+_BEFORE_NUMBER = re.compile(rf"(?:{_CALLING})[^\d\n]{{0,24}}\Z", re.IGNORECASE)
+PHONE_FIELD = re.compile(r"phone|mobile|fax|whatsapp|^(?:tel|cell|sms|msisdn)(?:no|number|nr)?$")
+"""In the name of a field, as `plain_name` has it, whose digits are a phone number."""
 
 
-def phones(text: str, region: str) -> Iterator[tuple[int, int, str]]:
+def phones(text: str, region: str, *, is_field: bool = False) -> Iterator[tuple[int, int, str]]:
     """Start, end and E.164 form of the phone numbers in a text that are numbers of their country.
 
-    `region`: the country, by its two letters, of those that are written without +.
+    `region`: the country, by its two letters, of those that are written without +. Digits in a row are no phone number
+    by themselves, for they may be an amount: they are one where a word such as `phone` stands before them, where they
+    are all of the text, or in a field of phone numbers.
     """
     if not _DIGITS.search(text):
         return
     import phonenumbers
 
     for match in phonenumbers.PhoneNumberMatcher(text, region or None):
-        yield match.start, match.end, phonenumbers.format_number(match.number, phonenumbers.PhoneNumberFormat.E164)
+        written, groups = match.raw_string, re.findall(r"\d+", match.raw_string)
+        is_decimal = len(groups) == 2 and "." in written
+        in_a_row = len(groups) == 1 or is_decimal
+        is_meant = is_field or text.strip() == written or _BEFORE_NUMBER.search(text[: match.start])
+        if written.startswith("+") or not in_a_row or (is_meant and not is_decimal):
+            yield match.start, match.end, phonenumbers.format_number(match.number, phonenumbers.PhoneNumberFormat.E164)

@@ -21,12 +21,22 @@ import re
 import secrets
 from collections import Counter
 from collections.abc import Iterable
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from steptool.core.errors import DataError, StorageError
 from steptool.traces.conversation import Conversation
-from steptool.traces.patterns import EMAIL, KEYED, KEYS, SECRET_FIELDS, keys_of_services, phones, plain_name
+from steptool.traces.patterns import (
+    EMAIL,
+    KEYED,
+    KEYS,
+    PHONE_FIELD,
+    SECRET_FIELDS,
+    keys_of_services,
+    phones,
+    plain_name,
+)
 from steptool.traces.texts import NotReplaced, Texts
 
 KEY = Path(".steptool/scrub.key")
@@ -62,6 +72,10 @@ def project_key(path: Path = KEY) -> bytes:
         raise _broken_key(path) from error
 
 
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?\d+(?:\.\d+)?", text) is not None
+
+
 def _no_key(path: Path) -> bytes:
     raise _broken_key(path)
 
@@ -93,7 +107,8 @@ class Scrubber:
         if self._known:
             known = sorted(self._known, key=len, reverse=True)
             pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, known))})(?!\w)", re.IGNORECASE)
-            scrubbed = Texts(lambda text: pattern.sub(self._stand_in_of_known, text)).conversation(scrubbed)
+            again = Texts(lambda text: pattern.sub(self._stand_in_of_known, text), on_number=self._number_of_known)
+            scrubbed = again.conversation(scrubbed)
         self._known.clear()
         return scrubbed
 
@@ -102,6 +117,11 @@ class Scrubber:
         if kind:
             self.counts[kind] += 1
         return stand_in
+
+    def _number_of_known(self, value: float) -> float:
+        stand_in, kind = self._known.get(str(value), ("", ""))
+        self.counts[kind] += bool(kind)
+        return type(value)(stand_in) if kind and _is_number(stand_in) else value
 
     def _without_shapes(self, text: str) -> str:
         for pattern in KEYED:
@@ -118,6 +138,8 @@ class Scrubber:
             return self._dropped(value)
         if plain in SECRET_FIELDS and isinstance(value, str) and value.strip():
             return self._secret(value)
+        if PHONE_FIELD.search(plain) and isinstance(value, str | int) and not isinstance(value, bool):
+            return type(value)(self._without_phones(self._without_shapes(str(value)), is_field=True))
         raise NotReplaced
 
     def _dropped(self, value: Any) -> Any:
@@ -127,13 +149,12 @@ class Scrubber:
             return [self._dropped(item) for item in value]
         if isinstance(value, bool) or value is None or value == "":
             return value
+        written = str(value)
         if isinstance(value, str):
-            return (
-                value
-                if _STAND_IN.fullmatch(value)
-                else self._noted(value, f"redacted-{self._letters(DROPPED, value)}", DROPPED)
-            )
-        return type(value)(self._noted(str(value), self._digits_as(str(value), DROPPED, str(value)), DROPPED))
+            is_done = _STAND_IN.fullmatch(value)
+            return value if is_done else self._noted(value, f"redacted-{self._letters(DROPPED, value)}", DROPPED)
+        stand_in = self._digits_as(written, DROPPED, written) if _is_number(written) else "0"
+        return type(value)(self._noted(written, stand_in, DROPPED))
 
     def _secret(self, value: str) -> str:
         if _STAND_IN.fullmatch(value):
@@ -141,16 +162,17 @@ class Scrubber:
         return self._noted(value, f"redacted-key-{self._letters(SECRETS, value)}", SECRETS)
 
     def _email(self, found: re.Match[str]) -> str:
-        if _STAND_IN.fullmatch(found[0]):
-            return found[0]
+        if _STAND_IN.fullmatch(found[0]) or _STAND_IN.fullmatch(found[0][: found.start("at") - found.start()]):
+            return found[0]  # the latter where a password stood before the @ of a URL
         self.counts[EMAILS] += 1
         return f"person-{self._letters(EMAILS, found[0].replace('%40', '@'))}{found['at']}redacted.invalid"
 
-    def _without_phones(self, text: str) -> str:
+    def _without_phones(self, text: str, *, is_field: bool = False) -> str:
         parts, end = [], 0
-        for start, stop, number in phones(text, self._region):
-            self.counts[PHONES] += 1
-            parts += [text[end:start], self._digits_as(text[start:stop], PHONES, number, begin="9990")]
+        for start, stop, number in phones(text, self._region, is_field=is_field):
+            written = text[start:stop]
+            stand_in = self._noted(written, self._digits_as(written, PHONES, number, begin="9990"), PHONES)
+            parts += [text[end:start], stand_in]
             end = stop
         return "".join(parts) + text[end:]
 
@@ -172,7 +194,7 @@ class Scrubber:
     def _digits_as(self, written: str, kind: str, value: str, begin: str = "") -> str:
         """`written` with other digits, derived from `value`; the first ones are `begin`, and never a leading 0."""
         number = self._number(kind, value)
-        digits = iter(begin + str(number % 9 + 1) + str(number // 9))
+        digits = cycle(begin + str(number % 9 + 1) + str(number // 9))
         return "".join(next(digits) if c.isdecimal() else c for c in written)
 
     def _number(self, kind: str, value: str) -> int:

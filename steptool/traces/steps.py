@@ -221,7 +221,7 @@ def _action(turn: Sequence[Message], calls: Sequence[MessageCall]) -> Action | N
     for name, arguments in read:
         if isinstance(arguments, str):
             raw = "\n".join(f"{call.name} {call.arguments}" for call in calls)
-            return Action(thought=f"{thought}\n{raw}".strip(), unreadable=f"{name}: {arguments}")
+            return Action(thought=f"{thought}\n{raw}".strip(), unreadable=f"{name}: {arguments}" if name else arguments)
         if _ends(name) and not (len(calls) == 1 and ends_attempt(arguments)):
             raise _Unusable(_NO_END)
     made = tuple(ToolCall(name=name, arguments=found) for name, found in read if isinstance(found, dict))

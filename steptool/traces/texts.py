@@ -15,6 +15,7 @@ MOST_DEPTH = 40
 
 OnText = Callable[[str], str]
 OnField = Callable[[str, Any], Any]
+OnNumber = Callable[[float], float]
 
 
 class NotReplaced(Exception):
@@ -25,12 +26,16 @@ def no_field(name: str, value: Any) -> Any:
     raise NotReplaced
 
 
-class Texts:
-    """`on_text` gets every text that is no JSON, every string and name within JSON, and every integer, as text; where
-    it changes that, digits must remain. `on_field` may replace the value of a field of JSON, or raise NotReplaced."""
+def same_number(value: float) -> float:
+    return value
 
-    def __init__(self, on_text: OnText, on_field: OnField = no_field) -> None:
-        self._on_text, self._on_field = on_text, on_field
+
+class Texts:
+    """`on_text` gets every text that is no JSON, and every string and name within JSON. `on_field` may replace the
+    value of a field of JSON, or raise NotReplaced. `on_number` gets every number of JSON."""
+
+    def __init__(self, on_text: OnText, on_field: OnField = no_field, on_number: OnNumber = same_number) -> None:
+        self._on_text, self._on_field, self._on_number = on_text, on_field, on_number
 
     def text(self, text: str, depth: int = 0) -> str:
         """JSON is written anew only where something in it changed."""
@@ -77,10 +82,7 @@ class Texts:
             return [self._value(item, depth + 1) for item in value]
         if isinstance(value, str):
             return self.text(value, depth + 1)
-        if isinstance(value, int) and not isinstance(value, bool):
-            written = self._on_text(str(value))
-            return value if written == str(value) else int("".join(c for c in written if c.isdigit()))
-        return value
+        return self._on_number(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
     def _of_field(self, name: str, value: Any, depth: int) -> Any:
         try:
