@@ -32,6 +32,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "traces": "steptool.traces.imported:ImportedTraces",
     },
     "traces": {
+        "mlflow": "steptool.traces.mlflow:MlflowTraces",
+        "otel": "steptool.traces.otel:Otel",
         "steptool": "steptool.traces.own:Own",
         "atif": "steptool.traces.atif:Atif",
         "toolbench": "steptool.traces.toolbench:ToolBench",
