@@ -60,6 +60,12 @@ def init(
     agent: Annotated[str, typer.Option(help="Or your agent: 'python my_agent.py', or my_agent:run.")] = "",
     tasks: Annotated[str, typer.Option(help="Your tasks, one a line, as tasks.jsonl of the example.")] = "",
     demonstrations: Annotated[str, typer.Option(help="Attempts that succeed, one a line.")] = "",
+    traces: Annotated[
+        str, typer.Option(help="Conversations of your agent: a file, a folder, a server's address.")
+    ] = "",
+    kind: Annotated[
+        str, typer.Option("--from", help="What these are, as `traces import` has it; told by default.")
+    ] = "",
 ) -> None:
     """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up.
 
@@ -68,7 +74,17 @@ def init(
     from steptool.project.init import init as write_project
     from steptool.project.own import Own
 
-    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations, agent))
+    own = Own(
+        tools=tools,
+        openapi=openapi,
+        mcp=mcp,
+        agent=agent,
+        tasks=tasks,
+        demonstrations=demonstrations,
+        traces=traces,
+        kind=kind,
+    )
+    write_project(folder, own)
 
 
 @app.command(rich_help_panel=RUN)

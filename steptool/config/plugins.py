@@ -34,6 +34,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "endpoint": "steptool.traces.endpoint:Teacher",
     },
     "traces": {
+        "mlflow": "steptool.traces.mlflow:MlflowTraces",
+        "otel": "steptool.traces.otel:Otel",
         "steptool": "steptool.traces.own:Own",
         "atif": "steptool.traces.atif:Atif",
         "toolbench": "steptool.traces.toolbench:ToolBench",

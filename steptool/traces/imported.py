@@ -19,9 +19,9 @@ from pydantic import Field
 from steptool.core.errors import DataError
 from steptool.core.fields import Outside, Settings
 from steptool.core.types import Reference, Task, Trajectory
+from steptool.traces import folder
 from steptool.worlds.answers import outcome_of
 from steptool.worlds.base import World
-from steptool.worlds.traces.folder import content, read_attempts
 from steptool.worlds.traces.replies import question
 
 HELD_OUT = "of tasks that are held out"
@@ -45,7 +45,8 @@ class ImportedTraces:
     @staticmethod
     def content(config: Config) -> str:
         """Hash of the folder. Raises DataError where there is none."""
-        return content(Path(config.path))
+        folder.refuse_unless_imported(Path(config.path))
+        return f"traces {folder.content(Path(config.path))}"
 
     def read(self, world: World, tasks: Mapping[str, Task], seed: int) -> list[Trajectory]:
         """Attempts at training tasks that end in an answer; prints how many were left out, and why.
@@ -84,7 +85,7 @@ class ImportedTraces:
         by_question = {question(task.query): task for task in reversed(known)}
         found: list[Trajectory] = []
         left_out, numbers = Counter[str](), Counter[str]()
-        for query, attempt in read_attempts(Path(self.config.path)):
+        for query, attempt in folder.attempts(Path(self.config.path)):
             task = by_id.get(attempt.task_id) or by_question.get(question(query))
             if task is None or task.id not in training:
                 left_out[NOT_ASKED if task is None else HELD_OUT] += 1

@@ -19,10 +19,10 @@ from pydantic import Field, model_validator
 from steptool.core.errors import DataError
 from steptool.core.fields import Outside
 from steptool.core.types import Observation, Outcome, Task, Tool, ToolCall
+from steptool.traces import folder as imported
 from steptool.worlds.project.checks import StateCheck
 from steptool.worlds.project.session import ProjectSession, failure
 from steptool.worlds.project.world import ProjectSettings, ProjectWorld
-from steptool.worlds.traces.folder import TASKS, content, read_attempts, read_tools
 from steptool.worlds.traces.replies import Origin, Replies, key
 
 
@@ -51,8 +51,8 @@ class ReplayToolbox:
     """The tools of a folder of traces."""
 
     def __init__(self, folder: Path, nearest: float) -> None:
-        self.tools: Mapping[str, Tool] = read_tools(folder)
-        self.replies = Replies(read_attempts(folder), nearest)
+        self.replies = Replies(imported.attempts(folder), nearest)
+        self.tools: Mapping[str, Tool] = {tool.name: tool for tool in imported.tools(folder)}
 
     def changes_state(self, name: str) -> bool:
         """None does: a recorded reply is only read."""
@@ -105,13 +105,14 @@ class TracesWorld(ProjectWorld):
         @classmethod
         def _tasks_of_the_folder(cls, values: Any) -> Any:
             if isinstance(values, dict) and isinstance(values.get("path"), str) and not values.get("tasks"):
-                return {**values, "tasks": f"{values['path']}/{TASKS}"}
+                return {**values, "tasks": f"{values['path']}/{imported.TASKS}"}
             return values
 
     @staticmethod
     def content(config: TracesWorld.Config) -> str:
         """Hashes of the tasks and of the folder. Raises DataError where there is none."""
-        return f"{ProjectWorld.tasks_content(config)}, {content(Path(config.path))}"
+        imported.refuse_unless_imported(Path(config.path))
+        return f"{ProjectWorld.tasks_content(config)}, traces {imported.content(Path(config.path))}"
 
     def __init__(self, config: Config, seed: int) -> None:
         self._replayed = ReplayToolbox(Path(config.path), config.nearest)
