@@ -55,7 +55,7 @@ class Acting(Protocol):
 
 
 class Endpoint(Acting, Protocol):
-    """Its conditions name format and engine `steptool.core.types.ENDPOINT`, and world and search as it is given them."""
+    """Its conditions name format and engine `core.types.ENDPOINT`, and world and search as it is given them."""
 
     @property
     def spent(self) -> Spent:
