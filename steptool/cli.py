@@ -17,6 +17,7 @@ import typer
 from steptool.commands import model
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
+from steptool.commands.traces import app as traces
 from steptool.core.errors import StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -279,10 +280,25 @@ def results() -> None:
     typer.echo(results_table())
 
 
+@app.command(rich_help_panel=RUN)
+def view(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders of attempts; by default all that the project has.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="On loopback; 0 is a free one.")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, open no browser.")] = False,
+) -> None:
+    """Look at attempts in a local page: search, filter, and see where attempts at one task part."""
+    from steptool.commands.view import view as serve_page
+
+    serve_page(paths or [], port, opens=not no_open, says=typer.echo)
+
+
 for verb in (model.chat, model.serve_model, model.export):
     app.command(rich_help_panel=USE)(verb)
 app.add_typer(tools, name="tools", rich_help_panel=START)
 app.add_typer(tasks, name="tasks", rich_help_panel=START)
+app.add_typer(traces, name="traces", rich_help_panel=START)
 
 
 @app.command(rich_help_panel=START)

@@ -127,16 +127,20 @@ def _stages(params: Params) -> Iterator[StageSpec]:
 
 def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
     name = wanted.name
-    yield StageSpec(
-        "sample",
-        f"Trajectories of the policy of round {name}",
-        name,
-        deps=(TASKS, *_policy_folders(wanted.arm)),
-        out=TRAJECTORIES / name,
-        keys=("seed", "sample", "world", "format", "engine", "search", "model.dtype"),
-        plugins=_acting(params),
-        decided={"index": wanted.index},
-        meta={**GPU, "emits": "steptool.data.new"},
+    yield (
+        _imported(params, wanted, wanted.traces)
+        if wanted.traces is not None
+        else StageSpec(
+            "sample",
+            f"Trajectories of the policy of round {name}",
+            name,
+            deps=(TASKS, *_policy_folders(wanted.arm)),
+            out=TRAJECTORIES / name,
+            keys=("seed", "sample", "world", "format", "engine", "search", "model.dtype"),
+            plugins=_acting(params),
+            decided={"index": wanted.index},
+            meta={**GPU, "emits": "steptool.data.new"},
+        )
     )
     yield StageSpec(
         "annotate",
@@ -155,11 +159,25 @@ def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
         out=VALIDATED / name,
         keys=("seed", "validate", "reward"),
         plugins=(params.reward,),
-        decided={
-            "index": wanted.index,
-            "sample": [params.sample.tasks, params.sample.draw],
-            "compares": comparison_of(params, name),
-        },
+        decided={"compares": comparison_of(params, name)}
+        | (
+            {"traces": True}
+            if wanted.traces is not None
+            else {"index": wanted.index, "sample": [params.sample.tasks, params.sample.draw]}
+        ),
+    )
+
+
+def _imported(params: Params, wanted: Round, traces: Use) -> StageSpec:
+    return StageSpec(
+        "sample",
+        f"Imported attempts of round {wanted.name}",
+        wanted.name,
+        deps=(TASKS,),
+        out=TRAJECTORIES / wanted.name,
+        keys=("seed", f"rounds.{wanted.name}"),
+        plugins=(traces,),
+        meta={"emits": "steptool.data.new"},
     )
 
 

@@ -24,11 +24,17 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "functions": "steptool.worlds.functions:FunctionsWorld",
         "openapi": "steptool.worlds.openapi:OpenApiWorld",
         "mcp": "steptool.worlds.mcp:McpWorld",
+        "agent": "steptool.worlds.agent.world:AgentWorld",
+        "traces": "steptool.worlds.traces.world:TracesWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
+        "traces": "steptool.traces.imported:ImportedTraces",
         "endpoint": "steptool.traces.endpoint:Teacher",
+    },
+    "traces": {
+        "openai": "steptool.traces.openai:OpenAi",
     },
     "format": {
         "json_call": "steptool.formats.json_call:JsonCall",

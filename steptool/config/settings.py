@@ -159,8 +159,20 @@ METRIC = Section("metrics", None)
 
 
 class RoundParams(Settings):
-    from_: Key = Field(alias="from")
+    """Attempts to learn from: sampled from a policy, or imported."""
+
+    from_: Key | None = Field(default=None, alias="from")
     """Arm that this round samples from, or base."""
+    traces: Outside = ""
+    """Folder that `steptool traces import` wrote: what was done in earnest, by whatever model."""
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> RoundParams:
+        if (self.from_ is None) == (not self.traces):
+            raise ValueError(
+                "a round has either `from`, such as {from: sft}, or `traces`, such as {traces: traces/log}"
+            )
+        return self
 
 
 def _given_folder(path: str) -> str:
@@ -272,7 +284,8 @@ class Params(Settings):
         if DEMONSTRATIONS in self.rounds:
             raise _misplaced("a round cannot be called that, it names the demonstrations", "rounds", DEMONSTRATIONS)
         for name, wanted in self.rounds.items():
-            _require(wanted.from_, [BASE_ARM, *with_weights], "rounds", name, "from")
+            if wanted.from_ is not None:
+                _require(wanted.from_, [BASE_ARM, *with_weights], "rounds", name, "from")
         for name, arm in self.arms.items():
             if arm.method is not None:
                 _require(str(arm.from_), [BASE_ARM, *with_weights], "arms", name, "from")
@@ -288,7 +301,7 @@ class Params(Settings):
             wanted = [("round", source) for source in arm.data if source != DEMONSTRATIONS]
             reads["arm", name] = [*wanted, *([("arm", arm.from_)] if arm.from_ else [])]
         for name, wanted_round in self.rounds.items():
-            reads["round", name] = [("arm", wanted_round.from_)]
+            reads["round", name] = [] if wanted_round.from_ is None else [("arm", wanted_round.from_)]
         try:
             order = list(TopologicalSorter(reads).static_order())
         except CycleError as error:

@@ -92,7 +92,7 @@ def opening(task: Task, system: str) -> Chat:
 
 def offered(task: Task) -> list[dict[str, Any]]:
     """Its tools, by names that OpenAI's API takes."""
-    written = Names.of(task, OPENAI).written
+    written = Names.of(task.tools, OPENAI).written
     return openai_tools([tool.model_copy(update={"name": written[tool.name]}) for tool in task.tools])
 
 
@@ -104,7 +104,7 @@ def action_of(reply: Reply, task: Task) -> Action:
         if problem := next((problem for call in calls if (problem := _problem(*call))), None):
             return Action(thought=thought, unreadable=problem + _cut(reply))
         made = tuple(ToolCall(name=name, arguments=found) for name, found in calls if isinstance(found, dict))
-        return Names.of(task, OPENAI).read(Action(thought=thought, calls=made))
+        return Names.of(task.tools, OPENAI).read(Action(thought=thought, calls=made))
     if reply.finish == "length":
         return Action(thought=thought or reply.text, unreadable=f"no end of the answer{_cut(reply)}")
     if not reply.text.strip():

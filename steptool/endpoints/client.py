@@ -23,7 +23,7 @@ from steptool.endpoints.budget import Budget
 from steptool.endpoints.chat import Nonsense, Reply, read_reply
 from steptool.endpoints.ledger import Ledger
 from steptool.endpoints.settings import EndpointSettings
-from steptool.worlds.project.own_loop import OwnLoop
+from steptool.system.own_loop import OwnLoop
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI

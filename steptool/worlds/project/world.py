@@ -163,12 +163,16 @@ class ProjectWorld:
 
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""
+        return ProjectSession(task, *self.parts(task))
+
+    def parts(self, task: Task) -> tuple[Connection, Checks, Judges | None]:
+        """What a fresh session at a task is made of."""
         checks = self._checks_of(task)
         connection = self.connect()
         judges = connection if isinstance(connection, Judges) else None
         if any(isinstance(check, str) for check in checks) and judges is None and self._judging is not None:
             judges = self._judging.connect()
-        return ProjectSession(task, connection, checks, judges)
+        return connection, checks, judges
 
     def connect(self) -> Connection:
         """The tools of one attempt, live or recorded."""
@@ -184,10 +188,11 @@ class ProjectWorld:
             raise DataError(f"no tool is called {unknown[0]!r}", where=where, fix=f"name some of {', '.join(tools)}")
         for check in line.checks:
             if isinstance(check, StateCheck):
-                self._refuse_unless_callable(check, where)
+                self.refuse_unless_callable(check, where)
         return Task(id=line.id, group=line.group, query=line.query, tools=tuple(tools[name] for name in names))
 
-    def _refuse_unless_callable(self, check: StateCheck, where: str) -> None:
+    def refuse_unless_callable(self, check: StateCheck, where: str) -> None:
+        """Raise DataError for a check of a state that no tool here can tell."""
         tools = self.toolbox.tools
         if check.tool not in tools:
             found = f"check: no tool is called {check.tool!r}"
