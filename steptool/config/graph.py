@@ -290,7 +290,7 @@ def _is_written(params: Params, key: str) -> bool:
             is_there, value = part in value.settings, value.settings.get(part)
         else:
             is_there = part in value if isinstance(value, dict) else part in value.model_fields_set
-            value = getattr(value, part, None)
+            value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
         if not is_there:
             return False
     return True

@@ -50,6 +50,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "engine": {
         "vllm": "steptool.engines.vllm_local:VllmEngine",
+        "server": "steptool.engines.openai_server:ServerEngine",
     },
     "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
     "search": {

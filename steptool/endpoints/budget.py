@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from steptool.core.errors import StepToolError
-from steptool.endpoints.ledger import Spent
+from steptool.endpoints.base import Spent
 from steptool.endpoints.settings import EndpointSettings
 
 MILLION = 1_000_000

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from steptool.core.errors import StepToolError, reason
 from steptool.core.secrets import Secrets, read_secret
 from steptool.core.types import content_hash
+from steptool.endpoints.base import Spent
 from steptool.endpoints.budget import Budget
 from steptool.endpoints.chat import Nonsense, Reply, read_reply
-from steptool.endpoints.ledger import Ledger, Spent
+from steptool.endpoints.ledger import Ledger
 from steptool.endpoints.settings import EndpointSettings
 from steptool.system.own_loop import OwnLoop
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from steptool.core.errors import DataError, StorageError
-from steptool.core.types import Frozen
+from steptool.endpoints.base import Spent
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, url TEXT, model TEXT, answer TEXT NOT NULL);
@@ -25,26 +25,6 @@ CREATE INDEX IF NOT EXISTS ledger_of ON ledger (url, model, prompt_tokens, token
 """
 BUSY_S = 30.0
 """How long another process may keep the file to itself."""
-
-
-class Spent(Frozen):
-    answers: int = 0
-    """That were paid for."""
-    prompt_tokens: int = 0
-    tokens: int = 0
-    money: float = 0.0
-
-    def since(self, before: Spent) -> Spent:
-        return Spent(
-            answers=self.answers - before.answers,
-            prompt_tokens=self.prompt_tokens - before.prompt_tokens,
-            tokens=self.tokens - before.tokens,
-            money=self.money - before.money,
-        )
-
-    def __str__(self) -> str:
-        money = f", {self.money:.4g} of money" if self.money else ""
-        return f"{self.answers} answers, {self.prompt_tokens} tokens in, {self.tokens} out{money}"
 
 
 class Ledger:

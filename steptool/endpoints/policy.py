@@ -11,9 +11,9 @@ from steptool.core.errors import ParamsError, StepToolError
 from steptool.core.revision import MEANS_NOTHING, code_revision
 from steptool.core.types import ENDPOINT, Conditions, Revision, Sampling, Task, Trajectory, content_hash
 from steptool.endpoints.attempt import Spoken
+from steptool.endpoints.base import Spent
 from steptool.endpoints.chat import Chat, Reply
 from steptool.endpoints.client import Client
-from steptool.endpoints.ledger import Spent
 from steptool.endpoints.settings import DECIDING, EndpointSettings
 from steptool.rollouts.tries import refuse_broken, tried
 from steptool.worlds.base import World

@@ -36,6 +36,13 @@ class Arm(Frozen):
     """What it was trained on: rounds, or demonstrations."""
 
     @property
+    def origin(self) -> str:
+        """Its caption as the end of a sentence that begins with its name."""
+        if self.method is not None:
+            return f"was made by {self.caption}"
+        return f"is {self.endpoint}" if self.endpoint else "was not trained here"
+
+    @property
     def caption(self) -> str:
         """`step_ppo from ppo1 on r2`"""
         if self.method is None:

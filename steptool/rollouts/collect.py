@@ -6,7 +6,7 @@ What a fault of the engine or the world ended is made again (`tries`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,12 @@ class Sampler:
 
         Raises ModelError for what cannot be loaded, and where the engine does not compute what the trainer did.
         """
-        with plain_weights(policy, self.dtype, MERGED) as weights:
+        takes_adapters = getattr(self.params.engine.cls, "takes_adapters", False)
+        loadable = nullcontext(policy) if takes_adapters else plain_weights(policy, self.dtype, MERGED)
+        with loadable as weights:
             # Before the engine starts: it refuses a model at once.
             self.format = self.params.format.build(load_tokenizer(weights))
-            architecture = _architecture(weights)
+            architecture = None if takes_adapters else _architecture(weights)
             if self._engine is not None and architecture == self._architecture:
                 self._engine.load(weights)
             else:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 
 import numpy as np
 
 from steptool.annotators.annotate import annotate_all
-from steptool.config.arms import Arm, arms_of, pairs_of
+from steptool.config.arms import arms_of, pairs_of
 from steptool.config.places import COMPARISONS, EVALUATION, PARAMS, TASKS
+from steptool.config.plugins import Use
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import ParamsError
 from steptool.core.plugins import revision_of
 from steptool.core.storage import write_json, write_jsonl
 from steptool.core.types import Reference, Task
-from steptool.endpoints.base import Acting
+from steptool.endpoints.base import Acting, Endpoint
 from steptool.evaluation.base import Metric
 from steptool.evaluation.built_in import METRICS
 from steptool.evaluation.compare import Comparison, compare
@@ -62,12 +63,23 @@ def measure_arms(params: Params, split: str, running: Stage) -> dict[str, Evalua
     metrics = _own_metrics(params)
     refuse_unless_measurable(tasks, references, where=str(TASKS / f"{split}.jsonl"))
     evaluations = {}
-    with open_sampler(params, None, seed=params.seed) as sampler:
+    with open_sampler(params, None, seed=params.seed) as sampler, ExitStack() as open_ones:
+        endpoints = {  # before anything is sampled: what they lack is said at once
+            arm.name: open_ones.enter_context(closing(_endpoint(params, arm.endpoint, sampler)))
+            for arm in arms
+            if arm.endpoint
+        }
         for arm in arms:
-            with _acting(params, arm, sampler, running) as acting:
-                evaluation = measure_policy(params, arm.name, acting, tasks, references, split, metrics, running.out)
+            acting: Acting = endpoints.get(arm.name, sampler)
+            if acting is sampler:
+                sampler.load(arm.weights)
+            evaluation = measure_policy(params, arm.name, acting, tasks, references, split, metrics, running.out)
             running.run.summary({f"{arm.name}.{key}": value for key, value in evaluation.summary().items()})
             evaluations[arm.name] = evaluation
+            if arm.name in endpoints:
+                spent = endpoints[arm.name].spent
+                running.run.summary({f"{arm.name}.paid.{key}": value for key, value in dict(spent).items()})
+                print(f"{arm.name}: {acting.policy.name}, {spent}", flush=True)
     write_json(running.out / SUMMARY, {name: each.summary() for name, each in evaluations.items()})
     verdicts = [each.verdicts for each in evaluations.values()]
     apart = "" if min(verdicts) == len(tasks) else f", of which {_from_to(verdicts)} have a verdict"
@@ -75,26 +87,15 @@ def measure_arms(params: Params, split: str, running: Stage) -> dict[str, Evalua
     return evaluations
 
 
-@contextmanager
-def _acting(params: Params, arm: Arm, sampler: Sampler, running: Stage) -> Iterator[Acting]:
-    """The sampler with the weights of an arm, or its endpoint, which says at the end what it cost."""
-    if arm.endpoint is None:
-        sampler.load(arm.weights)
-        yield sampler
-        return
-    endpoint = arm.endpoint.build(
+def _endpoint(params: Params, used: Use, sampler: Sampler) -> Endpoint:
+    """Raises StepToolError where it cannot be used, such as for a key that is not set."""
+    endpoint: Endpoint = used.build(
         sampler.world,
         world_revision=world_revision(params, sampler.world),
         search=revision_of(sampler.search, params.search.config),
         tool_timeout_s=params.sample.tool_timeout_s,
     )
-    try:
-        yield endpoint
-    finally:
-        spent = endpoint.spent
-        endpoint.close()
-    running.run.summary({f"{arm.name}.paid.{key}": value for key, value in dict(spent).items()})
-    print(f"{arm.name}: {endpoint.policy.name}, {spent}", flush=True)
+    return endpoint
 
 
 def _own_metrics(params: Params) -> dict[str, Metric]:

@@ -21,8 +21,6 @@ from steptool.worlds.base import World
 
 class Teacher:
     name: ClassVar[str] = "endpoint"
-    costs: ClassVar[str] = "asks a model that may cost money"
-    """Why nothing but `prepare` reads it."""
 
     class Config(EndpointSettings):
         tasks: Positive = 200
@@ -38,6 +36,7 @@ class Teacher:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.costs = f"asks {config.model} at {config.url}"
 
     def read(self, world: World, tasks: Mapping[str, Task], seed: int) -> list[Trajectory]:
         """Raises CeilingReached, EndpointRefuses, and DataError where nothing can be kept. Prints what became of all.

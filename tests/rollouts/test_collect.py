@@ -86,7 +86,7 @@ class StubWorld:
 
 def given(build: Callable[..., Any], config: Any = None) -> Any:
     """A section of params.yaml whose plugin is what `build` makes."""
-    return SimpleNamespace(build=build, config=config or NoSettings())
+    return SimpleNamespace(build=build, config=config or NoSettings(), cls=object)
 
 
 def params_of(engine: Any, world: Any = None, search: Any = None) -> Any:
