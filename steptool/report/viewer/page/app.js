@@ -120,10 +120,13 @@ function refresh({ keep = false } = {}) {
   drawCompare(fit, everyone);
   const inCell = state.cell && state.pair ? new Set([...everyone].filter(([, own]) => cell(own) === state.cell).map(([task]) => task)) : null;
   const kept = inCell ? fit.filter((row) => inCell.has(row.task)) : fit;
-  const order = ORDERS[state.sort].value;
+  const { value: order, task: ofTask = (own) => Math.min(...own.map(order)) } = ORDERS[state.sort];
   if (state.mode === "tasks") {
     entries = [...byTask(kept)].map(([task, own]) => ({ task, fit: own, all: everyone.get(task) }));
-    if (state.sort !== "file") entries.sort((one, other) => Math.min(...one.fit.map(order)) - Math.min(...other.fit.map(order)));
+    if (state.sort !== "file") {
+      for (const entry of entries) entry.rank = ofTask(entry.fit);
+      entries.sort((one, other) => one.rank - other.rank);
+    }
   } else {
     entries = state.sort === "file" ? kept : kept.toSorted((one, other) => order(one) - order(other));
   }

@@ -126,7 +126,7 @@ export class Detail {
 
   legend() {
     const kind = MEASURES[this.measure].kind;
-    const [low, high] = { sign: [-this.scale, this.scale], share: [0, 1], doubt: [-3, 0] }[kind];
+    const [low, high] = { sign: [-this.scale, this.scale], verdict: [0, 1], amount: [0, 1], doubt: [-3, 0] }[kind];
     const parts = Array.from({ length: 7 }, (_, index) => low + ((high - low) * index) / 6);
     return el("span", "legend", {}, number(low), el("span", "ramp", {}, parts.map((value) => el("i", "", { background: paint(kind, value, this.scale) }))), number(high));
   }
@@ -143,7 +143,7 @@ export class Detail {
     grid.style.setProperty("--sides", sides.length);
     grid.append(...sides.map((side) => this.head(side)));
     const shared = sides.length > 1 ? common : 0;
-    if (shared) grid.append(this.shared(sides, shared));
+    if (shared) grid.append(this.shared(sides, shared, why));
     if (sides.length > 1) {
       const said = why ? `step ${shared + 1}: ${why}` : "the same steps to the end";
       grid.append(el("p", why ? "parting" : "parting same", {}, why ? (shared ? "they part at " : "they part at once, ") : "", el("b", "", {}, said)));
@@ -172,11 +172,11 @@ export class Detail {
       el("details", "", {}, el("summary", "", {}, "conditions"), el("dl", "", {}, side.facts.map(([key, value]) => [el("dt", "", {}, key), el("dd", "", {}, value)]))));
   }
 
-  shared(sides, count) {
+  shared(sides, count, why) {
     const [first] = sides;
     const names = first.steps.slice(0, count).map(label).join(" → ");
     const title = `${count} step${count === 1 ? "" : "s"} in common`;
-    const box = el("details", "shared", { open: view.common, ontoggle: () => { view.common = box.open; } },
+    const box = el("details", "shared", { open: view.common || !why, ontoggle: () => { view.common = box.open; } },
       el("summary", "", {}, el("b", "", {}, title), ` ${names}`));
     for (let place = 0; place < count; place++) {
       const step = this.step(first, place, false);
@@ -214,13 +214,9 @@ export class Detail {
   }
 
   credit(sides) {
-    const parts = [...new Set(sides.map((side) => this.parts[side.part].name))];
-    const lines = parts.flatMap((name) => {
-      const note = this.found.credit[name];
-      const before = parts.length > 1 ? `${name}: ` : "";
-      return [note.rewards && `${before}rewards ${note.rewards}`, note.advantages && `${before}advantages ${note.advantages}`].filter(Boolean);
-    });
-    return el("footer", "credit", {}, [...new Set(lines)].map((line) => el("p", "", {}, line)));
+    const notes = [...new Set(sides.map((side) => side.part))].map((part) => this.found.credit[this.parts[part].name]);
+    const lines = notes.flatMap((note) => [note.rewards && `rewards: ${note.rewards}`, note.advantages && `advantages: ${note.advantages}`]);
+    return el("footer", "credit", {}, [...new Set(lines)].filter(Boolean).map((line) => el("p", "", {}, line)));
   }
 
   reveal(attempt, place) {
@@ -247,7 +243,7 @@ function called(call) {
 
 function scores(step, name) {
   const shown = step.scores.map(([key, value]) =>
-    el("span", "score", {}, `${key} `, el("b", "", { background: paint("share", value, 1) }, value === null ? "?" : number(value, Number.isInteger(value) ? 0 : 2))));
+    el("span", "score", {}, `${key} `, el("b", "", { background: paint(key === "contribution" ? "amount" : "verdict", value, 1) }, value === null ? "?" : number(value, Number.isInteger(value) ? 0 : 2))));
   const sign = (title, value, scale) => value !== null && value !== undefined &&
     shown.push(el("span", "score", {}, `${title} `, el("b", "", { background: paint("sign", value, scale) }, signed(value))));
   sign("reward", step.reward, 1);
