@@ -23,11 +23,12 @@ export function measuresOf(attempts) {
   return Object.keys(MEASURES).filter((key) => steps.some((step) => MEASURES[key].step(step) !== null));
 }
 
-/** The largest size of a measure: what is painted fully. */
+const LEAST = 0.1;
+/** The largest size of a measure: what is painted fully. Where all are small, the cost of a step is not painted so. */
 export function scaleOf(key, attempts) {
   if (MEASURES[key].kind !== "sign") return 1;
   const values = attempts.flatMap((each) => each.steps.map((step) => Math.abs(MEASURES[key].step(step) ?? 0)));
-  return Math.max(...values, 1e-9);
+  return Math.max(...values, LEAST);
 }
 
 /** A CSS background; empty for a value that there is none of. `kind`: a sign around 0 up to ± `scale`, a verdict or an

@@ -22,8 +22,8 @@ export class Detail {
   }
 
   /** `rows`: attempts to show first; else those that show most. */
-  show(found, parts, kind, pair, rows = []) {
-    Object.assign(this, { found, parts, kind, streams: new Map() });
+  show(found, parts, pair, rows = []) {
+    Object.assign(this, { found, parts, streams: new Map() });
     const asked = found.attempts.filter((each) => rows.includes(each.row));
     this.chosen = new Set((asked.length ? asked : contrast(found.attempts, pair)).map((each) => each.row));
     this.box.scrollTop = 0;
@@ -113,7 +113,7 @@ export class Detail {
         verdict(attempt), el("div", "squares", {}, squares), el("span", "ending", {}, ending(attempt)));
     });
     const more = all > attempts.length ? el("p", "note", {}, `the first ${attempts.length} of ${all.toLocaleString("en")} attempts at this task`) : null;
-    return el("section", "map", {}, this.controls(measures), lines, more);
+    return el("section", "map", {}, this.controls(measures), el("div", "lines", {}, lines), more);
   }
 
   controls(measures) {
@@ -208,7 +208,7 @@ export class Detail {
     if (!loaded) return el("p", "note", {}, "…");
     const notes = place === 0 && loaded.missing ? el("p", "note", {}, loaded.missing) : null;
     const found = loaded.steps[place];
-    if (!found || (!found.count && !found.sampled.length)) return el("p", "note", {}, notes ?? "no tokens were recorded: this step was not sampled here");
+    if (!found || (!found.context_size && !found.sampled.length)) return el("p", "note", {}, notes ?? "no tokens were recorded: this step was not sampled here");
     const measure = this.measure === "advantage" ? "advantage" : "logprob";
     return el("div", "tokens", {}, notes, stream(found, side.steps[place].advantages, measure, this.scale));
   }
