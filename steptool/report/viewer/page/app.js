@@ -237,7 +237,7 @@ function drawCompare(fit, everyone) {
     },
   }, source.parts.map((part, index) => el("option", "", { value: index, selected: index === state.pair[place] }, part.name)));
   box.replaceChildren(
-    el("p", "", {}, picker(0), " against ", picker(1), el("span", "hint", {}, ": tasks solved by")),
+    el("p", "", {}, el("span", "hint", {}, "Tasks solved: "), picker(0), " against ", picker(1)),
     el("div", "cells", {}, CELLS.filter((key) => key !== "unknown" || count.unknown).map((key) =>
       el("button", `cell ${key}${state.cell === key ? " on" : ""}`, {
         "aria-pressed": String(state.cell === key),
@@ -354,7 +354,7 @@ async function start() {
   document.title = `${project.name} · StepTool viewer`;
   at("project").textContent = project.name;
   at("source").replaceChildren(...project.sources.map((each) =>
-    el("option", "", { value: each.key }, `${each.title} (${each.parts.length === 1 ? each.parts[0].name : `${each.parts.length} ${each.kind}s`})`)));
+    el("option", "", { value: each.key }, each.parts.length === 1 && each.kind === "file" ? each.title : `${each.title}: ${each.parts.map((part) => part.name).join(", ").slice(0, 60)}`)));
   at("sort").replaceChildren(...Object.entries(ORDERS).map(([key, { title }]) => el("option", "", { value: key }, title)));
   at("help").append(el("h2", "", {}, "Keys"), el("dl", "", {}, KEYS.map(([key, what]) => [el("dt", "", {}, key), el("dd", "", {}, what)])),
     el("button", "", { onclick: () => at("help").close() }, "close"));

@@ -99,20 +99,23 @@ export function contrast(attempts, pair) {
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-/** How many first steps all have in common, and in what the next ones differ. */
+/** How many first steps all have in common, and in what the next ones differ: in words, and whether in an argument. */
 export function parting(attempts) {
   const [first, ...others] = attempts.map((each) => each.steps);
   let common = 0;
   while (common < first.length && others.every((steps) => steps[common]?.path === first[common].path)) common++;
   if (!others.length || (common === first.length && others.every((steps) => steps.length === common))) {
-    return { common, why: "" };
+    return { common, why: "", differs: () => false };
   }
-  return { common, why: difference(attempts.map((each) => each.steps[common])) };
+  const next = attempts.map((each) => each.steps[common]);
+  return { common, why: difference(next), differs: (place, name) => several(next, (step) => step?.calls[place]?.arguments[name]) };
 }
+
+const several = (steps, read) => new Set(steps.map((step) => JSON.stringify(read(step)))).size > 1;
 
 function difference(steps) {
   if (steps.some((step) => !step)) return "one ends, another goes on";
-  const distinct = (read) => new Set(steps.map((step) => JSON.stringify(read(step)))).size > 1;
+  const distinct = (read) => several(steps, read);
   const kind = (step) => {
     if (step.unreadable !== null) return "unreadable";
     if (step.message !== null) return "message";

@@ -117,7 +117,7 @@ export class Detail {
   }
 
   controls(measures) {
-    const choice = el("div", "choice", { role: "group", "aria-label": "Colour" }, measures.map((key) =>
+    const choice = measures.length > 0 && el("div", "choice", { role: "group", "aria-label": "Colour" }, measures.map((key) =>
       el("button", key === this.measure ? "on" : "", { "aria-pressed": String(key === this.measure), onclick: () => this.set("measure", key) }, MEASURES[key].title)));
     const legend = this.measure ? this.legend() : null;
     const tokens = el("button", view.tokens ? "toggle on" : "toggle", { "aria-pressed": String(view.tokens), title: "key t", onclick: () => this.set("tokens", !view.tokens) }, "tokens");
@@ -138,7 +138,7 @@ export class Detail {
   // The chosen attempts: what they have in common once, then side by side.
   columns() {
     const sides = this.sides;
-    const { common, why } = parting(sides);
+    const { common, why, differs } = parting(sides);
     const grid = el("div", "sides", {});
     grid.style.setProperty("--sides", sides.length);
     grid.append(...sides.map((side) => this.head(side)));
@@ -151,7 +151,7 @@ export class Detail {
     const longest = Math.max(...sides.map((side) => side.steps.length));
     for (let place = shared; place < longest; place++) {
       for (const side of sides) {
-        grid.append(side.steps[place] ? this.step(side, place, sides.length > 1 && place === shared && Boolean(why)) : el("div", "gap", {}));
+        grid.append(side.steps[place] ? this.step(side, place, sides.length > 1 && place === shared && why ? differs : null) : el("div", "gap", {}));
       }
     }
     if (!longest) grid.append(el("p", "parting", {}, "no step was taken"));
@@ -169,7 +169,7 @@ export class Detail {
       side.evidence ? folded("p", "evidence", side.evidence, 300) : null,
       side.error ? folded("p", "broke", side.error, 300) : null,
       el("p", "numbers", {}, numbers.filter(Boolean).join(" · ")),
-      el("details", "", {}, el("summary", "", {}, "conditions"), el("dl", "", {}, side.facts.map(([key, value]) => [el("dt", "", {}, key), el("dd", "", {}, value)]))));
+      el("details", "", {}, el("summary", "", {}, "how it was made"), el("dl", "", {}, side.facts.map(([key, value]) => [el("dt", "", {}, key), el("dd", "", {}, value)]))));
   }
 
   shared(sides, count, why) {
@@ -179,7 +179,7 @@ export class Detail {
     const box = el("details", "shared", { open: view.common || !why, ontoggle: () => { view.common = box.open; } },
       el("summary", "", {}, el("b", "", {}, title), ` ${names}`));
     for (let place = 0; place < count; place++) {
-      const step = this.step(first, place, false);
+      const step = this.step(first, place);
       step.querySelector(".scores")?.remove();
       step.append(...sides.map((side) => scores(side.steps[place], this.name(side))));
       box.append(step);
@@ -187,13 +187,14 @@ export class Detail {
     return box;
   }
 
-  step(side, place, parts) {
+  /** `differs`: of the step where attempts part, whether an argument of a call is another in each. */
+  step(side, place, differs = null) {
     const step = side.steps[place];
-    const box = el("section", parts ? "step parts" : "step", { id: `step-${side.row}-${place}` });
+    const box = el("section", differs ? "step parts" : "step", { id: `step-${side.row}-${place}` });
     const strip = el("span", "strip", { background: this.paint(step) });
     box.append(strip, el("span", "place", {}, String(place + 1)));
     if (step.thought) box.append(folded("p", "thought", step.thought));
-    for (const call of step.calls) box.append(...called(call));
+    step.calls.forEach((call, index) => box.append(...called(call, (name) => differs?.(index, name))));
     if (step.message !== null) box.append(folded("p", "message", step.message));
     if (step.unreadable !== null) box.append(el("p", "unreadable", {}, el("b", "", {}, "could not be read: "), step.unreadable));
     if (step.hint !== null) box.append(folded("pre", "reply failed", step.hint));
@@ -229,13 +230,13 @@ export class Detail {
   }
 }
 
-function called(call) {
+function called(call, differs) {
   const names = Object.keys(call.arguments);
   if (call.finish) {
     const answer = "answer" in call.arguments ? said(call.arguments.answer) : null;
     return [el("p", "label", {}, answer === null ? "gives up" : "answers"), answer === null ? null : folded("p", "answer", answer)].filter(Boolean);
   }
-  const made = el("div", "call", {}, el("b", "", {}, call.name), el("dl", "", {}, names.map((name) => [el("dt", "", {}, name), folded("dd", "", said(call.arguments[name]), 800)])));
+  const made = el("div", "call", {}, el("b", "", {}, call.name), el("dl", "", {}, names.map((name) => [el("dt", "", {}, name), folded("dd", differs(name) ? "differs" : "", said(call.arguments[name]), 800)])));
   if (call.reply === null) return [made, el("p", "label", {}, "no reply: the attempt ended here")];
   const reply = folded("pre", call.error ? "reply failed" : "reply", pretty(call.reply));
   return call.error ? [made, el("p", "label failed", {}, call.error), reply] : [made, reply];
