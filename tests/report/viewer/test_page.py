@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
-from steptool.commands.view import HOST, _listening, find
+from steptool.commands.view import HOST, find, listening
 from steptool.report.viewer.credit import Credit
 from steptool.report.viewer.server import Viewer, application
 from tests.report.browser import Page, browser
@@ -30,7 +30,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(project.write(tmp_path))
     credit = Credit.of_project()
     app = application(Viewer(tmp_path, find([], credit), credit), KEY)
-    with _listening(0) as listener:
+    with listening(0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
