@@ -75,6 +75,7 @@ PURE = (
     "steptool/evaluation/built_in.py",
     "steptool/evaluation/metrics.py",
     "steptool/evaluation/compare.py",
+    *(f"steptool/report/viewer/{name}.py" for name in ("records", "detail")),
 )
 IMPURE_MODULES = {
     *("os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "mmap", "sqlite3", "subprocess", "signal"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import sys
 import webbrowser
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import uvicorn
@@ -31,14 +33,20 @@ def view(paths: Sequence[Path], port: int, *, opens: bool, says: Callable[[str],
     credit = Credit.of_project()
     sources = find(named, credit)
     key = secrets.token_urlsafe(16)
-    with _listening(port) as listener:
+    with listening(port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/{key}/"
         says("\n".join(listed(sources)))
         says(f"open {address} (Ctrl-C ends it)")
-        if opens:
+        if opens and has_screen():
             webbrowser.open(address)
         app = application(Viewer(Path(), sources, credit), key)
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):
+            uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run([listener])
+
+
+def has_screen() -> bool:
+    """Without one, Python would open a browser of plain text in this terminal."""
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def root_of(paths: Sequence[Path]) -> Path:
@@ -67,7 +75,8 @@ def listed(sources: Sequence[Source]) -> list[str]:
     return [f"{source.title}: {', '.join(part.name for part in source.parts)}" for source in sources]
 
 
-def _listening(port: int) -> socket.socket:
+def listening(port: int) -> socket.socket:
+    """What browsers can connect to from now on. Raises InputError for a port that is taken."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -93,7 +93,7 @@ def browser(folder: Path) -> Iterator[Page]:
     )
     try:
         port = _port(folder / "DevToolsActivePort", process)
-        request = Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")  # noqa: S310 - loopback
+        request = Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
         with urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310
             address = json.load(answer)["webSocketDebuggerUrl"]
         with connect(address, max_size=None, open_timeout=PATIENCE_S) as socket:

@@ -8,15 +8,16 @@ advantages    of the arm that learns from the round by comparing attempts (`step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steptool.config.arms import learner_of
 from steptool.config.places import PARAMS
 from steptool.config.settings import Params, load_params
-from steptool.core.errors import DataError, StepToolError
+from steptool.core.errors import DataError, StepToolError, describe
 from steptool.core.types import ScoredTrajectory
-from steptool.rewards.base import RewardForm, forms_of
+from steptool.rewards.base import RewardForm, rewards_of
 from steptool.training.episode import Episode, episode
 from steptool.training.siblings import Comparison, advantages_of_attempts, returns_to_go, with_different_siblings
 
@@ -47,11 +48,10 @@ class Credited:
 
 
 class Credit:
-    """The settings of a project, read once. Without any that can be read there are no rewards, and it says so."""
+    """The settings of a project, read once. Where they cannot be read there are no rewards, and it says so."""
 
     def __init__(self, params: Params | None, problem: str = "") -> None:
-        self._params, self._problem = params, problem
-        self._form: RewardForm | None = None if params is None else params.reward.build()
+        self.params, self._problem = params, problem
 
     @classmethod
     def of_project(cls) -> Credit:
@@ -63,55 +63,60 @@ class Credit:
         except StepToolError as error:
             return cls(None, error.found.splitlines()[0])
 
-    @property
-    def params(self) -> Params | None:
-        return self._params
-
     def of(self, attempts: Sequence[ScoredTrajectory], source: str, part: str) -> Credited:
         """Of all attempts at one task in a part of a source."""
-        if self._form is None or self._params is None:
+        if self.params is None:
             return Credited(None, f"not shown: {self._problem}", "")
-        forms = forms_of(self._form, attempts)
-        rewards = [tuple(form.rewards(each)) for form, each in zip(forms, attempts, strict=True)]
-        gamma = self._form.gamma
-        advantages, said = self._advantages(attempts, rewards, source, part)
-        earned = tuple(
-            Earned(
-                tuple(round(value, PLACES) for value in own),
-                tuple(round(value, PLACES) for value in returns_to_go(own, gamma)),
-                None if mine is None else _by_step(mine, each),
-            )
-            for own, mine, each in zip(rewards, advantages, attempts, strict=True)
-        )
-        return Credited(earned, f"{self._params.reward.name}, gamma {gamma:g}", said)
-
-    def _advantages(
-        self, attempts: Sequence[ScoredTrajectory], rewards: Sequence[Sequence[float]], source: str, part: str
-    ) -> tuple[list[list[float] | None], str]:
-        """One list of numbers an attempt, None where it is compared with no other; and by what, or why there are none."""
-        nothing: list[list[float] | None] = [None] * len(attempts)
-        assert self._params is not None and self._form is not None
-        learner = learner_of(self._params, part) if source in LEARNED_FROM else None
-        if learner is None:
-            return nothing, "" if source not in LEARNED_FROM else "no arm that compares attempts learns from this round"
-        arm, settings = learner
-        comparison = Comparison.model_validate(settings)
-        if comparison.baseline == "critic":
-            return nothing, f"not shown: {arm} asks a critic, which is not kept after the training"
-        decay = self._form.gamma * comparison.lambda_step
         try:
-            episodes = [episode(each, own) for each, own in zip(attempts, rewards, strict=True)]
+            form: RewardForm = self.params.reward.build()
+            rewards = [tuple(own) for own in rewards_of(form, attempts)]
+            returns = [returns_to_go(own, form.gamma) for own in rewards]
+        except Exception as fault:  # noqa: BLE001 - a form may be the project's own
+            return Credited(None, f"not shown: {self.params.reward.name} fails with {describe(fault)}", "")
+        if not all(math.isfinite(value) for own in (*rewards, *returns) for value in own):
+            return Credited(None, f"not shown: {self.params.reward.name} gives rewards that are not finite", "")
+        try:
+            advantages, said = _advantages(self.params, form.gamma, attempts, rewards, source, part)
         except DataError as error:
-            return nothing, f"none: {error.found}"
-        kept, _ = with_different_siblings([each for each in episodes if each], comparison.baseline, decay)
-        found = (
-            advantages_of_attempts(kept, [each.rewards for each in kept], comparison.baseline, decay) if kept else []
+            advantages, said = [None] * len(attempts), f"none: {error.found}"
+        earned = tuple(
+            Earned(_rounded(own), _rounded(to_go), None if mine is None else _by_step(mine, each))
+            for own, to_go, mine, each in zip(rewards, returns, advantages, attempts, strict=True)
         )
-        of_kept = {each.trajectory_id: own for each, own in zip(kept, found, strict=True)}
-        said = f"{arm}: {comparison.baseline}, gamma · lambda {decay:.3g}, before whitening"
-        if not kept:
-            said = f"{arm} leaves these attempts out: {_why_none(episodes)}"
-        return [of_kept.get(each.trajectory_id) if each else None for each in episodes], said
+        return Credited(earned, f"{self.params.reward.name}, gamma {form.gamma:g}", said)
+
+
+def _advantages(
+    params: Params,
+    gamma: float,
+    attempts: Sequence[ScoredTrajectory],
+    rewards: Sequence[Sequence[float]],
+    source: str,
+    part: str,
+) -> tuple[list[list[float] | None], str]:
+    """One list of numbers an attempt, None where it is compared with no other; and by what, or why there are none.
+
+    Raises DataError for attempts that were not sampled.
+    """
+    nothing: list[list[float] | None] = [None] * len(attempts)
+    if source not in LEARNED_FROM:
+        return nothing, ""
+    learner = learner_of(params, part)
+    if learner is None:
+        return nothing, "none: no arm that compares attempts learns from this round"
+    arm, settings = learner
+    comparison = Comparison.model_validate(settings)
+    if comparison.baseline == "critic":
+        return nothing, f"not shown: {arm} asks a critic, which is not kept after the training"
+    decay = gamma * comparison.lambda_step
+    episodes = [episode(each, own) for each, own in zip(attempts, rewards, strict=True)]
+    kept, _ = with_different_siblings([each for each in episodes if each], comparison.baseline, decay)
+    if not kept:
+        return nothing, f"{arm} leaves these attempts out: {_why_none(episodes)}"
+    found = advantages_of_attempts(kept, [each.rewards for each in kept], comparison.baseline, decay)
+    of_kept = {each.trajectory_id: own for each, own in zip(kept, found, strict=True)}
+    said = f"as {arm} learns, baseline {comparison.baseline}, gamma · lambda {decay:.3g}, before whitening"
+    return [of_kept.get(each.trajectory_id) if each else None for each in episodes], said
 
 
 def _why_none(episodes: Sequence[Episode | None]) -> str:
@@ -125,6 +130,10 @@ def _by_step(advantages: Sequence[float], attempt: ScoredTrajectory) -> tuple[tu
     found, start = [], 0
     for step in attempt.trajectory.steps:
         stop = start + len(step.action_ids)
-        found.append(tuple(round(value, PLACES) for value in advantages[start:stop]))
+        found.append(_rounded(advantages[start:stop]))
         start = stop
     return tuple(found)
+
+
+def _rounded(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(value, PLACES) for value in values)

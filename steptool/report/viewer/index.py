@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Condition, Thread
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -26,13 +27,19 @@ from steptool.report.viewer.records import Attempt, Judged, Row, row_of, text_of
 from steptool.report.viewer.sources import Source
 from steptool.report.viewer.tasks import Tasks
 
-BLOCK = 250
-"""Rows that are published together."""
+FIRST_BLOCK, BLOCK = 25, 250
+"""Rows of a file that are published together."""
 KINDS: dict[str, tuple[type[Attempt | Judged], type[Trajectory | ScoredTrajectory]]] = {
     "Trajectory": (Attempt, Trajectory),
     "ScoredTrajectory": (Judged, ScoredTrajectory),
 }
 """Kind in the first line of a file → what the list reads of a record, and the whole record."""
+
+
+class _Entry(NamedTuple):
+    row: Row
+    text: str
+    line: bytes
 
 
 class Index:
@@ -58,7 +65,8 @@ class Index:
         seen = 0
         while True:
             with self._more:
-                self._more.wait_for(lambda: self.is_read or len(self.rows) > seen)
+                while not self.is_read and len(self.rows) == seen:
+                    self._more.wait()
                 found, is_last = self.rows[seen:], self.is_read
             if found:
                 yield found
@@ -79,9 +87,6 @@ class Index:
         """Raises DataError where a record breaks an invariant."""
         return [self._record(row) for row in rows]
 
-    def close(self) -> None:
-        self._lines.close()
-
     def _record(self, row: int) -> Trajectory | ScoredTrajectory:
         offset, length, kind = self._places[row]
         line = os.pread(self._lines.fileno(), length, offset).decode()
@@ -100,45 +105,47 @@ class Index:
             self._more.notify_all()
 
     def _read_file(self, part: int, path: Path) -> None:
+        """Raises DataError where it ends being readable; what stands before is published."""
         again = f"restore it: dvc checkout --force {path}"
         lines = read_lines(path, missing="run `dvc repro`, or `dvc pull` it", broken=again)
         header = next(lines, None)
         if header is None:
             raise DataError("it is empty", where=f"{path}:1", fix=again)
         kind, count = _header(path, header)
-        model, rows, texts, written = KINDS[kind][0], list[Row](), list[str](), list[bytes]()
-        done = 0
-        for number, line in enumerate(lines, start=2):
-            try:
-                record = model.model_validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                found = f"{'.'.join(map(str, first['loc']))[:200]}: {first['msg'][:300]}"
-                raise DataError(found, where=f"{path}:{number}", fix=again) from error
-            task = record.trajectory.task_id if isinstance(record, Judged) else record.task_id
-            query = self._tasks.query(task)
-            rows.append(row_of(record, part, query, self._tasks.group(task)))
-            texts.append(text_of(record, query))
-            written.append(line.encode())
-            if len(rows) == BLOCK or (not done and len(rows) == BLOCK // 10):
-                done += len(rows)
-                self._publish(rows, texts, written, kind)
-                rows, texts, written = [], [], []
-        done += len(rows)
-        self._publish(rows, texts, written, kind)
-        if done != count:
-            raise DataError(f"{done} rows, but its first line says {count}", where=str(path), fix=again)
+        before, size, block = len(self.rows), FIRST_BLOCK, list[_Entry]()
+        try:
+            for number, line in enumerate(lines, start=2):
+                block.append(self._entry(line, part, kind, where=f"{path}:{number}", fix=again))
+                if len(block) == size:
+                    self._publish(block, kind)
+                    size, block = BLOCK, []
+        finally:
+            self._publish(block, kind)
+        found = len(self.rows) - before
+        if found != count:
+            raise DataError(f"{found} rows, but its first line says {count}", where=str(path), fix=again)
 
-    def _publish(self, rows: list[Row], texts: list[str], lines: list[bytes], kind: str) -> None:
-        self._lines.write(b"".join(lines))
+    def _entry(self, line: str, part: int, kind: str, *, where: str, fix: str) -> _Entry:
+        try:
+            record = KINDS[kind][0].model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))[:200]
+            raise DataError(f"{f'{place}: ' if place else ''}{first['msg'][:300]}", where=where, fix=fix) from error
+        task = record.trajectory.task_id if isinstance(record, Judged) else record.task_id
+        query = self._tasks.query(task)
+        return _Entry(row_of(record, part, query, self._tasks.group(task)), text_of(record, query), line.encode())
+
+    def _publish(self, block: Sequence[_Entry], kind: str) -> None:
+        self._lines.write(b"".join(entry.line for entry in block))
         self._lines.flush()
-        for number, (row, line) in enumerate(zip(rows, lines, strict=True), start=len(self.rows)):
-            self._places.append((self._end, len(line), kind))
-            self._by_task[row.task].append(number)
-            self._end += len(line)
+        for number, entry in enumerate(block, start=len(self.rows)):
+            self._places.append((self._end, len(entry.line), kind))
+            self._by_task[entry.row.task].append(number)
+            self._end += len(entry.line)
         with self._more:
-            self._texts += texts
-            self.rows += rows
+            self._texts += [entry.text for entry in block]
+            self.rows += [entry.row for entry in block]
             self._more.notify_all()
 
 
@@ -157,7 +164,8 @@ def _header(path: Path, line: str) -> tuple[str, int]:
         found = f"schema version {str(header.get('schema_version'))[:64]}, expected {SCHEMA_VERSION}"
         raise DataError(found, where=f"{path}:1", fix=WRITTEN_OTHERWISE)
     if kind not in KINDS and header["rows"]:
-        raise DataError(f"holds {str(kind)[:64]} records, no attempts", where=f"{path}:1", fix=f"name a file of {' or '.join(KINDS)} records")  # fmt: skip
+        found = f"holds {str(kind)[:64]} records, no attempts"
+        raise DataError(found, where=f"{path}:1", fix=f"name a file of {' or '.join(KINDS)} records")
     return (kind if isinstance(kind, str) and kind in KINDS else "Trajectory"), header["rows"]
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from steptool.core.types import FINISH
 
+_written = json.JSONEncoder(ensure_ascii=False).encode
 MAX_SEARCHED = 100_000
 """Characters of an attempt that are searched; of one that is longer, the beginning."""
 
@@ -132,7 +133,7 @@ def _said(step: _Step) -> Iterator[str]:
     action = step.action
     yield action.thought
     for call in action.calls:
-        yield f"{call.name} {json.dumps(call.arguments, ensure_ascii=False)}"
+        yield f"{call.name} {_written(call.arguments)}"
     yield action.message or ""
     yield action.unreadable or ""
     for observation in step.observations:

@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -55,6 +55,10 @@ HEADERS = {
 Name = Annotated[str, Query(max_length=1000)]
 
 
+class Missing(LookupError):
+    """What the page asks for is not there, or not any more."""
+
+
 class Viewer:
     """The sources of a project, each read when it is first asked for, and again when its files changed."""
 
@@ -66,7 +70,9 @@ class Viewer:
         self._lock = Lock()
 
     def fresh(self, key: str) -> Index:
-        """The index of a source as its files are now. Raises KeyError for one that there is not."""
+        """The index of a source as its files are now. Raises Missing for one that there is not."""
+        if key not in self.sources:
+            raise Missing(f"source {key}")
         source = self.sources[key]
         with self._lock:
             index = self._indexes.get(key)
@@ -101,18 +107,18 @@ class Viewer:
             "pairs": [] if self.credit.params is None else _pairs(self.credit.params),
         }
 
-    def rows(self, key: str) -> Iterator[str]:
-        index = self.fresh(key)
+    def rows(self, index: Index) -> Iterator[str]:
         for block in index.blocks():
             yield json.dumps({"rows": block}, ensure_ascii=False, separators=(",", ":")) + "\n"
         yield json.dumps({"problems": index.problems}) + "\n"
 
     def task(self, key: str, task: str) -> dict[str, Any]:
-        """Raises KeyError where no attempt is at it, StepToolError where a record is broken."""
+        """Raises Missing where no attempt is at it, StepToolError where a record is broken."""
         index = self.index(key)
+        whole = index.is_read
         rows = index.attempts_at(task)
         if not rows:
-            raise KeyError(task)
+            raise Missing(f"attempt at task {task}")
         shown, found, notes = rows[:MAX_ATTEMPTS], [], {}
         for number, part in enumerate(index.source.parts):
             own = [row for row in rows if index.rows[row].part == number]
@@ -126,13 +132,13 @@ class Viewer:
                     for row, record, mine in zip(own, records, earned, strict=True)
                     if row in shown
                 ]
-        return {"task": self._about(task), "attempts": found, "all": len(rows), "credit": notes}
+        return {"task": self._about(task), "attempts": found, "all": len(rows), "is_whole": whole, "credit": notes}
 
     def tokens(self, key: str, row: int) -> dict[str, Any]:
-        """Raises KeyError for a row that there is not, StepToolError where the record is broken."""
+        """Raises Missing for a row that there is not, StepToolError where the record is broken."""
         index = self.index(key)
         if not 0 <= row < len(index.rows):
-            raise KeyError(str(row))
+            raise Missing(f"row {row}")
         (record,) = index.records([row])
         made = record.trajectory if isinstance(record, ScoredTrajectory) else record
         return {"missing": self.words.missing, "steps": [self.words.of(step)._asdict() for step in made.steps]}
@@ -161,7 +167,7 @@ class Viewer:
 
 
 def application(viewer: Viewer, key: str) -> FastAPI:
-    """Everything lies below /`key`."""
+    """Everything lies below /`key`. Its functions that are not async run in threads: what one reads stops no other."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
 
@@ -171,9 +177,9 @@ def application(viewer: Viewer, key: str) -> FastAPI:
         response.headers.update(HEADERS)
         return response
 
-    @app.exception_handler(KeyError)
-    async def is_missing(request: Request, error: KeyError) -> JSONResponse:
-        return JSONResponse({"detail": f"there is no {str(error)[:200]} any more: reload the page"}, 404)
+    @app.exception_handler(Missing)
+    async def is_missing(request: Request, error: Missing) -> JSONResponse:
+        return JSONResponse({"detail": f"there is no {str(error)[:200]}; reload the page"}, 404)
 
     @app.exception_handler(StepToolError)
     async def is_broken(request: Request, error: StepToolError) -> JSONResponse:
@@ -185,9 +191,7 @@ def application(viewer: Viewer, key: str) -> FastAPI:
 
     @app.get(f"/{key}/api/rows")
     def rows(source: Name) -> StreamingResponse:
-        if source not in viewer.sources:
-            raise HTTPException(404, "no such source")
-        return StreamingResponse(viewer.rows(source), media_type="application/x-ndjson")
+        return StreamingResponse(viewer.rows(viewer.fresh(source)), media_type="application/x-ndjson")
 
     @app.get(f"/{key}/api/search")
     def search(source: Name, text: Name) -> dict[str, list[int]]:

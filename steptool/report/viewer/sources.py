@@ -1,4 +1,4 @@
-"""Which files of attempts there are: those that the stages of a project wrote, newest stage first, and any that are named.
+"""Which files of attempts there are: those that the stages of a project wrote, newest stage first, and what is named.
 
 metrics/evaluation/ppo.trajectories.jsonl.gz     source evaluation, part ppo
 data/validated/r1/scored.jsonl.gz                source validated, part r1
@@ -110,7 +110,7 @@ def _files(path: Path) -> list[Path]:
         raise DataError(
             "holds no file of attempts",
             where=str(path),
-            fix="name what `sample`, `annotate` or `evaluate` wrote; `steptool traces import` makes such a file of logs",
+            fix="name what a stage wrote, such as data/scored/r1; `steptool traces import` makes attempts of logs",
         )
     return found
 

@@ -69,7 +69,7 @@ class Tasks:
 
 
 def _read(file: Path, model: type[Any]) -> Iterator[Any]:
-    """The lines that are such records. What stands in no such line is not shown, and the page says that it is unknown."""
+    """The lines that are such records. Of what stands in another one, the page says that it is unknown."""
     if not file.is_file():
         return
     for line in read_lines(file, missing="", broken=f"restore it: dvc checkout --force {file}"):

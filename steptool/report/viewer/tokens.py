@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from steptool.config.places import BASE
+from steptool.core.errors import reason
 from steptool.core.types import Step
 
 FILE = BASE / "tokenizer.json"
@@ -36,10 +37,10 @@ class Sampled(NamedTuple):
 
 class StepTokens(NamedTuple):
     context: list[Run]
-    cut: int
-    """Characters of the context that are left out."""
-    count: int
-    """Tokens of the context."""
+    context_size: int
+    """Its tokens."""
+    left_out: int
+    """Characters at its end that are not shown."""
     sampled: list[Sampled]
 
 
@@ -48,10 +49,18 @@ class Words:
 
     def __init__(self, root: Path) -> None:
         self._file = root / FILE
+        self._problem = ""
 
     @cached_property
     def _tokenizer(self) -> Tokenizer | None:
-        return Tokenizer.from_file(str(self._file)) if self._file.is_file() else None
+        if not self._file.is_file():
+            self._problem = f"there is no {FILE}"
+            return None
+        try:
+            return Tokenizer.from_file(str(self._file))
+        except Exception as fault:  # noqa: BLE001 - the library raises nothing narrower
+            self._problem = f"{FILE} cannot be read: {reason(fault)}"
+            return None
 
     @cached_property
     def _control(self) -> frozenset[int]:
@@ -61,7 +70,7 @@ class Words:
     @property
     def missing(self) -> str:
         """Why tokens are numbers; empty where they are text."""
-        return "" if self._tokenizer else f"there is no {FILE}, so tokens are shown by their numbers"
+        return "" if self._tokenizer else f"{self._problem}; tokens are shown by their numbers"
 
     def of(self, step: Step) -> StepTokens:
         texts = self._texts(step.action_ids)
@@ -69,8 +78,8 @@ class Words:
             Sampled(token, text, token in self._control, round(logprob, 6))
             for token, text, logprob in zip(step.action_ids, texts, step.action_logprobs, strict=True)
         ]
-        context, cut = self._context(step.context_ids)
-        return StepTokens(context, cut, len(step.context_ids), sampled)
+        context, left_out = self._context(step.context_ids)
+        return StepTokens(context, len(step.context_ids), left_out, sampled)
 
     def _texts(self, ids: Sequence[int]) -> list[str]:
         """One text a token; together they are what the model said."""

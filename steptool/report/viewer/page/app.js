@@ -9,11 +9,11 @@ import { List } from "./list.js";
 const at = (id) => document.getElementById(id);
 const state = { source: "", mode: "tasks", sort: "file", text: "", filters: {}, pair: null, cell: "", task: "", rows: [] };
 const CELLS = ["won", "lost", "both", "neither", "unknown"];
-let project, source, rows = [], isRead = true, found = null, entries = [], reading, asking, searching;
+let project, source, rows = [], isRead = true, found = null, entries = [], asked = [], reading, asking, searching;
 
 const list = new List(at("list"), (index) => (state.mode === "tasks" ? taskLine(entries[index]) : attemptLine(entries[index])));
 const detail = new Detail(at("detail"), (row) => data.tokens(state.source, row), () => {
-  state.rows = [...detail.chosen];
+  state.rows = asked = [...detail.chosen];
   remember();
 });
 
@@ -73,7 +73,7 @@ async function open(wanted, names = []) {
       const now = performance.now();
       if (now - drawn > 200) {
         refresh({ keep: drawn > 0 });
-        if (!drawn) begin();
+        begin();
         drawn = now;
       }
     }
@@ -85,16 +85,16 @@ async function open(wanted, names = []) {
   isRead = true;
   refresh({ keep: true });
   if (state.text) await search();
-  if (!detail.found) begin();
-  else if (state.task) choose(state.task, state.rows, true);
+  begin();
 }
 
+/** Open the task that the address names, or the first; and again where more attempts at it have been read since. */
 function begin() {
-  const task = state.task && rows.some((row) => row.task === state.task) ? state.task : "";
-  const first = entries[0];
-  if (task) choose(task, state.rows);
-  else if (first) pick(0);
-  else detail.empty(isRead ? "Nothing fits these filters." : "reading …");
+  if (detail.found && (detail.found.is_whole || !isRead)) return;
+  if (detail.found) choose(state.task, asked);
+  else if (rows.some((row) => row.task === state.task)) choose(state.task, state.rows);
+  else if (entries.length && (isRead || !state.task)) pick(0);
+  else if (isRead) detail.empty("Nothing fits these filters.");
 }
 
 async function search() {
@@ -120,10 +120,13 @@ function refresh({ keep = false } = {}) {
   drawCompare(fit, everyone);
   const inCell = state.cell && state.pair ? new Set([...everyone].filter(([, own]) => cell(own) === state.cell).map(([task]) => task)) : null;
   const kept = inCell ? fit.filter((row) => inCell.has(row.task)) : fit;
-  const order = ORDERS[state.sort].value;
+  const { value: order, task: ofTask = (own) => Math.min(...own.map(order)) } = ORDERS[state.sort];
   if (state.mode === "tasks") {
     entries = [...byTask(kept)].map(([task, own]) => ({ task, fit: own, all: everyone.get(task) }));
-    if (state.sort !== "file") entries.sort((one, other) => Math.min(...one.fit.map(order)) - Math.min(...other.fit.map(order)));
+    if (state.sort !== "file") {
+      for (const entry of entries) entry.rank = ofTask(entry.fit);
+      entries.sort((one, other) => one.rank - other.rank);
+    }
   } else {
     entries = state.sort === "file" ? kept : kept.toSorted((one, other) => order(one) - order(other));
   }
@@ -141,7 +144,8 @@ const cell = (own) => cellOf(rate(own, state.pair[0]), rate(own, state.pair[1]))
 
 function chosenIndex() {
   if (state.mode === "tasks") return entries.findIndex((each) => each.task === state.task);
-  return entries.findIndex((row) => state.rows.includes(row.number));
+  const index = entries.findIndex((row) => row.number === state.rows[0]);
+  return index >= 0 ? index : entries.findIndex((row) => row.task === state.task);
 }
 
 function taskLine(entry) {
@@ -171,18 +175,20 @@ function line(key, row, onclick, ...second) {
 
 // ---------------------------------------------------------------- choosing
 
-async function choose(task, asked = [], quietly = false) {
+/** Show a task, with the attempts `wanted`, or with those that show most. */
+async function choose(task, wanted = []) {
   asking?.abort();
   asking = new AbortController();
   const { signal } = asking;
+  asked = wanted;
   state.task = task;
-  state.rows = asked;
+  state.rows = wanted;
   list.choose(chosenIndex());
   remember();
   try {
     const loaded = await data.task(state.source, task, signal);
-    if (signal.aborted || (quietly && detail.found?.all === loaded.all)) return;
-    detail.show(loaded, source.parts, source.kind, state.pair, asked);
+    if (signal.aborted) return;
+    detail.show(loaded, source.parts, state.pair, wanted);
     state.rows = [...detail.chosen];
     remember();
   } catch (error) {
@@ -206,7 +212,10 @@ function drawCompare(fit, everyone) {
   const count = Object.fromEntries(CELLS.map((key) => [key, 0]));
   if (state.pair) {
     const tasks = new Set(fit.map((row) => row.task));
-    for (const task of tasks) count[cell(everyone.get(task))]++;
+    for (const task of tasks) {
+      const key = cell(everyone.get(task));
+      if (key in count) count[key]++;
+    }
   }
   box.hidden = !state.pair || !CELLS.some((key) => count[key] || state.cell === key);
   if (box.hidden) return;
@@ -228,7 +237,7 @@ function drawCompare(fit, everyone) {
     },
   }, source.parts.map((part, index) => el("option", "", { value: index, selected: index === state.pair[place] }, part.name)));
   box.replaceChildren(
-    el("p", "", {}, picker(0), " against ", picker(1), el("span", "hint", {}, " solved by")),
+    el("p", "", {}, el("span", "hint", {}, "Tasks solved: "), picker(0), " against ", picker(1)),
     el("div", "cells", {}, CELLS.filter((key) => key !== "unknown" || count.unknown).map((key) =>
       el("button", `cell ${key}${state.cell === key ? " on" : ""}`, {
         "aria-pressed": String(state.cell === key),
@@ -345,7 +354,7 @@ async function start() {
   document.title = `${project.name} · StepTool viewer`;
   at("project").textContent = project.name;
   at("source").replaceChildren(...project.sources.map((each) =>
-    el("option", "", { value: each.key }, `${each.title} (${each.parts.length === 1 ? each.parts[0].name : `${each.parts.length} ${each.kind}s`})`)));
+    el("option", "", { value: each.key }, each.parts.length === 1 && each.kind === "file" ? each.title : `${each.title}: ${each.parts.map((part) => part.name).join(", ").slice(0, 60)}`)));
   at("sort").replaceChildren(...Object.entries(ORDERS).map(([key, { title }]) => el("option", "", { value: key }, title)));
   at("help").append(el("h2", "", {}, "Keys"), el("dl", "", {}, KEYS.map(([key, what]) => [el("dt", "", {}, key), el("dd", "", {}, what)])),
     el("button", "", { onclick: () => at("help").close() }, "close"));

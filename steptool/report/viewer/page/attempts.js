@@ -28,7 +28,15 @@ export const ORDERS = {
   tokens: { title: "most tokens", value: (row) => -row.tokens },
   unsure: { title: "least sure", value: (row) => row.logprob ?? 1 },
   errors: { title: "most kinds of errors", value: (row) => -row.errors.length },
+  mixed: { title: "outcomes differ", value: () => 0, task: (rows) => -spread(rows) },
 };
+
+/** Variance of the verdicts: largest where half of the attempts solved the task. */
+function spread(rows) {
+  const known = rows.map((row) => row.solved).filter((solved) => solved !== null);
+  const middle = mean(known);
+  return known.length ? mean(known.map((solved) => (solved - middle) ** 2)) : 0;
+}
 
 /** The rows that have one of the chosen values of every filter, and are among `found` where something is searched. */
 export function filtered(rows, parts, chosen, found, without = "") {
@@ -91,23 +99,31 @@ export function contrast(attempts, pair) {
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
-/** How many first steps all have in common, and in what the next ones differ. */
+/** How many first steps all have in common, and in what the next ones differ: in words, and whether in an argument. */
 export function parting(attempts) {
   const [first, ...others] = attempts.map((each) => each.steps);
   let common = 0;
   while (common < first.length && others.every((steps) => steps[common]?.path === first[common].path)) common++;
   if (!others.length || (common === first.length && others.every((steps) => steps.length === common))) {
-    return { common, why: "" };
+    return { common, why: "", differs: () => false };
   }
-  return { common, why: difference(attempts.map((each) => each.steps[common])) };
+  const next = attempts.map((each) => each.steps[common]);
+  return { common, why: difference(next), differs: (place, name) => several(next, (step) => step?.calls[place]?.arguments[name]) };
 }
+
+const several = (steps, read) => new Set(steps.map((step) => JSON.stringify(read(step)))).size > 1;
 
 function difference(steps) {
   if (steps.some((step) => !step)) return "one ends, another goes on";
-  const distinct = (read) => new Set(steps.map((step) => JSON.stringify(read(step)))).size > 1;
-  const kind = (step) => (step.unreadable !== null ? "unreadable" : step.message !== null ? "message" : step.calls[0].finish ? "answer" : "call");
+  const distinct = (read) => several(steps, read);
+  const kind = (step) => {
+    if (step.unreadable !== null) return "unreadable";
+    if (step.message !== null) return "message";
+    if (!step.calls[0].finish) return "call";
+    return "answer" in step.calls[0].arguments ? "answer" : "end";
+  };
   if (distinct(kind)) {
-    const words = { unreadable: "text that could not be read", message: "a message", answer: "the end", call: "a call" };
+    const words = { unreadable: "text that could not be read", message: "a message", answer: "an answer", end: "giving up", call: "a call" };
     return [...new Set(steps.map((step) => words[kind(step)]))].join(" against ");
   }
   if (distinct((step) => step.calls.map((call) => call.name))) return "another tool";

@@ -5,8 +5,8 @@ export const MEASURES = {
   reward: { title: "reward", kind: "sign", step: (step) => step.reward },
   advantage: { title: "advantage", kind: "sign", step: (step) => largest(step.advantages), token: (token, advantage) => advantage },
   return: { title: "return", kind: "sign", step: (step) => step.return },
-  success: { title: "success", kind: "share", step: (step) => score(step, "success") },
-  contribution: { title: "contribution", kind: "share", step: (step) => score(step, "contribution") },
+  success: { title: "success", kind: "verdict", step: (step) => score(step, "success") },
+  contribution: { title: "contribution", kind: "amount", step: (step) => score(step, "contribution") },
   logprob: { title: "log-probability", kind: "doubt", step: (step) => step.logprob, token: (token) => token.logprob },
 };
 
@@ -23,18 +23,21 @@ export function measuresOf(attempts) {
   return Object.keys(MEASURES).filter((key) => steps.some((step) => MEASURES[key].step(step) !== null));
 }
 
-/** The largest size of a measure: what is painted fully. */
+const LEAST = 0.1;
+/** The largest size of a measure: what is painted fully. Where all are small, the cost of a step is not painted so. */
 export function scaleOf(key, attempts) {
   if (MEASURES[key].kind !== "sign") return 1;
   const values = attempts.flatMap((each) => each.steps.map((step) => Math.abs(MEASURES[key].step(step) ?? 0)));
-  return Math.max(...values, 1e-9);
+  return Math.max(...values, LEAST);
 }
 
-/** A CSS background; empty for a value that there is none of. */
+/** A CSS background; empty for a value that there is none of. `kind`: a sign around 0 up to ± `scale`, a verdict or an
+ * amount from 0 to 1, or the doubt in a log-probability. */
 export function paint(kind, value, scale) {
   if (value === null || value === undefined) return "";
   if (kind === "sign") return mix(value < 0 ? "--minus" : "--plus", Math.abs(value) / scale);
-  if (kind === "share") return value < 0.5 ? mix("--minus", 0.7 * (1 - 2 * value)) : mix("--plus", 0.7 * (2 * value - 1));
+  if (kind === "verdict") return value < 0.5 ? mix("--minus", 0.7 * (1 - 2 * value)) : mix("--plus", 0.7 * (2 * value - 1));
+  if (kind === "amount") return mix("--plus", 0.7 * value);
   return mix("--doubt", Math.min(1, -value / 3) ** 0.6);
 }
 
@@ -45,7 +48,7 @@ function mix(name, share) {
 export function number(value, digits = 2) {
   if (value === null || value === undefined) return "–";
   const text = value.toFixed(digits);
-  return (value < 0 ? text.replace("-", "−") : text);
+  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
-export const signed = (value, digits = 2) => (value > 0 ? "+" : "") + number(value, digits);
+export const signed = (value, digits = 2) => (Number(value.toFixed(digits)) > 0 ? "+" : "") + number(value, digits);

@@ -22,8 +22,8 @@ export class Detail {
   }
 
   /** `rows`: attempts to show first; else those that show most. */
-  show(found, parts, kind, pair, rows = []) {
-    Object.assign(this, { found, parts, kind, streams: new Map() });
+  show(found, parts, pair, rows = []) {
+    Object.assign(this, { found, parts, streams: new Map() });
     const asked = found.attempts.filter((each) => rows.includes(each.row));
     this.chosen = new Set((asked.length ? asked : contrast(found.attempts, pair)).map((each) => each.row));
     this.box.scrollTop = 0;
@@ -113,11 +113,11 @@ export class Detail {
         verdict(attempt), el("div", "squares", {}, squares), el("span", "ending", {}, ending(attempt)));
     });
     const more = all > attempts.length ? el("p", "note", {}, `the first ${attempts.length} of ${all.toLocaleString("en")} attempts at this task`) : null;
-    return el("section", "map", {}, this.controls(measures), lines, more);
+    return el("section", "map", {}, this.controls(measures), el("div", "lines", {}, lines), more);
   }
 
   controls(measures) {
-    const choice = el("div", "choice", { role: "group", "aria-label": "Colour" }, measures.map((key) =>
+    const choice = measures.length > 0 && el("div", "choice", { role: "group", "aria-label": "Colour" }, measures.map((key) =>
       el("button", key === this.measure ? "on" : "", { "aria-pressed": String(key === this.measure), onclick: () => this.set("measure", key) }, MEASURES[key].title)));
     const legend = this.measure ? this.legend() : null;
     const tokens = el("button", view.tokens ? "toggle on" : "toggle", { "aria-pressed": String(view.tokens), title: "key t", onclick: () => this.set("tokens", !view.tokens) }, "tokens");
@@ -126,7 +126,7 @@ export class Detail {
 
   legend() {
     const kind = MEASURES[this.measure].kind;
-    const [low, high] = { sign: [-this.scale, this.scale], share: [0, 1], doubt: [-3, 0] }[kind];
+    const [low, high] = { sign: [-this.scale, this.scale], verdict: [0, 1], amount: [0, 1], doubt: [-3, 0] }[kind];
     const parts = Array.from({ length: 7 }, (_, index) => low + ((high - low) * index) / 6);
     return el("span", "legend", {}, number(low), el("span", "ramp", {}, parts.map((value) => el("i", "", { background: paint(kind, value, this.scale) }))), number(high));
   }
@@ -138,12 +138,12 @@ export class Detail {
   // The chosen attempts: what they have in common once, then side by side.
   columns() {
     const sides = this.sides;
-    const { common, why } = parting(sides);
+    const { common, why, differs } = parting(sides);
     const grid = el("div", "sides", {});
     grid.style.setProperty("--sides", sides.length);
     grid.append(...sides.map((side) => this.head(side)));
     const shared = sides.length > 1 ? common : 0;
-    if (shared) grid.append(this.shared(sides, shared));
+    if (shared) grid.append(this.shared(sides, shared, why));
     if (sides.length > 1) {
       const said = why ? `step ${shared + 1}: ${why}` : "the same steps to the end";
       grid.append(el("p", why ? "parting" : "parting same", {}, why ? (shared ? "they part at " : "they part at once, ") : "", el("b", "", {}, said)));
@@ -151,7 +151,7 @@ export class Detail {
     const longest = Math.max(...sides.map((side) => side.steps.length));
     for (let place = shared; place < longest; place++) {
       for (const side of sides) {
-        grid.append(side.steps[place] ? this.step(side, place, sides.length > 1 && place === shared && Boolean(why)) : el("div", "gap", {}));
+        grid.append(side.steps[place] ? this.step(side, place, sides.length > 1 && place === shared && why ? differs : null) : el("div", "gap", {}));
       }
     }
     if (!longest) grid.append(el("p", "parting", {}, "no step was taken"));
@@ -169,17 +169,17 @@ export class Detail {
       side.evidence ? folded("p", "evidence", side.evidence, 300) : null,
       side.error ? folded("p", "broke", side.error, 300) : null,
       el("p", "numbers", {}, numbers.filter(Boolean).join(" · ")),
-      el("details", "", {}, el("summary", "", {}, "conditions"), el("dl", "", {}, side.facts.map(([key, value]) => [el("dt", "", {}, key), el("dd", "", {}, value)]))));
+      el("details", "", {}, el("summary", "", {}, "how it was made"), el("dl", "", {}, side.facts.map(([key, value]) => [el("dt", "", {}, key), el("dd", "", {}, value)]))));
   }
 
-  shared(sides, count) {
+  shared(sides, count, why) {
     const [first] = sides;
     const names = first.steps.slice(0, count).map(label).join(" → ");
     const title = `${count} step${count === 1 ? "" : "s"} in common`;
-    const box = el("details", "shared", { open: view.common, ontoggle: () => { view.common = box.open; } },
+    const box = el("details", "shared", { open: view.common || !why, ontoggle: () => { view.common = box.open; } },
       el("summary", "", {}, el("b", "", {}, title), ` ${names}`));
     for (let place = 0; place < count; place++) {
-      const step = this.step(first, place, false);
+      const step = this.step(first, place);
       step.querySelector(".scores")?.remove();
       step.append(...sides.map((side) => scores(side.steps[place], this.name(side))));
       box.append(step);
@@ -187,13 +187,14 @@ export class Detail {
     return box;
   }
 
-  step(side, place, parts) {
+  /** `differs`: of the step where attempts part, whether an argument of a call is another in each. */
+  step(side, place, differs = null) {
     const step = side.steps[place];
-    const box = el("section", parts ? "step parts" : "step", { id: `step-${side.row}-${place}` });
+    const box = el("section", differs ? "step parts" : "step", { id: `step-${side.row}-${place}` });
     const strip = el("span", "strip", { background: this.paint(step) });
     box.append(strip, el("span", "place", {}, String(place + 1)));
     if (step.thought) box.append(folded("p", "thought", step.thought));
-    for (const call of step.calls) box.append(...called(call));
+    step.calls.forEach((call, index) => box.append(...called(call, (name) => differs?.(index, name))));
     if (step.message !== null) box.append(folded("p", "message", step.message));
     if (step.unreadable !== null) box.append(el("p", "unreadable", {}, el("b", "", {}, "could not be read: "), step.unreadable));
     if (step.hint !== null) box.append(folded("pre", "reply failed", step.hint));
@@ -208,19 +209,15 @@ export class Detail {
     if (!loaded) return el("p", "note", {}, "…");
     const notes = place === 0 && loaded.missing ? el("p", "note", {}, loaded.missing) : null;
     const found = loaded.steps[place];
-    if (!found || (!found.count && !found.sampled.length)) return el("p", "note", {}, notes ?? "no tokens were recorded: this step was not sampled here");
+    if (!found || (!found.context_size && !found.sampled.length)) return el("p", "note", {}, notes ?? "no tokens were recorded: this step was not sampled here");
     const measure = this.measure === "advantage" ? "advantage" : "logprob";
     return el("div", "tokens", {}, notes, stream(found, side.steps[place].advantages, measure, this.scale));
   }
 
   credit(sides) {
-    const parts = [...new Set(sides.map((side) => this.parts[side.part].name))];
-    const lines = parts.flatMap((name) => {
-      const note = this.found.credit[name];
-      const before = parts.length > 1 ? `${name}: ` : "";
-      return [note.rewards && `${before}rewards ${note.rewards}`, note.advantages && `${before}advantages ${note.advantages}`].filter(Boolean);
-    });
-    return el("footer", "credit", {}, [...new Set(lines)].map((line) => el("p", "", {}, line)));
+    const notes = [...new Set(sides.map((side) => side.part))].map((part) => this.found.credit[this.parts[part].name]);
+    const lines = notes.flatMap((note) => [note.rewards && `rewards: ${note.rewards}`, note.advantages && `advantages: ${note.advantages}`]);
+    return el("footer", "credit", {}, [...new Set(lines)].filter(Boolean).map((line) => el("p", "", {}, line)));
   }
 
   reveal(attempt, place) {
@@ -233,13 +230,13 @@ export class Detail {
   }
 }
 
-function called(call) {
+function called(call, differs) {
   const names = Object.keys(call.arguments);
   if (call.finish) {
     const answer = "answer" in call.arguments ? said(call.arguments.answer) : null;
     return [el("p", "label", {}, answer === null ? "gives up" : "answers"), answer === null ? null : folded("p", "answer", answer)].filter(Boolean);
   }
-  const made = el("div", "call", {}, el("b", "", {}, call.name), el("dl", "", {}, names.map((name) => [el("dt", "", {}, name), folded("dd", "", said(call.arguments[name]), 800)])));
+  const made = el("div", "call", {}, el("b", "", {}, call.name), el("dl", "", {}, names.map((name) => [el("dt", "", {}, name), folded("dd", differs(name) ? "differs" : "", said(call.arguments[name]), 800)])));
   if (call.reply === null) return [made, el("p", "label", {}, "no reply: the attempt ended here")];
   const reply = folded("pre", call.error ? "reply failed" : "reply", pretty(call.reply));
   return call.error ? [made, el("p", "label failed", {}, call.error), reply] : [made, reply];
@@ -247,7 +244,7 @@ function called(call) {
 
 function scores(step, name) {
   const shown = step.scores.map(([key, value]) =>
-    el("span", "score", {}, `${key} `, el("b", "", { background: paint("share", value, 1) }, value === null ? "?" : number(value, Number.isInteger(value) ? 0 : 2))));
+    el("span", "score", {}, `${key} `, el("b", "", { background: paint(key === "contribution" ? "amount" : "verdict", value, 1) }, value === null ? "?" : number(value, Number.isInteger(value) ? 0 : 2))));
   const sign = (title, value, scale) => value !== null && value !== undefined &&
     shown.push(el("span", "score", {}, `${title} `, el("b", "", { background: paint("sign", value, scale) }, signed(value))));
   sign("reward", step.reward, 1);

@@ -30,7 +30,7 @@ export function el(tag, name = "", properties = {}, ...children) {
     else if (key === "background") made.style.background = value;
     else made[key] = value;
   }
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false || child === "") continue;
     made.append(typeof child === "string" ? shown(child) : child);
   }

@@ -16,10 +16,10 @@ export function stream(found, advantages, measure, scale) {
     }, text || "·");
   });
   const context = found.context.map(([text, isControl]) => el("span", isControl ? "control" : "", {}, text));
-  const cut = found.cut ? ` … ${found.cut.toLocaleString("en")} more characters` : "";
+  const rest = found.left_out ? ` … ${found.left_out.toLocaleString("en")} more characters` : "";
   const plural = (count) => `${count.toLocaleString("en")} token${count === 1 ? "" : "s"}`;
   return el("div", "stream", {},
-    el("details", "", {}, el("summary", "", {}, `${plural(found.count)} came in`), el("pre", "context", {}, context, cut)),
+    el("details", "", {}, el("summary", "", {}, `${plural(found.context_size)} came in`), el("pre", "context", {}, context, rest)),
     el("p", "label", {}, `${plural(sampled.length)} sampled, painted by ${MEASURES[measure].title}`),
     el("pre", "sampled", {}, sampled));
 }
