@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from steptool.core.fields import Positive, Settings
 from steptool.core.messages import Message, openai_message
@@ -33,6 +33,7 @@ class OneCall(ABC):
     name: ClassVar[str]
     instructions: ClassVar[str]
     """What every prompt begins with; the tools follow."""
+    one_at_a_time: ClassVar[Literal[True]] = True
     action_macro: ClassVar[str]
     """Jinja that defines `action_of(message, tools)`: an assistant's message of OpenAI's as `write` spells it."""
 
@@ -64,7 +65,7 @@ class OneCall(ABC):
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """System message with the offered tools, the query, and the generation prompt."""
-        return self.turns.prompt(self._system(task.tools), task.query)
+        return self.turns.prompt("\n".join(filter(None, [self._system(task.tools), task.system])), task.query)
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """The tokens that `chat_template` writes of these messages and tools, and the generation prompt.
