@@ -44,6 +44,8 @@ OWNERS = {
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
     "mcp": ("steptool/worlds/mcp/",),
+    "fastapi": ("steptool/gateway/", "steptool/report/viewer/"),
+    "uvicorn": ("steptool/gateway/", "steptool/report/viewer/"),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
@@ -58,6 +60,10 @@ PURE = (
     "steptool/rollouts/branch.py",
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
+    "steptool/rollouts/ending.py",
+    "steptool/rollouts/recording.py",
+    "steptool/rollouts/sampled.py",
+    *(f"steptool/gateway/{name}.py" for name in ("base", "body", "chat", "responses", "streams")),
     "steptool/annotators/rules.py",
     "steptool/rewards/auto.py",
     "steptool/rewards/costs.py",
