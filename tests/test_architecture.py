@@ -40,10 +40,12 @@ OWNERS = {
     "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py", "steptool/serving/tool_parser.py"),
     "great_expectations": ("steptool/checks/",),
     "renderers": ("steptool/formats/families.py",),
-    "mlflow": ("steptool/registry/", "steptool/tracking/"),
+    "mlflow": ("steptool/registry/", "steptool/tracking/", "steptool/traces/mlflow.py"),
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
     "mcp": ("steptool/worlds/mcp/",),
+    "fastapi": ("steptool/gateway/", "steptool/report/viewer/"),
+    "uvicorn": ("steptool/gateway/", "steptool/report/viewer/"),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
@@ -58,6 +60,10 @@ PURE = (
     "steptool/rollouts/branch.py",
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
+    "steptool/rollouts/ending.py",
+    "steptool/rollouts/recording.py",
+    "steptool/rollouts/sampled.py",
+    *(f"steptool/gateway/{name}.py" for name in ("base", "body", "chat", "responses", "streams")),
     "steptool/annotators/rules.py",
     "steptool/rewards/auto.py",
     "steptool/rewards/costs.py",
@@ -75,6 +81,7 @@ PURE = (
     "steptool/evaluation/built_in.py",
     "steptool/evaluation/metrics.py",
     "steptool/evaluation/compare.py",
+    *(f"steptool/report/viewer/{name}.py" for name in ("records", "detail")),
 )
 IMPURE_MODULES = {
     *("os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "mmap", "sqlite3", "subprocess", "signal"),

@@ -11,8 +11,9 @@ tool messages have no field for it. It is conservative: a reply that merely ment
     Error: …   ERROR …   Failed to …              tool_error
     Traceback (most recent call last): …          the exception in its last line
     ValueError: …                                 ValueError
+    Event not found.   Board not valid. Choose …  tool_error         a short reply that begins by refusing the call
     {"error": null}   {"errors": []}              None
-    There were no errors.                         None
+    There were no errors.   No events found.      None               an empty result is none
 """
 
 from __future__ import annotations
@@ -33,12 +34,26 @@ _PLAIN = re.compile(
     r"ERROR\b|(?i:(?:error|exception|failure)\b\s*(?:[:\-!(\[]|\d|$)"
     r"|error (?:calling|executing|while|in|occurred)\b|failed to\b)"
 )
+_REFUSAL = re.compile(
+    r"(?:.{1,80}\b(?:not found|not provided|(?:is )?not valid|(?:is )?invalid|does not exist|doesn't exist)"
+    r"|.{0,80}\b(?:permission|access) denied|.{1,80}\bis not a valid \w+"
+    r"|.{0,40}\b(?:argument|parameter|field|value)s?\b.{0,40}\b(?:is|are) required"
+    r"|.{1,80}\bmust be (?:one of|an? )\b.*|(?:no such|unable to)\b.{1,80}"
+    r"|(?:invalid|missing|unknown) (?:\S+ ){0,3}(?:argument|parameter|field|value|id|key|name|tool|function|address"
+    r"|date|email|format|input|request|type|user|credentials|details|token)s?\b.{0,80})",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"[.:;,!](?:\s|$)|\n")
+_LONGEST_REFUSAL = 1000
+"""Characters; what is longer tells something."""
 _TRACEBACK = "Traceback (most recent call last)"
 
 
 def error_of(text: str) -> str | None:
     """The kind of failure that a reply tells of, or None where it tells of none."""
     text = text.strip()
+    if text.startswith('"') and text.endswith('"'):
+        text = text[1:-1].strip()
     if text.startswith("{"):
         try:
             return _error_in(json.loads(text))
@@ -49,7 +64,8 @@ def error_of(text: str) -> str | None:
         return last[1] if last else TOOL_ERROR
     if found := _EXCEPTION.match(text):
         return found[1]
-    return TOOL_ERROR if _PLAIN.match(text) else None
+    refuses = len(text) <= _LONGEST_REFUSAL and _REFUSAL.fullmatch(_SENTENCE.split(text, maxsplit=1)[0])
+    return TOOL_ERROR if _PLAIN.match(text) or refuses else None
 
 
 def _error_in(reply: dict[str, Any]) -> str | None:

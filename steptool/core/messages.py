@@ -18,6 +18,9 @@ from pydantic import Field
 
 from steptool.core.types import Frozen, Tool
 
+GAVE_UP = "I cannot answer this."
+"""What a policy that gives up says where a message has to say it."""
+
 
 class MessageCall(Frozen):
     """One call of a tool within an assistant's message."""

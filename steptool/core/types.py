@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -305,6 +306,10 @@ class Sampling(Frozen):
     """Most tokens of one trajectory, context included."""
 
 
+ENDPOINT = "endpoint"
+"""What format and engine of a policy are called that answers somewhere else, by messages."""
+
+
 class Conditions(Frozen):
     """Everything that decides what a policy does with a task, but for the policy and the seed.
 
@@ -315,15 +320,22 @@ class Conditions(Frozen):
     world: Revision
     format: Revision
     engine: Revision
-    dtype: Literal["float32", "bfloat16"]
-    """Type of the engine's computation."""
+    dtype: Literal["float32", "bfloat16"] | None
+    """Type of the engine's computation; None where nobody knows it, as behind an endpoint."""
     search: Revision
     sampling: Sampling
 
-    def differences(self, other: Conditions) -> list[str]:
-        """What differs, a line each: `world: mini 12ab against mini 34cd`."""
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether the policy answered somewhere else, by messages."""
+        return self.engine.name == ENDPOINT
+
+    def differences(self, other: Conditions, *, apart: Collection[str] = ()) -> list[str]:
+        """What differs, a line each: `world: mini 12ab against mini 34cd`; what `apart` names may."""
         mine, theirs = _flat(self), _flat(other)
-        return [f"{key}: {mine[key]} against {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        return [
+            f"{key}: {mine[key]} against {theirs[key]}" for key in mine if key not in apart and mine[key] != theirs[key]
+        ]
 
 
 def _flat(conditions: Conditions) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from steptool.core.errors import InputError, ModelError
 from steptool.core.fields import Positive, Settings
-from steptool.core.messages import Message
+from steptool.core.messages import GAVE_UP, Message
 from steptool.core.types import FINISH, Action, Observation, Task, Tool, ToolCall
 from steptool.formats.arguments import GAVE_UP, MAX_DEPTH, depth_of, read_arguments
 from steptool.formats.bounded import bounded

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from steptool.core.fields import Positive, Settings
 from steptool.core.messages import Message, openai_message
@@ -33,6 +33,7 @@ class OneCall(ABC):
     name: ClassVar[str]
     instructions: ClassVar[str]
     """What every prompt begins with; the tools follow."""
+    one_at_a_time: ClassVar[Literal[True]] = True
     action_macro: ClassVar[str]
     """Jinja that defines `action_of(message, tools)`: an assistant's message of OpenAI's as `write` spells it."""
 

@@ -54,6 +54,7 @@ Choice = Annotated[Name | None, BeforeValidator(_choice)]
 class Function(Part):
     """A tool. The Responses API has these fields beside `type`, chat completions within `function`."""
 
+    type: Literal["function"] = "function"
     name: Name
     description: str | None = None
     parameters: dict[str, Any] | None = None

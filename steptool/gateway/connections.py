@@ -38,6 +38,11 @@ class _Connection(H11Protocol):
         self.idle_since = time.monotonic()
         super().on_response_complete()
 
+    def end(self) -> None:
+        """Close it as a client expects of one that is idle; what it does not read is lost."""
+        is_idle = self.idle_since is not None and not self.transport.get_write_buffer_size()
+        (self.transport.close if is_idle else self.transport.abort)()
+
 
 class Connections:
     IDLE_S = 60.0
@@ -60,7 +65,7 @@ class Connections:
             if not idle:
                 connection.transport.abort()
                 return
-            min(idle, key=lambda each: each.idle_since or 0.0).transport.abort()
+            min(idle, key=lambda each: each.idle_since or 0.0).end()
         if connection.client is not None:
             self._open[connection.client] = connection
 
@@ -78,7 +83,7 @@ class Connections:
         """End the connections of an attempt."""
         for connection in list(self._open.values()):
             if connection.key == key:
-                connection.transport.abort()
+                connection.end()
 
     async def watch(self) -> None:
         """End what is idle for too long, again and again."""
@@ -87,4 +92,4 @@ class Connections:
             latest = time.monotonic() - self.IDLE_S
             for connection in list(self._open.values()):
                 if connection.idle_since is not None and connection.idle_since < latest:
-                    connection.transport.abort()
+                    connection.end()

@@ -79,10 +79,6 @@ def _items(value: Any) -> Any:
     return [{"role": "user", "content": value}] if isinstance(value, str) else value
 
 
-class _ResponseTool(Function):
-    type: Literal["function"]
-
-
 class ResponsesBody(Part):
     input: Annotated[list[_Item], Field(max_length=MOST_MESSAGES), BeforeValidator(_items)] = Field(
         default_factory=list
@@ -90,7 +86,7 @@ class ResponsesBody(Part):
     instructions: str | None = None
     model: str = ""
     previous_response_id: str | None = None
-    tools: Annotated[list[_ResponseTool], Field(max_length=MOST_TOOLS)] | None = None
+    tools: Annotated[list[Function], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: Choice = None
     max_output_tokens: Tokens | None = None
     stream: bool | None = None
