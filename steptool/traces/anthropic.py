@@ -70,6 +70,10 @@ class Anthropic:
             except Unusable as error:
                 yield Skipped(where=record.where, reason=error.reason, is_broken=error.is_broken)
 
+    def of_record(self, record: Record) -> Iterator[Conversation]:
+        """That of one record. Raises Unusable."""
+        yield self._conversation(record)
+
     def _conversation(self, record: Record) -> Conversation:
         if not isinstance(record.value, Mapping) or not isinstance(_request(record.value).get("messages"), list):
             raise Unusable("no record of Anthropic messages: it has no messages", is_broken=True)

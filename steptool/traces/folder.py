@@ -68,6 +68,23 @@ def trajectories(folder: Path) -> list[Trajectory]:
     return read_jsonl(folder / TRAJECTORIES, Trajectory)
 
 
+def attempts(folder: Path) -> list[tuple[str, Trajectory]]:
+    """Each with its question, in the order of the import; those whose task was taken out of the file are left out.
+
+    Raises DataError for a folder that is none, or is broken.
+    """
+    refuse_unless_imported(folder)
+    asked = {line.id: line.query for line in tasks(folder)}
+    return [(asked[done.task_id], done) for done in trajectories(folder) if done.task_id in asked]
+
+
+def refuse_unless_imported(folder: Path) -> None:
+    """Raise DataError for a folder that lacks one of the files."""
+    if missing := [name for name in (TASKS, TOOLS, TRAJECTORIES) if not (folder / name).is_file()]:
+        fix = "name a folder that `steptool traces import` has written, such as traces/log"
+        raise DataError(f"holds no imported traces: there is no {missing[0]}", where=str(folder), fix=fix)
+
+
 def stored_trajectories(path: Path) -> Iterator[Trajectory]:
     """Those of any file that `write_jsonl` wrote, one after the other. Raises DataError as `trajectories` does."""
     lines = read_lines(path, missing="name a file that is there", broken=IMPORT_AGAIN)

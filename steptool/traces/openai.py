@@ -63,6 +63,10 @@ class OpenAi:
             lacks = "request" if is_output else "response"
             yield Skipped(where=record.where, reason=f"half of a batch, whose {lacks} is not in the source")
 
+    def of_record(self, record: Record) -> Iterator[Conversation]:
+        """Those of one record. Raises Unusable."""
+        return self._conversations(record.where, record.value)
+
     def _joined(self, record: Record, waiting: dict[str, tuple[Record, bool]]) -> Iterator[Conversation | Skipped]:
         id, is_output = record.value["custom_id"], "response" in record.value
         other, of_output = waiting.pop(id, (None, not is_output))

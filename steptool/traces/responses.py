@@ -58,6 +58,10 @@ class Responses:
             except Unusable as error:
                 yield Skipped(where=record.where, reason=error.reason, is_broken=error.is_broken)
 
+    def of_record(self, record: Record) -> Iterator[Conversation]:
+        """That of one record. Raises Unusable."""
+        yield self._conversation(record)
+
     def _conversation(self, record: Record) -> Conversation:
         if not self.recognises("", record.value):
             raise Unusable("no record of Responses: it has neither input and output, nor items", is_broken=True)
