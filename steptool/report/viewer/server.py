@@ -40,7 +40,7 @@ from steptool.report.viewer.tokens import Words
 PAGE = Path(__file__).parent / "page"
 HOSTS = ["127.0.0.1", "localhost"]
 MAX_ATTEMPTS, MAX_COMPARED = 64, 512
-"""At one task: attempts that are shown together, of more the first; and those of a part that are compared for credit."""
+"""At one task: attempts that are shown together, of more the first; and attempts of a part that get credit."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
