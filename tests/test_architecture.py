@@ -40,7 +40,7 @@ OWNERS = {
     "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py", "steptool/serving/tool_parser.py"),
     "great_expectations": ("steptool/checks/",),
     "renderers": ("steptool/formats/families.py",),
-    "mlflow": ("steptool/registry/", "steptool/tracking/"),
+    "mlflow": ("steptool/registry/", "steptool/tracking/", "steptool/traces/mlflow.py"),
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
     "mcp": ("steptool/worlds/mcp/",),

@@ -18,13 +18,17 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
-from steptool.core.errors import InputError, StepToolError, StorageError
+from steptool.core.errors import DataError, InputError, StepToolError, StorageError
+from steptool.core.types import Task
+from steptool.project.log import Log, measured, name_of
 from steptool.project.own import EXAMPLE, Own
 
 HIDDEN = ("gitignore", "dvcignore")
 """Files whose names begin with a dot in the project; in the template they would hold for this repository."""
 NAME = "PROJECT"
 """Stands in the template for the project's name."""
+FEWEST_TASKS = 2
+"""Questions that a log must ask: one to learn from, one to test with."""
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
 """Nothing calls home, and what is staged in Git is the user's affair."""
 
@@ -37,10 +41,11 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
     """
     _refuse(folder)
     own.check()
+    log = _import(folder, own) if own.traces else None
     name = _name(folder)
     files = {path: text.replace(NAME.encode(), name.encode()) for path, text in template()}
     try:
-        for path, text in own.laid_over(files).items():
+        for path, text in own.laid_over(files, log).items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(text)
@@ -61,6 +66,49 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
         print("  git add --all; git commit --message 'Start the project'")
     for command, what in own.next_steps():
         print(f"  {command:<33}  {what}")
+
+
+def _import(folder: Path, own: Own) -> Log:
+    """Import the traces into the new project; where that fails, the folder is as it was. Raises what the import does,
+    and DataError for a log of one question."""
+    from steptool.traces import folder as imported
+    from steptool.traces.kinds import import_from
+
+    source = own.traces if "://" in own.traces else str(Path(own.traces).resolve())
+    was_there, name = folder.exists(), name_of(own.traces)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with chdir(folder):
+            print(import_from(source, kind=own.kind, name=name))
+            path = Path("traces") / name
+            if len(lines := imported.tasks(path)) < FEWEST_TASKS and not own.tasks:
+                fix = "bring a log with more, or tasks of your own with --tasks; docs/traces.md says what is read"
+                found = f"asks {len(lines)} question: one is needed to learn from, and another to test with"
+                raise DataError(found, where=own.traces, fix=fix)
+            return _measured(path)
+    except BaseException:
+        for made in ("traces", ".steptool"):
+            shutil.rmtree(folder / made, ignore_errors=True)
+        if not was_there:
+            folder.rmdir()
+        raise
+
+
+def _measured(path: Path) -> Log:
+    from steptool.traces import folder as imported
+
+    lines, tools = imported.tasks(path), {tool.name: tool for tool in imported.tools(path)}
+    tasks = [
+        Task(
+            id=line.id,
+            group=line.group,
+            query=line.query,
+            tools=tuple(tools[name] for name in (tools if line.tools is None else line.tools)),
+        )
+        for line in lines
+    ]
+    checked = sum(bool(line.checks) for line in lines)
+    return measured(path.as_posix(), tasks, checked, imported.trajectories(path))
 
 
 def template() -> Iterator[tuple[PurePosixPath, bytes]]:
