@@ -100,7 +100,7 @@ def main(
     params = load_params(PARAMS)
     agents = Agents(Program(callable="benchmarks.mini_agent:run"), timeout_s=TIMEOUT_S,
                     preload=["openai.OpenAI", "benchmarks.mini_agent"])  # fmt: skip
-    chain, agent = Chain(NoSettings()), Agent(NoSettings())
+    chain, agent = Chain(NoSettings()), Agent(Agent.Config())
     ratios = []
     try:
         with open_sampler(params, policy, seed=params.seed) as sampler:
