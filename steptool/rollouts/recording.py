@@ -167,7 +167,7 @@ class Recording:
         """One a stream, that of the last action first; all have the outcome of the attempt."""
         found = []
         for place, stream in enumerate(self._streams.all()):
-            own = self._streams.ended(stream)
+            own = self._streams.ended(stream, ending.reason)
             how = Ending(own.reason, own.answer) if place else ending
             steps = self._streams.steps(stream)
             if how.reason is StopReason.finished:  # what came back of the last action, the policy has not seen
