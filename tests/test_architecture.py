@@ -46,6 +46,9 @@ OWNERS = {
     "mcp": ("steptool/worlds/mcp/",),
     "fastapi": ("steptool/gateway/", "steptool/report/viewer/"),
     "uvicorn": ("steptool/gateway/", "steptool/report/viewer/"),
+    "atif": ("steptool/traces/atif.py", "steptool/traces/export.py"),
+    "detect_secrets": ("steptool/traces/patterns.py",),
+    "phonenumbers": ("steptool/traces/patterns.py",),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
@@ -74,6 +77,10 @@ PURE = (
         f"steptool/checks/diagnosis/{name}.py"
         for name in ("findings", "likelihoods", "policies", "round", "text", "tools")
     ),
+    "steptool/core/failures.py",
+    "steptool/traces/steps.py",
+    "steptool/traces/merging.py",
+    "steptool/traces/tools.py",
     "steptool/training/credit.py",
     "steptool/training/episode.py",
     "steptool/training/siblings.py",
