@@ -166,7 +166,7 @@ def test_a_check_of_the_state_is_refused_for_there_is_none(log: str) -> None:
 
 def test_a_folder_without_traces_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="traces/none: holds no imported traces: there is no tasks.jsonl"):
+    with pytest.raises(DataError, match=r"traces/none: holds no imported traces: there is no tasks.jsonl"):
         TracesWorld.content(TracesWorld.Config.model_validate({"path": "traces/none"}))
 
 
