@@ -58,6 +58,8 @@ PURE = (
     "steptool/rollouts/branch.py",
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
+    "steptool/worlds/traces/replies.py",
+    "steptool/traces/spans.py",
     "steptool/annotators/rules.py",
     "steptool/rewards/auto.py",
     "steptool/rewards/costs.py",
