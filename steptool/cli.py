@@ -57,6 +57,7 @@ def init(
     tools: Annotated[str, typer.Option(help="Your functions: FILE.py, or FILE.py:Class for its methods.")] = "",
     openapi: Annotated[str, typer.Option(help="Or a service's OpenAPI 3 document: a file or its URL.")] = "",
     mcp: Annotated[str, typer.Option(help="Or an MCP server: 'python server.py', or its URL.")] = "",
+    agent: Annotated[str, typer.Option(help="Or your agent: 'python my_agent.py', or my_agent:run.")] = "",
     tasks: Annotated[str, typer.Option(help="Your tasks, one a line, as tasks.jsonl of the example.")] = "",
     demonstrations: Annotated[str, typer.Option(help="Attempts that succeed, one a line.")] = "",
     traces: Annotated[
@@ -73,7 +74,17 @@ def init(
     from steptool.project.init import init as write_project
     from steptool.project.own import Own
 
-    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations, traces, kind))
+    own = Own(
+        tools=tools,
+        openapi=openapi,
+        mcp=mcp,
+        agent=agent,
+        tasks=tasks,
+        demonstrations=demonstrations,
+        traces=traces,
+        kind=kind,
+    )
+    write_project(folder, own)
 
 
 @app.command(rich_help_panel=RUN)
@@ -284,6 +295,20 @@ def results() -> None:
     from steptool.stages.table import results_table
 
     typer.echo(results_table())
+
+
+@app.command(rich_help_panel=RUN)
+def view(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders of attempts; by default all that the project has.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="On loopback; 0 is a free one.")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, open no browser.")] = False,
+) -> None:
+    """Look at attempts in a local page: search, filter, and see where attempts at one task part."""
+    from steptool.commands.view import view as serve_page
+
+    serve_page(paths or [], port, opens=not no_open, says=typer.echo)
 
 
 for verb in (model.chat, model.serve_model, model.export):

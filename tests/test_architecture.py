@@ -44,6 +44,9 @@ OWNERS = {
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
     "mcp": ("steptool/worlds/mcp/",),
+    "atif": ("steptool/traces/atif.py", "steptool/traces/export.py"),
+    "detect_secrets": ("steptool/traces/patterns.py",),
+    "phonenumbers": ("steptool/traces/patterns.py",),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
@@ -70,6 +73,10 @@ PURE = (
         f"steptool/checks/diagnosis/{name}.py"
         for name in ("findings", "likelihoods", "policies", "round", "text", "tools")
     ),
+    "steptool/core/failures.py",
+    "steptool/traces/steps.py",
+    "steptool/traces/merging.py",
+    "steptool/traces/tools.py",
     "steptool/training/credit.py",
     "steptool/training/episode.py",
     "steptool/training/siblings.py",
@@ -77,6 +84,7 @@ PURE = (
     "steptool/evaluation/built_in.py",
     "steptool/evaluation/metrics.py",
     "steptool/evaluation/compare.py",
+    *(f"steptool/report/viewer/{name}.py" for name in ("records", "detail")),
 )
 IMPURE_MODULES = {
     *("os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "mmap", "sqlite3", "subprocess", "signal"),

@@ -286,8 +286,35 @@ def test_a_log_that_cannot_be_used_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize(
+    ("agent", "world"),
+    [
+        ("my_agent:run", {"use": "agent", "callable": "my_agent:run"}),
+        ("python my_agent.py --ask {query}", {"use": "agent", "command": "python my_agent.py --ask {query}"}),
+    ],
+)
+def test_an_agent_of_a_team_comes_with_the_modules_that_it_imports(
+    tmp_path: Path, agent: str, world: dict[str, str]
+) -> None:
+    files = ["my_agent.py", "shop/__init__.py", "shop/stock.py"]
+    for name in (*files, "other.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("from shop.stock import *\n" if name == "my_agent.py" else "")
+    (tmp_path / "t.jsonl").write_text('{"query": "Double 1?"}\n')
+    done = steptool(tmp_path, "init", "mine", "--agent", agent, "--tasks", "t.jsonl")
+    assert done.returncode == 0, done.stderr
+    params = YAML(typ="safe").load((tmp_path / "mine" / "params.yaml").read_text())
+    assert params["world"] == {**world, "tasks": "tasks.jsonl"}
+    found = {str(path.relative_to(tmp_path / "mine")) for path in (tmp_path / "mine").rglob("*.py")}
+    assert {path for path in found if not path.startswith("flows/")} == set(files)
+    assert git(tmp_path / "mine", "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize(
     ("options", "says"),
     [
+        (["--agent", "gone:run"], "gone: no such module"),
+        (["--agent", "python 'gone.py"], "--agent cannot be read as a command: No closing quotation"),
+        (["--agent", "a:b", "--mcp", "python c.py"], "--mcp and --agent are given"),
         (["--tools", "gone.py"], "gone.py: no such file"),
         (["--tools", "a.py", "--openapi", "b.yaml"], "--tools and --openapi are given"),
         (["--tasks", "t.jsonl"], "tasks of your own need tools of your own"),

@@ -64,8 +64,13 @@ def check(sample: Sample = 20, writes: Writes = False) -> None:
     import asyncio
 
     from steptool.core.errors import InputError
+    from steptool.worlds.agent.world import AgentWorld
 
     world, timeout_s = _world()
+    if isinstance(world, AgentWorld):
+        world.end()
+        fix = "`steptool tools try` has the agent call one"
+        raise InputError("no replies of an agent's tools are recorded, for it calls them itself", fix=fix)
     drift = _drift_of_listing(world)
     recorded = world.recordings.sample(world.identity, sample if writes else 100 * sample)
     chosen = [kept for kept in recorded if writes or _is_harmless(kept, world)][:sample]
@@ -92,7 +97,7 @@ def _world() -> tuple[ProjectWorld, float]:
     params = load_params()
     world = params.world.build(params.seed)
     if not isinstance(world, ProjectWorld):
-        fix = "use functions, openapi or mcp as `world` to call your own tools"
+        fix = "use functions, openapi, mcp or agent as `world` to have tools of your own"
         raise InputError(f"world {params.world.name} has no tools of a project", where="params.yaml", fix=fix)
     return world, params.sample.tool_timeout_s
 

@@ -25,10 +25,11 @@ ROUNDS_WANTED = "add one, such as rounds: {r1: {from: sft}}"
 
 @dataclass(frozen=True)
 class Arm:
-    """A policy that is trained, or one that is only evaluated (`method` is None)."""
+    """A policy that is trained, or one that is only evaluated (`method` is None), from a folder or an endpoint."""
 
     name: str
-    folder: Path
+    folder: Path | None
+    """None for an endpoint."""
     method: Use | None = None
     """With the arm's own settings laid over the method's; they are checked by `check_method`."""
     start: str | None = None
@@ -42,6 +43,18 @@ class Arm:
     """What its policy is built on, name and folder, nearest first: arms, then base."""
     generation: int = 0
     """How many of its ancestors were trained by the same method: it moves the seed."""
+    endpoint: Use | None = None
+
+    @property
+    def weights(self) -> Path:
+        """Its folder. Raises ParamsError where it is an endpoint, which has none."""
+        if self.folder is None:
+            raise ParamsError(
+                "is an endpoint: its weights are not here, so it can be evaluated and nothing else",
+                where=f"{PARAMS}: arms.{self.name}",
+                fix="name an arm that is trained, or has a folder",
+            )
+        return self.folder
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,8 @@ def arm_of(params: Params, name: str) -> Arm:
     wanted = params.arms[name]
     if wanted.folder:
         return Arm(name, Path(wanted.folder))
+    if wanted.endpoint:
+        return Arm(name, None, endpoint=wanted.endpoint)
     ancestors = tuple(_ancestors(params, name))
     methods = [params.arms[each].method for each, _ in ancestors if each != BASE_ARM]
     return Arm(
@@ -118,16 +133,22 @@ COMPARES = ("baseline", "lambda_step")
 """Settings of a method that compares the attempts at a task; their defaults are in `steptool.training.siblings`."""
 
 
-def comparison_of(params: Params, round: str) -> dict[str, Any] | None:
-    """How the first arm that learns from a round by `step_ppo`, or by a method with such settings, compares attempts:
-    the settings as written. None where no arm does.
+def learner_of(params: Params, round: str) -> tuple[str, dict[str, Any]] | None:
+    """The first arm that learns from a round by `step_ppo`, or by a method with such settings, and how it compares
+    attempts: the settings as written. None where no arm does.
     """
     for name, arm in params.arms.items():
         if arm.method is not None and round in arm.data:
             used = _method(params, name)
             if used.name == "step_ppo" or set(COMPARES) & used.settings.keys():
-                return {key: used.settings[key] for key in COMPARES if key in used.settings}
+                return name, {key: used.settings[key] for key in COMPARES if key in used.settings}
     return None
+
+
+def comparison_of(params: Params, round: str) -> dict[str, Any] | None:
+    """How the arm of `learner_of` compares attempts."""
+    learner = learner_of(params, round)
+    return None if learner is None else learner[1]
 
 
 def check_methods(params: Params, path: Path = PARAMS) -> None:
@@ -205,7 +226,7 @@ def round_of(params: Params, name: str) -> Round:
     start = wanted.from_
     arm = None if start is None or start == BASE_ARM else arm_of(params, start)
     previous = VALIDATED / names[index - 1] if index else None
-    return Round(name, index, arm, arm.folder if arm else MODELS / BASE_ARM, previous)
+    return Round(name, index, arm, arm.weights if arm else MODELS / BASE_ARM, previous)
 
 
 def pairs_of(params: Params) -> list[tuple[str, str]]:

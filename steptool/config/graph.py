@@ -118,7 +118,7 @@ def _stages(params: Params) -> Iterator[StageSpec]:
     yield StageSpec(
         "report",
         "The page that says what was learnt",
-        deps=(TASKS, *rounds, EVALUATION, *(arm.folder for arm in arms if arm.method)),
+        deps=(TASKS, *rounds, EVALUATION, *(arm.weights for arm in arms if arm.method)),
         out=REPORT,
         keys=("seed", *REPORTED),
         plugins=(params.reward,),
@@ -183,20 +183,24 @@ def _imported(params: Params, wanted: Round, traces: Use) -> StageSpec:
 
 def _acting(params: Params) -> tuple[Use, ...]:
     """The plugins that decide what a policy does with a task."""
-    return (params.world, params.format, params.engine, params.search)
+    return (params.world, params.format, params.engine, params.acting_search)
 
 
 def _measure(
     params: Params, arms: list[Arm], verb: str, description: str, out: Path, decided: Mapping[str, Any]
 ) -> StageSpec:
     acting = ("world", "format", "engine", "search")
+    endpoints = {arm.name: arm.endpoint for arm in arms if arm.endpoint}
     return StageSpec(
         verb,
         description,
         deps=(TASKS, *dict.fromkeys(folder for arm in arms for folder in _policy_folders(arm))),
         out=out,
-        keys=("seed", "evaluate", "sample", *acting, "annotate", "metrics", "model.dtype"),
-        plugins=(*_acting(params), params.annotate, *params.metrics.values()),
+        keys=(
+            *("seed", "evaluate", "sample", *acting, "annotate", "metrics", "model.dtype"),
+            *(f"arms.{name}.endpoint.{key}" for name, used in endpoints.items() for key in used.deciding()),
+        ),
+        plugins=(*_acting(params), params.annotate, *params.metrics.values(), *endpoints.values()),
         decided=decided,
         meta=GPU,
     )
@@ -217,7 +221,7 @@ def _train(params: Params, arm: Arm, method: Use) -> StageSpec:
         arm.name,
         # Not the folder: its page says more or less as the diagnosis learns, and nothing is trained on that.
         deps=(TASKS, *(VALIDATED / each / "scored.jsonl.gz" for each in rounds), *_policy_folders(arm)[1:]),
-        out=arm.folder,
+        out=arm.weights,
         keys=(
             *("seed", f"arms.{arm.name}", f"methods.{params.arms[arm.name].method}", "format", "model.dtype"),
             *(["reward"] if rounds else []),
@@ -232,6 +236,8 @@ def _policy_folders(arm: Arm | None) -> tuple[Path, ...]:
     """The folders that a policy is read from: its own, and those that it is built on."""
     if arm is None:
         return (BASE,)
+    if arm.folder is None:
+        return ()
     return (arm.folder, *(folder for _, folder in arm.ancestors))
 
 
@@ -280,9 +286,11 @@ def _is_written(params: Params, key: str) -> bool:
             name = next(name for name, field in Params.model_fields.items() if (field.alias or name) == part)
             is_there = name in value.model_fields_set
             value = getattr(value, name)
+        elif isinstance(value, Use):
+            is_there, value = part in value.settings, value.settings.get(part)
         else:
             is_there = part in value if isinstance(value, dict) else part in value.model_fields_set
-            value = getattr(value, part, None)
+            value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
         if not is_there:
             return False
     return True

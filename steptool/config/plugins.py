@@ -24,12 +24,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "functions": "steptool.worlds.functions:FunctionsWorld",
         "openapi": "steptool.worlds.openapi:OpenApiWorld",
         "mcp": "steptool.worlds.mcp:McpWorld",
+        "agent": "steptool.worlds.agent.world:AgentWorld",
         "traces": "steptool.worlds.traces.world:TracesWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
         "traces": "steptool.traces.imported:ImportedTraces",
+        "endpoint": "steptool.traces.endpoint:Teacher",
     },
     "traces": {
         "mlflow": "steptool.traces.mlflow:MlflowTraces",
@@ -46,8 +48,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "native": "steptool.formats.native:Native",
         "react": "steptool.formats.react:React",
     },
-    "engine": {"vllm": "steptool.engines.vllm_local:VllmEngine"},
-    "search": {"chain": "steptool.rollouts.chain:Chain"},
+    "engine": {
+        "vllm": "steptool.engines.vllm_local:VllmEngine",
+        "server": "steptool.engines.openai_server:ServerEngine",
+    },
+    "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
+    "search": {
+        "chain": "steptool.rollouts.chain:Chain",
+        "agent": "steptool.rollouts.agent:Agent",
+    },
     "annotate": {"rules": "steptool.annotators.rules:Rules"},
     "reward": {
         "potential": "steptool.rewards.potential:Potential",
@@ -61,7 +70,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "metrics": {},
 }
-"""Section of params.yaml → name → `module:Class`."""
+"""Section of params.yaml → name → `module:Class`; an endpoint stands under its arm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +109,11 @@ class Use:
         """The modules whose code decides what it does."""
         named = self.path.partition(":")[0]
         return [named] if self.is_heavy else [named, *modules_of(self.cls, self.config)[1:]]
+
+    def deciding(self) -> list[str]:
+        """The settings that decide what it does; the others are about speed, or money. It is all unless its class says
+        which, as `deciding`."""
+        return list(getattr(self.cls, "deciding", config_class(self.cls).model_fields))
 
     def content(self) -> str:
         """What the files that it reads consist of. Raises DataError where they cannot be read."""

@@ -54,6 +54,18 @@ def code_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> s
     return digest.hexdigest()[:LENGTH]
 
 
+def sources(entries: Iterable[str]) -> list[Path]:
+    """The files of the same modules, without those beside them that are no Python."""
+    return sorted(path for name in _reached(entries, ()) if (path := _path(name)))
+
+
+def imports_from_outside(entries: Iterable[str]) -> list[str]:
+    """The dotted names that the same modules import from other packages, and from Python itself: `openai.OpenAI`."""
+    reached = _reached(entries, ())
+    wanted = {name for module in reached for name in _read(module).imported}
+    return sorted(name for name in wanted if _module(name) not in reached)
+
+
 def words_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> str:
     """Hash of what the same modules say without meaning it: their docstrings, and what their errors say."""
     said = {name: _read(name).words for name in _reached(entries, without)}

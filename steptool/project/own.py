@@ -14,11 +14,16 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
 from steptool.core.errors import InputError
+from steptool.core.plugins import search_here
+from steptool.core.revision import sources
 from steptool.project.log import Log
+from steptool.worlds.agent.program import callable_name, command_words
 
 PARAMS = PurePosixPath("params.yaml")
 TOOLS, TASKS, DEMONSTRATIONS = "tools.py", "tasks.jsonl", "demonstrations.jsonl"
 TASK = '{"query": "What does Dune cost?", "check": {"kind": "number", "expected": 9.5}}'
+KINDS = ("tools", "openapi", "mcp", "agent")
+"""What a team's tools may come as."""
 SCRIPTS = (".py", ".js", ".mjs", ".ts")
 """How the files of an MCP server end that are copied with its command."""
 MOST_SAMPLED = 60
@@ -31,8 +36,9 @@ ENOUGH_SHOWN = 400
 
 @dataclass(frozen=True)
 class Own:
-    """`tools` is FILE.py or FILE.py:Class, `openapi` a document or its address, `mcp` a command or an address. At most
-    one of them is given; with none, the project has the template's example, or tools that reply as in `traces`.
+    """`tools` is FILE.py or FILE.py:Class, `openapi` a document or its address, `mcp` a command or an address, `agent`
+    a command or MODULE:FUNCTION. At most one of them is given; with none, the project has the template's example, or
+    tools that reply as in `traces`.
     """
 
     tools: str = ""
@@ -40,18 +46,22 @@ class Own:
     mcp: str = ""
     tasks: str = ""
     demonstrations: str = ""
+    agent: str = ""
     traces: str = ""
     """Conversations of an agent: a file, a folder or the address of a server, as `steptool traces import` takes it."""
     kind: str = ""
     """What it holds, where that cannot be told from its content."""
 
     def check(self) -> None:
-        """Raises InputError where two kinds of tools are given, or a file is not there."""
-        given = [kind for kind in ("tools", "openapi", "mcp") if getattr(self, kind)]
+        """Raises InputError where two kinds of tools are given, or a file or module is not there."""
+        given = [kind for kind in KINDS if getattr(self, kind)]
         if len(given) > 1:
             raise InputError(f"--{given[0]} and --{given[1]} are given", fix="give one of them; a world has one kind")
         if not given and not self.traces and (self.tasks or self.demonstrations):
-            fix = "add --tools tools.py, --openapi openapi.yaml or --mcp 'python server.py'; or --traces log.jsonl"
+            fix = (
+                "add --tools tools.py, --openapi openapi.yaml, --mcp 'python server.py' or --agent my_agent:run; "
+                "or --traces log.jsonl"
+            )
             raise InputError("tasks of your own need tools of your own", fix=fix)
         if self.kind and not self.traces:
             raise InputError("--from says what traces hold, and there are none", fix="add --traces log.jsonl")
@@ -86,19 +96,19 @@ class Own:
 
     def _brought(self) -> dict[PurePosixPath, Path]:
         """Place in the project and source of every file that is copied."""
-        sources: dict[str, str] = {}
+        found: dict[str, str] = {}
         if self.tools:
             file = self.tools.partition(":")[0]
-            sources[Path(file).name] = file
+            found[Path(file).name] = file
         if self.openapi and "://" not in self.openapi:
-            sources[Path(self.openapi).name] = self.openapi
+            found[Path(self.openapi).name] = self.openapi
         if self.mcp and "://" not in self.mcp:
-            sources |= {
-                Path(word).name: word for word in shlex.split(self.mcp) if word.endswith((".py", ".js", ".mjs"))
-            }
-        sources |= {TASKS: self.tasks} if self.tasks else {}
-        sources |= {DEMONSTRATIONS: self.demonstrations} if self.demonstrations else {}
-        return {PurePosixPath(name): Path(source) for name, source in sources.items()}
+            found |= {Path(word).name: word for word in shlex.split(self.mcp) if word.endswith((".py", ".js", ".mjs"))}
+        if self.agent:
+            found |= {str(path): str(path) for path in _files_of_agent(self.agent)}
+        found |= {TASKS: self.tasks} if self.tasks else {}
+        found |= {DEMONSTRATIONS: self.demonstrations} if self.demonstrations else {}
+        return {PurePosixPath(name): Path(source) for name, source in found.items()}
 
     def _world(self, log: Log | None) -> dict[str, Any]:
         world = self._tools()
@@ -116,6 +126,8 @@ class Own:
         if self.mcp:
             command = [brought.get(str(Path(word)), word) for word in shlex.split(self.mcp)]
             return {"use": "mcp", "command": command}
+        if self.agent:
+            return {"use": "agent", "callable" if _is_callable(self.agent) else "command": self.agent}
         if not self.tools:
             return {}
         file, _, cls = self.tools.partition(":")
@@ -158,6 +170,30 @@ class Own:
         written = BytesIO()
         yaml.dump(params, written)
         return written.getvalue()
+
+
+def _is_callable(agent: str) -> bool:
+    try:
+        return bool(callable_name(agent))
+    except ValueError:
+        return False
+
+
+def _files_of_agent(agent: str) -> Iterator[Path]:
+    """The files of this folder that an agent consists of: those that its command names, and the modules that it
+    imports. Raises InputError for a module that cannot be read, or a command that is none.
+    """
+    if _is_callable(agent):
+        words, modules = [], [agent.partition(":")[0]]
+    else:
+        try:
+            words = [word for word in command_words(agent) if not Path(word).is_absolute() and Path(word).is_file()]
+        except ValueError as error:
+            raise InputError(f"--agent {error}", fix="write it as in a shell; nothing was written") from error
+        modules = [word.removesuffix(".py") for word in words if "/" not in word and word.endswith(".py")]
+    search_here()
+    here = [path.relative_to(Path.cwd()) for path in sources(modules) if path.is_relative_to(Path.cwd())]
+    yield from dict.fromkeys([*map(Path, words), *(path for path in here if "site-packages" not in path.parts)])
 
 
 def _lines(path: str) -> int:

@@ -33,7 +33,7 @@ def main(arm: str) -> None:
     uses |= {"format": params.format, "dtype": dtype} | ({"reward": params.reward} if rounds else {})
     policies = {f"policy {name}": folder for name, folder in wanted.ancestors}
     inputs = {"tasks": TASKS, **{f"validated {name}": path for name, path in rounds.items()}, **policies}
-    with stage("train", wanted.folder, params, uses=uses, inputs=inputs, argument=arm) as running:
+    with stage("train", wanted.weights, params, uses=uses, inputs=inputs, argument=arm) as running:
         steps: list[dict[str, float]] = []
 
         def on_metrics(step: int, metrics: dict[str, float]) -> None:

@@ -371,6 +371,7 @@ def test_no_setting_takes_a_value_that_fails_later(name: tuple[str, ...], tmp_pa
     """Each is refused in one line with the line of the file; true is a number to nobody but Python."""
     takes_null = name[0] == "register" or name == ("arms", "a", "from")
     takes_bool = name[-1] == "whiten"
+    lines_said = {1, len(name)} | ({2} if name == ("rounds", "r1", "from") else set())  # without it: the round lacks it
     values = NEVER | ({} if takes_bool else {"true": "true"})
     for what, value in values.items():
         if takes_null and what in ("nothing", "null"):
@@ -384,7 +385,7 @@ def test_no_setting_takes_a_value_that_fails_later(name: tuple[str, ...], tmp_pa
         path.write_text("\n".join(lines) + "\n")
         with pytest.raises(ParamsError) as caught:
             check_methods(load_params(path), path)
-        assert f"params.yaml:{len(name)}: " in str(caught.value) or "params.yaml:1: " in str(caught.value), what
+        assert any(f"params.yaml:{line}: " in str(caught.value) for line in lines_said), what
         assert len(caught.value.found.splitlines()) == 1, what
         assert len(str(caught.value)) < 1000, what
         assert "\x1b" not in str(caught.value), what

@@ -29,7 +29,8 @@ from steptool.policies import tiny_model
 from steptool.rollouts import collect
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain
-from steptool.rollouts.collect import TRIES, Sampler, open_sampler, refuse_broken
+from steptool.rollouts.collect import Sampler, open_sampler
+from steptool.rollouts.tries import TRIES, refuse_broken
 from steptool.testing import call, revision, task, trajectory
 
 CHAT = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
@@ -85,7 +86,7 @@ class StubWorld:
 
 def given(build: Callable[..., Any], config: Any = None) -> Any:
     """A section of params.yaml whose plugin is what `build` makes."""
-    return SimpleNamespace(build=build, config=config or NoSettings())
+    return SimpleNamespace(build=build, config=config or NoSettings(), cls=object)
 
 
 def params_of(engine: Any, world: Any = None, search: Any = None) -> Any:

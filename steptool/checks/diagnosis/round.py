@@ -51,7 +51,7 @@ class Round:
     @property
     def dtype(self) -> Literal["float32", "bfloat16"]:
         """Type of the engine's computation."""
-        return next((each.conditions.dtype for each in self.trajectories if each.conditions), "bfloat16")
+        return next((c.dtype for each in self.trajectories if (c := each.conditions) and c.dtype), "bfloat16")
 
     @property
     def arm(self) -> str:

@@ -10,11 +10,11 @@ from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
 from steptool.core.errors import InputError, WorldError, reason
 from steptool.core.types import Frozen, Observation, Tool, ToolCall
+from steptool.system.own_loop import OwnLoop
 from steptool.worlds.mcp.place import Place
 from steptool.worlds.mcp.reply import observation_of
 from steptool.worlds.mcp.server import CALL_S, FAULTS, Server
 from steptool.worlds.project.arguments import ArgumentsOfTools, without_foreign_patterns
-from steptool.worlds.project.own_loop import OwnLoop
 from steptool.worlds.project.session import failure
 
 

@@ -9,15 +9,15 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from steptool.core.errors import WorldError, reason
+from steptool.core.secrets import Secrets
 from steptool.core.types import Observation, Tool, ToolCall
+from steptool.system.own_loop import OwnLoop
 from steptool.worlds.openapi.document import Document
 from steptool.worlds.openapi.operations import Operation, operations_of
 from steptool.worlds.openapi.reply import observation_of
 from steptool.worlds.openapi.request import Parts, WrongRequest, request_of
 from steptool.worlds.openapi.security import Security
 from steptool.worlds.project.arguments import ArgumentsOfTools
-from steptool.worlds.project.own_loop import OwnLoop
-from steptool.worlds.project.secrets import Secrets
 from steptool.worlds.project.session import failure
 
 TIMEOUT_S = 60.0

@@ -1,0 +1,121 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from steptool.commands.view import HOST, find, listening
+from steptool.report.viewer.credit import Credit
+from steptool.report.viewer.server import Viewer, application
+from tests.report.browser import Page, browser
+from tests.report.viewer import project
+
+KEY = "secret"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with browser(tmp_path_factory.mktemp("profile")) as opened:
+        opened.size(1400, 900)
+        yield opened
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.chdir(project.write(tmp_path))
+    credit = Credit.of_project()
+    app = application(Viewer(tmp_path, find([], credit), credit), KEY)
+    with listening(0) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        yield f"http://{HOST}:{listener.getsockname()[1]}/{KEY}/"
+        server.should_exit = True
+        thread.join()
+
+
+def opened(page: Page, address: str, chosen: str = "") -> None:
+    page.open(address + chosen)
+    page.wait("document.querySelector('#detail .step')")
+    page.wait("!document.querySelector('#count').textContent.includes('…')")
+
+
+def texts(page: Page, selector: str) -> list[str]:
+    return page.run(f"[...document.querySelectorAll({selector!r})].map((each) => each.textContent)")
+
+
+def test_two_arms_are_compared_on_the_task_that_one_of_them_solves(page: Page, address: str) -> None:
+    opened(page, address)
+    assert texts(page, "#compare .cell") == ["1only ppo", "0only sft", "0both", "1neither"]
+    page.run("document.querySelector('.cell.won').click()")
+    page.wait("document.querySelectorAll('.entry').length == 1")
+    assert texts(page, ".entry") == ["Which number has tea?numbers · t1sft ✗ppo ✓"]
+    assert texts(page, ".head h2") == ["sft✗", "ppo✓"]
+    assert texts(page, ".shared > summary") == ["1 step in common find"]
+    assert texts(page, ".parting") == ["they part at step 2: another answer"]
+    assert page.problems == []
+
+
+def test_keys_go_through_the_list_and_search_narrows_it(page: Page, address: str) -> None:
+    opened(page, address)
+    assert page.run("document.querySelector('.task h1').textContent") == "Which number has tea?"
+    page.press("j")
+    page.wait("document.querySelector('.task h1').textContent == 'Which number has <b>coffee</b>?'")
+    page.press("k")
+    page.wait("document.querySelector('.task h1').textContent == 'Which number has tea?'")
+    page.press("/")
+    assert page.run("document.activeElement.id") == "search"
+    for key in "onerror":
+        page.press(key)
+    page.wait("document.querySelector('#count').textContent == '1 task, 1 attempt'")
+    page.press("Escape")
+    page.press("m")
+    page.wait("document.querySelector('.entry').textContent.includes('ppo #1')")
+
+
+def test_filters_count_what_they_would_leave(page: Page, address: str) -> None:
+    opened(page, address)
+    page.run("document.querySelector('[data-key=error]').open = true")
+    page.wait("document.querySelector('.menu label')")
+    assert texts(page, "[data-key=error] label") == ["rate_limit1"]
+    page.run("document.querySelector('[data-key=error] input').click()")
+    page.wait("document.querySelector('#count').textContent == '1 task, 1 attempt'")
+    assert "is.error=rate_limit" in page.run("location.hash")
+    page.run("document.querySelector('#filters .quiet').click()")
+    page.wait("document.querySelector('#count').textContent == '2 tasks, 4 attempts'")
+
+
+def test_the_address_opens_the_same_view_again(page: Page, address: str) -> None:
+    opened(page, address, "#source=scored&task=t1&colour=advantage&tokens=1")
+    page.wait("document.querySelectorAll('.token').length == 10")
+    assert texts(page, ".controls .on") == ["advantage", "tokens"]
+    assert texts(page, ".credit p") == [
+        "rewards: paper, gamma 1",
+        "advantages: as ppo learns, baseline attempts, gamma · lambda 1, before whitening",
+    ]
+    painted = page.run("[...document.querySelectorAll('.token')].map((each) => each.style.background)")
+    assert all("--plus" in each for each in painted[:3]) and all("--minus" in each for each in painted[3:6])
+
+
+def test_what_came_from_outside_is_text_and_hides_nothing(page: Page, address: str) -> None:
+    opened(page, address, "#source=evaluation&task=t2")
+    page.wait("document.querySelectorAll('.reply').length == 2")
+    assert page.run("document.querySelectorAll('#detail img, #detail b > b, #list b').length") == 0
+    assert texts(page, ".reply:not(.failed)") == ["<img src=x onerror=alert(1)>U+202Eevil"]
+    assert texts(page, ".hidden-character") == ["U+202E"]
+    forbidden = (
+        "(() => { try { document.body.innerHTML = '<i>x</i>'; return 'done'; } catch (e) { return e.name; } })()"
+    )
+    assert page.run(forbidden) == "TypeError"
+
+
+def test_an_error_says_what_to_do_and_leaves_the_rest(page: Page, address: str, tmp_path: Path) -> None:
+    (tmp_path / "metrics/evaluation/sft.trajectories.jsonl.gz").write_bytes(b"nothing")
+    opened(page, address)
+    assert "sft.trajectories.jsonl.gz" in page.run("document.querySelector('#problem').textContent")
+    assert texts(page, "#count") == ["2 tasks, 2 attempts"]
