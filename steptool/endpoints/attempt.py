@@ -17,8 +17,8 @@ from steptool.core.errors import StepToolError, describe
 from steptool.core.types import Action, Conditions, Observation, Outcome, Revision, Step, StopReason, Task, Trajectory
 from steptool.endpoints.chat import Chat, Reply, action_of, following, hint, offered, opening
 from steptool.endpoints.client import TooLong
-from steptool.rollouts.branch import CANCELLED_GRACE_S, Ending
-from steptool.rollouts.guard import GuardedSession, read_exception
+from steptool.rollouts.ending import Ending
+from steptool.rollouts.guard import GuardedSession
 from steptool.worlds.base import Session
 
 Ask = Callable[[Chat, list[dict[str, Any]], int], Awaitable[Reply]]
@@ -57,7 +57,7 @@ class Spoken:
         try:
             ending = await self._act(session, steps)
         except BaseException:  # the command is being ended: whatever comes of closing, it must come soon
-            await _close_soon(session)
+            await session.leave()
             raise
         try:
             outcome = await session.close(ending.answer)
@@ -118,10 +118,3 @@ async def _carried_out(session: GuardedSession, action: Action) -> tuple[tuple[O
     if action.message is not None:
         return (), await session.say(action.message)
     return tuple([await session.call(call) for call in action.calls]), None
-
-
-async def _close_soon(session: GuardedSession) -> None:
-    closing = asyncio.create_task(session.close(None))
-    closing.add_done_callback(read_exception)
-    await asyncio.wait({closing}, timeout=CANCELLED_GRACE_S)
-    closing.cancel()
