@@ -63,6 +63,8 @@ PURE = (
     "steptool/rollouts/branch.py",
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
+    "steptool/worlds/traces/replies.py",
+    "steptool/traces/spans.py",
     "steptool/rollouts/ending.py",
     "steptool/rollouts/recording.py",
     "steptool/rollouts/sampled.py",
