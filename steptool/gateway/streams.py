@@ -20,9 +20,8 @@ from itertools import count
 from typing import Any
 
 from steptool.core.failures import error_of
-from steptool.core.messages import Message, MessageCall
+from steptool.core.messages import GAVE_UP, Message, MessageCall
 from steptool.core.types import Action, Observation, Step, StopReason, Task, Tool, ToolCall
-from steptool.formats.arguments import GAVE_UP
 from steptool.formats.base import Converses, Format
 from steptool.formats.text import shorten
 from steptool.gateway.base import ChatReply, ChatRequest, Refused

@@ -16,8 +16,8 @@ from ruamel.yaml.scalarstring import SingleQuotedScalarString
 from steptool.core.errors import InputError
 from steptool.core.plugins import search_here
 from steptool.core.revision import sources
-from steptool.worlds.agent.program import callable_name, command_words
 from steptool.project.log import Log
+from steptool.worlds.agent.program import callable_name, command_words
 
 PARAMS = PurePosixPath("params.yaml")
 TOOLS, TASKS, DEMONSTRATIONS = "tools.py", "tasks.jsonl", "demonstrations.jsonl"

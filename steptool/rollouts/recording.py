@@ -11,8 +11,8 @@ import asyncio
 from collections import Counter
 
 from steptool.core.errors import StepToolError, WorldError, describe, reason
+from steptool.core.messages import GAVE_UP
 from steptool.core.types import Observation, Outcome, StopReason, ToolCall, Trajectory, content_hash
-from steptool.formats.arguments import GAVE_UP
 from steptool.formats.base import Converses
 from steptool.formats.text import shorten
 from steptool.gateway.base import ChatReply, ChatRequest, Refused

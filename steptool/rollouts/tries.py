@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from steptool.core.errors import ModelError, StepToolError
 from steptool.core.types import StopReason, Trajectory
-from steptool.rollouts.sampled import NOT_FINITE
 from steptool.rollouts.loop import run
+from steptool.rollouts.sampled import NOT_FINITE
 from steptool.system.progress import progress
 
 TRIES = 3

@@ -12,9 +12,9 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError
 
 from steptool.core.errors import WorldError
+from steptool.core.messages import GAVE_UP
 from steptool.core.types import Observation, Outcome, StopReason
 from steptool.engines.fake import ScriptedEngine
-from steptool.formats.arguments import GAVE_UP
 from steptool.rollouts import recording
 from steptool.testing import call
 from steptool.worlds.base import AgentFailed

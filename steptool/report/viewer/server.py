@@ -39,8 +39,8 @@ from steptool.report.viewer.tokens import Words
 
 PAGE = Path(__file__).parent / "page"
 HOSTS = ["127.0.0.1", "localhost"]
-MAX_ATTEMPTS = 64
-"""At one task, that are shown together; of more, the first."""
+MAX_ATTEMPTS, MAX_COMPARED = 64, 512
+"""At one task: attempts that are shown together, of more the first; and attempts of a part that get credit."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -123,13 +123,13 @@ class Viewer:
         for number, part in enumerate(index.source.parts):
             own = [row for row in rows if index.rows[row].part == number]
             if own:
-                records = index.records(own)
-                credited = self._credited(records, key, part.name)
+                records = index.records(own[:MAX_COMPARED])
+                credited = self._credited(records, len(own), key, part.name)
                 notes[part.name] = {"rewards": credited.rewards_by, "advantages": credited.advantages_by}
-                earned = credited.earned or [None] * len(own)
+                earned = credited.earned or [None] * len(records)
                 found += [
                     {"row": row, "part": number, "attempt": index.rows[row].attempt, **detail.attempt(record, mine)}
-                    for row, record, mine in zip(own, records, earned, strict=True)
+                    for row, record, mine in zip(own, records, earned, strict=False)
                     if row in shown
                 ]
         return {"task": self._about(task), "attempts": found, "all": len(rows), "is_whole": whole, "credit": notes}
@@ -143,7 +143,9 @@ class Viewer:
         made = record.trajectory if isinstance(record, ScoredTrajectory) else record
         return {"missing": self.words.missing, "steps": [self.words.of(step)._asdict() for step in made.steps]}
 
-    def _credited(self, records: list[Trajectory | ScoredTrajectory], source: str, part: str) -> Credited:
+    def _credited(self, records: list[Trajectory | ScoredTrajectory], count: int, source: str, part: str) -> Credited:
+        if len(records) < count:
+            return Credited(None, f"not shown: more than {MAX_COMPARED} attempts at this task", "")
         scored = [record for record in records if isinstance(record, ScoredTrajectory)]
         if len(scored) < len(records):
             return Credited(None, "none: no annotator has judged these steps", "")

@@ -55,7 +55,7 @@ def test_two_arms_are_compared_on_the_task_that_one_of_them_solves(page: Page, a
     page.run("document.querySelector('.cell.won').click()")
     page.wait("document.querySelectorAll('.entry').length == 1")
     assert texts(page, ".entry") == ["Which number has tea?numbers · t1sft ✗ppo ✓"]
-    assert texts(page, ".head h2") == ["sft✗", "ppo✓"]
+    assert texts(page, ".sides > h2") == ["sft✗", "ppo✓"]
     assert texts(page, ".shared > summary") == ["1 step in common find"]
     assert texts(page, ".parting") == ["they part at step 2: another answer"]
     assert page.problems == []

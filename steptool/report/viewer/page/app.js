@@ -100,6 +100,7 @@ function begin() {
 async function search() {
   searching?.abort();
   searching = new AbortController();
+  detail.set("searched", state.text);
   const { signal } = searching;
   try {
     const numbers = state.text ? await data.search(state.source, state.text, signal) : null;
@@ -290,6 +291,7 @@ function clear() {
   Object.assign(state, { text: "", cell: "", filters: Object.fromEntries(Object.keys(FACETS).map((key) => [key, []])) });
   at("search").value = "";
   found = null;
+  detail.set("searched", "");
   refresh();
   list.choose(chosenIndex());
 }

@@ -2,13 +2,13 @@
 
 import { MEASURES, largest, measuresOf, number, paint, scaleOf, signed } from "./colour.js";
 import { OUTCOMES, contrast, outcomeOf, parting } from "./attempts.js";
-import { el, folded } from "./dom.js";
+import { el, folded, highlight } from "./dom.js";
 import { stream } from "./tokens.js";
 
 const MOST_SIDES = 6;
 
 /** What is chosen in the detail; it stays from task to task. */
-export const view = { measure: "", tokens: false, common: false };
+export const view = { measure: "", tokens: false, common: false, searched: "" };
 
 export class Detail {
   /** `tokensOf(row)` gives the token stream of an attempt; `changed` is called when other attempts are chosen. */
@@ -58,6 +58,7 @@ export class Detail {
     this.measure = measures.includes(view.measure) ? view.measure : measures[0] ?? "";
     this.scale = this.measure ? scaleOf(this.measure, this.found.attempts) : 1;
     this.box.replaceChildren(this.task(), this.map(measures), this.columns());
+    highlight(this.box, view.searched);
     if (view.tokens) this.load();
   }
 
@@ -79,7 +80,7 @@ export class Detail {
     if (task.expected) facts.push(el("span", "expected", {}, "expected: ", el("b", "", {}, said(task.expected.expected)), ` (${task.expected.kind})`));
     else if (task.goal) facts.push(el("span", "", {}, "goal: ", task.goal));
     const query = task.query ?? "No file of tasks here says what this task asks; the tokens of the first step hold the prompt.";
-    const box = el("header", "task", {}, el("p", "facts", {}, facts), folded("h1", task.query === null ? "unknown" : "", query, 600));
+    const box = el("header", "task", {}, el("p", "facts", {}, facts), folded("h1", task.query === null ? "unknown" : query.length > 180 ? "long" : "", query, 1200));
     if (task.tools.length) {
       const list = task.tools.map((tool) => [
         el("dt", task.relevant.includes(tool.name) ? "relevant" : "", { title: task.relevant.includes(tool.name) ? "leads to the answer" : "" }, tool.name),
@@ -141,7 +142,7 @@ export class Detail {
     const { common, why, differs } = parting(sides);
     const grid = el("div", "sides", {});
     grid.style.setProperty("--sides", sides.length);
-    grid.append(...sides.map((side) => this.head(side)));
+    grid.append(...sides.map((side) => el("h2", "", {}, this.name(side), verdict(side))), ...sides.map((side) => this.head(side)));
     const shared = sides.length > 1 ? common : 0;
     if (shared) grid.append(this.shared(sides, shared, why));
     if (sides.length > 1) {
@@ -163,8 +164,7 @@ export class Detail {
     const tokens = side.steps.reduce((sum, step) => sum + step.sampled, 0);
     const total = side.steps[0]?.return;
     const numbers = [counted, tokens ? `${tokens} tokens` : "", total === null || total === undefined ? "" : `return ${signed(total)}`];
-    return el("div", "head", { id: `attempt-${side.row}` },
-      el("h2", "", {}, this.name(side), verdict(side)),
+    return el("div", "head", {},
       el("p", "", {}, ending(side, true)),
       side.evidence ? folded("p", "evidence", side.evidence, 300) : null,
       side.error ? folded("p", "broke", side.error, 300) : null,
