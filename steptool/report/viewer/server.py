@@ -2,7 +2,8 @@
 
     GET /KEY/                                   the page, its scripts and its style: files of this package, nothing else
     GET /KEY/api/project                        sources and their parts; which pair of arms to compare first
-    GET /KEY/api/rows?source=                   the list, a block a line, as the files are read
+    GET /KEY/api/rows?source=                   the list, a block a line, as the files are read; first what arms did
+                                                where nobody judged, last the files that could not be read
     GET /KEY/api/search?source=&text=           numbers of the rows that hold all words
     GET /KEY/api/task?source=&task=             the task, and every attempt at it, step by step
     GET /KEY/api/tokens?source=&row=            the token stream of an attempt
@@ -34,7 +35,7 @@ from steptool.report.viewer import detail
 from steptool.report.viewer.credit import Credit, Credited
 from steptool.report.viewer.index import Index, state_of
 from steptool.report.viewer.sources import Source
-from steptool.report.viewer.tasks import Tasks
+from steptool.report.viewer.tasks import Tasks, grounded_of
 from steptool.report.viewer.tokens import Words
 
 PAGE = Path(__file__).parent / "page"
@@ -108,6 +109,7 @@ class Viewer:
         }
 
     def rows(self, index: Index) -> Iterator[str]:
+        yield json.dumps({"grounded": grounded_of(self.root, index.source)}) + "\n"
         for block in index.blocks():
             yield json.dumps({"rows": block}, ensure_ascii=False, separators=(",", ":")) + "\n"
         yield json.dumps({"problems": index.problems}) + "\n"
@@ -161,7 +163,7 @@ class Viewer:
             "id": task,
             "group": known.group if known else "",
             "query": known.query if known else None,
-            "tools": [tool.model_dump() for tool in (known.tools or ())] if known else [],
+            "tools": [tool.model_dump() for tool in known.tools] if known else [],
             "relevant": reference.relevant_tools if reference else (),
             "goal": reference.goal if reference else "",
             "expected": check.model_dump() if check else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 import uvicorn
 
 from steptool.commands.view import HOST, find, listening
+from steptool.core.storage import write_jsonl
 from steptool.report.viewer.credit import Credit
 from steptool.report.viewer.server import Viewer, application
+from steptool.testing import scored, trajectory
 from tests.report.browser import Page, browser
 from tests.report.viewer import project
 
@@ -59,6 +62,17 @@ def test_two_arms_are_compared_on_the_task_that_one_of_them_solves(page: Page, a
     assert texts(page, ".shared > summary") == ["1 step in common find"]
     assert texts(page, ".parting") == ["they part at step 2: another answer"]
     assert page.problems == []
+
+
+def test_without_verdicts_arms_are_compared_by_their_grounded_answers(page: Page, address: str, tmp_path: Path) -> None:
+    for arm, share in {"sft": 0.0, "ppo": 1.0}.items():
+        file = tmp_path / f"metrics/evaluation/{arm}.trajectories.jsonl.gz"
+        made = [trajectory(*each.trajectory.steps, of=each.trajectory.task_id) for each in project.PPO]
+        write_jsonl(file, [scored(each) for each in made])
+        (tmp_path / f"metrics/evaluation/{arm}.json").write_text(json.dumps({"grounded": {"t1": share, "t2": 0.0}}))
+    opened(page, address)
+    assert page.run("document.querySelector('#compare .hint').textContent") == "Answers grounded: "
+    assert texts(page, "#compare .cell") == ["1only ppo", "0only sft", "0both", "1neither"]
 
 
 def test_keys_go_through_the_list_and_search_narrows_it(page: Page, address: str) -> None:

@@ -42,7 +42,7 @@ def rows(client: TestClient, source: str = "evaluation") -> list[list[Any]]:
     lines = client.get(f"/{KEY}/api/rows", params={"source": source}).text.splitlines()
     blocks = [json.loads(line) for line in lines]
     assert blocks[-1] == {"problems": []}
-    return [row for block in blocks[:-1] for row in block["rows"]]
+    return [row for block in blocks[1:-1] for row in block["rows"]]
 
 
 def test_the_project_names_its_sources_and_which_arms_to_compare_first(client: TestClient, root: Path) -> None:
@@ -72,6 +72,14 @@ def test_a_round_comes_with_advantages_and_what_nobody_judged_without_rewards(cl
     sampled = got(client, "task", source="sampled", task="t1")
     assert sampled["attempts"][0]["steps"][0]["reward"] is None
     assert sampled["credit"]["r1"]["rewards"] == "none: no annotator has judged these steps"
+
+
+def test_where_nobody_judged_arms_are_compared_by_their_grounded_answers(client: TestClient, root: Path) -> None:
+    (root / "metrics/evaluation/ppo.json").write_text('{"name": "ppo", "grounded": {"t1": 1.0, "t2": 0.0}}')
+    first = client.get(f"/{KEY}/api/rows", params={"source": "evaluation"}).text.splitlines()[0]
+    assert json.loads(first) == {"grounded": [{}, {"t1": 1.0, "t2": 0.0}]}
+    of_round = client.get(f"/{KEY}/api/rows", params={"source": "scored"}).text.splitlines()[0]
+    assert json.loads(of_round) == {"grounded": []}
 
 
 def test_the_search_and_the_tokens_of_a_row(client: TestClient) -> None:
