@@ -12,7 +12,6 @@ import uvicorn
 
 from steptool.commands.view import HOST, find, listening
 from steptool.core.storage import write_jsonl
-from steptool.report.viewer.credit import Credit
 from steptool.report.viewer.server import Viewer, application
 from steptool.testing import scored, trajectory
 from tests.report.browser import Page, browser
@@ -31,8 +30,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.fixture
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(project.write(tmp_path))
-    credit = Credit.of_project()
-    app = application(Viewer(tmp_path, find([], credit), credit), KEY)
+    app = application(Viewer(tmp_path, lambda: find([])), KEY)
     with listening(0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -109,8 +107,8 @@ def test_the_address_opens_the_same_view_again(page: Page, address: str) -> None
     page.wait("document.querySelectorAll('.token').length == 10")
     assert texts(page, ".controls .on") == ["advantage", "tokens"]
     assert texts(page, ".credit p") == [
-        "rewards: paper, gamma 1",
-        "advantages: as ppo learns, baseline attempts, gamma · lambda 1, before whitening",
+        "Rewards by paper, gamma 1.",
+        "Advantages as ppo learns: baseline attempts, gamma · lambda 1, before whitening.",
     ]
     painted = page.run("[...document.querySelectorAll('.token')].map((each) => each.style.background)")
     assert all("--plus" in each for each in painted[:3]) and all("--minus" in each for each in painted[3:6])

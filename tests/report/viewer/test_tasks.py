@@ -27,7 +27,7 @@ def test_tasks_of_an_import_have_the_tools_that_they_name_or_all(tmp_path: Path)
     (folder / "tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = Tasks(tmp_path, sources_of(tmp_path)).tasks
     assert found["a"].tools == (OfferedTool(name="buy", description="does buy"), OfferedTool(name="gone"))
-    assert [tool.name for tool in found["b"].tools or ()] == ["find", "buy"]
+    assert [tool.name for tool in found["b"].tools] == ["find", "buy"]
 
 
 def test_what_is_no_task_is_left_out(tmp_path: Path) -> None:

@@ -215,9 +215,8 @@ export class Detail {
   }
 
   credit(sides) {
-    const notes = [...new Set(sides.map((side) => side.part))].map((part) => this.found.credit[this.parts[part].name]);
-    const lines = notes.flatMap((note) => [note.rewards && `rewards: ${note.rewards}`, note.advantages && `advantages: ${note.advantages}`]);
-    return el("footer", "credit", {}, [...new Set(lines)].filter(Boolean).map((line) => el("p", "", {}, line)));
+    const notes = sides.flatMap((side) => this.found.notes[this.parts[side.part].name]);
+    return el("footer", "credit", {}, [...new Set(notes)].map((note) => el("p", "", {}, note)));
   }
 
   reveal(attempt, place) {
