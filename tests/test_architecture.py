@@ -44,6 +44,11 @@ OWNERS = {
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
     "mcp": ("steptool/worlds/mcp/",),
+    "fastapi": ("steptool/gateway/", "steptool/report/viewer/"),
+    "uvicorn": ("steptool/gateway/", "steptool/report/viewer/"),
+    "atif": ("steptool/traces/atif.py", "steptool/traces/export.py"),
+    "detect_secrets": ("steptool/traces/patterns.py",),
+    "phonenumbers": ("steptool/traces/patterns.py",),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
@@ -58,6 +63,10 @@ PURE = (
     "steptool/rollouts/branch.py",
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
+    "steptool/rollouts/ending.py",
+    "steptool/rollouts/recording.py",
+    "steptool/rollouts/sampled.py",
+    *(f"steptool/gateway/{name}.py" for name in ("base", "body", "chat", "responses", "streams")),
     "steptool/annotators/rules.py",
     "steptool/rewards/auto.py",
     "steptool/rewards/costs.py",
@@ -68,6 +77,10 @@ PURE = (
         f"steptool/checks/diagnosis/{name}.py"
         for name in ("findings", "likelihoods", "policies", "round", "text", "tools")
     ),
+    "steptool/core/failures.py",
+    "steptool/traces/steps.py",
+    "steptool/traces/merging.py",
+    "steptool/traces/tools.py",
     "steptool/training/credit.py",
     "steptool/training/episode.py",
     "steptool/training/siblings.py",

@@ -171,8 +171,8 @@ def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
 
 @contextmanager
 def open_sampler(params: Params, policy: Path | None, *, seed: int) -> Iterator[Sampler]:
-    """A sampler with the policy of folder `policy`, none yet where it is None. Its engine, search and world end with the
-    block."""
+    """A sampler with the policy of folder `policy`, none yet where it is None. Its engine, search and world end with
+    the block."""
     sampler = Sampler(params, seed=seed)
     try:
         if policy is not None:

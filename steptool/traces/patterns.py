@@ -66,6 +66,12 @@ _OF_SERVICES = (
 """Plugins of detect-secrets; those that go by entropy would take ids of records for secrets."""
 
 
+LONG_WORD = re.compile(r"[\w\-+/]{16,}|-----BEGIN ")
+"""What every key has; other texts seldom do."""
+HINT = re.compile(r"://|pass|pwd|secret|key|token|authorization|bearer|basic", re.IGNORECASE)
+"""What stands around a secret of `KEYED`."""
+
+
 def plain_name(name: str) -> str:
     """`apiKey`, `api_key` and `API-Key` are one name."""
     return "".join(c for c in name.casefold() if c.isalnum())
@@ -88,6 +94,8 @@ def keys_of_services() -> tuple[re.Pattern[str], ...]:
 
 _DIGITS = re.compile(r"\+?\(?\d(?:[ ().\-/\u2010-\u2015\u00a0]{0,3}\d){6,14}")
 _CALLING = r"phone|mobile|tele?\b|tel[._ ]|cell|fax|sms|whatsapp|contact|call|dial|number|handy"
+_LONGEST_GROUP = 8
+"""Digits without anything between them, in a phone number that is written in groups."""
 _BEFORE_NUMBER = re.compile(rf"(?:{_CALLING})[^\d\n]{{0,24}}\Z", re.IGNORECASE)
 PHONE_FIELD = re.compile(r"phone|mobile|fax|whatsapp|^(?:tel|cell|sms|msisdn)(?:no|number|nr)?$")
 """In the name of a field, as `plain_name` has it, whose digits are a phone number."""
@@ -100,14 +108,23 @@ def phones(text: str, region: str, *, is_field: bool = False) -> Iterator[tuple[
     by themselves, for they may be an amount: they are one where a word such as `phone` stands before them, where they
     are all of the text, or in a field of phone numbers.
     """
-    if not _DIGITS.search(text):
-        return
+    if not any(_is_phone(found, text, is_field) for found in _DIGITS.finditer(text)):
+        return  # it takes a hundred times as long to ask the library
     import phonenumbers
 
     for match in phonenumbers.PhoneNumberMatcher(text, region or None):
-        written, groups = match.raw_string, re.findall(r"\d+", match.raw_string)
-        is_decimal = len(groups) == 2 and "." in written
-        in_a_row = len(groups) == 1 or is_decimal
-        is_meant = is_field or text.strip() == written or _BEFORE_NUMBER.search(text[: match.start])
-        if written.startswith("+") or not in_a_row or (is_meant and not is_decimal):
+        if (found := _DIGITS.match(text, match.start)) and _is_phone(found, text, is_field):
             yield match.start, match.end, phonenumbers.format_number(match.number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _is_phone(found: re.Match[str], text: str, is_field: bool) -> bool:
+    """Whether digits are written as a phone number is, or something says that they are one."""
+    written, lengths = found[0], [len(group) for group in re.findall(r"\d+", found[0])]
+    if written.startswith("+"):
+        return True
+    if len(lengths) == 2 and "." in written:  # a decimal number
+        return False
+    if len(lengths) > 1:
+        return max(lengths) <= _LONGEST_GROUP
+    is_all = found.start() == len(text) - len(text.lstrip()) and found.end() == len(text.rstrip())
+    return is_field or is_all or _BEFORE_NUMBER.search(text[: found.start()][-60:]) is not None

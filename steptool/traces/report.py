@@ -10,7 +10,7 @@ from steptool.annotators.rules import Rules
 from steptool.core.errors import DataError
 from steptool.core.types import Frozen, Judgement, Reference, Task, Trajectory
 
-MOST_JUDGED = 2_000
+MOST_JUDGED = 1_000
 """Trajectories that are judged for the report."""
 MOST_PLACES = 3
 """Places that are named for each reason to skip a record."""

@@ -29,8 +29,10 @@ from steptool.core.errors import DataError, StorageError
 from steptool.traces.conversation import Conversation
 from steptool.traces.patterns import (
     EMAIL,
+    HINT,
     KEYED,
     KEYS,
+    LONG_WORD,
     PHONE_FIELD,
     SECRET_FIELDS,
     keys_of_services,
@@ -124,10 +126,12 @@ class Scrubber:
         return type(value)(stand_in) if kind and _is_number(stand_in) else value
 
     def _without_shapes(self, text: str) -> str:
-        for pattern in KEYED:
-            text = pattern.sub(lambda found: found["before"] + self._secret(found["secret"]) + found["after"], text)
-        for pattern in (*KEYS, *keys_of_services()):
-            text = pattern.sub(lambda found: self._secret(found[0]), text)
+        if HINT.search(text):
+            for pattern in KEYED:
+                text = pattern.sub(lambda found: found["before"] + self._secret(found["secret"]) + found["after"], text)
+        if LONG_WORD.search(text):
+            for pattern in (*KEYS, *keys_of_services()):
+                text = pattern.sub(lambda found: self._secret(found[0]), text)
         if "@" in text or "%40" in text:
             text = EMAIL.sub(self._email, text)
         return self._without_phones(text)

@@ -96,7 +96,7 @@ def params_of(engine: Any, world: Any = None, search: Any = None) -> Any:
         world=given(lambda seed: world or StubWorld()),
         format=given(lambda tokenizer: JsonCall(JsonCall.Config(), tokenizer), JsonCall.Config()),
         engine=given(engine if callable(engine) else lambda policy, **_: engine),
-        search=given(lambda: search or Chain(NoSettings())),
+        acting_search=given(lambda: search or Chain(NoSettings())),
         sample=SampleParams(),
         machine=MachineParams(),
     )
