@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
-from steptool.commands.view import HOST, find, listening
 from steptool.core.storage import write_jsonl
-from steptool.report.viewer.server import Viewer, application
+from steptool.core.types import StopReason
 from steptool.testing import scored, trajectory
 from tests.report.browser import Page, browser
 from tests.report.viewer import project
-
-KEY = "secret"
+from tests.report.viewer.serve import served
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +26,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.fixture
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(project.write(tmp_path))
-    app = application(Viewer(tmp_path, lambda: find([])), KEY)
-    with listening(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://{HOST}:{listener.getsockname()[1]}/{KEY}/"
-        server.should_exit = True
-        thread.join()
+    with served(tmp_path) as found:
+        yield found
 
 
 def opened(page: Page, address: str, chosen: str = "") -> None:
@@ -71,6 +61,15 @@ def test_without_verdicts_arms_are_compared_by_their_grounded_answers(page: Page
     opened(page, address)
     assert page.run("document.querySelector('#compare .hint').textContent") == "Answers grounded: "
     assert texts(page, "#compare .cell") == ["1only ppo", "0only sft", "0both", "1neither"]
+
+
+def test_token_streams_of_one_attempt_are_told_apart(page: Page, address: str, tmp_path: Path) -> None:
+    """The first ended the attempt; the agent had rewritten the history of the second."""
+    first = trajectory(project.found(), project.answers("7"), of="t1", solved=1.0)
+    rewritten = trajectory(project.found(), of="t1", stop=StopReason.rewritten, solved=1.0)
+    write_jsonl(tmp_path / "metrics/evaluation/ppo.trajectories.jsonl.gz", [scored(first), scored(rewritten)])
+    opened(page, address, "#task=t1")
+    assert texts(page, ".line .who") == ["sft", "ppo, stream 1", "ppo, stream 2"]
 
 
 def test_keys_go_through_the_list_and_search_narrows_it(page: Page, address: str) -> None:

@@ -66,16 +66,16 @@ async function open(wanted, names = []) {
   problem("");
   const { signal } = reading;
   try {
-    let drawn = 0;
+    let next = 0;
     for await (const block of data.rows(wanted.key, signal)) {
       if (block.rows) rows.push(...block.rows);
       if (block.grounded) groundedOf = block.grounded;
       if (block.problems?.length) problem(block.problems.join("\n"));
       const now = performance.now();
-      if (now - drawn > 200) {
-        refresh({ keep: drawn > 0 });
+      if (rows.length && now > next) {
+        refresh({ keep: next > 0 });
         begin();
-        drawn = now;
+        next = now + Math.max(200, 5 * (performance.now() - now));  // most of the time is left to reading
       }
     }
   } catch (error) {

@@ -48,9 +48,13 @@ export class Detail {
     return this.found.attempts.filter((each) => this.chosen.has(each.row));
   }
 
+  /** Part and number of an attempt, where there are several; of an agent that rewrote its history also the stream. */
   name(attempt) {
-    const several = this.found.attempts.filter((each) => each.part === attempt.part).length > 1;
-    return this.parts[attempt.part].name + (several ? ` #${attempt.attempt + 1}` : "");
+    const ofPart = this.found.attempts.filter((each) => each.part === attempt.part);
+    const streams = ofPart.filter((each) => each.attempt === attempt.attempt);
+    const number = ofPart.length > streams.length || attempt.attempt ? ` #${attempt.attempt + 1}` : "";
+    const stream = streams.length > 1 ? `, stream ${streams.indexOf(attempt) + 1}` : "";
+    return this.parts[attempt.part].name + number + stream;
   }
 
   draw() {
