@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from steptool.core.errors import StepToolError, reason
 from steptool.core.messages import Message
@@ -224,7 +225,7 @@ def _reached_at(host: str) -> str:
 
 
 async def _body(request: Request) -> bytes:
-    """Raises Refused where it is too long, or too slow."""
+    """Raises Refused where it is too long, or too slow, or never ends."""
     found = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
@@ -236,8 +237,10 @@ async def _body(request: Request) -> bytes:
                         code="request_too_large",
                         status=413,
                     )
+    except ClientDisconnect:  # nobody hears this
+        raise Refused("the client has gone away", code="client_gone") from None
     except TimeoutError:
-        raise Refused(f"the request did not arrive within {BODY_S:g} s", code="request_timeout", status=400) from None
+        raise Refused(f"the request did not arrive within {BODY_S:g} s", code="request_timeout") from None
     return bytes(found)
 
 

@@ -471,6 +471,16 @@ def test_closing_a_key_ends_what_it_is_waiting_for(gateway: Gateway) -> None:
     assert [type(error) for error in found] == [openai.APIConnectionError]
 
 
+def test_a_client_that_goes_away_in_the_middle_is_no_fault(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    head = f"POST /v1/responses HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {gateway.open(Policy(SAID))}\r\n"
+    for _ in range(3):
+        with connect(gateway) as gone:
+            gone.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    assert client(gateway, Policy(SAID)).models.list()
+    time.sleep(0.2)
+    assert caplog.text == ""
+
+
 def test_a_client_that_reads_nothing_holds_nobody_up(gateway: Gateway) -> None:
     key = gateway.open(Policy(ChatReply(text="x" * (8 << 20))))
     with connect(gateway) as deaf:
