@@ -46,6 +46,8 @@ BODY_S = 60.0
 """How long a client may take to send the body of a request."""
 MOST_AT_ONCE = 50
 """Requests of one attempt that are answered at the same time; one more is told to come again."""
+BACKLOG = 128
+"""Connections that wait to be accepted. asyncio accepts as many at a time, before any of them can be refused."""
 START_S, STOP_S = 30.0, 5.0
 
 logger = logging.getLogger(__name__)
@@ -88,7 +90,7 @@ class Gateway:
         if self._server is None:
             try:
                 family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-                listening = socket.create_server((self._host, self._port), family=family, backlog=1024)
+                listening = socket.create_server((self._host, self._port), family=family)
             except OSError as error:
                 fix = "name an address of this machine, and a port that nothing uses"
                 raise StepToolError(
@@ -136,6 +138,7 @@ class Gateway:
             log_level="critical",  # what clients do wrong, they are told
             access_log=False,
             server_header=False,
+            backlog=BACKLOG,
             timeout_keep_alive=int(self._connections.IDLE_S),
             timeout_graceful_shutdown=1,
         )

@@ -410,10 +410,13 @@ def test_where_there_are_too_many_connections_the_idlest_makes_room() -> None:
     gateway = Gateway()
     gateway._connections.most = 5
     try:
-        idle = [connect(gateway) for _ in range(8)]
+        gateway.start()
+        gateway._loop.call(lambda: time.sleep(0.2))  # they come all at once
+        idle = [connect(gateway) for _ in range(60)]
         asking = client(gateway, Policy(SAID))
         assert asking.chat.completions.create(model="any", messages=HELLO).choices[0].message.content == SAID.text
         assert is_ended(idle[0])
+        assert len(gateway._connections._open) <= 5
         for each in idle:
             each.close()
     finally:
