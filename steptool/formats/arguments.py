@@ -45,8 +45,6 @@ def ends_attempt(arguments: dict[str, Any]) -> bool:
     return set(arguments) == {"give_up"} and arguments["give_up"] is True
 
 
-GAVE_UP = "I cannot answer this."
-"""How an attempt that gives up ends where there is no `Finish`: in a native format, and for a client of a server."""
 FINISH_PROBLEM = f'{FINISH} takes either "answer" or "give_up": true'
 """What is wrong with other arguments of `Finish`."""
 

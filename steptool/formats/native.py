@@ -20,7 +20,7 @@ from steptool.core.errors import InputError, ModelError
 from steptool.core.fields import Positive, Settings
 from steptool.core.messages import GAVE_UP, Message
 from steptool.core.types import FINISH, Action, Observation, Task, Tool, ToolCall
-from steptool.formats.arguments import GAVE_UP, MAX_DEPTH, depth_of, read_arguments
+from steptool.formats.arguments import MAX_DEPTH, depth_of, read_arguments
 from steptool.formats.bounded import bounded
 from steptool.formats.chat_template import TODAY
 from steptool.formats.families import FAMILIES, Family, Name, Turn

@@ -26,7 +26,7 @@ from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.base import Attempt, Search
 from steptool.rollouts.loop import run
-from steptool.rollouts.tries import refuse_broken, tried
+from steptool.rollouts.tries import refuse_broken, tried, warn_of_agents
 from steptool.worlds.base import Ends, World
 
 CONFIG = "config.json"
@@ -119,7 +119,9 @@ class Sampler:
             for number in range(attempts)
         ]
         found = [_of_one_search(made) for made in tried(jobs, self.params.machine.concurrency, what=what)]
-        refuse_broken([each[0] for each in found], max_broken)
+        answers = [each[0] for each in found]
+        refuse_broken(answers, max_broken)
+        warn_of_agents(answers)
         return found
 
     def attempt(self, task: Task, number: int, conditions: Conditions) -> Attempt:
@@ -171,8 +173,8 @@ def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
 
 @contextmanager
 def open_sampler(params: Params, policy: Path | None, *, seed: int) -> Iterator[Sampler]:
-    """A sampler with the policy of folder `policy`, with none yet where it is None; its engine, its search and its world
-    are closed with the block."""
+    """A sampler with the policy of folder `policy`, none yet where it is None. Its engine, search and world end with
+    the block."""
     sampler = Sampler(params, seed=seed)
     try:
         if policy is not None:

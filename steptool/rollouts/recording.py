@@ -11,8 +11,8 @@ import asyncio
 from collections import Counter
 
 from steptool.core.errors import StepToolError, WorldError, describe, reason
+from steptool.core.messages import GAVE_UP
 from steptool.core.types import Observation, Outcome, StopReason, ToolCall, Trajectory, content_hash
-from steptool.formats.arguments import GAVE_UP
 from steptool.formats.base import Converses
 from steptool.formats.text import shorten
 from steptool.gateway.base import ChatReply, ChatRequest, Refused
@@ -105,8 +105,8 @@ class Recording:
     def _seed(self, turn: Turn) -> int:
         """By the place in its own stream: which of two sub-agents asks first does not matter."""
         attempt, stream = self._attempt, turn.stream
-        began = content_hash(turn.ids[: len(stream.steps[0].context_ids)] if stream.steps else turn.ids)
-        return seed_of(attempt.seed, attempt.task.id, attempt.number, began, len(stream.steps))
+        prompt = content_hash(stream.steps[0].context_ids if stream.steps else turn.context)
+        return seed_of(attempt.seed, attempt.task.id, attempt.number, prompt, len(stream.steps))
 
     # Budgets
 

@@ -1,9 +1,9 @@
 """A recorded conversation, from wherever it comes: what every reader of traces returns.
 
-    class Langfuse:
-        name: ClassVar[str] = "langfuse"
-        class Config(Settings): ...                          `steptool traces import SOURCE --from langfuse --set key=value`
-        def __init__(self, config: Config): ...
+class Langfuse:
+    name: ClassVar[str] = "langfuse"
+        class Config(Settings): ...       `steptool traces import SOURCE --from langfuse --set key=value`
+    def __init__(self, config: Config): ...
 """
 
 from __future__ import annotations

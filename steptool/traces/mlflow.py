@@ -19,6 +19,7 @@ from steptool.core.fields import Text
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings
 from steptool.traces.spans import Requests, attempt_of_trace, labels_of_trace
+from steptool.tracking.redaction import public, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,14 +59,16 @@ class MlflowTraces:
             from mlflow.exceptions import MlflowException
         except ImportError as error:
             fix = "pip install 'steptool[flows]', or mlflow"
-            raise InputError("reading its traces needs the package mlflow", where=source, fix=fix) from error
+            found = "reading its traces needs the package mlflow"
+            raise InputError(found, where=public(source), fix=fix) from error
         try:
             client = MlflowClient(tracking_uri=source)
             for trace in self._traces(client, source):
                 yield from self._attempts(trace)
         except MlflowException as error:
             fix = "look at its address, and at MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where it asks"
-            raise InputError(f"MLflow does not answer: {reason(error)[:300]}", where=source, fix=fix) from error
+            said = redact(reason(error), source)[:200]
+            raise InputError(f"MLflow does not answer: {said}", where=public(source), fix=fix) from error
 
     def _traces(self, client: MlflowClient, source: str) -> Iterator[Trace]:
         experiment, page = _experiment(client, self.config.experiment, source), None
@@ -105,7 +108,7 @@ def _experiment(client: MlflowClient, name: str, source: str) -> str:
         return known[alone[0]]
     names = ", ".join(alone[:10]) or "none"
     found_text = f"has no experiment {name!r}" if name else "holds several experiments"
-    raise InputError(found_text, where=source, fix=f"name one with --set experiment=NAME: {names}")
+    raise InputError(found_text, where=public(source), fix=f"name one with --set experiment=NAME: {names}")
 
 
 def _request(span: Span) -> tuple[dict[str, Any], Any]:

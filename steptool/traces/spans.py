@@ -54,11 +54,11 @@ def attempt_of_trace(where: str, requests: Sequence[Conversation], labels: Label
     if not requests:
         yield Skipped(where=where, reason=NOTHING)
         return
-    by_key = {_key(each): each for each in sorted(requests, key=lambda each: bool(each.tools))}
+    by_key = {_key(each): each for each in requests}
     whole = [key for key in by_key if not any(key != other and other[: len(key)] == key for other in by_key)]
-    order = [_key(each) for each in requests]
-    longest = max(whole, key=lambda key: (len(key), -order.index(key)))
-    yield by_key[longest].model_copy(update={"where": where, **labels._asdict()})
+    longest = max(whole, key=len)  # the first, where several are as long
+    offered = (each.tools for each in reversed(requests) if each.tools and longest[: len(_key(each))] == _key(each))
+    yield by_key[longest].model_copy(update={"where": where, "tools": next(offered, ()), **labels._asdict()})
     for _ in range(len(whole) - 1):
         yield Skipped(where=where, reason=ANOTHER)
 

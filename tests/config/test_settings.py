@@ -143,6 +143,27 @@ def test_all_problems_come_together(write: Any) -> None:
     assert [line.split("params.yaml:")[1].split(":")[0] for line in found] == ["1", "3", "4", "6"]
 
 
+ITSELF = "world: {use: 'tests.config.test_settings:ActsItself'}\n"
+
+
+class ActsItself:
+    """A world whose attempts one search alone can make."""
+
+    search = "agent"
+
+
+def test_a_world_that_makes_its_attempts_itself_chooses_the_search(write: Any) -> None:
+    params = load_params(write(ITSELF))
+    assert (params.acting_search.name, params.search.name) == ("agent", "chain")
+    assert params.acting_search.path == BUILT_IN["search"]["agent"]
+    assert Params().acting_search == Params().search
+    given = load_params(write(f"{ITSELF}search: {{use: agent, host: 172.17.0.1}}\n")).acting_search
+    assert (given.name, given.config.host) == ("agent", "172.17.0.1")
+    assert given.dump() == params.acting_search.dump(), "where it listens changes no attempt"
+    with pytest.raises(ParamsError, match=r"params\.yaml:2: search: .* makes its attempts itself, by the search agent"):
+        load_params(write(f"{ITSELF}search: {{use: chain}}\n"))
+
+
 def test_data_that_cannot_pass_is_no_setting(write: Any) -> None:
     with pytest.raises(ParamsError, match=r"params\.yaml:2: validate: no data can pass"):
         load_params(write("seed: 1\nvalidate: {min_solve_rate: 0.7, max_solve_rate: 0.6}\n"))

@@ -22,7 +22,7 @@ def expert(tasks: Iterable[Task], shown: Iterable[Trajectory]) -> Callable[[Mapp
         action = attempt.steps[sum(each["role"] == "assistant" for each in messages)].action
         if action.is_finish:
             return says(action.answer or "I cannot answer this.")
-        calls = Names.of(task, OPENAI).write(action).calls
+        calls = Names.of(task.tools, OPENAI).write(action).calls
         return says(calls=[(call.name, json.dumps(call.arguments)) for call in calls])
 
     return act

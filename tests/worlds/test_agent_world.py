@@ -333,6 +333,15 @@ def test_a_file_of_tools_that_is_none_is_refused(make: Make, text: str, message:
         make(tools="tools.json")
 
 
+def test_what_was_seen_is_kept_in_its_order(make: Make) -> None:
+    code = AGENT.replace(
+        '"properties": {"title": {"type": "string"}}',
+        '"properties": {"title": {"type": "string"}, "author": {}, "by": {}}',
+    )
+    make(code)
+    assert list(make(code).toolbox.tools["find"].parameters["properties"]) == ["title", "author", "by"]
+
+
 def test_what_it_was_seen_to_offer_can_be_kept_as_a_file_of_tools(make: Make) -> None:
     seen = make().toolbox.tools
     (kept,) = Path(".steptool/agent").glob("tools-*.json")

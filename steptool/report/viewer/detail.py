@@ -90,4 +90,4 @@ def _facts(record: Trajectory | ScoredTrajectory, made: Trajectory) -> list[tupl
 def _conditions(of: Conditions) -> list[tuple[str, str]]:
     sampling = ", ".join(f"{name} {value:g}" for name, value in of.sampling.model_dump().items())
     parts = [(name, str(getattr(of, name))) for name in ("world", "format", "engine", "search")]
-    return [*parts, ("dtype", of.dtype), ("sampling", sampling)]
+    return [*parts, ("dtype", str(of.dtype)), ("sampling", sampling)]

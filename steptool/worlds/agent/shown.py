@@ -9,6 +9,7 @@ What was seen is kept under `.steptool/agent`, by the hash of the agent, and not
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from steptool.core.errors import DataError, InputError, reason
 from steptool.core.messages import tool_of
-from steptool.core.storage import parse_text, read_text, write_json
+from steptool.core.storage import parse_text, read_text, write_bytes
 from steptool.core.types import Frozen, Tool
 from steptool.gateway.base import ChatReply, ChatRequest, Refused
 from steptool.gateway.server import Gateway
@@ -101,9 +102,9 @@ def ask(agents: Agents, query: str, name: str) -> Shown:
 
 def keep(path: Path, shown: Shown) -> None:
     """Write it as `read` reads it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tools = [{"type": "function", "function": tool.model_dump(mode="json")} for tool in shown.tools]
-    write_json(path, {"system": shown.system, "tools": tools})
+    text = json.dumps({"system": shown.system, "tools": tools}, indent=2)  # in their order, which the model sees
+    write_bytes(path, text.encode())
 
 
 def read(path: Path) -> Shown:

@@ -7,8 +7,9 @@
     anything else                                          none: the world replies with the error `no_recording`
 
 A reply depends on the call and on how often the attempt has made it: a tool that was busy at first is busy at first
-here. Nothing else counts. So a call that changes something is replied to as it was then, and changes nothing: what
-follows it is right only where the attempt does what the recorded one did.
+here. Where nobody made it so often, the last reply stays. Nothing else counts. So a call that changes something is
+replied to as it was then, and changes nothing: what follows it is right only where the attempt does what the recorded
+one did.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, Literal, NamedTuple
 
@@ -27,6 +28,10 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?")
 
 Replied = tuple[Observation, ...]
 """What one attempt was replied to one call, first time, second time, …"""
+
+
+LAST = -1
+"""The last time that a call was made: what it was replied then counts from there on."""
 
 
 class Reply(NamedTuple):
@@ -66,12 +71,13 @@ class Replies:
     def _look_up(
         self, recorded: Mapping[str, list[Replied]], asked: str, before: int, own: Origin, other: Origin
     ) -> Reply | None:
-        if asked in recorded:
-            return Reply(_usual(recorded[asked], before), own)
-        usual = Counter(_usual(replied, before) for replied in recorded.values())
-        for reply, count in usual.most_common(1):
-            if count * 2 > usual.total():
-                return Reply(reply, other)
+        for time in (before, LAST):
+            if reply := _usual(recorded.get(asked, ()), time):
+                return Reply(reply, own)
+            usual = Counter(reply for replied in recorded.values() if (reply := _usual(replied, time)))
+            for reply, count in usual.most_common(1):
+                if count * 2 > usual.total():
+                    return Reply(reply, other)
         return None
 
     def _near(self, call: ToolCall) -> str | None:
@@ -126,13 +132,13 @@ def _by_call(attempt: Trajectory, spelled: Callable[[ToolCall], str]) -> dict[st
     return {call: tuple(replied) for call, replied in found.items()}
 
 
-def _usual(recorded: list[Replied], before: int) -> Observation:
-    """What most attempts were replied at this time, the first of them where several are as many. Beyond the times that
-    any of them asked, what the longest was replied last."""
-    known = [replied[before] for replied in recorded if len(replied) > before]
-    if not known:
-        known = [max(recorded, key=len)[-1]]
-    return Counter(known).most_common(1)[0][0]
+def _usual(recorded: Sequence[Replied], time: int) -> Observation | None:
+    """What most attempts were replied at this time, the first of them where several are as many; at the LAST time, what
+    the one that asked most often was. None where nobody asked so often."""
+    if time == LAST:
+        return max(recorded, key=len)[-1] if recorded else None
+    known = Counter(replied[time] for replied in recorded if len(replied) > time)
+    return known.most_common(1)[0][0] if known else None
 
 
 def _likeness(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:

@@ -65,10 +65,12 @@ export function byTask(rows) {
   return tasks;
 }
 
-/** Mean verdict of the attempts of one part at a task; null where one has none, undefined without attempts. */
-export function rate(rows, part) {
+/** Mean verdict of the attempts of one part at a task, or where `grounded` is given, the share of grounded answers;
+ * null where there is none, undefined without attempts. */
+export function rate(rows, part, grounded) {
   const own = rows.filter((row) => row.part === part);
   if (!own.length) return undefined;
+  if (grounded) return grounded[part]?.[own[0].task] ?? null;
   return own.some((row) => row.solved === null) ? null : own.reduce((sum, row) => sum + row.solved, 0) / own.length;
 }
 
@@ -99,6 +101,8 @@ export function contrast(attempts, pair) {
 
 const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
 
+const ARGUMENTS = "other arguments";
+
 /** How many first steps all have in common, and in what the next ones differ: in words, and whether in an argument. */
 export function parting(attempts) {
   const [first, ...others] = attempts.map((each) => each.steps);
@@ -108,7 +112,8 @@ export function parting(attempts) {
     return { common, why: "", differs: () => false };
   }
   const next = attempts.map((each) => each.steps[common]);
-  return { common, why: difference(next), differs: (place, name) => several(next, (step) => step?.calls[place]?.arguments[name]) };
+  const why = difference(next);
+  return { common, why, differs: (place, name) => why === ARGUMENTS && several(next, (step) => step.calls[place].arguments[name]) };
 }
 
 const several = (steps, read) => new Set(steps.map((step) => JSON.stringify(read(step)))).size > 1;
@@ -128,7 +133,7 @@ function difference(steps) {
   }
   if (distinct((step) => step.calls.map((call) => call.name))) return "another tool";
   if (distinct((step) => step.calls.map((call) => call.arguments))) {
-    return kind(steps[0]) === "answer" ? "another answer" : "other arguments";
+    return kind(steps[0]) === "answer" ? "another answer" : ARGUMENTS;
   }
   if (distinct((step) => [step.message, step.unreadable])) return "other words";
   if (distinct((step) => [step.calls.map((call) => [call.reply, call.error]), step.reply])) return "the same action, another reply";

@@ -2,13 +2,13 @@
 
 import { MEASURES, largest, measuresOf, number, paint, scaleOf, signed } from "./colour.js";
 import { OUTCOMES, contrast, outcomeOf, parting } from "./attempts.js";
-import { el, folded } from "./dom.js";
+import { el, folded, highlight } from "./dom.js";
 import { stream } from "./tokens.js";
 
 const MOST_SIDES = 6;
 
 /** What is chosen in the detail; it stays from task to task. */
-export const view = { measure: "", tokens: false, common: false };
+export const view = { measure: "", tokens: false, common: false, searched: "" };
 
 export class Detail {
   /** `tokensOf(row)` gives the token stream of an attempt; `changed` is called when other attempts are chosen. */
@@ -48,9 +48,13 @@ export class Detail {
     return this.found.attempts.filter((each) => this.chosen.has(each.row));
   }
 
+  /** Part and number of an attempt, where there are several; of an agent that rewrote its history also the stream. */
   name(attempt) {
-    const several = this.found.attempts.filter((each) => each.part === attempt.part).length > 1;
-    return this.parts[attempt.part].name + (several ? ` #${attempt.attempt + 1}` : "");
+    const ofPart = this.found.attempts.filter((each) => each.part === attempt.part);
+    const streams = ofPart.filter((each) => each.attempt === attempt.attempt);
+    const number = ofPart.length > streams.length || attempt.attempt ? ` #${attempt.attempt + 1}` : "";
+    const stream = streams.length > 1 ? `, stream ${streams.indexOf(attempt) + 1}` : "";
+    return this.parts[attempt.part].name + number + stream;
   }
 
   draw() {
@@ -58,6 +62,7 @@ export class Detail {
     this.measure = measures.includes(view.measure) ? view.measure : measures[0] ?? "";
     this.scale = this.measure ? scaleOf(this.measure, this.found.attempts) : 1;
     this.box.replaceChildren(this.task(), this.map(measures), this.columns());
+    highlight(this.box, view.searched);
     if (view.tokens) this.load();
   }
 
@@ -79,7 +84,7 @@ export class Detail {
     if (task.expected) facts.push(el("span", "expected", {}, "expected: ", el("b", "", {}, said(task.expected.expected)), ` (${task.expected.kind})`));
     else if (task.goal) facts.push(el("span", "", {}, "goal: ", task.goal));
     const query = task.query ?? "No file of tasks here says what this task asks; the tokens of the first step hold the prompt.";
-    const box = el("header", "task", {}, el("p", "facts", {}, facts), folded("h1", task.query === null ? "unknown" : "", query, 600));
+    const box = el("header", "task", {}, el("p", "facts", {}, facts), folded("h1", task.query === null ? "unknown" : query.length > 180 ? "long" : "", query, 1200));
     if (task.tools.length) {
       const list = task.tools.map((tool) => [
         el("dt", task.relevant.includes(tool.name) ? "relevant" : "", { title: task.relevant.includes(tool.name) ? "leads to the answer" : "" }, tool.name),
@@ -141,7 +146,7 @@ export class Detail {
     const { common, why, differs } = parting(sides);
     const grid = el("div", "sides", {});
     grid.style.setProperty("--sides", sides.length);
-    grid.append(...sides.map((side) => this.head(side)));
+    grid.append(...sides.map((side) => el("h2", "", {}, this.name(side), verdict(side))), ...sides.map((side) => this.head(side)));
     const shared = sides.length > 1 ? common : 0;
     if (shared) grid.append(this.shared(sides, shared, why));
     if (sides.length > 1) {
@@ -163,8 +168,7 @@ export class Detail {
     const tokens = side.steps.reduce((sum, step) => sum + step.sampled, 0);
     const total = side.steps[0]?.return;
     const numbers = [counted, tokens ? `${tokens} tokens` : "", total === null || total === undefined ? "" : `return ${signed(total)}`];
-    return el("div", "head", { id: `attempt-${side.row}` },
-      el("h2", "", {}, this.name(side), verdict(side)),
+    return el("div", "head", {},
       el("p", "", {}, ending(side, true)),
       side.evidence ? folded("p", "evidence", side.evidence, 300) : null,
       side.error ? folded("p", "broke", side.error, 300) : null,
@@ -215,9 +219,8 @@ export class Detail {
   }
 
   credit(sides) {
-    const notes = [...new Set(sides.map((side) => side.part))].map((part) => this.found.credit[this.parts[part].name]);
-    const lines = notes.flatMap((note) => [note.rewards && `rewards: ${note.rewards}`, note.advantages && `advantages: ${note.advantages}`]);
-    return el("footer", "credit", {}, [...new Set(lines)].filter(Boolean).map((line) => el("p", "", {}, line)));
+    const notes = sides.flatMap((side) => this.found.notes[this.parts[side.part].name]);
+    return el("footer", "credit", {}, [...new Set(notes)].map((note) => el("p", "", {}, note)));
   }
 
   reveal(attempt, place) {

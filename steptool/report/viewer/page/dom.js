@@ -37,6 +37,23 @@ export function el(tag, name = "", properties = {}, ...children) {
   return made;
 }
 
+/** Paint the words of a search wherever they stand in an element, without changing it; in browsers that can. */
+export function highlight(box, text) {
+  if (!globalThis.CSS?.highlights) return;
+  const words = [...text.toLowerCase().matchAll(/"([^"]+)"|(\S+)/g)].map((match) => match[1] ?? match[2]);
+  const ranges = [];
+  const nodes = document.createTreeWalker(box, NodeFilter.SHOW_TEXT);
+  for (let node = nodes.nextNode(); node && words.length; node = nodes.nextNode()) {
+    const said = node.data.toLowerCase();
+    for (const word of words) {
+      for (let at = said.indexOf(word); at >= 0 && ranges.length < 1000; at = said.indexOf(word, at + word.length)) {
+        if (at + word.length <= node.length) ranges.push(new StaticRange({ startContainer: node, startOffset: at, endContainer: node, endOffset: at + word.length }));
+      }
+    }
+  }
+  CSS.highlights.set("found", new Highlight(...ranges));
+}
+
 /** A long text, folded; `open` shows the rest of it. */
 export function folded(tag, name, text, most = 1600) {
   if (text.length <= most) return el(tag, name, {}, text);
