@@ -316,9 +316,15 @@ ANY = st.recursive(
     max_leaves=6,
 )
 NAMES = st.sampled_from(
-    """gen_ai.input.messages gen_ai.output.messages gen_ai.tool.definitions gen_ai.system_instructions llm
-    llm.input_messages llm.input_messages.0 llm.input_messages.0.message llm.tools.0.tool.json_schema
-    gen_ai.prompt.0.content gen_ai.prompt.0.tool_calls.0 gen_ai.completion llm.request.functions.0""".split()
+    [
+        *(
+            f"gen_ai.{name}"
+            for name in ("input.messages", "output.messages", "tool.definitions", "system_instructions")
+        ),
+        *(f"gen_ai.{name}" for name in ("prompt.0.content", "prompt.0.tool_calls.0", "completion")),
+        *("llm", "llm.input_messages", "llm.input_messages.0", "llm.input_messages.0.message"),
+        *("llm.tools.0.tool.json_schema", "llm.request.functions.0"),
+    ]
 )
 
 
