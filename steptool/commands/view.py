@@ -7,7 +7,7 @@ import secrets
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,16 +30,15 @@ def view(paths: Sequence[Path], port: int, *, opens: bool, says: Callable[[str],
     """
     named = [path.resolve() for path in paths]
     os.chdir(root_of(named))
-    credit = Credit.of_project()
-    sources = find(named, credit)
+    viewer = Viewer(Path(), lambda: find(named))
     key = secrets.token_urlsafe(16)
     with listening(port) as listener:
         address = f"http://{HOST}:{listener.getsockname()[1]}/{key}/"
-        says("\n".join(listed(sources)))
+        says("\n".join(listed(viewer.sources.values())))
         says(f"open {address} (Ctrl-C ends it)")
         if opens and has_screen():
             webbrowser.open(address)
-        app = application(Viewer(Path(), sources, credit), key)
+        app = application(viewer, key)
         with suppress(KeyboardInterrupt):
             uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)).run([listener])
 
@@ -55,23 +54,27 @@ def root_of(paths: Sequence[Path]) -> Path:
     return next((folder for folder in above if (folder / PARAMS).is_file()), Path.cwd())
 
 
-def find(paths: Sequence[Path], credit: Credit) -> list[Source]:
-    """The sources in the current folder, or those of `paths`. Raises InputError where there are none."""
+def find(paths: Sequence[Path]) -> tuple[list[Source], Credit]:
+    """The sources in the current folder, or those of `paths`, with what its settings say of credit.
+
+    Raises InputError where there are none.
+    """
+    credit = Credit.of_project()
     params = credit.params
     sources = sources_of(Path(), [] if params is None else [*params.arms, *params.rounds])
     wanted = [path for path in paths if path != Path.cwd()]
     if wanted:
-        return only(sources, Path(), wanted)
+        return only(sources, Path(), wanted), credit
     if not sources:
         raise InputError(
             "there are no attempts yet",
             where=str(Path.cwd()),
             fix="run `steptool run`, or name a file: steptool view data/scored/r1/scored.jsonl.gz",
         )
-    return sources
+    return sources, credit
 
 
-def listed(sources: Sequence[Source]) -> list[str]:
+def listed(sources: Iterable[Source]) -> list[str]:
     return [f"{source.title}: {', '.join(part.name for part in source.parts)}" for source in sources]
 
 

@@ -41,10 +41,12 @@ class Earned:
 class Credited:
     earned: tuple[Earned, ...] | None
     """One an attempt; None where there are no rewards."""
-    rewards_by: str
-    """Which form gave the rewards, or why there are none."""
-    advantages_by: str
-    """Which arm's settings gave the advantages, or why there are none."""
+    notes: tuple[str, ...]
+    """Sentences: which form gave the rewards, which arm's settings the advantages, or why there are none."""
+
+
+def no_rewards(why: str) -> Credited:
+    return Credited(None, (f"No rewards: {why}.",))
 
 
 class Credit:
@@ -66,24 +68,25 @@ class Credit:
     def of(self, attempts: Sequence[ScoredTrajectory], source: str, part: str) -> Credited:
         """Of all attempts at one task in a part of a source."""
         if self.params is None:
-            return Credited(None, f"not shown: {self._problem}", "")
+            return no_rewards(self._problem)
         try:
             form: RewardForm = self.params.reward.build()
             rewards = [tuple(own) for own in rewards_of(form, attempts)]
             returns = [returns_to_go(own, form.gamma) for own in rewards]
         except Exception as fault:  # noqa: BLE001 - a form may be the project's own
-            return Credited(None, f"not shown: {self.params.reward.name} fails with {describe(fault)}", "")
+            return no_rewards(f"{self.params.reward.name} fails with {describe(fault)}")
         if not all(math.isfinite(value) for own in (*rewards, *returns) for value in own):
-            return Credited(None, f"not shown: {self.params.reward.name} gives rewards that are not finite", "")
+            return no_rewards(f"{self.params.reward.name} gives some that are not finite")
         try:
             advantages, said = _advantages(self.params, form.gamma, attempts, rewards, source, part)
         except DataError as error:
-            advantages, said = [None] * len(attempts), f"none: {error.found}"
+            advantages, said = [None] * len(attempts), f"No advantages: {error.found}."
         earned = tuple(
             Earned(_rounded(own), _rounded(to_go), None if mine is None else _by_step(mine, each))
             for own, to_go, mine, each in zip(rewards, returns, advantages, attempts, strict=True)
         )
-        return Credited(earned, f"{self.params.reward.name}, gamma {form.gamma:g}", said)
+        notes = (f"Rewards by {self.params.reward.name}, gamma {form.gamma:g}.", said)
+        return Credited(earned, tuple(note for note in notes if note))
 
 
 def _advantages(
@@ -103,27 +106,27 @@ def _advantages(
         return nothing, ""
     learner = learner_of(params, part)
     if learner is None:
-        return nothing, "none: no arm that compares attempts learns from this round"
+        return nothing, "No advantages: no arm that compares attempts learns from this round."
     arm, settings = learner
     comparison = Comparison.model_validate(settings)
     if comparison.baseline == "critic":
-        return nothing, f"not shown: {arm} asks a critic, which is not kept after the training"
+        return nothing, f"No advantages: {arm} asks a critic, which is not kept after the training."
     decay = gamma * comparison.lambda_step
     episodes = [episode(each, own) for each, own in zip(attempts, rewards, strict=True)]
     kept, _ = with_different_siblings([each for each in episodes if each], comparison.baseline, decay)
     if not kept:
-        return nothing, f"{arm} leaves these attempts out: {_why_none(episodes)}"
+        return nothing, f"No advantages: {arm} leaves these attempts out, {_why_none(episodes)}."
     found = advantages_of_attempts(kept, [each.rewards for each in kept], comparison.baseline, decay)
     of_kept = {each.trajectory_id: own for each, own in zip(kept, found, strict=True)}
-    said = f"as {arm} learns, baseline {comparison.baseline}, gamma · lambda {decay:.3g}, before whitening"
+    said = f"Advantages as {arm} learns: baseline {comparison.baseline}, gamma · lambda {decay:.3g}, before whitening."
     return [of_kept.get(each.trajectory_id) if each else None for each in episodes], said
 
 
 def _why_none(episodes: Sequence[Episode | None]) -> str:
     whole = [each for each in episodes if each and not each.truncated]
     if not whole:
-        return "none of them came to an end"
-    return "only one came to an end, so there is none to compare it with" if len(whole) < 2 else "all earned the same"
+        return "as none came to an end"
+    return "as only one came to an end" if len(whole) < 2 else "as all earned the same"
 
 
 def _by_step(advantages: Sequence[float], attempt: ScoredTrajectory) -> tuple[tuple[float, ...], ...]:

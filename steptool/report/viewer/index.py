@@ -40,6 +40,17 @@ class _Entry(NamedTuple):
     row: Row
     text: str
     line: bytes
+    number: int
+    """Of the line in its file."""
+
+
+class _Place(NamedTuple):
+    """Where a record stands: in bytes of the file without a name, and in its own file."""
+
+    start: int
+    length: int
+    kind: str
+    number: int
 
 
 class Index:
@@ -53,7 +64,7 @@ class Index:
         self.is_read = False
         self.state = state_of(root, source)
         self._texts: list[str] = []
-        self._places: list[tuple[int, int, str]] = []
+        self._places: list[_Place] = []
         self._by_task: dict[str, list[int]] = defaultdict(list)
         self._lines = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the index
         self._end = 0
@@ -88,21 +99,24 @@ class Index:
         return [self._record(row) for row in rows]
 
     def _record(self, row: int) -> Trajectory | ScoredTrajectory:
-        offset, length, kind = self._places[row]
-        line = os.pread(self._lines.fileno(), length, offset).decode()
+        place = self._places[row]
+        line = os.pread(self._lines.fileno(), place.length, place.start).decode()
         path = str(self.source.parts[self.rows[row].part].path)
         fix = f"restore it: dvc checkout --force {path}"
-        return parse_record(parse_text(line, path, line=1, fix=fix), KINDS[kind][1], where=path, fix=fix)
+        value = parse_text(line, path, line=place.number, fix=fix)
+        return parse_record(value, KINDS[place.kind][1], where=f"{path}:{place.number}", fix=fix)
 
     def _read(self) -> None:
-        for number, part in enumerate(self.source.parts):
-            try:
-                self._read_file(number, self._root / part.path)
-            except (StepToolError, OSError) as error:
-                self.problems.append(str(error))
-        with self._more:
-            self.is_read = True
-            self._more.notify_all()
+        try:
+            for number, part in enumerate(self.source.parts):
+                try:
+                    self._read_file(number, self._root / part.path)
+                except (StepToolError, OSError) as error:
+                    self.problems.append(str(error))
+        finally:
+            with self._more:
+                self.is_read = True
+                self._more.notify_all()
 
     def _read_file(self, part: int, path: Path) -> None:
         """Raises DataError where it ends being readable; what stands before is published."""
@@ -115,7 +129,7 @@ class Index:
         before, size, block = len(self.rows), FIRST_BLOCK, list[_Entry]()
         try:
             for number, line in enumerate(lines, start=2):
-                block.append(self._entry(line, part, kind, where=f"{path}:{number}", fix=again))
+                block.append(self._entry(line, number, part, kind, path))
                 if len(block) == size:
                     self._publish(block, kind)
                     size, block = BLOCK, []
@@ -125,22 +139,27 @@ class Index:
         if found != count:
             raise DataError(f"{found} rows, but its first line says {count}", where=str(path), fix=again)
 
-    def _entry(self, line: str, part: int, kind: str, *, where: str, fix: str) -> _Entry:
+    def _entry(self, line: str, number: int, part: int, kind: str, path: Path) -> _Entry:
         try:
             record = KINDS[kind][0].model_validate_json(line)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))[:200]
-            raise DataError(f"{f'{place}: ' if place else ''}{first['msg'][:300]}", where=where, fix=fix) from error
+            found, fix = (
+                f"{f'{place}: ' if place else ''}{first['msg'][:300]}",
+                f"restore it: dvc checkout --force {path}",
+            )
+            raise DataError(found, where=f"{path}:{number}", fix=fix) from error
         task = record.trajectory.task_id if isinstance(record, Judged) else record.task_id
         query = self._tasks.query(task)
-        return _Entry(row_of(record, part, query, self._tasks.group(task)), text_of(record, query), line.encode())
+        row = row_of(record, part, query, self._tasks.group(task))
+        return _Entry(row, text_of(record, query), line.encode(), number)
 
     def _publish(self, block: Sequence[_Entry], kind: str) -> None:
         self._lines.write(b"".join(entry.line for entry in block))
         self._lines.flush()
         for number, entry in enumerate(block, start=len(self.rows)):
-            self._places.append((self._end, len(entry.line), kind))
+            self._places.append(_Place(self._end, len(entry.line), kind, entry.number))
             self._by_task[entry.row.task].append(number)
             self._end += len(entry.line)
         with self._more:

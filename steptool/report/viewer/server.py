@@ -1,8 +1,9 @@
 """The page and its data over HTTP, for one browser on this machine.
 
     GET /KEY/                                   the page, its scripts and its style: files of this package, nothing else
-    GET /KEY/api/project                        sources and their parts; which pair of arms to compare first
-    GET /KEY/api/rows?source=                   the list, a block a line, as the files are read
+    GET /KEY/api/project                        sources and their parts as they are now; which arms to compare first
+    GET /KEY/api/rows?source=                   the list, a block a line, as the files are read; first what arms did
+                                                where nobody judged, last the files that could not be read
     GET /KEY/api/search?source=&text=           numbers of the rows that hold all words
     GET /KEY/api/task?source=&task=             the task, and every attempt at it, step by step
     GET /KEY/api/tokens?source=&row=            the token stream of an attempt
@@ -31,10 +32,10 @@ from steptool.config.settings import Params
 from steptool.core.errors import StepToolError
 from steptool.core.types import ScoredTrajectory, Trajectory
 from steptool.report.viewer import detail
-from steptool.report.viewer.credit import Credit, Credited
+from steptool.report.viewer.credit import Credit, Credited, no_rewards
 from steptool.report.viewer.index import Index, state_of
 from steptool.report.viewer.sources import Source
-from steptool.report.viewer.tasks import Tasks
+from steptool.report.viewer.tasks import Tasks, grounded_of
 from steptool.report.viewer.tokens import Words
 
 PAGE = Path(__file__).parent / "page"
@@ -62,12 +63,20 @@ class Missing(LookupError):
 class Viewer:
     """The sources of a project, each read when it is first asked for, and again when its files changed."""
 
-    def __init__(self, root: Path, sources: list[Source], credit: Credit) -> None:
-        self.root, self.credit, self.words = root, credit, Words(root)
-        self.sources = {source.key: source for source in sources}
+    def __init__(self, root: Path, look: Callable[[], tuple[list[Source], Credit]]) -> None:
+        """`look` says which sources there are now, and what the settings say of credit."""
+        self.root, self.words, self._look = root, Words(root), look
+        self.sources: dict[str, Source] = {}
+        self.credit = Credit(None)
+        self.look()
         self._indexes: dict[str, Index] = {}
         self._tasks: Tasks | None = None
         self._lock = Lock()
+
+    def look(self) -> None:
+        """Raises InputError where there is nothing any more."""
+        sources, self.credit = self._look()
+        self.sources = {source.key: source for source in sources}
 
     def fresh(self, key: str) -> Index:
         """The index of a source as its files are now. Raises Missing for one that there is not."""
@@ -76,7 +85,7 @@ class Viewer:
         source = self.sources[key]
         with self._lock:
             index = self._indexes.get(key)
-            if index is None or index.state != state_of(self.root, source):
+            if index is None or (index.source, index.state) != (source, state_of(self.root, source)):
                 if index is not None or self._tasks is None:
                     self._tasks = Tasks(self.root, self.sources.values())
                 index = self._indexes[key] = Index(self.root, source, self._tasks)
@@ -93,6 +102,7 @@ class Viewer:
             return self._tasks
 
     def project(self) -> dict[str, Any]:
+        self.look()
         return {
             "name": self.root.resolve().name,
             "sources": [
@@ -108,6 +118,7 @@ class Viewer:
         }
 
     def rows(self, index: Index) -> Iterator[str]:
+        yield json.dumps({"grounded": grounded_of(self.root, index.source)}) + "\n"
         for block in index.blocks():
             yield json.dumps({"rows": block}, ensure_ascii=False, separators=(",", ":")) + "\n"
         yield json.dumps({"problems": index.problems}) + "\n"
@@ -125,14 +136,14 @@ class Viewer:
             if own:
                 records = index.records(own[:MAX_COMPARED])
                 credited = self._credited(records, len(own), key, part.name)
-                notes[part.name] = {"rewards": credited.rewards_by, "advantages": credited.advantages_by}
+                notes[part.name] = credited.notes
                 earned = credited.earned or [None] * len(records)
                 found += [
                     {"row": row, "part": number, "attempt": index.rows[row].attempt, **detail.attempt(record, mine)}
                     for row, record, mine in zip(own, records, earned, strict=False)
                     if row in shown
                 ]
-        return {"task": self._about(task), "attempts": found, "all": len(rows), "is_whole": whole, "credit": notes}
+        return {"task": self._about(task), "attempts": found, "all": len(rows), "is_whole": whole, "notes": notes}
 
     def tokens(self, key: str, row: int) -> dict[str, Any]:
         """Raises Missing for a row that there is not, StepToolError where the record is broken."""
@@ -145,14 +156,11 @@ class Viewer:
 
     def _credited(self, records: list[Trajectory | ScoredTrajectory], count: int, source: str, part: str) -> Credited:
         if len(records) < count:
-            return Credited(None, f"not shown: more than {MAX_COMPARED} attempts at this task", "")
+            return no_rewards(f"more than {MAX_COMPARED} attempts are at this task")
         scored = [record for record in records if isinstance(record, ScoredTrajectory)]
         if len(scored) < len(records):
-            return Credited(None, "none: no annotator has judged these steps", "")
-        try:
-            return self.credit.of(scored, source, part)
-        except StepToolError as error:
-            return Credited(None, f"not shown: {error.found}", "")
+            return no_rewards("no annotator has judged these steps")
+        return self.credit.of(scored, source, part)
 
     def _about(self, task: str) -> dict[str, Any]:
         known, reference = self.tasks.tasks.get(task), self.tasks.references.get(task)
@@ -161,7 +169,7 @@ class Viewer:
             "id": task,
             "group": known.group if known else "",
             "query": known.query if known else None,
-            "tools": [tool.model_dump() for tool in (known.tools or ())] if known else [],
+            "tools": [tool.model_dump() for tool in known.tools] if known else [],
             "relevant": reference.relevant_tools if reference else (),
             "goal": reference.goal if reference else "",
             "expected": check.model_dump() if check else None,

@@ -38,8 +38,10 @@ def test_attempts_earn_what_the_settings_of_the_project_say(tmp_path: Path, monk
     assert (second.rewards, second.returns) == ((0.75, 0.0), (0.75, 0.0))
     assert first.advantages == ((1.0, 1.0, 1.0), (1.0, 1.0))
     assert second.advantages == ((-1.0, -1.0, -1.0), (-1.0, -1.0))
-    assert found.rewards_by == "paper, gamma 1"
-    assert found.advantages_by == "as ppo learns, baseline attempts, gamma · lambda 1, before whitening"
+    assert found.notes == (
+        "Rewards by paper, gamma 1.",
+        "Advantages as ppo learns: baseline attempts, gamma · lambda 1, before whitening.",
+    )
 
 
 def test_with_branches_credit_lands_where_tokens_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +55,10 @@ def test_with_branches_credit_lands_where_tokens_part(tmp_path: Path, monkeypatc
     ("params", "source", "attempts", "said"),
     [
         (PARAMS, "evaluation", ROUND, ""),
-        (PARAMS.replace("attempts", "critic"), "scored", ROUND, "not shown: ppo asks a critic"),
-        (PARAMS.replace("data: [r1]", "data: [demonstrations]"), "scored", ROUND, "none: no arm"),
-        (PARAMS, "scored", ROUND[:1], "ppo leaves these attempts out: only one came to an end"),
-        (PARAMS, "scored", [ROUND[0], ROUND[0]], "ppo leaves these attempts out: all earned the same"),
+        (PARAMS.replace("attempts", "critic"), "scored", ROUND, "ppo asks a critic"),
+        (PARAMS.replace("data: [r1]", "data: [demonstrations]"), "scored", ROUND, "no arm that compares attempts"),
+        (PARAMS, "scored", ROUND[:1], "ppo leaves these attempts out, as only one came to an end"),
+        (PARAMS, "scored", [ROUND[0], ROUND[0]], "ppo leaves these attempts out, as all earned the same"),
     ],
 )
 def test_where_there_are_no_advantages_it_says_why(
@@ -70,15 +72,15 @@ def test_where_there_are_no_advantages_it_says_why(
     found = credited(tmp_path, monkeypatch, params, source=source, attempts=attempts)
     assert found.earned is not None
     assert all(each.advantages is None for each in found.earned)
-    assert found.advantages_by.startswith(said) and bool(found.advantages_by) == bool(said)
+    assert [said in note for note in found.notes[1:]] == ([True] if said else [])
 
 
 def test_settings_that_cannot_be_read_give_no_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = credited(tmp_path, monkeypatch, "sead: 17\n")
-    assert found.earned is None and "sead" in found.rewards_by
+    assert found.earned is None and "sead" in found.notes[0]
     (tmp_path / "params.yaml").unlink()
-    assert (
-        Credit.of_project().of(ROUND, "scored", "r1").rewards_by == "not shown: no params.yaml says what a step earns"
+    assert Credit.of_project().of(ROUND, "scored", "r1").notes == (
+        "No rewards: no params.yaml says what a step earns.",
     )
 
 
@@ -99,6 +101,6 @@ def test_a_form_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "{use: paper, alpha: 0.5, step_cost: 0, budget_cost: 0, gamma: 1.0}", "{use: 'my_viewed_form:Mine'}"
     )
     found = credited(tmp_path, monkeypatch, own)
-    assert found.earned is None and "RuntimeError: no idea" in found.rewards_by
+    assert found.earned is None and "RuntimeError: no idea" in found.notes[0]
     endless = own.replace("Mine'}", "Mine', how: 'inf'}")
-    assert "not finite" in credited(tmp_path, monkeypatch, endless).rewards_by
+    assert "not finite" in credited(tmp_path, monkeypatch, endless).notes[0]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import threading
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import uvicorn
 
-from steptool.commands.view import HOST, find, listening
-from steptool.report.viewer.credit import Credit
-from steptool.report.viewer.server import Viewer, application
+from steptool.core.storage import write_jsonl
+from steptool.core.types import StopReason
+from steptool.testing import scored, trajectory
 from tests.report.browser import Page, browser
 from tests.report.viewer import project
-
-KEY = "secret"
+from tests.report.viewer.serve import served
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +26,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.fixture
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.chdir(project.write(tmp_path))
-    credit = Credit.of_project()
-    app = application(Viewer(tmp_path, find([], credit), credit), KEY)
-    with listening(0) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"http://{HOST}:{listener.getsockname()[1]}/{KEY}/"
-        server.should_exit = True
-        thread.join()
+    with served(tmp_path) as found:
+        yield found
 
 
 def opened(page: Page, address: str, chosen: str = "") -> None:
@@ -59,6 +50,26 @@ def test_two_arms_are_compared_on_the_task_that_one_of_them_solves(page: Page, a
     assert texts(page, ".shared > summary") == ["1 step in common find"]
     assert texts(page, ".parting") == ["they part at step 2: another answer"]
     assert page.problems == []
+
+
+def test_without_verdicts_arms_are_compared_by_their_grounded_answers(page: Page, address: str, tmp_path: Path) -> None:
+    for arm, share in {"sft": 0.0, "ppo": 1.0}.items():
+        file = tmp_path / f"metrics/evaluation/{arm}.trajectories.jsonl.gz"
+        made = [trajectory(*each.trajectory.steps, of=each.trajectory.task_id) for each in project.PPO]
+        write_jsonl(file, [scored(each) for each in made])
+        (tmp_path / f"metrics/evaluation/{arm}.json").write_text(json.dumps({"grounded": {"t1": share, "t2": 0.0}}))
+    opened(page, address)
+    assert page.run("document.querySelector('#compare .hint').textContent") == "Answers grounded: "
+    assert texts(page, "#compare .cell") == ["1only ppo", "0only sft", "0both", "1neither"]
+
+
+def test_token_streams_of_one_attempt_are_told_apart(page: Page, address: str, tmp_path: Path) -> None:
+    """The first ended the attempt; the agent had rewritten the history of the second."""
+    first = trajectory(project.found(), project.answers("7"), of="t1", solved=1.0)
+    rewritten = trajectory(project.found(), of="t1", stop=StopReason.rewritten, solved=1.0)
+    write_jsonl(tmp_path / "metrics/evaluation/ppo.trajectories.jsonl.gz", [scored(first), scored(rewritten)])
+    opened(page, address, "#task=t1")
+    assert texts(page, ".line .who") == ["sft", "ppo, stream 1", "ppo, stream 2"]
 
 
 def test_keys_go_through_the_list_and_search_narrows_it(page: Page, address: str) -> None:
@@ -95,8 +106,8 @@ def test_the_address_opens_the_same_view_again(page: Page, address: str) -> None
     page.wait("document.querySelectorAll('.token').length == 10")
     assert texts(page, ".controls .on") == ["advantage", "tokens"]
     assert texts(page, ".credit p") == [
-        "rewards: paper, gamma 1",
-        "advantages: as ppo learns, baseline attempts, gamma · lambda 1, before whitening",
+        "Rewards by paper, gamma 1.",
+        "Advantages as ppo learns: baseline attempts, gamma · lambda 1, before whitening.",
     ]
     painted = page.run("[...document.querySelectorAll('.token')].map((each) => each.style.background)")
     assert all("--plus" in each for each in painted[:3]) and all("--minus" in each for each in painted[3:6])

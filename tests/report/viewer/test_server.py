@@ -11,7 +11,6 @@ from steptool.commands.view import find, root_of
 from steptool.core.errors import InputError
 from steptool.core.storage import write_jsonl
 from steptool.core.types import ScoredTrajectory
-from steptool.report.viewer.credit import Credit
 from steptool.report.viewer.server import HEADERS, Viewer, application
 from tests.report.viewer import project
 from tests.report.viewer.project import HOSTILE
@@ -27,9 +26,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def client(root: Path) -> TestClient:
-    credit = Credit.of_project()
-    viewer = Viewer(Path(), find([], credit), credit)
-    return TestClient(application(viewer, KEY), base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+    return TestClient(
+        application(Viewer(Path(), lambda: find([])), KEY),
+        base_url="http://127.0.0.1:8000",
+        raise_server_exceptions=False,
+    )
 
 
 def got(client: TestClient, path: str, **values: Any) -> Any:
@@ -42,7 +43,7 @@ def rows(client: TestClient, source: str = "evaluation") -> list[list[Any]]:
     lines = client.get(f"/{KEY}/api/rows", params={"source": source}).text.splitlines()
     blocks = [json.loads(line) for line in lines]
     assert blocks[-1] == {"problems": []}
-    return [row for block in blocks[:-1] for row in block["rows"]]
+    return [row for block in blocks[1:-1] for row in block["rows"]]
 
 
 def test_the_project_names_its_sources_and_which_arms_to_compare_first(client: TestClient, root: Path) -> None:
@@ -61,7 +62,7 @@ def test_all_attempts_at_a_task_come_with_what_is_known_of_it(client: TestClient
     assert found["task"]["expected"] == {"kind": "number", "expected": 7}
     assert found["task"]["tools"] == [{"name": "find", "description": "finds the number of a thing"}]
     assert found["task"]["relevant"] == ["find"]
-    assert found["credit"]["ppo"] == {"rewards": "paper, gamma 1", "advantages": ""}
+    assert found["notes"]["ppo"] == ["Rewards by paper, gamma 1."]
     assert found["is_whole"] and found["all"] == 2
 
 
@@ -71,7 +72,15 @@ def test_a_round_comes_with_advantages_and_what_nobody_judged_without_rewards(cl
     assert [each["steps"][0]["advantages"] for each in scored] == [[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]]
     sampled = got(client, "task", source="sampled", task="t1")
     assert sampled["attempts"][0]["steps"][0]["reward"] is None
-    assert sampled["credit"]["r1"]["rewards"] == "none: no annotator has judged these steps"
+    assert sampled["notes"]["r1"] == ["No rewards: no annotator has judged these steps."]
+
+
+def test_where_nobody_judged_arms_are_compared_by_their_grounded_answers(client: TestClient, root: Path) -> None:
+    (root / "metrics/evaluation/ppo.json").write_text('{"name": "ppo", "grounded": {"t1": 1.0, "t2": 0.0}}')
+    first = client.get(f"/{KEY}/api/rows", params={"source": "evaluation"}).text.splitlines()[0]
+    assert json.loads(first) == {"grounded": [{}, {"t1": 1.0, "t2": 0.0}]}
+    of_round = client.get(f"/{KEY}/api/rows", params={"source": "scored"}).text.splitlines()[0]
+    assert json.loads(of_round) == {"grounded": []}
 
 
 def test_the_search_and_the_tokens_of_a_row(client: TestClient) -> None:
@@ -80,6 +89,15 @@ def test_the_search_and_the_tokens_of_a_row(client: TestClient) -> None:
     found = got(client, "tokens", source="evaluation", row=0)
     assert [len(step["sampled"]) for step in found["steps"]] == [3, 2]
     assert "tokenizer.json" in found["missing"]
+
+
+def test_a_page_that_is_loaded_again_knows_new_files_and_new_settings(client: TestClient, root: Path) -> None:
+    assert len(rows(client)) == 4
+    (root / "params.yaml").write_text(project.PARAMS.replace("alpha: 0.5", "alpha: 1.0"))
+    write_jsonl(root / "metrics/evaluation/rft.trajectories.jsonl.gz", project.PPO)
+    assert [part["name"] for part in got(client, "project")["sources"][0]["parts"]] == ["sft", "ppo", "rft"]
+    assert len(rows(client)) == 6
+    assert got(client, "task", source="evaluation", task="t1")["attempts"][2]["steps"][0]["reward"] == 1.5
 
 
 def test_files_that_changed_are_read_again_with_the_next_list(client: TestClient, root: Path) -> None:
@@ -114,7 +132,7 @@ def test_a_broken_record_is_said_where_it_stands(client: TestClient, root: Path)
     file.write_text(file.read_text().replace('"seed":0', '"seed":1'))
     assert len(rows(client, "demonstrations")) == 1
     answer = client.get(f"/{KEY}/api/task", params={"source": "demonstrations", "task": "t1"})
-    assert answer.status_code == 422 and "demonstrations.jsonl" in answer.json()["detail"]
+    assert answer.status_code == 422 and "demonstrations.jsonl:2" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("path", ["/", "/api/project", "/wrong/api/project", "/wrong/", "/app.js", f"/{KEY}/../cli.py"])
@@ -158,4 +176,4 @@ def test_the_project_is_the_one_above_the_first_path(root: Path, tmp_path_factor
 def test_a_project_without_attempts_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"(?s)there are no attempts yet.*steptool run"):
-        find([], Credit.of_project())
+        find([])

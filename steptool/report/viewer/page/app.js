@@ -9,7 +9,7 @@ import { List } from "./list.js";
 const at = (id) => document.getElementById(id);
 const state = { source: "", mode: "tasks", sort: "file", text: "", filters: {}, pair: null, cell: "", task: "", rows: [] };
 const CELLS = ["won", "lost", "both", "neither", "unknown"];
-let project, source, rows = [], isRead = true, found = null, entries = [], asked = [], reading, asking, searching;
+let project, source, groundedOf = [], rows = [], isRead = true, found = null, entries = [], asked = [], grounded = null, reading, asking, searching;
 
 const list = new List(at("list"), (index) => (state.mode === "tasks" ? taskLine(entries[index]) : attemptLine(entries[index])));
 const detail = new Detail(at("detail"), (row) => data.tokens(state.source, row), () => {
@@ -66,15 +66,16 @@ async function open(wanted, names = []) {
   problem("");
   const { signal } = reading;
   try {
-    let drawn = 0;
+    let next = 0;
     for await (const block of data.rows(wanted.key, signal)) {
       if (block.rows) rows.push(...block.rows);
+      if (block.grounded) groundedOf = block.grounded;
       if (block.problems?.length) problem(block.problems.join("\n"));
       const now = performance.now();
-      if (now - drawn > 200) {
-        refresh({ keep: drawn > 0 });
+      if (rows.length && now > next) {
+        refresh({ keep: next > 0 });
         begin();
-        drawn = now;
+        next = now + Math.max(200, 5 * (performance.now() - now));  // most of the time is left to reading
       }
     }
   } catch (error) {
@@ -118,6 +119,8 @@ async function search() {
 function refresh({ keep = false } = {}) {
   const fit = filtered(rows, source.parts, state.filters, found);
   const everyone = byTask(rows);
+  const judged = [...everyone.values()].filter((own) => own.some((row) => row.solved !== null)).length;
+  grounded = groundedOf.length && judged < everyone.size / 2 ? groundedOf : null;
   drawCompare(fit, everyone);
   const inCell = state.cell && state.pair ? new Set([...everyone].filter(([, own]) => cell(own) === state.cell).map(([task]) => task)) : null;
   const kept = inCell ? fit.filter((row) => inCell.has(row.task)) : fit;
@@ -141,7 +144,7 @@ function refresh({ keep = false } = {}) {
 }
 
 const many = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
-const cell = (own) => cellOf(rate(own, state.pair[0]), rate(own, state.pair[1]));
+const cell = (own) => cellOf(...state.pair.map((part) => rate(own, part, grounded)));
 
 function chosenIndex() {
   if (state.mode === "tasks") return entries.findIndex((each) => each.task === state.task);
@@ -238,7 +241,7 @@ function drawCompare(fit, everyone) {
     },
   }, source.parts.map((part, index) => el("option", "", { value: index, selected: index === state.pair[place] }, part.name)));
   box.replaceChildren(
-    el("p", "", {}, el("span", "hint", {}, "Tasks solved: "), picker(0), " against ", picker(1)),
+    el("p", "", {}, el("span", "hint", {}, grounded ? "Answers grounded: " : "Tasks solved: "), picker(0), " against ", picker(1)),
     el("div", "cells", {}, CELLS.filter((key) => key !== "unknown" || count.unknown).map((key) =>
       el("button", `cell ${key}${state.cell === key ? " on" : ""}`, {
         "aria-pressed": String(state.cell === key),

@@ -65,10 +65,12 @@ export function byTask(rows) {
   return tasks;
 }
 
-/** Mean verdict of the attempts of one part at a task; null where one has none, undefined without attempts. */
-export function rate(rows, part) {
+/** Mean verdict of the attempts of one part at a task, or where `grounded` is given, the share of grounded answers;
+ * null where there is none, undefined without attempts. */
+export function rate(rows, part, grounded) {
   const own = rows.filter((row) => row.part === part);
   if (!own.length) return undefined;
+  if (grounded) return grounded[part]?.[own[0].task] ?? null;
   return own.some((row) => row.solved === null) ? null : own.reduce((sum, row) => sum + row.solved, 0) / own.length;
 }
 

@@ -16,7 +16,7 @@ export const search = async (source, text, signal) => (await (await ask("search"
 
 const FIELDS = ["part", "task", "group", "attempt", "solved", "stop", "steps", "tokens", "logprob", "tools", "errors", "query", "answer"];
 
-/** Blocks of rows as the files are read, then the files that could not be. */
+/** Blocks of rows as the files are read, between what else the server says of the source. */
 export async function* rows(source, signal) {
   const reader = (await ask("rows", { source }, signal)).body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "", number = 0;

@@ -48,9 +48,13 @@ export class Detail {
     return this.found.attempts.filter((each) => this.chosen.has(each.row));
   }
 
+  /** Part and number of an attempt, where there are several; of an agent that rewrote its history also the stream. */
   name(attempt) {
-    const several = this.found.attempts.filter((each) => each.part === attempt.part).length > 1;
-    return this.parts[attempt.part].name + (several ? ` #${attempt.attempt + 1}` : "");
+    const ofPart = this.found.attempts.filter((each) => each.part === attempt.part);
+    const streams = ofPart.filter((each) => each.attempt === attempt.attempt);
+    const number = ofPart.length > streams.length || attempt.attempt ? ` #${attempt.attempt + 1}` : "";
+    const stream = streams.length > 1 ? `, stream ${streams.indexOf(attempt) + 1}` : "";
+    return this.parts[attempt.part].name + number + stream;
   }
 
   draw() {
@@ -215,9 +219,8 @@ export class Detail {
   }
 
   credit(sides) {
-    const notes = [...new Set(sides.map((side) => side.part))].map((part) => this.found.credit[this.parts[part].name]);
-    const lines = notes.flatMap((note) => [note.rewards && `rewards: ${note.rewards}`, note.advantages && `advantages: ${note.advantages}`]);
-    return el("footer", "credit", {}, [...new Set(lines)].filter(Boolean).map((line) => el("p", "", {}, line)));
+    const notes = sides.flatMap((side) => this.found.notes[this.parts[side.part].name]);
+    return el("footer", "credit", {}, [...new Set(notes)].map((note) => el("p", "", {}, note)));
   }
 
   reveal(attempt, place) {

@@ -39,6 +39,7 @@ export class List {
       rows.push(row);
     }
     this.space.replaceChildren(...rows);
+    this.box.classList.toggle("nothing-fits", this.length === 0);
   }
 
   choose(index) {
