@@ -20,7 +20,7 @@ from steptool.core.secrets import Secrets, read_secret
 from steptool.core.types import content_hash
 from steptool.endpoints.base import Spent
 from steptool.endpoints.budget import Budget
-from steptool.endpoints.chat import Nonsense, Reply, read_reply
+from steptool.endpoints.chat import Nonsense, Reply, TooLong, read_reply
 from steptool.endpoints.ledger import Ledger
 from steptool.endpoints.settings import EndpointSettings
 from steptool.system.own_loop import OwnLoop
@@ -39,10 +39,6 @@ LONGEST_ANSWER = 4 << 20
 
 class EndpointRefuses(StepToolError):
     """The endpoint will refuse every request: a wrong key, an unknown model, an account without money."""
-
-
-class TooLong(Exception):
-    """The conversation does not fit the model any more."""
 
 
 class EndpointFailed(Exception):
