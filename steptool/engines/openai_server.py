@@ -17,10 +17,10 @@ import asyncio
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -310,14 +310,14 @@ def _copy(files: Sequence[Path], folder: Path) -> None:
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
-        half.chmod(0o755)
-        for file in files:
-            shutil.copyfile(file, half / file.name)
-        half.rename(folder)
+        with TemporaryDirectory(prefix=".", dir=folder.parent) as scratch:
+            half = Path(scratch, folder.name)
+            half.mkdir()
+            for file in files:
+                shutil.copyfile(file, half / file.name)
+            half.rename(folder)
     except OSError as error:
         if folder.is_dir():  # another run was faster
-            shutil.rmtree(half, ignore_errors=True)
             return
         raise StepToolError(
             f"the adapter cannot be put there: {error.strerror or error}",
