@@ -262,7 +262,6 @@ class _Server:
         return answer if isinstance(answer, dict) else {"said": text[:200]}
 
     async def _sent(self, verb: Literal["get", "post"], path: str, body: dict[str, Any] | None) -> str:
-        import httpx
         from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
         if self._client is None:
@@ -274,8 +273,8 @@ class _Server:
             )
         try:
             if verb == "get":
-                return (await self._client.get(path, cast_to=httpx.Response)).text
-            return (await self._client.post(path, body=body, cast_to=httpx.Response)).text
+                return await self._client.get(path, cast_to=str)
+            return await self._client.post(path, body=body, cast_to=str)
         except APIStatusError as fault:
             raise ServerFailed(self._secrets.hide(f"it answers {fault.status_code}: {reason(fault)}")) from None
         except APIConnectionError as fault:

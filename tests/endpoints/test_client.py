@@ -110,6 +110,8 @@ def test_nonsense_is_asked_again_and_then_ends_the_attempt(endpoint: Fake, scrip
         (Fault(400, '{"error": {"message": "no temperature, please"}}'), "no temperature, please"),
         (Fault(200, "x" * 50, closes=True), "peer closed connection"),
         (Fault(after_s=2.0), "timed out"),
+        (Fault(drips=True), "not whole after 0.5 s"),
+        (Fault(200, "[" + " " * (5 << 20) + "]"), "more than 4194304 bytes"),
     ],
 )
 def test_faults_that_stay_end_the_attempt(endpoint: Fake, script: list[Answer], fault: Fault, said: str) -> None:
