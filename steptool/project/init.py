@@ -41,7 +41,7 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
     """
     _refuse(folder)
     own.check()
-    log = _import(folder, own) if own.traces else None
+    log, told = _import(folder, own) if own.traces else (None, [])
     name = _name(folder)
     files = {path: text.replace(NAME.encode(), name.encode()) for path, text in template()}
     try:
@@ -56,6 +56,8 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
     _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
     (folder / ".dvc" / "config").write_text(DVC_CONFIG)
     _write_graph(folder)
+    for line in told:
+        print(line)
     print(f"{folder} is a project: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
     committed = _commit(folder, f"Start the project {name}")
     if not committed:
@@ -68,9 +70,9 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
         print(f"  {command:<33}  {what}")
 
 
-def _import(folder: Path, own: Own) -> Log:
-    """Import the traces into the new project; where that fails, the folder is as it was. Raises what the import does,
-    and DataError for a log of one question."""
+def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
+    """Import the traces into the new project: what they hold, and what to tell the user. Where that fails, the folder
+    is as it was. Raises what the import does, and DataError for a log that nothing can be trained with."""
     from steptool.traces import folder as imported
     from steptool.traces import wording
     from steptool.traces.kinds import import_from
@@ -83,11 +85,10 @@ def _import(folder: Path, own: Own) -> Log:
     try:
         with chdir(folder):
             path, report = import_from(source, kind=own.kind, name=name)
-            print("\n".join(wording.lines(path, report)))
             if problem := _problem(len(imported.tasks(path)), len(imported.tools(path)), own):
                 fix = "bring a log with more, or your own with --tools and --tasks; docs/logs.md says what each is for"
                 raise DataError(problem, where=public(own.traces), fix=fix)
-            return _measured(path)
+            return _measured(path), wording.lines(path, report)
     except BaseException:
         for made in ("traces", ".steptool"):
             shutil.rmtree(folder / made, ignore_errors=True)
