@@ -85,6 +85,7 @@ export class Detail {
     else if (task.goal) facts.push(el("span", "", {}, "goal: ", task.goal));
     const query = task.query ?? "No file of tasks here says what this task asks; the tokens of the first step hold the prompt.";
     const box = el("header", "task", {}, el("p", "facts", {}, facts), folded("h1", task.query === null ? "unknown" : query.length > 180 ? "long" : "", query, 1200));
+    if (task.system) box.append(el("details", "system", {}, el("summary", "", {}, "what the system says"), folded("p", "", task.system)));
     if (task.tools.length) {
       const list = task.tools.map((tool) => [
         el("dt", task.relevant.includes(tool.name) ? "relevant" : "", { title: task.relevant.includes(tool.name) ? "leads to the answer" : "" }, tool.name),
