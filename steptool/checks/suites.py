@@ -96,18 +96,6 @@ def trajectory_suite(
             ),
         ),
         *(_solve_rate(params, previous_solve_rate) if was_sampled and has_verdicts else ()),
-        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-            column_A="max_calls",
-            column_B="n_steps",
-            or_equal=True,
-            meta=_meta("No trajectory makes more calls than its budget.", SAMPLE_AGAIN),
-        ),
-        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
-            column_A="max_tokens",
-            column_B="n_tokens",
-            or_equal=True,
-            meta=_meta("No trajectory holds more tokens than its budget.", SAMPLE_AGAIN),
-        ),
         _one_value("annotator", "One annotator judged everything.", ANNOTATE_AGAIN),
         *(_of_sampled(params) if was_sampled else ()),
     ]
@@ -127,7 +115,7 @@ def trajectory_suite(
 
 
 def _of_sampled(params: ValidateParams) -> list[Expectation]:
-    """What makes attempts a sample of one policy that can be compared with each other."""
+    """What makes attempts a sample of one policy, within its budgets, that can be compared with each other."""
     return [
         gxe.ExpectColumnStdevToBeBetween(
             column="discounted_return",
@@ -136,6 +124,18 @@ def _of_sampled(params: ValidateParams) -> list[Expectation]:
                 "Returns differ between trajectories: from equal returns nothing can be learned.",
                 "check the reward section, and sample more tasks or attempts",
             ),
+        ),
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A="max_calls",
+            column_B="n_steps",
+            or_equal=True,
+            meta=_meta("No trajectory makes more calls than its budget.", SAMPLE_AGAIN),
+        ),
+        gxe.ExpectColumnPairValuesAToBeGreaterThanB(
+            column_A="max_tokens",
+            column_B="n_tokens",
+            or_equal=True,
+            meta=_meta("No trajectory holds more tokens than its budget.", SAMPLE_AGAIN),
         ),
         _one_value("policy", "One policy sampled everything, or training would not be on-policy.", SAMPLE_AGAIN),
         _one_value(

@@ -41,6 +41,7 @@ def try_tool(name: ToolName, arguments: Arguments = "{}") -> None:
 
     from steptool.core.types import ToolCall
     from steptool.worlds.project.recording import RecordedConnection
+    from steptool.worlds.traces.world import RecordedReplies
 
     world, timeout_s = _world()
     call = ToolCall(name=_known(name, world.toolbox), arguments=_arguments(arguments))
@@ -52,6 +53,8 @@ def try_tool(name: ToolName, arguments: Arguments = "{}") -> None:
     kept = isinstance(connection, RecordedConnection) and connection.replayed
     typer.echo(seen.text)
     origin = f"from {world.config.recordings}" if kept else "live"
+    if isinstance(connection, RecordedReplies):
+        origin = f"from {world.config.path}"
     typer.echo(f"{f'error {seen.error}' if seen.error else 'no error'}, {seconds:.3f} s, {origin}", err=True)
 
 

@@ -278,7 +278,7 @@ class Params(Settings):
     def acting_search(self) -> Use:
         """How attempts are made: as the world makes them, where it does so itself."""
         own = getattr(self.world.cls, "search", None)
-        return SEARCH.read({"use": own}) if isinstance(own, str) else self.search
+        return SEARCH.read({"use": own}) if isinstance(own, str) and own != self.search.name else self.search
 
     @model_validator(mode="after")
     def _search_is_the_worlds(self) -> Params:

@@ -36,6 +36,10 @@ class Reply(Frozen):
     tokens: int | None = None
 
 
+TOO_LONG = "the conversation does not fit the model any more"
+"""Why a reply ended that the endpoint refused to give, and what cannot be read of it."""
+
+
 class Nonsense(Exception):
     """What came back is no chat completion. The message says why, in a few words."""
 
@@ -86,8 +90,8 @@ def _count(value: Any) -> int | None:
 
 def opening(task: Task, system: str) -> Chat:
     """What a conversation about a task begins with."""
-    said = [{"role": "system", "content": system}] if system else []
-    return [*said, {"role": "user", "content": task.query}]
+    told = "\n\n".join(filter(None, [system, task.system]))
+    return [*([{"role": "system", "content": told}] if told else []), {"role": "user", "content": task.query}]
 
 
 def offered(task: Task) -> list[dict[str, Any]]:
@@ -99,10 +103,13 @@ def offered(task: Task) -> list[dict[str, Any]]:
 def action_of(reply: Reply, task: Task) -> Action:
     """What the reply does, with the world's names. Never raises: what cannot be read is an action with `unreadable`."""
     thought = "\n".join(part for part in (reply.thought, reply.text if reply.calls else "") if part)
+    if reply.finish == TOO_LONG:
+        return Action(unreadable=TOO_LONG)
     if reply.calls:
         calls = [(call.name, read_arguments(call.arguments.strip() or "{}")) for call in reply.calls]
         if problem := next((problem for call in calls if (problem := _problem(*call))), None):
-            return Action(thought=thought, unreadable=problem + _cut(reply))
+            written = (f"{call.name} {call.arguments}" for call in reply.calls)
+            return Action(thought="\n".join(filter(None, (thought, *written))), unreadable=problem + _cut(reply))
         made = tuple(ToolCall(name=name, arguments=found) for name, found in calls if isinstance(found, dict))
         return Names.of(task.tools, OPENAI).read(Action(thought=thought, calls=made))
     if reply.finish == "length":

@@ -70,15 +70,26 @@ class Client:
         return self._ledger.spent()
 
     async def ask(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], *, attempt: int,
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+        *,
+        most: int,
+        attempt: int,
         temperature: float | None,
-    ) -> Reply:  # fmt: skip
-        """The answer to a conversation; the same conversation of another `attempt` gets an answer of its own.
+    ) -> Reply:
+        """The answer to a conversation, of `most` tokens at most; the same conversation of another `attempt` gets an
+        answer of its own.
 
         `temperature`: None is not sent. Raises CeilingReached and EndpointRefuses, after which no request can succeed;
         TooLong; and EndpointFailed for this request alone.
         """
-        return await self._loop.run(self._asked(self._body(messages, tools, temperature), attempt))
+        body: dict[str, Any] = {"model": self._settings.model, "messages": list(messages)}
+        body |= {"max_completion_tokens": most}
+        body |= {"tools": list(tools)} if tools else {}
+        body |= {"parallel_tool_calls": False} if tools and not self._settings.parallel else {}
+        body |= {} if temperature is None else {"temperature": temperature}
+        return await self._loop.run(self._asked(body, attempt))
 
     def close(self) -> None:
         """May be called twice."""
@@ -88,16 +99,6 @@ class Client:
         self._loop.close()
         self._ledger.close()
 
-    def _body(
-        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]], temperature: float | None
-    ) -> dict[str, Any]:
-        wanted = self._settings
-        body: dict[str, Any] = {"model": wanted.model, "messages": list(messages)}
-        body |= {"max_completion_tokens": wanted.max_completion_tokens}
-        body |= {"tools": list(tools)} if tools else {}
-        body |= {"parallel_tool_calls": False} if tools and not wanted.parallel else {}
-        return body | ({} if temperature is None else {"temperature": temperature})
-
     async def _asked(self, body: dict[str, Any], attempt: int) -> Reply:
         key = content_hash([self._settings.url, body, attempt], 64)
         kept = self._ledger.answer(key)
@@ -106,10 +107,10 @@ class Client:
         client = self._started()
         most = len(json.dumps(body, ensure_ascii=False).encode())  # a token has a byte at least
         for tries in range(self._settings.max_retries + 1):
-            async with self._budget.reserved(most, self._settings.max_completion_tokens):
+            async with self._budget.reserved(most, body["max_completion_tokens"]):
                 text = await self._sent(client, body)
                 try:
-                    return self._paid(key, text, most)
+                    return self._paid(key, text, most, body["max_completion_tokens"])
                 except Nonsense as fault:
                     problem = fault
             if tries < self._settings.max_retries:
@@ -167,7 +168,7 @@ class Client:
             fix = "pay the vendor, then run the same command again: what was answered is kept"
         return EndpointFailed(said) if fix is None else EndpointRefuses(f"answers {said}", where=where, fix=fix)
 
-    def _paid(self, key: str, text: str, most: int) -> Reply:
+    def _paid(self, key: str, text: str, most_in: int, most_out: int) -> Reply:
         """Write an answer and its cost down. Raises Nonsense for what is none."""
         if len(text) > LONGEST_ANSWER:
             raise Nonsense(f"it has {len(text)} characters")
@@ -177,7 +178,7 @@ class Client:
             raise Nonsense(f"it is no JSON: {self._secrets.hide(text[:80])!r}") from None
         reply = read_reply(document)
         # An endpoint that does not count its tokens is taken to have used as many as it can have.
-        prompt_tokens = most if reply.prompt_tokens is None else reply.prompt_tokens
-        tokens = self._settings.max_completion_tokens if reply.tokens is None else reply.tokens
+        prompt_tokens = most_in if reply.prompt_tokens is None else reply.prompt_tokens
+        tokens = most_out if reply.tokens is None else reply.tokens
         self._ledger.keep(key, json.dumps(document), prompt_tokens, tokens, self._budget.money(prompt_tokens, tokens))
         return reply

@@ -24,8 +24,7 @@ class EndpointSettings(Settings):
     system: Annotated[str, Field(max_length=100_000)] = ""
     """What its conversations begin with; none where empty. A production model has one."""
     temperature: Annotated[float, Field(ge=0, le=2)] | Literal["default"] | None = None
-    """None: as our own policies have it, where they are measured; default: it is not sent, for models that take none.
-    A teacher's None is default."""
+    """None: as our own policies have it; default: it is not sent, for models that take none."""
     max_completion_tokens: Positive = 2048
     """Of one answer, reasoning included. Tokens of the endpoint's own tokenizer."""
     parallel: bool = True

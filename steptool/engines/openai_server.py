@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 NO_KEY = "none"
 TEXT = 'You can call these tools. Which of them finds an order? find_order {"id": "a-1042"}'
 """Whose log-probabilities tell weights apart."""
-HOT, HOT_TOKENS = 5.0, 8
-"""A temperature at which what is sampled from differs from the model's own distribution, and tokens to see it at."""
+HOT, HOT_TOKENS = 2.0, 8
+"""A temperature at which what is sampled from is not the model's own distribution, and tokens to see it at."""
 AS_SAMPLED = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "ignore_eos": True, "skip_special_tokens": False}
 """Nothing but the request shapes the distribution or ends an action, whatever the model's own settings say."""
 START = "start it as docs/endpoints.md says: {}"

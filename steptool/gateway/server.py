@@ -72,7 +72,7 @@ class _Attempt:
 
 
 class Gateway:
-    """`port` 0 takes a free one. Raises StepToolError where it cannot listen."""
+    """`host` is an address of this machine; `port` 0 takes a free one."""
 
     def __init__(self, host: str = HOST, port: int = 0) -> None:
         self._host, self._port = host, port
@@ -83,18 +83,19 @@ class Gateway:
         self._base_url = ""
 
     def start(self) -> str:
-        """Listen, and return the address for clients. May be called again."""
+        """Listen, and return the address for clients. May be called again. Raises StepToolError where it cannot."""
         if self._server is None:
             try:
-                listening = socket.create_server((self._host, self._port), backlog=1024)
+                family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+                listening = socket.create_server((self._host, self._port), family=family, backlog=1024)
             except OSError as error:
-                fix = "end what uses it, or leave the port out for a free one"
+                fix = "name an address of this machine, and a port that nothing uses"
                 raise StepToolError(
                     f"cannot listen: {reason(error)}", where=f"gateway {self._host}:{self._port}", fix=fix
                 ) from error
             # Connections inherit it. Without it a reply's body waits 40 ms for the client to acknowledge its head.
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._base_url = f"http://{self._host}:{listening.getsockname()[1]}/v1"
+            self._base_url = f"http://{_reached_at(self._host)}:{listening.getsockname()[1]}/v1"
             self._server = self._loop.wait(self._serve(listening))
         return self._base_url
 
@@ -214,6 +215,12 @@ class Gateway:
             raise Refused("the attempt has ended", code="attempt_ended", status=410) from None
         finally:
             attempt.running -= 1
+
+
+def _reached_at(host: str) -> str:
+    """As part of a URL: one that listens everywhere is reached on this machine."""
+    host = {"0.0.0.0": HOST, "::": "::1"}.get(host, host)  # noqa: S104
+    return f"[{host}]" if ":" in host else host
 
 
 async def _body(request: Request) -> bytes:

@@ -75,10 +75,8 @@ class Turn:
     stream: Stream
     seen: tuple[Key, ...]
     context: tuple[int, ...]
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        return (*self.stream.ids, *self.context)
+    ids: tuple[int, ...]
+    """All tokens of the stream up to the action."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +111,13 @@ class Streams:
             context = self._extended(stream, request.messages)
             if context is not None:
                 stream.is_acting = True
-                return Turn(stream, keys, context)
+                return Turn(stream, keys, context, (*stream.ids, *context))
         try:
             context = self._format.conversation(request.messages, request.tools)
         except Exception as error:  # templates and schemas are others', and raise whatever they like
             raise Refused(f"the messages cannot be written: {error!s:.300}", code="invalid_request") from error
         task = self._task.model_copy(update={"tools": request.tools})
-        return Turn(Stream(len(self._all), task, keys, is_acting=True), keys, context)
+        return Turn(Stream(len(self._all), task, keys, is_acting=True), keys, context, context)
 
     def answered(self, request: ChatRequest) -> None:
         """Take what a request says of earlier actions, where it gets no action of its own."""

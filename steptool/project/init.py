@@ -72,6 +72,7 @@ def _import(folder: Path, own: Own) -> Log:
     """Import the traces into the new project; where that fails, the folder is as it was. Raises what the import does,
     and DataError for a log of one question."""
     from steptool.traces import folder as imported
+    from steptool.traces import wording
     from steptool.traces.kinds import import_from
 
     source = own.traces if "://" in own.traces else str(Path(own.traces).resolve())
@@ -79,8 +80,8 @@ def _import(folder: Path, own: Own) -> Log:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with chdir(folder):
-            print(import_from(source, kind=own.kind, name=name))
-            path = Path("traces") / name
+            path, report = import_from(source, kind=own.kind, name=name)
+            print("\n".join(wording.lines(path, report)))
             if len(lines := imported.tasks(path)) < FEWEST_TASKS and not own.tasks:
                 fix = "bring a log with more, or tasks of your own with --tasks; docs/traces.md says what is read"
                 found = f"asks {len(lines)} question: one is needed to learn from, and another to test with"

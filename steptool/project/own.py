@@ -144,7 +144,7 @@ class Own:
             tasks, can_be_solved = (tasks, can_be_solved) if self.tasks else (log.tasks, log.checked > 0)
             params["sample"].update(log.sample())
         if log is not None and not demonstrations:
-            demonstrations = log.shown
+            demonstrations = (log.shown + 1) // 2  # half of the tasks are for training
             params["demonstrations"] = _flow({"use": "traces", "path": log.path})
         params["sample"]["tasks"] = max(1, min(MOST_SAMPLED, tasks // 2))
         if tasks >= MANY_TASKS:
@@ -154,6 +154,9 @@ class Own:
             if not can_be_solved:
                 del params["arms"]["rft"]
                 params["compare"] = _flow([["ppo", "sft"]])
+            if log is not None:  # does the log teach anything?
+                params["arms"].insert(0, "start", _flow({"folder": "models/base"}))
+                params["compare"].append(_flow(["sft", "start"]))
         else:
             del params["demonstrations"]
             params["rounds"]["r1"]["from"] = "base"

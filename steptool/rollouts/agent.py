@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from steptool.core.errors import WorldError, describe
-from steptool.core.plugins import NoSettings
+from steptool.core.fields import Settings, Text
 from steptool.core.types import StopReason, Trajectory
-from steptool.gateway.server import Gateway
+from steptool.gateway.server import HOST, Gateway
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.ending import Ending, judged, recorded
 from steptool.rollouts.guard import GuardedSession, read_exception, reply_of
@@ -30,9 +32,14 @@ STOPPING_S = 5.0
 class Agent:
     name: ClassVar[str] = "agent"
 
-    def __init__(self, config: NoSettings) -> None:
+    class Config(Settings):
+        host: Annotated[Text, Field(exclude=True)] = HOST
+        """Address that the gateway listens on: this machine alone. Another one lets agents in containers in, such as
+        the address of a bridge; whoever has the key of an attempt can then ask its policy."""
+
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self._gateway = Gateway()
+        self._gateway = Gateway(config.host)
         """Of all attempts of this process; it starts with the first."""
 
     def end(self) -> None:

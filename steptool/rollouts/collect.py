@@ -26,7 +26,7 @@ from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.base import Attempt, Search
 from steptool.rollouts.loop import run
-from steptool.rollouts.tries import refuse_broken, tried
+from steptool.rollouts.tries import refuse_broken, tried, warn_of_agents
 from steptool.worlds.base import Ends, World
 
 CONFIG = "config.json"
@@ -119,7 +119,9 @@ class Sampler:
             for number in range(attempts)
         ]
         found = [_of_one_search(made) for made in tried(jobs, self.params.machine.concurrency, what=what)]
-        refuse_broken([each[0] for each in found], max_broken)
+        answers = [each[0] for each in found]
+        refuse_broken(answers, max_broken)
+        warn_of_agents(answers)
         return found
 
     def attempt(self, task: Task, number: int, conditions: Conditions) -> Attempt:

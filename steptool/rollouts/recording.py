@@ -105,8 +105,8 @@ class Recording:
     def _seed(self, turn: Turn) -> int:
         """By the place in its own stream: which of two sub-agents asks first does not matter."""
         attempt, stream = self._attempt, turn.stream
-        began = content_hash(turn.ids[: len(stream.steps[0].context_ids)] if stream.steps else turn.ids)
-        return seed_of(attempt.seed, attempt.task.id, attempt.number, began, len(stream.steps))
+        prompt = content_hash(stream.steps[0].context_ids if stream.steps else turn.context)
+        return seed_of(attempt.seed, attempt.task.id, attempt.number, prompt, len(stream.steps))
 
     # Budgets
 

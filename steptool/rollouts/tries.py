@@ -7,6 +7,7 @@ seed, up to TRIES times, and what is lost then is counted. More lost attempts th
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -18,6 +19,8 @@ from steptool.system.progress import progress
 
 TRIES = 3
 """How often an attempt is made that the engine or the world breaks, the first time included."""
+
+logger = logging.getLogger(__name__)
 
 Job = Callable[[], Awaitable[Sequence[Trajectory]]]
 """A search that has not begun."""
@@ -56,6 +59,16 @@ async def run_searches(
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(search(job)) for job in jobs]
     return [task.result() for task in running]
+
+
+def warn_of_agents(trajectories: Sequence[Trajectory]) -> None:
+    """Say in how many attempts an agent failed: they count as unsolved, though the policy may be blameless."""
+    failed = Counter(t.error for t in trajectories if t.error and not t.stop_reason.broken)
+    if failed:
+        (most, count), total = failed.most_common(1)[0], failed.total()
+        logger.warning(
+            "in %d of %d attempts the agent failed, in %d of them so: %s", total, len(trajectories), count, most
+        )
 
 
 def refuse_broken(

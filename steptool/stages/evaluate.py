@@ -91,8 +91,9 @@ def _endpoint(params: Params, used: Use, sampler: Sampler) -> Endpoint:
     """Raises StepToolError where it cannot be used, such as for a key that is not set."""
     endpoint: Endpoint = used.build(
         sampler.world,
+        sampler.search,
         world_revision=world_revision(params, sampler.world),
-        search=revision_of(sampler.search, params.search.config),
+        search_revision=revision_of(sampler.search, params.acting_search.config),
         tool_timeout_s=params.sample.tool_timeout_s,
     )
     return endpoint

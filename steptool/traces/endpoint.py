@@ -6,17 +6,20 @@ demonstrations: {use: endpoint, url: 'https://api.openai.com/v1', model: gpt-x, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from steptool.config.settings import SEARCH
 from steptool.core.errors import DataError
-from steptool.core.fields import Bound, Many, Positive
-from steptool.core.types import FINISH, Action, Revision, Step, StopReason, Task, ToolCall, Trajectory
-from steptool.endpoints.policy import Endpoint
+from steptool.core.fields import MOST, Bound, Many, Positive
+from steptool.core.types import FINISH, Action, Revision, Sampling, Step, StopReason, Task, ToolCall, Trajectory
+from steptool.endpoints.base import Spent
+from steptool.endpoints.policy import ITS_OWN_TEMPERATURE, Endpoint
 from steptool.endpoints.settings import EndpointSettings
-from steptool.worlds.base import World
+from steptool.rollouts.base import Search
+from steptool.worlds.base import Ends, World
 
 
 class Teacher:
@@ -34,6 +37,9 @@ class Teacher:
         """Actions of an attempt, the answer included."""
         tool_timeout_s: Bound = 10.0
 
+        temperature: Annotated[float, Field(ge=0, le=2)] | Literal["default"] | None = "default"
+        """default: it is not sent."""
+
     def __init__(self, config: Config) -> None:
         self.config = config
         self.costs = f"asks {config.model} at {config.url}"
@@ -44,22 +50,17 @@ class Teacher:
         What was answered until then is in the store.
         """
         wanted = world.tasks("train")[: self.config.tasks]
-        nowhere = Revision(name="chain", revision="")  # it is compared with nothing
-        endpoint = Endpoint(
-            self.config, world, world_revision=nowhere, search=nowhere, tool_timeout_s=self.config.tool_timeout_s
-        )
+        search: Search = SEARCH.read({"use": getattr(world, "search", SEARCH.default)}).build()
         try:
-            made = endpoint.attempted(
-                wanted, self.config.attempts, what="ask the teacher", max_calls=self.config.max_calls
-            )
-            said = f"{self.config.model}: {endpoint.spent}"
+            made, spent = self._made(world, search, wanted)
         finally:
-            endpoint.close()
+            if isinstance(search, Ends):
+                search.end()
         verdicts = [(each, self._refused(each, tasks[each.task_id], world)) for each in made]
         kept = [demonstration_of(each, is_parallel=self.config.parallel) for each, why in verdicts if why is None]
         counts = Counter(why for _, why in verdicts if why is not None)
         lost = "".join(f"; {count} {why}" for why, count in counts.most_common())
-        print(f"{said}; {len(kept)} of {len(made)} attempts are kept{lost}", flush=True)
+        print(f"{self.config.model}: {spent}; {len(kept)} of {len(made)} attempts are kept{lost}", flush=True)
         if not kept:
             faults = Counter(each.error for each in made if each.error)
             why = f": {faults.most_common(1)[0][0]}" if faults else lost.replace(";", ":", 1)
@@ -69,6 +70,28 @@ class Teacher:
                 fix="give it a `system` that says how answers are written, raise max_calls, or take a better model",
             )
         return kept
+
+    def _made(self, world: World, search: Search, tasks: Sequence[Task]) -> tuple[list[Trajectory], Spent]:
+        nothing = Revision(name="", revision="")  # these attempts are compared with no others
+        endpoint = Endpoint(
+            self.config,
+            world,
+            search,
+            world_revision=nothing,
+            search_revision=nothing,
+            tool_timeout_s=self.config.tool_timeout_s,
+        )
+        sampling = Sampling(
+            temperature=ITS_OWN_TEMPERATURE,
+            top_p=1.0,
+            max_calls=self.config.max_calls,
+            max_step_tokens=self.config.max_completion_tokens,
+            max_tokens=MOST,
+        )
+        try:
+            return endpoint.attempted(tasks, sampling, self.config.attempts, what="ask the teacher"), endpoint.spent
+        finally:
+            endpoint.close()
 
     def _refused(self, made: Trajectory, task: Task, world: World) -> str | None:
         """Why an attempt is no demonstration; None for one that is kept."""
@@ -100,7 +123,7 @@ def demonstration_of(made: Trajectory, *, is_parallel: bool) -> Trajectory:
         )
     )
     one_by_one = steps if is_parallel else [each for step in steps for each in _apart(step)]
-    return Trajectory.create(**{**dict(made), "steps": (*one_by_one, answered)})
+    return Trajectory.create(**{**dict(made), "steps": (*one_by_one, answered), "conditions": None})
 
 
 def _apart(step: Step) -> list[Step]:

@@ -157,7 +157,9 @@ def test_a_world_that_makes_its_attempts_itself_chooses_the_search(write: Any) -
     assert (params.acting_search.name, params.search.name) == ("agent", "chain")
     assert params.acting_search.path == BUILT_IN["search"]["agent"]
     assert Params().acting_search == Params().search
-    assert load_params(write(f"{ITSELF}search: {{use: agent}}\n")).acting_search.name == "agent"
+    given = load_params(write(f"{ITSELF}search: {{use: agent, host: 172.17.0.1}}\n")).acting_search
+    assert (given.name, given.config.host) == ("agent", "172.17.0.1")
+    assert given.dump() == params.acting_search.dump(), "where it listens changes no attempt"
     with pytest.raises(ParamsError, match=r"params\.yaml:2: search: .* makes its attempts itself, by the search agent"):
         load_params(write(f"{ITSELF}search: {{use: chain}}\n"))
 

@@ -184,20 +184,12 @@ def test_it_has_no_weights(project: Params) -> None:
     [
         ("rounds: {r1: {from: gpt}}", "rounds.r1.from: is 'gpt'; it can be base, ours"),
         ("register: {arm: gpt}", "register.arm: is 'gpt'"),
-        ("search: {use: 'tests.endpoints.test_arm:Other'}", "by search Other"),
     ],
 )
 def test_what_an_endpoint_cannot_be_is_said(project: Params, line: str, said: str) -> None:
     PARAMS.write_text(PARAMS.read_text() + line + "\n")
     with pytest.raises(ParamsError, match=said):
         evaluate.main()
-
-
-class Other:
-    """A search that never begins."""
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
 
 
 @pytest.mark.parametrize(

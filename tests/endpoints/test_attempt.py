@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from steptool import testing
-from steptool.core.errors import StepToolError
+from steptool.core.plugins import NoSettings
 from steptool.core.types import Observation, Outcome, StopReason, ToolCall, Trajectory
-from steptool.endpoints.attempt import Spoken
 from steptool.endpoints.chat import Chat, Reply, read_reply
 from steptool.endpoints.client import TooLong
+from steptool.endpoints.spoken import Spoken, without_tokens
+from steptool.rollouts.base import Attempt
+from steptool.rollouts.chain import Chain
 from tests.endpoints.fake import says
 
 TASK = testing.task("t1", "Where is order a-1?", testing.tool("find", needs={"id": "string"}))
@@ -48,11 +50,11 @@ class Shop:
             raise RuntimeError("the shop burns")
 
 
-def attempt(*script: Said, shop: Shop | None = None, **more: Any) -> tuple[Trajectory, list[Chat]]:
+def attempt(*script: Said, shop: Shop | None = None, system: str = "") -> tuple[Trajectory, list[Chat]]:
     """The attempt in which the endpoint says this, and the conversations that it was asked with."""
     asked: list[Chat] = []
 
-    async def ask(chat: Chat, tools: list[dict[str, Any]], number: int) -> Reply:
+    async def ask(chat: Chat, tools: Sequence[dict[str, Any]], most: int) -> Reply:
         asked.append(chat)
         said = script[min(len(asked), len(script)) - 1]
         if isinstance(said, Exception):
@@ -60,11 +62,20 @@ def attempt(*script: Said, shop: Shop | None = None, **more: Any) -> tuple[Traje
         return read_reply(said)
 
     session = shop or Shop()
-    options: dict[str, Any] = {"max_calls": 4, "max_observation": 20, "tool_timeout_s": 5.0, "conditions": None} | more
-    spoken = Spoken(
-        task=TASK, open=lambda: session, ask=ask, policy=testing.revision("teacher"), number=3, **options
-    )  # fmt: skip
-    return asyncio.run(spoken.make()), asked
+    spoken = Spoken(ask, max_observation=20, system=system)
+    made = Attempt(
+        task=TASK,
+        open=lambda: session,
+        act=spoken.act,
+        format=spoken,
+        conditions=testing.conditions(max_calls=4),
+        policy=testing.revision("teacher"),
+        seed=3,
+        number=3,
+        tool_timeout_s=5.0,
+    )
+    (found,) = asyncio.run(Chain(NoSettings()).attempt(made))
+    return without_tokens(found, None), asked
 
 
 def test_calls_are_made_and_the_last_message_is_the_answer() -> None:
@@ -119,10 +130,3 @@ def test_faults_of_the_world_end_the_attempt(where: str) -> None:
     made, _ = attempt(LOOKS, says("shipped"), shop=Shop(breaks=where))
     assert (made.stop_reason, made.error) == (StopReason.world_error, "RuntimeError: the shop burns")
     assert made.answer == ("shipped" if where == "close" else None)
-
-
-def test_what_ends_the_command_closes_the_session() -> None:
-    shop = Shop()
-    with pytest.raises(StepToolError, match="the ceiling"):
-        attempt(LOOKS, StepToolError("the ceiling"), shop=shop)
-    assert shop.answers == [None]

@@ -22,6 +22,8 @@ def read(*args: Any, **more: Any) -> Reply:
 def test_a_task_is_a_user_message_and_its_tools_have_names_that_the_api_takes() -> None:
     assert opening(TASK, "") == [{"role": "user", "content": "Where is order a-1?"}]
     assert opening(TASK, "Be brief.")[0] == {"role": "system", "content": "Be brief."}
+    told = TASK.model_copy(update={"system": "You work in a shop."})
+    assert opening(told, "Be brief.")[0]["content"] == "Be brief.\n\nYou work in a shop."
     assert offered(TASK)[0]["function"]["name"] == "find_order"
 
 

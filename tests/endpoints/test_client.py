@@ -56,9 +56,8 @@ def ask(wanted: EndpointSettings, *attempts: int, tools: Any = ()) -> list[Reply
     client = Client(wanted)
 
     async def all_at_once() -> list[Reply]:
-        return list(
-            await asyncio.gather(*(client.ask(ASKED, tools, attempt=each, temperature=0.0) for each in attempts))
-        )
+        options: dict[str, Any] = {"most": wanted.max_completion_tokens, "temperature": 0.0}
+        return list(await asyncio.gather(*(client.ask(ASKED, tools, attempt=each, **options) for each in attempts)))
 
     try:
         return asyncio.run(all_at_once())
@@ -162,8 +161,8 @@ def test_a_key_that_is_not_set_is_said_before_anything_is_sent(endpoint: Fake) -
 def test_the_ledger_counts_tokens_and_money(endpoint: Fake, script: list[Answer]) -> None:
     script[:] = [says("here", usage=(1_000_000, 500_000))]
     client = Client(settings(endpoint, price_in=2.0, price_out=8.0))
-    asyncio.run(client.ask(ASKED, [], attempt=0, temperature=None))
-    asyncio.run(client.ask(ASKED, [], attempt=0, temperature=None))
+    asyncio.run(client.ask(ASKED, [], most=100, attempt=0, temperature=None))
+    asyncio.run(client.ask(ASKED, [], most=100, attempt=0, temperature=None))
     spent = client.spent
     client.close()
     assert (spent.answers, spent.prompt_tokens, spent.tokens, spent.money) == (1, 1_000_000, 500_000, 6.0)
@@ -173,8 +172,8 @@ def test_the_ledger_counts_tokens_and_money(endpoint: Fake, script: list[Answer]
 
 def test_an_endpoint_that_does_not_count_is_taken_to_have_used_all_it_can(endpoint: Fake, script: list[Answer]) -> None:
     script[:] = [says("here", usage=None)]
-    client = Client(settings(endpoint, max_completion_tokens=100))
-    asyncio.run(client.ask(ASKED, [], attempt=0, temperature=None))
+    client = Client(settings(endpoint))
+    asyncio.run(client.ask(ASKED, [], most=100, attempt=0, temperature=None))
     spent = client.spent
     client.close()
     assert spent.tokens == 100

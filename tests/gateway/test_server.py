@@ -548,8 +548,22 @@ def test_a_port_that_is_taken_is_named(gateway: Gateway) -> None:
     assert refused.value.fix
 
 
-def test_it_listens_on_this_machine_alone(gateway: Gateway) -> None:
-    assert gateway.start().startswith("http://127.0.0.1:")
+@pytest.mark.parametrize(
+    ("host", "reached"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.2", None)]
+)
+def test_it_listens_on_this_machine_alone_unless_it_is_told_otherwise(host: str, reached: str | None) -> None:
+    assert Gateway()._host == "127.0.0.1"
+    gateway = Gateway(host)
+    try:
+        assert gateway.start().startswith(f"http://{reached or host}:")
+        assert client(gateway, Policy(SAID)).models.list()
+    finally:
+        gateway.close()
+
+
+def test_an_address_of_another_machine_is_refused() -> None:
+    with pytest.raises(StepToolError, match=r"gateway 192\.0\.2\.1:0: cannot listen"):
+        Gateway("192.0.2.1").start()
 
 
 def test_a_reply_is_not_held_back(gateway: Gateway) -> None:

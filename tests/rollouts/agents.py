@@ -10,7 +10,6 @@ from typing import Any
 
 from openai import APIStatusError, AsyncOpenAI
 
-from steptool.core.plugins import NoSettings
 from steptool.core.types import Action, Observation, Outcome, Sampling, Task, ToolCall, Trajectory
 from steptool.engines.base import Request
 from steptool.formats.json_call import JsonCall
@@ -81,7 +80,7 @@ SHIPPED = '{"state": "shipped"}'
 
 @contextmanager
 def running() -> Iterator[Agent]:
-    agent = Agent(NoSettings())
+    agent = Agent(Agent.Config())
     try:
         yield agent
     finally:

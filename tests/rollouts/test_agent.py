@@ -6,6 +6,7 @@ user, call, reply       Finish {"answer": "shipped"}    a message for the agent,
 """
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,10 +14,10 @@ from openai import APIStatusError, AsyncOpenAI, BadRequestError
 
 from steptool.core.errors import WorldError
 from steptool.core.messages import GAVE_UP
-from steptool.core.types import Observation, Outcome, StopReason
-from steptool.engines.fake import ScriptedEngine
+from steptool.core.types import Observation, Outcome, StopReason, Task
+from steptool.engines.fake import AnsweringEngine, ScriptedEngine
 from steptool.rollouts import recording
-from steptool.testing import call
+from steptool.testing import call, task
 from steptool.worlds.base import AgentFailed
 from tests.rollouts.agents import (
     ANSWER,
@@ -35,6 +36,7 @@ from tests.rollouts.agents import (
     job,
     loop,
     running,
+    said,
 )
 
 
@@ -412,3 +414,53 @@ def test_a_key_ends_with_its_attempt() -> None:
                     await loop(client)
 
     asyncio.run(both())
+
+
+def test_64_attempts_at_once_are_each_their_own() -> None:
+    tasks = [task(f"t{number}", f"Where is order a-{number}?", *TASK.tools) for number in range(64)]
+    prompts = {CHAT.prompt(each): number for number, each in enumerate(tasks)}
+
+    def answer(prompt: tuple[int, ...]) -> tuple[int, ...]:
+        if prompt in prompts:
+            return said(call("find_order", id=f"a-{prompts[prompt]}"))
+        number = next(number for begin, number in prompts.items() if prompt[: len(begin)] == begin)
+        return said(call("Finish", answer=f"{number}"))
+
+    def program(of: Task) -> Any:
+        return lambda client: loop(client, of.query)
+
+    async def everything() -> list[Any]:
+        with running() as agent:
+            engine = AnsweringEngine(answer)
+            return await asyncio.gather(
+                *(job(agent, engine, Session(program(each)), of=each, number=n) for n, each in enumerate(tasks))
+            )
+
+    for number, ((done,), of) in enumerate(zip(asyncio.run(everything()), tasks, strict=True)):
+        assert (done.task_id, done.answer, done.attempt) == (of.id, str(number), number)
+        assert [step.action.calls[0].arguments for step in done.steps] == [
+            {"id": f"a-{number}"},
+            {"answer": f"{number}"},
+        ]
+        assert done.steps[0].context_ids == CHAT.prompt(of)
+
+
+def test_an_agent_that_sends_nonsense_holds_no_other_up() -> None:
+    async def nonsense(client: AsyncOpenAI) -> None:
+        async def bad(number: int) -> None:
+            with suppress(APIStatusError):
+                await client.post("/chat/completions", cast_to=object, body={"messages": [None] * number})
+
+        await asyncio.gather(*map(bad, range(60)))
+        await loop(client)
+
+    async def both() -> list[Any]:
+        with running() as agent:
+            engines = [ScriptedEngine([LOOK, ANSWER]) for _ in range(2)]
+            return await asyncio.gather(
+                job(agent, engines[0], Session(nonsense)), job(agent, engines[1], Session(loop), number=1)
+            )
+
+    (bad,), (good,) = asyncio.run(both())
+    assert (bad.answer, good.answer) == ("shipped", "shipped")
+    assert bad.token_ids == good.token_ids

@@ -62,7 +62,7 @@ def world_of(path: str, **settings: Any) -> TracesWorld:
 
 
 def task_of(world: TracesWorld, query: str) -> Task:
-    return next(task for split in ("train", "dev", "test") for task in world.tasks(split) if task.query == query)  # type: ignore[arg-type]
+    return next(task for split in ("train", "dev", "test") for task in world.tasks(split) if task.query == query)
 
 
 def attempted(world: TracesWorld, query: str, calls: list[Made], answer: str | None) -> tuple[list[str], Outcome]:
@@ -161,12 +161,12 @@ def test_a_check_of_the_state_is_refused_for_there_is_none(log: str) -> None:
     Path("mine.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     with pytest.raises(DataError, match="recorded replies do not know what it changed") as refused:
         world_of(log, tasks="mine.jsonl")
-    assert "check the answer" in refused.value.fix
+    assert "check the answer" in str(refused.value.fix)
 
 
 def test_a_folder_without_traces_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DataError, match="traces/none: holds no imported traces: there is no tasks.jsonl"):
+    with pytest.raises(DataError, match=r"traces/none: holds no imported traces: there is no tasks.jsonl"):
         TracesWorld.content(TracesWorld.Config.model_validate({"path": "traces/none"}))
 
 

@@ -7,8 +7,9 @@
     anything else                                          none: the world replies with the error `no_recording`
 
 A reply depends on the call and on how often the attempt has made it: a tool that was busy at first is busy at first
-here. Where nobody made it so often, the last reply stays. Nothing else counts. So a call that changes something is replied to as it was then, and changes nothing: what
-follows it is right only where the attempt does what the recorded one did.
+here. Where nobody made it so often, the last reply stays. Nothing else counts. So a call that changes something is
+replied to as it was then, and changes nothing: what follows it is right only where the attempt does what the recorded
+one did.
 """
 
 from __future__ import annotations
