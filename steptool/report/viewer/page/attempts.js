@@ -4,7 +4,7 @@ export const OUTCOMES = {
   solved: { glyph: "✓", title: "solved" },
   partly: { glyph: "◐", title: "partly solved" },
   unsolved: { glyph: "✗", title: "not solved" },
-  unknown: { glyph: "·", title: "no verdict" },
+  unknown: { glyph: "?", title: "no verdict" },
 };
 
 export function outcomeOf(solved) {
