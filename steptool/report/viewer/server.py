@@ -173,7 +173,7 @@ class Viewer:
             "tools": [tool.model_dump() for tool in known.tools] if known else [],
             "relevant": reference.relevant_tools if reference else (),
             "goal": reference.goal if reference else "",
-            "expected": check.model_dump() if check else None,
+            "expected": f"{detail.as_text(check.expected)} ({check.kind})" if check and check.kind != "judge" else "",
         }
 
 
