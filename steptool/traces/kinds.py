@@ -47,6 +47,10 @@ def import_from(
     `kind`: name of a reader, or `module:Class`; empty looks at the source. `settings`: of the reader.
     Raises InputError for what the user named wrongly, and what `Import.into` raises.
     """
+    folder = TRACES / (name or name_of(source))
+    if not re.fullmatch(r"\w[\w.\-]*", folder.name) or (name and name != folder.name):
+        fix = "take letters, digits, '_', '-' and '.'"
+        raise InputError(f"{name[:80]!r} is no name of a folder", where="--name", fix=fix)
     scrubber = Scrubber(project_key(), drop, region)
     if kind:
         _refuse_another(kind, source)
@@ -54,7 +58,6 @@ def import_from(
         kind = kind_of(source)
     reader = reader_of(kind, settings or {})
     run = Import(source, kind, reader, scrubber, lenient, with_system, on_progress)
-    folder = TRACES / (name or name_of(source))
     return Imported(folder, run.into(folder, add=add))
 
 

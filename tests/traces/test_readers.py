@@ -558,7 +558,7 @@ DAMAGED: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("form", DAMAGED)
 @given(data=st.data())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_record_with_anything_in_any_place_is_read_or_skipped(form: str, data: st.DataObject, tmp_path: Path) -> None:
     kind, record = DAMAGED[form]
     for _ in range(data.draw(st.integers(1, 2))):
