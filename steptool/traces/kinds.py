@@ -19,6 +19,7 @@ from steptool.traces.importing import Import
 from steptool.traces.records import ODD, first_record
 from steptool.traces.report import Report
 from steptool.traces.scrub import Scrubber, project_key
+from steptool.tracking.redaction import public
 
 TRACES = Path("traces")
 """Where imported folders lie in a project."""
@@ -66,6 +67,7 @@ def kind_of(source: str) -> str:
     if found := next(_recognising(source), ""):
         return found
     known = ", ".join(BUILT_IN["traces"])
+    source = public(source) if "://" in source else source
     if not os.path.exists(source):
         raise InputError("no such file or folder", where=source, fix=f"name one that is there, or its --from: {known}")
     raise InputError("looks like none of the kinds that are known", where=source, fix=f"name it with --from: {known}")
@@ -101,7 +103,8 @@ def reader_of(kind: str, settings: Mapping[str, Any]) -> Any:
 
 
 def name_of(source: str) -> str:
-    """`logs/shop-2026.jsonl.gz` gives `shop-2026`."""
-    last = re.split(r"[?#]", source.rstrip("/"))[0].rpartition("/")[2]
+    """`logs/shop-2026.jsonl.gz` gives `shop-2026`, and an address its host, without a password."""
+    shown = public(source).partition("?")[0] if "://" in source else source
+    last = shown.rstrip("/").rpartition("/")[2]
     stem = re.sub(r"(\.(jsonl|ndjson|json))?(\.gz)?$", "", last)
     return re.sub(r"[^\w\-]+", "-", stem).strip("-") or "imported"

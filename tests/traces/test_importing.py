@@ -326,6 +326,7 @@ def _with_evidence(of: Trajectory, form: str) -> Trajectory:
         ("traces/x/", "x"),
         ("http://mlflow:5000", "mlflow-5000"),
         ("sqlite:///mlflow.db?x=1", "mlflow-db"),
+        ("http://anna:hunter22@mlflow:5000/?token=x", "mlflow-5000"),
         (".", "imported"),
     ],
 )
