@@ -219,20 +219,17 @@ class _Tasks:
 
 def _line(attempt: Attempt, known: Container[str]) -> dict[str, Any]:
     line: dict[str, Any] = {"id": attempt.task_id, "query": attempt.query}
-    if attempt.tools is not None:
-        line["tools"] = [name for name in attempt.tools if name in known]
+    if tools := [name for name in attempt.tools or () if name in known]:
+        line["tools"] = tools
     group = "".join(c for c in attempt.group.strip() if c.isprintable())[:MAX_NAME]
     return line | ({"group": group} if group and group not in TOTALS else {})
 
 
 def _check(check: AnswerCheck) -> dict[str, Any]:
     """As a line of tasks has it, where prose may say an answer by default."""
-    written = {"kind": check.kind, "expected": check.expected}
-    return (
-        written
-        | ({"tolerance": check.tolerance} if check.tolerance else {})
-        | ({"strict": True} if check.strict else {})
-    )
+    usual = {"tolerance": 0.0, "strict": False}
+    written = {"kind": check.kind, "expected": check.expected, "tolerance": check.tolerance, "strict": check.strict}
+    return {key: value for key, value in written.items() if key not in usual or value != usual[key]}
 
 
 def _label(solved: float | None) -> str:

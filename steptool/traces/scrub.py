@@ -43,6 +43,8 @@ from steptool.traces.texts import NotReplaced, Texts
 
 KEY = Path(".steptool/scrub.key")
 """Of a project: its own, readable by its user alone, and not in Git."""
+SHORTEST_KEY = 16
+"""Bytes of it."""
 EMAILS, PHONES, SECRETS, DROPPED = "e-mail addresses", "phone numbers", "keys and passwords", "dropped fields"
 SHORTEST_KNOWN = 3
 """Characters of a dropped value or a key that is looked for in the rest of the conversation."""
@@ -66,25 +68,20 @@ def project_key(path: Path = KEY) -> bytes:
             key = secrets.token_hex(32)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(f"{key}\n")
-        return bytes.fromhex(key) if len(key) >= 32 else _no_key(path)
+        found = bytes.fromhex(key)
     except OSError as error:
         fix = "make it readable and its folder writable, then run the same command again"
         raise StorageError(f"cannot be read or made: {error.strerror}", where=str(path), fix=fix) from error
-    except ValueError as error:
-        raise _broken_key(path) from error
+    except ValueError:  # no ASCII, no hexadecimal digits
+        found = b""
+    if len(found) < SHORTEST_KEY:
+        fix = "restore it, or remove it: what is imported then gets other stand-ins than before"
+        raise DataError("holds no key", where=str(path), fix=fix)
+    return found
 
 
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"-?\d+(?:\.\d+)?", text) is not None
-
-
-def _no_key(path: Path) -> bytes:
-    raise _broken_key(path)
-
-
-def _broken_key(path: Path) -> DataError:
-    fix = "restore it, or remove it: what is imported then gets other stand-ins than before"
-    return DataError("holds no key", where=str(path), fix=fix)
 
 
 class Scrubber:
