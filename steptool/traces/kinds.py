@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from steptool.config.plugins import BUILT_IN, Use, path_of
 from steptool.core.errors import InputError
-from steptool.core.plugins import load_class
-from steptool.traces.conversation import Recognises
+from steptool.core.plugins import config_class, load_class
+from steptool.traces.conversation import Recognises, Skipped
 from steptool.traces.importing import Import
-from steptool.traces.records import ODD, first_record
+from steptool.traces.records import ODD, Record, first_record
 from steptool.traces.report import Report
 from steptool.traces.scrub import Scrubber, project_key
 from steptool.tracking.redaction import public
@@ -70,12 +70,16 @@ def kind_of(source: str) -> str:
     source = public(source) if "://" in source else source
     if not os.path.exists(source):
         raise InputError("no such file or folder", where=source, fix=f"name one that is there, or its --from: {known}")
-    raise InputError("looks like none of the kinds that are known", where=source, fix=f"name it with --from: {known}")
+    first, fix = first_record(source), f"name what it is with --from: {known}"
+    if isinstance(first, Skipped):
+        raise InputError(first.reason, where=first.where, fix=fix)
+    raise InputError("looks like none of the kinds that are known", where=source, fix=fix)
 
 
 def _recognising(source: str) -> Iterator[str]:
     """The readers of this package that recognise the source."""
-    record = first_record(source) if os.path.exists(source) else None
+    first = first_record(source) if os.path.exists(source) else None
+    record = first.value if isinstance(first, Record) else None
     for name, path in BUILT_IN["traces"].items():
         reader: Any = load_class(path)
         with suppress(*ODD):
@@ -97,7 +101,8 @@ def reader_of(kind: str, settings: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         found = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise InputError(found, where=f"--set, of --from {kind}", fix="docs/traces.md lists its settings") from error
+        takes = ", ".join(config_class(load_class(path_of("traces", kind))).model_fields) or "none"
+        raise InputError(found, where="--set", fix=f"the settings of {kind} are: {takes}") from error
     except ValueError as error:
         raise InputError(str(error), where="--from", fix=f"use one of {', '.join(BUILT_IN['traces'])}") from error
 
