@@ -11,7 +11,7 @@ In memory stay some numbers a conversation; the conversations themselves wait in
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,6 +183,7 @@ class _Tasks:
         self.models: Counter[str] = Counter()
         self.labels: Counter[str] = Counter()
         self._lines = {line["id"]: line for line in earlier}
+        self._names = frozenset(tool.name for tool in tools)
         self._attempts: Counter[str] = Counter()
         self._earlier = frozenset(self._lines)
         self._disputed: set[str] = set()
@@ -207,7 +208,7 @@ class _Tasks:
 
     def _note(self, attempt: Attempt) -> None:
         """The line of its task; two attempts that expect different answers leave it without a check."""
-        line = self._lines.setdefault(attempt.task_id, _line(attempt))
+        line = self._lines.setdefault(attempt.task_id, _line(attempt, self._names))
         if attempt.task_id in self._earlier or attempt.check is None or attempt.task_id in self._disputed:
             return
         check = _check(attempt.check)
@@ -216,22 +217,19 @@ class _Tasks:
             self._disputed.add(attempt.task_id)
 
 
-def _line(attempt: Attempt) -> dict[str, Any]:
+def _line(attempt: Attempt, known: Container[str]) -> dict[str, Any]:
     line: dict[str, Any] = {"id": attempt.task_id, "query": attempt.query}
-    if attempt.tools is not None:
-        line["tools"] = list(attempt.tools)
+    if tools := [name for name in attempt.tools or () if name in known]:
+        line["tools"] = tools
     group = "".join(c for c in attempt.group.strip() if c.isprintable())[:MAX_NAME]
     return line | ({"group": group} if group and group not in TOTALS else {})
 
 
 def _check(check: AnswerCheck) -> dict[str, Any]:
     """As a line of tasks has it, where prose may say an answer by default."""
-    written = {"kind": check.kind, "expected": check.expected}
-    return (
-        written
-        | ({"tolerance": check.tolerance} if check.tolerance else {})
-        | ({"strict": True} if check.strict else {})
-    )
+    usual = {"tolerance": 0.0, "strict": False}
+    written = {"kind": check.kind, "expected": check.expected, "tolerance": check.tolerance, "strict": check.strict}
+    return {key: value for key, value in written.items() if key not in usual or value != usual[key]}
 
 
 def _label(solved: float | None) -> str:

@@ -13,12 +13,13 @@ from pydantic import ValidationError
 
 from steptool.config.plugins import BUILT_IN, Use, path_of
 from steptool.core.errors import InputError
-from steptool.core.plugins import load_class
-from steptool.traces.conversation import Recognises
+from steptool.core.plugins import config_class, load_class
+from steptool.traces.conversation import Recognises, Skipped
 from steptool.traces.importing import Import
-from steptool.traces.records import ODD, first_record
+from steptool.traces.records import ODD, Record, first_record
 from steptool.traces.report import Report
 from steptool.traces.scrub import Scrubber, project_key
+from steptool.tracking.redaction import public
 
 TRACES = Path("traces")
 """Where imported folders lie in a project."""
@@ -47,6 +48,10 @@ def import_from(
     `kind`: name of a reader, or `module:Class`; empty looks at the source. `settings`: of the reader.
     Raises InputError for what the user named wrongly, and what `Import.into` raises.
     """
+    folder = TRACES / (name or name_of(source))
+    if not re.fullmatch(r"\w[\w.\-]*", folder.name) or (name and name != folder.name):
+        fix = "take letters, digits, '_', '-' and '.'"
+        raise InputError(f"{name[:80]!r} is no name of a folder", where="--name", fix=fix)
     scrubber = Scrubber(project_key(), drop, region)
     if kind:
         _refuse_another(kind, source)
@@ -54,7 +59,6 @@ def import_from(
         kind = kind_of(source)
     reader = reader_of(kind, settings or {})
     run = Import(source, kind, reader, scrubber, lenient, with_system, on_progress)
-    folder = TRACES / (name or name_of(source))
     return Imported(folder, run.into(folder, add=add))
 
 
@@ -63,14 +67,19 @@ def kind_of(source: str) -> str:
     if found := next(_recognising(source), ""):
         return found
     known = ", ".join(BUILT_IN["traces"])
+    source = public(source) if "://" in source else source
     if not os.path.exists(source):
         raise InputError("no such file or folder", where=source, fix=f"name one that is there, or its --from: {known}")
-    raise InputError("looks like none of the kinds that are known", where=source, fix=f"name it with --from: {known}")
+    first, fix = first_record(source), f"name what it is with --from: {known}"
+    if isinstance(first, Skipped):
+        raise InputError(first.reason, where=first.where, fix=fix)
+    raise InputError("looks like none of the kinds that are known", where=source, fix=fix)
 
 
 def _recognising(source: str) -> Iterator[str]:
     """The readers of this package that recognise the source."""
-    record = first_record(source) if os.path.exists(source) else None
+    first = first_record(source) if os.path.exists(source) else None
+    record = first.value if isinstance(first, Record) else None
     for name, path in BUILT_IN["traces"].items():
         reader: Any = load_class(path)
         with suppress(*ODD):
@@ -92,13 +101,15 @@ def reader_of(kind: str, settings: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         found = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise InputError(found, where=f"--set, of --from {kind}", fix="docs/traces.md lists its settings") from error
+        takes = ", ".join(config_class(load_class(path_of("traces", kind))).model_fields) or "none"
+        raise InputError(found, where="--set", fix=f"the settings of {kind} are: {takes}") from error
     except ValueError as error:
         raise InputError(str(error), where="--from", fix=f"use one of {', '.join(BUILT_IN['traces'])}") from error
 
 
 def name_of(source: str) -> str:
-    """`logs/shop-2026.jsonl.gz` gives `shop-2026`."""
-    last = re.split(r"[?#]", source.rstrip("/"))[0].rpartition("/")[2]
+    """`logs/shop-2026.jsonl.gz` gives `shop-2026`, and an address its host, without a password."""
+    shown = public(source).partition("?")[0] if "://" in source else source
+    last = shown.rstrip("/").rpartition("/")[2]
     stem = re.sub(r"(\.(jsonl|ndjson|json))?(\.gz)?$", "", last)
     return re.sub(r"[^\w\-]+", "-", stem).strip("-") or "imported"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gzip
 import itertools
+import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -57,15 +58,15 @@ def read_each(
 
 
 def records(source: str) -> Iterator[Record | Skipped]:
-    """Raises InputError for a source that is not there, a folder without such files, and a document that is no JSON."""
+    """Raises InputError for a source that is not there, and a folder without such files."""
     for file in files(Path(source)):
         yield from _lines(file) if _holds_lines(file) else _document(file)
 
 
-def first_record(source: str) -> Any:
-    """The first record that can be read, to see what the source holds; None where none of the first 100 can."""
-    found = itertools.islice(records(source), 100)
-    return next((record.value for record in found if isinstance(record, Record)), None)
+def first_record(source: str) -> Record | Skipped | None:
+    """The first record that can be read, to see what the source holds; of the first 100 where none can the first."""
+    found = list(itertools.islice(records(source), 100))
+    return next((record for record in found if isinstance(record, Record)), next(iter(found), None))
 
 
 def files(source: Path) -> list[Path]:
@@ -102,13 +103,17 @@ def _is_list_of_records(value: Any) -> bool:
     return isinstance(value, list) and not (value and isinstance(value[0], dict) and "role" in value[0])
 
 
-def _document(file: Path) -> Iterator[Record]:
-    fix = "write one record a line, as `jq -c '.[]'` does"
+def _document(file: Path) -> Iterator[Record | Skipped]:
     try:
         data = _unpacked(file) if file.suffix == ".gz" else read_bounded(file, MAX_DOCUMENT)
         value = parse_json(data.decode())
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise DataError(f"no JSON document: {str(error)[:200]}", where=str(file), fix=fix) from error
+    except (OSError, EOFError, zlib.error) as error:
+        yield Skipped(where=str(file), reason=f"it cannot be read: {error}", is_broken=True)
+        return
+    except ValueError as error:
+        where = f"{file}:{error.lineno}" if isinstance(error, json.JSONDecodeError) else str(file)
+        yield Skipped(where=where, reason="not JSON", is_broken=True)
+        return
     if _is_list_of_records(value):
         yield from (Record(f"{file}[{index}]", item) for index, item in enumerate(value))
     else:

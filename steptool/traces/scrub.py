@@ -43,6 +43,8 @@ from steptool.traces.texts import NotReplaced, Texts
 
 KEY = Path(".steptool/scrub.key")
 """Of a project: its own, readable by its user alone, and not in Git."""
+SHORTEST_KEY = 16
+"""Bytes of it."""
 EMAILS, PHONES, SECRETS, DROPPED = "e-mail addresses", "phone numbers", "keys and passwords", "dropped fields"
 SHORTEST_KNOWN = 3
 """Characters of a dropped value or a key that is looked for in the rest of the conversation."""
@@ -66,25 +68,20 @@ def project_key(path: Path = KEY) -> bytes:
             key = secrets.token_hex(32)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(f"{key}\n")
-        return bytes.fromhex(key) if len(key) >= 32 else _no_key(path)
+        found = bytes.fromhex(key)
     except OSError as error:
         fix = "make it readable and its folder writable, then run the same command again"
         raise StorageError(f"cannot be read or made: {error.strerror}", where=str(path), fix=fix) from error
-    except ValueError as error:
-        raise _broken_key(path) from error
+    except ValueError:  # no ASCII, no hexadecimal digits
+        found = b""
+    if len(found) < SHORTEST_KEY:
+        fix = "restore it, or remove it: what is imported then gets other stand-ins than before"
+        raise DataError("holds no key", where=str(path), fix=fix)
+    return found
 
 
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"-?\d+(?:\.\d+)?", text) is not None
-
-
-def _no_key(path: Path) -> bytes:
-    raise _broken_key(path)
-
-
-def _broken_key(path: Path) -> DataError:
-    fix = "restore it, or remove it: what is imported then gets other stand-ins than before"
-    return DataError("holds no key", where=str(path), fix=fix)
 
 
 class Scrubber:
@@ -97,33 +94,36 @@ class Scrubber:
         self._key, self._region = key, region
         self._drop = frozenset(map(plain_name, drop))
         self._known: dict[str, tuple[str, str]] = {}
-        """Of the conversation at hand: the stand-in and the kind of each value that has no shape of its own."""
+        """Of the conversation at hand: the stand-in and the kind of each value that may stand elsewhere, casefolded."""
+        self._spellings: set[str] = set()
+        """Of these values."""
 
     def text(self, text: str) -> str:
         """Of any text, such as a place or an error."""
         return Texts(self._without_shapes, self._without_field).text(text)
 
     def conversation(self, of: Conversation) -> Conversation:
-        self._known.clear()
+        self._known, self._spellings = {}, set()
         scrubbed = Texts(self._without_shapes, self._without_field).conversation(of)
         if self._known:
-            known = sorted(self._known, key=len, reverse=True)
+            known = sorted(self._spellings, key=len, reverse=True)
             pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, known))})(?!\w)", re.IGNORECASE)
             again = Texts(lambda text: pattern.sub(self._stand_in_of_known, text), on_number=self._number_of_known)
             scrubbed = again.conversation(scrubbed)
-        self._known.clear()
         return scrubbed
 
     def _stand_in_of_known(self, found: re.Match[str]) -> str:
-        stand_in, kind = self._known.get(found[0].casefold(), (found[0], ""))
-        if kind:
-            self.counts[kind] += 1
+        unlike = (f"redacted-{self._letters(DROPPED, found[0])}", DROPPED)  # whose letters fold in no way of its own
+        stand_in, kind = self._known.get(found[0].casefold(), unlike)
+        self.counts[kind] += 1
         return stand_in
 
     def _number_of_known(self, value: float) -> float:
         stand_in, kind = self._known.get(str(value), ("", ""))
-        self.counts[kind] += bool(kind)
-        return type(value)(stand_in) if kind and _is_number(stand_in) else value
+        if not _is_number(stand_in):
+            return value
+        self.counts[kind] += 1
+        return type(value)(stand_in)
 
     def _without_shapes(self, text: str) -> str:
         if HINT.search(text):
@@ -186,6 +186,7 @@ class Scrubber:
         self.counts[kind] += 1
         if len(value.strip()) >= SHORTEST_KNOWN:
             self._known[value.strip().casefold()] = (stand_in, kind)
+            self._spellings |= {value.strip(), value.strip().casefold()}
         return stand_in
 
     def _letters(self, kind: str, value: str) -> str:

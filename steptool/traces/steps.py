@@ -35,9 +35,8 @@ from steptool.core.types import (
 )
 from steptool.formats.arguments import ends_attempt, read_arguments
 from steptool.traces.conversation import Conversation, Skipped
+from steptool.worlds.checks import MAX_TEXT
 
-MAX_QUERY = 100_000
-"""Characters of a query, as `worlds/checks` has it."""
 IMPORTED = "imported"
 """Revision of a policy of which only the name is known."""
 UNKNOWN_MODEL = "unknown"
@@ -110,8 +109,8 @@ def attempt_of(of: Conversation, *, with_system: bool = False) -> Attempt | Skip
         if not turns or turns[0][0].role != "user":
             raise _Unusable("nothing is asked: no message of a user comes first")
         query = "\n\n".join(filter(None, [*told, _text(turns[0])]))
-        if not query or len(query) > MAX_QUERY:
-            raise _Unusable("its question is empty" if not query else f"its question is over {MAX_QUERY:,} characters")
+        if not query or len(query) > MAX_TEXT:
+            raise _Unusable("its question is empty" if not query else f"its question is over {MAX_TEXT:,} characters")
         steps = _ended(_steps(turns[1:]), of.answer)
     except _Unusable as error:
         return Skipped(where=of.where, reason=str(error))

@@ -13,11 +13,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from steptool.core.types import Step, Tool
-from steptool.worlds.checks import schema_problem
+from steptool.core.types import FINISH, Step, Tool
+from steptool.worlds.checks import MAX_NAME, MAX_TEXT, schema_problem
 
-MOST_NAME, MOST_TEXT = 200, 100_000
-"""Characters of a tool's name and of its description with its parameters, as `worlds/checks` has them."""
 INFERRED = "Described nowhere in the traces; its arguments are those of the calls."
 
 
@@ -37,7 +35,7 @@ class Offered:
                     self._called.setdefault(call.name, _Arguments()).add(call.arguments)
 
     def all(self) -> list[Tool]:
-        """By name; a tool whose name or text no format could show is left out."""
+        """By name; a tool whose name no world may have is left out, such as that of what ends an attempt."""
         found = (self._tool(name) for name in sorted({*self._described, *self._called}))
         return [tool for tool in found if tool is not None]
 
@@ -52,12 +50,13 @@ class Offered:
     def _stated(self, name: str) -> Tool | None:
         for text, _ in self._described.get(name, Counter()).most_common():
             tool = Tool.model_validate_json(text)
-            if len(text) <= MOST_TEXT and not schema_problem(json.dumps(tool.parameters, sort_keys=True)):
+            if len(text) <= MAX_TEXT and not schema_problem(json.dumps(tool.parameters, sort_keys=True)):
                 return tool
         return None
 
     def _tool(self, name: str) -> Tool | None:
-        if not name.strip() or not name.isprintable() or len(name) > MOST_NAME:
+        is_ending = name.strip().casefold() == FINISH.casefold()
+        if is_ending or not name.strip() or not name.isprintable() or len(name) > MAX_NAME:
             return None
         arguments = self._called.get(name, _Arguments())
         return self._stated(name) or Tool(name=name, description=INFERRED, parameters=arguments.schema())

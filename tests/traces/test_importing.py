@@ -241,6 +241,20 @@ def test_the_commonest_description_of_a_tool_is_kept_and_a_broken_one_is_not() -
     assert report.varied_tools == ("find",)
 
 
+def test_what_no_world_may_offer_is_left_out() -> None:
+    names = ["Finish", "a\x07", "n" * 201]
+    odd = [{"type": "function", "function": {**FUNCTION, "name": name}} for name in names]
+    folder, _ = import_from(write("log.jsonl", conversation(tools=[*OPENAI_TOOLS, *odd])))
+    assert [tool.name for tool in imported.tools(folder)] == ["find"]
+    assert imported.tasks(folder)[0].tools == ("find",)
+
+
+@pytest.mark.parametrize("name", ["../other", "a/b", "/tmp/x", ".hidden", " "])
+def test_a_folder_lies_in_traces_and_nowhere_else(name: str) -> None:
+    with pytest.raises(InputError, match="no name of a folder"):
+        import_from(write("log.jsonl", conversation()), name=name)
+
+
 def test_planted_secrets_are_nowhere(capfd: pytest.CaptureFixture[str]) -> None:
     secret = "sk-proj-abcDEF0123456789abcDEF0123456789"
     planted = [PLANTED, "415-555-2671", secret, "Anna Lund"]
@@ -312,8 +326,40 @@ def _with_evidence(of: Trajectory, form: str) -> Trajectory:
         ("traces/x/", "x"),
         ("http://mlflow:5000", "mlflow-5000"),
         ("sqlite:///mlflow.db?x=1", "mlflow-db"),
+        ("http://anna:hunter22@mlflow:5000/?token=x", "mlflow-5000"),
         (".", "imported"),
     ],
 )
 def test_a_folder_is_called_as_its_source(source: str, name: str) -> None:
     assert name_of(source) == name
+
+
+READER = """
+from steptool.core.fields import Settings
+from steptool.core.messages import Message
+from steptool.traces.conversation import Conversation
+
+
+class Notes:
+    class Config(Settings):
+        mark: str = "Q:"
+
+    def __init__(self, config):
+        self.config = config
+
+    def read(self, source):
+        for number, line in enumerate(open(source), start=1):
+            asked, _, answer = line.removeprefix(self.config.mark).partition("A:")
+            messages = (Message(role="user", text=asked), Message(role="assistant", text=answer))
+            yield Conversation(where=f"{source}:{number}", messages=messages)
+"""
+
+
+def test_a_reader_of_ones_own_is_a_class() -> None:
+    Path("own_notes.py").write_text(READER)
+    Path("notes.txt").write_text("- What does Dune cost? A: 9.5\n")
+    status, said = run("import", "notes.txt", "--from", "own_notes:Notes", "--set", "mark=- ", "--name", "notes")
+    assert status == 0 and "(--from own_notes:Notes)" in said
+    [task] = imported.tasks(Path("traces/notes"))
+    assert task.query == "What does Dune cost?"
+    assert imported.trajectories(Path("traces/notes"))[0].answer == "9.5"

@@ -270,8 +270,31 @@ def test_a_source_of_no_known_kind_is_refused(tmp_path: Path) -> None:
     assert set(BUILT_IN["traces"]) >= {"openai", "responses", "anthropic", "atif", "toolbench", "steptool"}
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("log.bin", b"\xff\xfe\n", "log.bin:1: not UTF-8"),
+        ("log.csv", b"a,b\n1,2\n", "log.csv:1: not JSON"),
+        ("log.json", b'[{"a": 1},\n{"b"', "log.json:2: not JSON"),
+        ("log.json.gz", b"no gzip", "log.json.gz:1: the gzip file is damaged from here on"),
+    ],
+)
+def test_what_is_no_json_at_all_is_named(name: str, content: bytes, found: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=found):
+        kind_of(str(tmp_path / name))
+
+
+def test_a_broken_document_in_a_folder_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"messages": [\n')
+    (tmp_path / "b.json").write_text(json.dumps(RECORDS["fine-tuning"][1], indent=1))
+    broken, found = reader_of("openai", {}).read(str(tmp_path))
+    assert isinstance(broken, Skipped) and (broken.reason, broken.is_broken) == ("not JSON", True)
+    assert isinstance(found, Conversation)
+
+
 def test_settings_of_a_reader_are_checked() -> None:
-    with pytest.raises(InputError, match="labels"):
+    with pytest.raises(InputError, match=r"labels: .*\n.*are: label, group, expected"):
         reader_of("openai", {"labels": "x"})
     with pytest.raises(InputError, match="did you mean 'openai'"):
         reader_of("openia", {})
@@ -558,7 +581,7 @@ DAMAGED: dict[str, tuple[str, Any]] = {
 
 @pytest.mark.parametrize("form", DAMAGED)
 @given(data=st.data())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_record_with_anything_in_any_place_is_read_or_skipped(form: str, data: st.DataObject, tmp_path: Path) -> None:
     kind, record = DAMAGED[form]
     for _ in range(data.draw(st.integers(1, 2))):

@@ -201,7 +201,14 @@ def test_a_dropped_value_is_gone_from_the_whole_conversation() -> None:
     assert stand_in and answer == f"{stand_in[0]} owes 12."
     assert json.loads(call)["id"] == json.loads(found.messages[2].text)["customer_id"]
     assert len(str(json.loads(call)["id"])) == 5
-    assert scrubber.counts[DROPPED] == 6
+    assert scrubber.counts == {DROPPED: 6}
+
+
+@pytest.mark.parametrize("name", ["Jürgen Weiß", "İpek", "ſmith", "O'Neill (Jr.)", "李小龙"])
+def test_a_dropped_value_is_found_as_it_was_written_in_any_script(name: str) -> None:
+    scrubber = Scrubber(KEY, drop=["name"])
+    found = scrubber.conversation(of(f"I am {name}.", "{}", json.dumps({"name": name}), f"{name.upper()}, welcome."))
+    assert name not in found.model_dump_json() and name.upper() not in found.messages[3].text
 
 
 def test_a_value_that_was_dropped_in_one_conversation_stays_in_the_next() -> None:
