@@ -195,7 +195,11 @@ def test_every_recorded_run_of_gpt_4_can_be_done_again(tmp_path: Path, monkeypat
 
     async def again(attempt: Trajectory) -> int:
         session = world.open(tasks[attempt.task_id], seed=0)
-        made = [(call, seen) for each in attempt.steps for call, seen in zip(each.action.calls, each.observations)]
+        made = [
+            (call, seen)
+            for each in attempt.steps
+            for call, seen in zip(each.action.calls, each.observations, strict=False)
+        ]
         assert [await session.call(call) for call, _ in made] == [seen for _, seen in made]
         await session.close(attempt.answer)
         return len(made)

@@ -120,12 +120,11 @@ class TracesWorld(ProjectWorld):
 
     def open(self, task: Task, seed: int) -> ReplayedSession:
         """A fresh session. `seed` changes nothing."""
-        checks = self._checks_of(task)
-        runs_functions = self._judging is not None and any(isinstance(check, str) for check in checks)
-        judges = self._judging.connect() if self._judging is not None and runs_functions else None
-        return ReplayedSession(task, self._replayed.connect(task.query), checks, judges)
+        connection = self._replayed.connect(task.query)
+        _, checks, judges = self.parts(task, connection)
+        return ReplayedSession(task, connection, checks, judges)
 
-    def _refuse_unless_callable(self, check: StateCheck, where: str) -> None:
+    def refuse_unless_callable(self, check: StateCheck, where: str) -> None:
         raise DataError(
             f"a check of kind state asks {check.tool} once the attempt has ended, and recorded replies do not know "
             "what it changed",
