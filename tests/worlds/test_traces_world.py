@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,21 @@ def test_tasks_of_the_users_own_lay_checks_over_the_log(log: str) -> None:
     assert [task.query for task in world.tasks("test")] == [WROTE]
     replies, outcome = attempted(world, WROTE, [FIND, FIND], "Herbert")
     assert (replies[1], outcome.solved, "another task" in outcome.evidence) == (DUNE, 1, False)
+
+
+def test_a_function_checks_the_calls_though_nothing_was_called(log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("judging.py").write_text(
+        "def looked_up(answer, calls, state):\n    return [c.name for c in calls] == ['find']\n"
+    )
+    lines = [{"query": WROTE, "check": "looked_up", "split": "test"}, {"query": COST, "split": "train"}]
+    Path("mine.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    world = world_of(log, tasks="mine.jsonl", checks="judging.py")
+    try:
+        assert [attempted(world, WROTE, calls, "Herbert")[1].solved for calls in ([FIND], [])] == [1, 0]
+    finally:
+        world.end()
+        sys.modules.pop("judging", None)
 
 
 def test_a_check_of_the_state_is_refused_for_there_is_none(log: str) -> None:
