@@ -18,7 +18,7 @@ from steptool.commands import model
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
 from steptool.commands.traces import app as traces
-from steptool.core.errors import StepToolError, printable
+from steptool.core.errors import InputError, StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
 
@@ -306,8 +306,10 @@ def view(
     no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, open no browser.")] = False,
 ) -> None:
     """Look at attempts in a local page: search, filter, and see where attempts at one task part."""
-    from steptool.commands.view import view as serve_page
-
+    try:
+        from steptool.commands.view import view as serve_page
+    except ImportError as error:
+        raise InputError(f"the viewer needs a package: {error}", fix="pip install 'steptool[cpu]'") from error
     serve_page(paths or [], port, opens=not no_open, says=typer.echo)
 
 

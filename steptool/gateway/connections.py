@@ -50,8 +50,8 @@ class Connections:
     WATCH_S = 1.0
 
     def __init__(self) -> None:
-        self.most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
-        """The files that this process may open are not for agents alone."""
+        self.most = max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        """Of the files that this process may open, most are for others."""
         self._open: dict[tuple[str, int], _Connection] = {}
 
     def protocol(self, *arguments: Any, **options: Any) -> _Connection:
@@ -65,7 +65,9 @@ class Connections:
             if not idle:
                 connection.transport.abort()
                 return
-            min(idle, key=lambda each: each.idle_since or 0.0).end()
+            idlest = min(idle, key=lambda each: each.idle_since or 0.0)
+            self.lost(idlest)  # now, for its end is told later, and several may be made until then
+            idlest.end()
         if connection.client is not None:
             self._open[connection.client] = connection
 

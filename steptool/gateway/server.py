@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from steptool.core.errors import StepToolError, reason
 from steptool.core.messages import Message
@@ -45,6 +46,8 @@ BODY_S = 60.0
 """How long a client may take to send the body of a request."""
 MOST_AT_ONCE = 50
 """Requests of one attempt that are answered at the same time; one more is told to come again."""
+BACKLOG = 128
+"""Connections that wait to be accepted. asyncio accepts as many at a time, before any of them can be refused."""
 START_S, STOP_S = 30.0, 5.0
 
 logger = logging.getLogger(__name__)
@@ -87,7 +90,7 @@ class Gateway:
         if self._server is None:
             try:
                 family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-                listening = socket.create_server((self._host, self._port), family=family, backlog=1024)
+                listening = socket.create_server((self._host, self._port), family=family)
             except OSError as error:
                 fix = "name an address of this machine, and a port that nothing uses"
                 raise StepToolError(
@@ -135,6 +138,7 @@ class Gateway:
             log_level="critical",  # what clients do wrong, they are told
             access_log=False,
             server_header=False,
+            backlog=BACKLOG,
             timeout_keep_alive=int(self._connections.IDLE_S),
             timeout_graceful_shutdown=1,
         )
@@ -224,7 +228,7 @@ def _reached_at(host: str) -> str:
 
 
 async def _body(request: Request) -> bytes:
-    """Raises Refused where it is too long, or too slow."""
+    """Raises Refused where it is too long, or too slow, or never ends."""
     found = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
@@ -236,8 +240,10 @@ async def _body(request: Request) -> bytes:
                         code="request_too_large",
                         status=413,
                     )
+    except ClientDisconnect:  # nobody hears this
+        raise Refused("the client has gone away", code="client_gone") from None
     except TimeoutError:
-        raise Refused(f"the request did not arrive within {BODY_S:g} s", code="request_timeout", status=400) from None
+        raise Refused(f"the request did not arrive within {BODY_S:g} s", code="request_timeout") from None
     return bytes(found)
 
 

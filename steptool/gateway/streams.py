@@ -161,20 +161,22 @@ class Streams:
     def steps(self, stream: Stream) -> tuple[Step, ...]:
         return tuple(step for _, step in self._complete(stream))
 
-    def ended(self, stream: Stream) -> Ended:
-        """How a stream ended that is not the last: rewritten, where the agent went on without it.
+    def ended(self, stream: Stream, attempt: StopReason) -> Ended:
+        """How a stream ended that is not the last one of an attempt that ended so.
 
-        That is where nothing answers its calls, or where a later stream begins as it did.
+        Rewritten, where the agent went on in another that begins like it; as its own last action says, where that ends
+        something; else as the attempt did, as of an agent that has handed over to another.
         """
-        action = stream.last.action
-        if (action.calls and not action.is_finish) or stream.last.is_answered:
-            return Ended(StopReason.rewritten)
         for other in self._all:
             is_later = other.orders[0] > stream.orders[-1]
             if is_later and other.first[: len(stream.beginning)] == stream.beginning:
                 return Ended(StopReason.rewritten)
+        action = stream.last.action
         if action.is_finish and action.answer is None:
             return Ended(StopReason.gave_up)
+        is_open = stream.last.is_answered or (bool(action.calls) and not action.is_finish)
+        if is_open and attempt not in (StopReason.finished, StopReason.gave_up):
+            return Ended(attempt)
         return Ended(StopReason.finished, stream.said)
 
     # Continuing

@@ -1,8 +1,8 @@
 """What comes of one attempt's requests: the actions of its token streams, its budgets, and how it ended.
 
-A request that is sent again, as after a lost connection, gets the reply that it got. A budget is the whole attempt's:
-`max_calls` actions, of `max_step_tokens` each; `max_tokens` is a stream's, and an agent whose stream is full may go on
-with a shorter history.
+A request that is sent again, as after a lost connection, gets the reply that it got. The whole attempt has `max_calls`
+actions of `max_step_tokens` each, and each stream `max_tokens`: an agent whose stream is full may go on with a shorter
+history.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Recording:
         """One a stream, that of the last action first; all have the outcome of the attempt."""
         found = []
         for place, stream in enumerate(self._streams.all()):
-            own = self._streams.ended(stream)
+            own = self._streams.ended(stream, ending.reason)
             how = Ending(own.reason, own.answer) if place else ending
             steps = self._streams.steps(stream)
             if how.reason is StopReason.finished:  # what came back of the last action, the policy has not seen
@@ -178,11 +178,11 @@ class Recording:
         return found
 
 
-def _answered(last: Stream, own: str | None) -> Ending:
-    """The program ended by itself, with an answer of its own or with what the policy said last."""
+def _answered(stream: Stream, own: str | None) -> Ending:
+    """The program ended by itself, with an answer of its own or with what the policy said last, in `stream`."""
     if not (own is None or isinstance(own, str)):
         raise TypeError(f"run returned {type(own).__name__}, not a text or None")
-    answer = last.said if own is None else own
-    if last.last.is_finish and last.last.action.answer is None and answer.strip() == GAVE_UP:
+    answer = stream.said if own is None else own
+    if stream.last.is_finish and stream.last.action.answer is None and answer.strip() == GAVE_UP:
         return Ending(StopReason.gave_up)
     return Ending(StopReason.finished, shorten(answer, MOST_ANSWER))

@@ -25,7 +25,7 @@ from steptool.core.messages import Message, MessageCall, tool_of
 from steptool.core.types import Tool
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings, labels_of
-from steptool.traces.records import Record, records
+from steptool.traces.records import Record, read_each
 
 _REQUESTS = ("request", "input", "inputs", "body", "params")
 _RESPONSES = ("response", "output", "outputs", "message")
@@ -61,14 +61,7 @@ class Anthropic:
         )
 
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
-        for record in records(source):
-            if isinstance(record, Skipped):
-                yield record
-                continue
-            try:
-                yield self._conversation(record)
-            except Unusable as error:
-                yield Skipped(where=record.where, reason=error.reason, is_broken=error.is_broken)
+        return read_each(source, lambda record: [self._conversation(record)])
 
     def of_record(self, record: Record) -> Iterator[Conversation]:
         """That of one record. Raises Unusable."""

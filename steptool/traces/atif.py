@@ -21,7 +21,7 @@ from steptool.core.messages import Message, MessageCall
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings, labels_of
 from steptool.traces.openai import tools
-from steptool.traces.records import Record, records
+from steptool.traces.records import Record, read_each
 
 if TYPE_CHECKING:
     from atif import Step, Trajectory
@@ -42,19 +42,17 @@ class Atif:
         return isinstance(version, str) and version.startswith("ATIF")
 
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
+        return read_each(source, self._read)
+
+    def _read(self, record: Record) -> Iterator[Conversation | Skipped]:
         from atif import Trajectory
 
-        for record in records(source):
-            if isinstance(record, Skipped):
-                yield record
-                continue
-            try:
-                whole = Trajectory.model_validate(record.value)
-            except ValidationError as error:
-                place = ".".join(map(str, error.errors()[0]["loc"]))
-                yield Skipped(where=record.where, reason=f"no trajectory of ATIF: {place}", is_broken=True)
-                continue
-            yield from self._conversations(record, whole)
+        try:
+            whole = Trajectory.model_validate(record.value)
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors()[0]["loc"]))
+            raise Unusable(f"no trajectory of ATIF: {place}", is_broken=True) from error
+        yield from self._conversations(record, whole)
 
     def _conversations(self, record: Record, of: Trajectory) -> Iterator[Conversation | Skipped]:
         try:

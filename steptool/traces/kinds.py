@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from steptool.core.errors import InputError
 from steptool.core.plugins import load_class
 from steptool.traces.conversation import Recognises
 from steptool.traces.importing import Import
-from steptool.traces.records import first_record
+from steptool.traces.records import ODD, first_record
 from steptool.traces.report import Report
 from steptool.traces.scrub import Scrubber, project_key
 
@@ -72,8 +73,9 @@ def _recognising(source: str) -> Iterator[str]:
     record = first_record(source) if os.path.exists(source) else None
     for name, path in BUILT_IN["traces"].items():
         reader: Any = load_class(path)
-        if isinstance(reader, Recognises) and reader.recognises(source, record):
-            yield name
+        with suppress(*ODD):
+            if isinstance(reader, Recognises) and reader.recognises(source, record):
+                yield name
 
 
 def _refuse_another(kind: str, source: str) -> None:

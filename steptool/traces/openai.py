@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ from steptool.core.messages import Message, MessageCall, tool_of
 from steptool.core.types import Tool
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings, labels_of
-from steptool.traces.records import Record, records
+from steptool.traces.records import Record, read_each
 
 _REQUESTS = ("request", "input", "inputs", "kwargs")
 _RESPONSES = ("response", "output", "outputs", "completion")
@@ -52,22 +53,16 @@ class OpenAi:
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
         waiting: dict[str, tuple[Record, bool]] = {}
         """Halves of batches by their id, and whether it is the output."""
-        for record in records(source):
-            if isinstance(record, Skipped):
-                yield record
-            elif _has_batch_id(record.value) and not _is_whole(record.value):
-                yield from self._joined(record, waiting)
-            else:
-                yield from self._read(record)
+        yield from read_each(source, partial(self._read_or_join, waiting))
         for record, is_output in waiting.values():
             lacks = "request" if is_output else "response"
             yield Skipped(where=record.where, reason=f"half of a batch, whose {lacks} is not in the source")
 
-    def of_record(self, record: Record) -> Iterator[Conversation]:
-        """Those of one record. Raises Unusable."""
-        return self._conversations(record.where, record.value)
+    def _read_or_join(self, waiting: dict[str, tuple[Record, bool]], record: Record) -> Iterator[Conversation]:
+        is_half = _has_batch_id(record.value) and not _is_whole(record.value)
+        yield from self._joined(waiting, record) if is_half else self.of_record(record)
 
-    def _joined(self, record: Record, waiting: dict[str, tuple[Record, bool]]) -> Iterator[Conversation | Skipped]:
+    def _joined(self, waiting: dict[str, tuple[Record, bool]], record: Record) -> Iterator[Conversation]:
         id, is_output = record.value["custom_id"], "response" in record.value
         other, of_output = waiting.pop(id, (None, not is_output))
         if other is None or of_output == is_output:
@@ -75,19 +70,13 @@ class OpenAi:
             return
         request, output = (other, record) if is_output else (record, other)
         whole = {**output.value, "request": request.value.get("body")}
-        yield from self._read(Record(request.where, whole))
+        yield from self.of_record(Record(request.where, whole))
 
-    def _read(self, record: Record) -> Iterator[Conversation | Skipped]:
-        value = {"messages": record.value} if isinstance(record.value, list) else record.value
-        try:
-            if not isinstance(value, Mapping) or not isinstance(_request(value).get("messages"), list):
-                raise Unusable("no record of chat completions: it has no messages", is_broken=True)
-            yield from self._conversations(record.where, value)
-        except Unusable as error:
-            yield Skipped(where=record.where, reason=error.reason, is_broken=error.is_broken)
-
-    def _conversations(self, where: str, record: Mapping[str, Any]) -> Iterator[Conversation]:
-        """One a choice of the response."""
+    def of_record(self, of: Record) -> Iterator[Conversation]:
+        """The conversations of one record, one a choice of its response. Raises Unusable."""
+        where, record = of.where, {"messages": of.value} if isinstance(of.value, list) else of.value
+        if not isinstance(record, Mapping) or not isinstance(_request(record).get("messages"), list):
+            raise Unusable("no record of chat completions: it has no messages", is_broken=True)
         request, response = _request(record), _response(record)
         said, labels = request["messages"], labels_of(record, self.config)
         replies = [[reply] for reply in _replies(response)] or [[]]

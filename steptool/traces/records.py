@@ -13,13 +13,13 @@ from __future__ import annotations
 import gzip
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from steptool.core.errors import DataError, InputError
+from steptool.core.errors import DataError, InputError, StepToolError
 from steptool.core.storage import MAX_DOCUMENT, MAX_LINE, parse_json, read_bounded
-from steptool.traces.conversation import Skipped
+from steptool.traces.conversation import Conversation, Skipped, Unusable
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 _LINES = (".jsonl", ".ndjson")
@@ -29,6 +29,31 @@ class Record(NamedTuple):
     where: str
     """FILE:LINE, or FILE[INDEX] of a document."""
     value: Any
+
+
+ODD = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+"""What reading a record raises where a value is of another type than its format has there."""
+
+
+def read_each(
+    source: str, read: Callable[[Record], Iterable[Conversation | Skipped]]
+) -> Iterator[Conversation | Skipped]:
+    """What `read` finds in each record of a source. It may raise Unusable, and stumble over a record: the next follows.
+
+    Raises what `records` does.
+    """
+    for record in records(source):
+        if isinstance(record, Skipped):
+            yield record
+            continue
+        try:
+            yield from read(record)
+        except Unusable as error:
+            yield Skipped(where=record.where, reason=error.reason, is_broken=error.is_broken)
+        except StepToolError:
+            raise
+        except ODD:
+            yield Skipped(where=record.where, reason="a value is of another type than this kind has", is_broken=True)
 
 
 def records(source: str) -> Iterator[Record | Skipped]:

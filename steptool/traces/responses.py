@@ -23,7 +23,7 @@ from steptool.core.messages import Message, MessageCall
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings, labels_of
 from steptool.traces.openai import text_of, tools
-from steptool.traces.records import Record, records
+from steptool.traces.records import Record, read_each
 
 _KINDS = ("message", "reasoning", "function_call", "function_call_output")
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -49,14 +49,7 @@ class Responses:
         return isinstance(record.get("items"), list) or has_input or response.get("object") == "response"
 
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
-        for record in records(source):
-            if isinstance(record, Skipped):
-                yield record
-                continue
-            try:
-                yield self._conversation(record)
-            except Unusable as error:
-                yield Skipped(where=record.where, reason=error.reason, is_broken=error.is_broken)
+        return read_each(source, lambda record: [self._conversation(record)])
 
     def of_record(self, record: Record) -> Iterator[Conversation]:
         """That of one record. Raises Unusable."""

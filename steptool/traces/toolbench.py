@@ -14,7 +14,8 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ from steptool.formats.react import ANSWERS, GIVES_UP, React
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import Labels, RecordSettings, labels_of
 from steptool.traces.openai import tools
-from steptool.traces.records import Record, records
+from steptool.traces.records import Record, read_each
 from steptool.worlds.recorded import QUERIES, requests
 
 _APIS = re.compile(r"you have access to the following APIs: (\[.*\])\s*\Z", re.DOTALL)
@@ -35,6 +36,8 @@ _MOST_APIS = 200_000
 _AROUND_QUERY = re.compile(r"\s*(.*?)\s*(?:Begin!)?\s*", re.DOTALL)
 _ACTION = re.compile(r"^Action:[ \t]*(\S*)[ \t]*\r?\nAction Input:\s*(.*)", re.DOTALL | re.MULTILINE)
 _NO_ERROR = ("", "none")
+Queries = Callable[[], Mapping[str, Task]]
+"""Tasks by id, read where the first run needs them."""
 
 
 class ToolBench:
@@ -54,18 +57,8 @@ class ToolBench:
         )
 
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
-        queries: dict[str, Task] | None = None
-        for record in records(source):
-            if isinstance(record, Skipped):
-                yield record
-                continue
-            value = record.value
-            if isinstance(value, Mapping) and _is_run(value) and queries is None:
-                queries = {task.id: task for task in requests(self._queries(source))}
-            try:
-                yield from self._conversations(record, queries or {})
-            except Unusable as error:
-                yield Skipped(where=record.where, reason=error.reason, is_broken=error.is_broken)
+        queries = cache(lambda: {task.id: task for task in requests(self._queries(source))})
+        return read_each(source, lambda record: self._conversations(record, queries))
 
     def _queries(self, source: str) -> Path:
         if self.config.queries:
@@ -77,12 +70,12 @@ class ToolBench:
             raise InputError("these runs need the file of their queries", where=source, fix=fix)
         return found
 
-    def _conversations(self, record: Record, queries: Mapping[str, Task]) -> Iterator[Conversation | Skipped]:
+    def _conversations(self, record: Record, queries: Queries) -> Iterator[Conversation | Skipped]:
         value = record.value
         if not self.recognises("", value):
             raise Unusable("no answer of ToolBench in any of its forms", is_broken=True)
         if _is_run(value):
-            yield self._of_run(record, queries)
+            yield self._of_run(record, queries())
         elif _is_inferred(value):
             yield _of_inferred(record, labels_of(value, self.config))
         elif _is_text(value):

@@ -110,3 +110,25 @@ def assert_as_shown(trajectory: Trajectory, task: Task, sampler: Sampler) -> Non
         for step in trajectory.steps
     ]
     assert trajectory.token_ids == encode(sampler.format, task, written)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_all_three_act_with_a_real_engine(example: Path) -> None:
+    """An untrained toy model: what it says is no use, and is recorded all the same, token by token."""
+    worlds = [{"callable": f"{name}:run"} for name in MODULES if name != "desk"]
+    more = {"model": {"base": "tiny-random"}, "sample": {"max_tokens": 4096, "max_calls": 3}}
+    params = params_of(worlds[0], **more)
+    fetch_base("tiny-random", example / "policy")
+    with open_sampler(params, example / "policy", seed=17) as sampler:
+        for world in worlds:
+            sampler.world.end()  # type: ignore[attr-defined]
+            sampler.world = params_of(world, **more).world.build(17)
+            tasks = sampler.world.tasks("train")[:4]
+            found = sampler.attempts(tasks, sampling_of(params), 2, what=world["callable"], max_broken=0.0)
+            for trajectory in found:
+                task = next(task for task in tasks if task.id == trajectory.task_id)
+                assert trajectory.steps[0].context_ids == sampler.format.prompt(task)
+                sampled = [step for step in trajectory.steps if step.action_ids]
+                assert all(len(step.action_ids) == len(step.action_logprobs) for step in sampled)
+                assert not trajectory.stop_reason.broken

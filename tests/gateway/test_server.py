@@ -410,10 +410,13 @@ def test_where_there_are_too_many_connections_the_idlest_makes_room() -> None:
     gateway = Gateway()
     gateway._connections.most = 5
     try:
-        idle = [connect(gateway) for _ in range(8)]
+        gateway.start()
+        gateway._loop.call(lambda: time.sleep(0.2))  # they come all at once
+        idle = [connect(gateway) for _ in range(60)]
         asking = client(gateway, Policy(SAID))
         assert asking.chat.completions.create(model="any", messages=HELLO).choices[0].message.content == SAID.text
         assert is_ended(idle[0])
+        assert len(gateway._connections._open) <= 5
         for each in idle:
             each.close()
     finally:
@@ -469,6 +472,16 @@ def test_closing_a_key_ends_what_it_is_waiting_for(gateway: Gateway) -> None:
     gateway.close_key(asking.api_key)
     thread.join(10)
     assert [type(error) for error in found] == [openai.APIConnectionError]
+
+
+def test_a_client_that_goes_away_in_the_middle_is_no_fault(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    head = f"POST /v1/responses HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {gateway.open(Policy(SAID))}\r\n"
+    for _ in range(3):
+        with connect(gateway) as gone:
+            gone.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+    assert client(gateway, Policy(SAID)).models.list()
+    time.sleep(0.2)
+    assert caplog.text == ""
 
 
 def test_a_client_that_reads_nothing_holds_nobody_up(gateway: Gateway) -> None:

@@ -120,7 +120,7 @@ def test_anything_else_begins_another_stream(request_of: Any) -> None:
     assert number == 1
     new, old = streams.all()
     assert new.steps[0].context_ids == FORMAT.conversation(messages, TOOLS)
-    assert streams.ended(old) == Ended(StopReason.rewritten)
+    assert (len(new.steps), len(old.steps)) == (1, 1)
 
 
 def test_other_tools_begin_another_stream() -> None:
@@ -156,13 +156,17 @@ def test_how_streams_ended_that_are_not_the_last() -> None:
     streams, said = begun()
     helper = (Message(role="system", text="You help."), Message(role="user", text="Find a-1."))
     act(streams, DONE, *helper)
-    calls = (Message(role="system", text="You call."), Message(role="user", text="Ping."))
-    act(streams, BOTH, *calls)
+    other = (Message(role="system", text="You call."), Message(role="user", text="Ping."))
+    act(streams, BOTH, *other)
     act(streams, DONE, USER, said, *replies(said, "shipped", "pong"))
     last, sub, caller = streams.all()
     assert last.number == 0
-    assert streams.ended(sub) == Ended(StopReason.finished, "It is shipped.")
-    assert streams.ended(caller) == Ended(StopReason.rewritten), "nothing answered its calls"
+    for reason in (StopReason.finished, StopReason.gave_up, StopReason.call_budget, StopReason.engine_error):
+        assert streams.ended(sub, reason) == Ended(StopReason.finished, "It is shipped.")
+    assert streams.ended(caller, StopReason.finished) == Ended(StopReason.finished, "Let me see."), "it handed over"
+    assert streams.ended(caller, StopReason.gave_up) == Ended(StopReason.finished, "Let me see.")
+    assert streams.ended(caller, StopReason.call_budget) == Ended(StopReason.call_budget)
+    assert streams.ended(caller, StopReason.world_error) == Ended(StopReason.world_error)
 
 
 def test_a_stream_that_a_later_one_begins_like_was_rewritten_even_where_it_had_answered() -> None:
@@ -170,7 +174,17 @@ def test_a_stream_that_a_later_one_begins_like_was_rewritten_even_where_it_had_a
     _, _, done = act(streams, DONE, USER)
     act(streams, DONE, USER, done.model_copy(update={"text": "It is sent."}), Message(role="user", text="Sure?"))
     _, old = streams.all()
-    assert streams.ended(old) == Ended(StopReason.rewritten)
+    assert streams.ended(old, StopReason.finished) == Ended(StopReason.rewritten)
+
+
+def test_a_stream_beside_which_another_began_alike_was_not_rewritten_by_it() -> None:
+    """Two sub-agents with one beginning that run side by side: neither takes the other's place."""
+    streams, said = begun()
+    act(streams, DONE, USER, Message(role="user", text="And fast."))
+    act(streams, DONE, USER, said, *replies(said, "shipped", "pong"))
+    last, beside = streams.all()
+    assert (last.number, beside.number) == (0, 1)
+    assert streams.ended(beside, StopReason.finished) == Ended(StopReason.finished, "It is shipped.")
 
 
 def test_what_the_format_cannot_write_is_refused() -> None:

@@ -158,7 +158,7 @@ def test_a_rewritten_history_begins_a_new_stream() -> None:
     assert session.seen == [], "what the tool replied, the agent told nobody"
 
 
-def test_a_reply_that_stands_in_a_rewritten_history_is_known_all_the_same() -> None:
+def test_a_reply_that_stands_in_another_stream_is_known_all_the_same() -> None:
     async def program(client: AsyncOpenAI) -> None:
         messages: list[Any] = [{"role": "system", "content": "It is 10:01."}, {"role": "user", "content": TASK.query}]
         message = await ask(client, messages)
@@ -167,8 +167,7 @@ def test_a_reply_that_stands_in_a_rewritten_history_is_known_all_the_same() -> N
         await ask(client, messages)
 
     _, old = attempt(ScriptedEngine([LOOK, ANSWER]), session := Session(program))
-    assert old.stop_reason is StopReason.rewritten
-    assert old.steps[0].observations == (Observation(text=SHIPPED),)
+    assert (old.stop_reason, old.answer) == (StopReason.finished, "Look it up."), "it handed over, as to another agent"
     assert session.seen == [(call("find_order", id="a-1"), Observation(text=SHIPPED))]
 
 

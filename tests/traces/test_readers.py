@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from steptool.config.plugins import BUILT_IN
 from steptool.core.errors import InputError
@@ -19,6 +21,7 @@ from steptool.core.messages import MessageCall
 from steptool.core.types import AnswerCheck, StopReason
 from steptool.traces.conversation import Conversation, Skipped
 from steptool.traces.kinds import kind_of, reader_of
+from steptool.traces.scrub import Scrubber
 from steptool.traces.steps import Attempt, attempt_of
 
 SCHEMA = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
@@ -513,3 +516,56 @@ def test_judged_runs_need_their_queries(tmp_path: Path) -> None:
     assert isinstance(found, Conversation) and isinstance(lost, Skipped)
     assert (found.group, found.solved, attempt(found).answer) == ("G1_tool", 0.5, "9.5")
     assert lost.reason == "its query is not in the file of queries"
+
+
+# Damaged records
+
+NAMES = st.sampled_from(["role", "content", "type", "name", "id"])
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text("ab{[", max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=2),
+    max_leaves=3,
+)
+
+
+def places(value: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to everything within a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [here, *(place for key, item in inner for place in places(item, (*here, key)))]
+
+
+def replaced(value: Any, place: tuple[Any, ...], by: Any) -> Any:
+    if not place:
+        return by
+    key, *rest = place
+    inner = replaced(value[key], tuple(rest), by)
+    if isinstance(value, dict):
+        return {**value, key: inner}
+    return [inner if index == key else item for index, item in enumerate(value)]
+
+
+BATCH = {
+    "custom_id": "1",
+    "body": {"messages": OPENAI_MESSAGES},
+    "response": {"body": {"choices": [{"message": OPENAI_MESSAGES[-1]}]}},
+}
+DAMAGED: dict[str, tuple[str, Any]] = {
+    **RECORDS,
+    **{form.__name__: ("toolbench", form(FINISH)) for form in (of_inference, of_evaluation, of_training)},
+    "batch": ("openai", BATCH),
+}
+
+
+@pytest.mark.parametrize("form", DAMAGED)
+@given(data=st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_record_with_anything_in_any_place_is_read_or_skipped(form: str, data: st.DataObject, tmp_path: Path) -> None:
+    kind, record = DAMAGED[form]
+    for _ in range(data.draw(st.integers(1, 2))):
+        record = replaced(record, data.draw(st.sampled_from(places(record))), data.draw(JSON))
+    source = write(tmp_path / "log.jsonl", record)
+    for found in reader_of(kind, {}).read(source):
+        assert isinstance(found, Conversation | Skipped)
+        if isinstance(found, Conversation):
+            done = attempt_of(Scrubber(b"k" * 32).conversation(found))
+            assert isinstance(done, Skipped) or done.trajectory(0).steps

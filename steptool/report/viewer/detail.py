@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from itertools import zip_longest
 from typing import Any
@@ -42,7 +43,8 @@ def step(index: int, of: Step, judged: Judgement | None, earned: Earned | None, 
             {
                 "name": call.name,
                 "finish": call.name == FINISH,
-                "arguments": call.arguments,
+                "arguments": [(name, as_text(value)) for name, value in call.arguments.items()],
+                "answer": action.answer if call.name == FINISH else None,
                 "reply": reply and reply.text,
                 "error": reply and reply.error,
             }
@@ -61,6 +63,24 @@ def step(index: int, of: Step, judged: Judgement | None, earned: Earned | None, 
         "sampled": len(of.action_ids),
         "logprob": sum(of.action_logprobs) / len(of.action_logprobs) if of.action_logprobs else None,
     }
+
+
+def as_text(value: Any) -> str:
+    """A value as JSON, and a text as it is, unless it could be taken for another value: `5` and `"5"` differ.
+
+    The page must not read numbers: JavaScript rounds those of more than 53 bits.
+    """
+    if isinstance(value, str) and not _is_json(value):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def histories(steps: Iterable[Step]) -> list[str]:

@@ -169,10 +169,11 @@ class Viewer:
             "id": task,
             "group": known.group if known else "",
             "query": known.query if known else None,
+            "system": known.system if known else "",
             "tools": [tool.model_dump() for tool in known.tools] if known else [],
             "relevant": reference.relevant_tools if reference else (),
             "goal": reference.goal if reference else "",
-            "expected": check.model_dump() if check else None,
+            "expected": f"{detail.as_text(check.expected)} ({check.kind})" if check and check.kind != "judge" else "",
         }
 
 

@@ -35,6 +35,7 @@ class _TaskLine(_Read):
     id: str
     query: str
     group: str = ""
+    system: str = ""
     tools: tuple[OfferedTool | str, ...] | None = None
     """None: all that stand in tools.json."""
 
@@ -42,6 +43,7 @@ class _TaskLine(_Read):
 class KnownTask(NamedTuple):
     query: str
     group: str
+    system: str
     tools: tuple[OfferedTool, ...]
 
 
@@ -93,7 +95,7 @@ _TOOLS = TypeAdapter(tuple[OfferedTool, ...])
 def _task_of(line: _TaskLine, offered: Mapping[str, OfferedTool]) -> KnownTask:
     named = offered.values() if line.tools is None else line.tools
     tools = [offered.get(tool, OfferedTool(name=tool)) if isinstance(tool, str) else tool for tool in named]
-    return KnownTask(line.query, line.group, tuple(tools))
+    return KnownTask(line.query, line.group, line.system, tuple(tools))
 
 
 def _lines(file: Path, model: type[Any]) -> Iterator[Any]:

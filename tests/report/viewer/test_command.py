@@ -48,6 +48,14 @@ def test_what_cannot_be_shown_ends_it_with_a_fix(tmp_path: Path, arguments: tupl
     assert process.returncode == 2 and said in errors and "fix:" in errors
 
 
+def test_without_its_packages_it_says_what_to_install(tmp_path: Path) -> None:
+    """As after `pip install steptool` without an extra."""
+    (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError(\"No module named 'uvicorn'\")")
+    process = command(project.write(tmp_path))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2 and "pip install 'steptool[cpu]'" in errors
+
+
 def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
     with listening(0) as taken:
         process = command(project.write(tmp_path), "--port", str(taken.getsockname()[1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -23,11 +24,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 LOGIC = """import(new URL("attempts.js", location)).then((m) => {{
-    const call = (name, args, reply = "ok") => ({{name, finish: false, arguments: args, reply, error: null}});
+    const returned = {{finish: false, answer: null, error: null}};
+    const call = (name, args, reply = "ok") => ({{...returned, name, arguments: Object.entries(args), reply}});
+    const end = {{...returned, name: "Finish", finish: true, arguments: [["answer", "7"]], answer: "7"}};
+    const up = {{...returned, name: "Finish", finish: true, arguments: [["give_up", "true"]]}};
     const rest = {{unreadable: null, thought: "", reply: null}};
     const step = (path, calls, message = null) => ({{...rest, path, calls, message}});
-    const end = {{name: "Finish", finish: true, arguments: {{answer: "7"}}, reply: null, error: null}};
-    const up = {{name: "Finish", finish: true, arguments: {{give_up: true}}, reply: null, error: null}};
     const a = step("a", [call("find", {{x: 1}})]);
     const sides = (...all) => all.map((steps) => ({{steps}}));
     return {};
@@ -66,3 +68,23 @@ def test_attempts_part_at_the_first_step_that_differs_and_it_says_in_what(
 )
 def test_a_task_is_won_by_the_part_that_solves_it_more_often(page: Page, first: str, second: str, cell: str) -> None:
     assert page.run(LOGIC.format(f"m.cellOf({first}, {second})")) == cell
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ('{"a": 1}', ['{"a": 1}']),
+        ("no JSON, " * 20, ["no JSON, " * 20]),
+        (
+            '{"id":12345678901234567890,"of":[],"in":{"text":"a, {b}: \\"c\\"' + "x" * 60 + '"},"n":[1.0,2]}',
+            [
+                *("{", ' "id": 12345678901234567890,', ' "of": [],', ' "in": {'),
+                '  "text": "a, {b}: \\"c\\"' + "x" * 60 + '"',
+                *(" },", ' "n": [', "  1.0,", "  2", " ]", "}"),
+            ],
+        ),
+    ],
+)
+def test_a_long_reply_in_json_gets_lines_and_nothing_else_changes(page: Page, text: str, lines: list[str]) -> None:
+    script = f'import(new URL("steps.js", location)).then((m) => m.spaced({json.dumps(text)}))'
+    assert page.run(script).split("\n") == lines

@@ -59,7 +59,7 @@ def test_all_attempts_at_a_task_come_with_what_is_known_of_it(client: TestClient
     found = got(client, "task", source="evaluation", task="t1")
     assert [(each["row"], each["part"], each["solved"]) for each in found["attempts"]] == [(0, 0, 0.0), (2, 1, 1.0)]
     assert found["task"]["query"] == "Which number has tea?"
-    assert found["task"]["expected"] == {"kind": "number", "expected": 7}
+    assert found["task"]["expected"] == "7 (number)"
     assert found["task"]["tools"] == [{"name": "find", "description": "finds the number of a thing"}]
     assert found["task"]["relevant"] == ["find"]
     assert found["notes"]["ppo"] == ["Rewards by paper, gamma 1."]

@@ -23,11 +23,15 @@ def test_tasks_of_an_import_have_the_tools_that_they_name_or_all(tmp_path: Path)
     write_jsonl(folder / "trajectories.jsonl.gz", [])
     tools = [{"name": name, "description": f"does {name}", "parameters": {}} for name in ("find", "buy")]
     (folder / "tools.json").write_text(json.dumps(tools))
-    lines = [{"id": "a", "query": "?", "tools": ["buy", "gone"], "check": "is_bought"}, {"id": "b", "query": "?"}]
+    lines = [
+        {"id": "a", "query": "?", "tools": ["buy", "gone"], "check": "is_bought"},
+        {"id": "b", "query": "?", "system": "Be kind."},
+    ]
     (folder / "tasks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     found = Tasks(tmp_path, sources_of(tmp_path)).tasks
     assert found["a"].tools == (OfferedTool(name="buy", description="does buy"), OfferedTool(name="gone"))
     assert [tool.name for tool in found["b"].tools] == ["find", "buy"]
+    assert (found["a"].system, found["b"].system) == ("", "Be kind.")
 
 
 def test_what_is_no_task_is_left_out(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ export const OUTCOMES = {
   solved: { glyph: "✓", title: "solved" },
   partly: { glyph: "◐", title: "partly solved" },
   unsolved: { glyph: "✗", title: "not solved" },
-  unknown: { glyph: "·", title: "no verdict" },
+  unknown: { glyph: "?", title: "no verdict" },
 };
 
 export function outcomeOf(solved) {
@@ -113,7 +113,7 @@ export function parting(attempts) {
   }
   const next = attempts.map((each) => each.steps[common]);
   const why = difference(next);
-  return { common, why, differs: (place, name) => why === ARGUMENTS && several(next, (step) => step.calls[place].arguments[name]) };
+  return { common, why, differs: (place, name) => why === ARGUMENTS && several(next, (step) => step.calls[place].arguments.find(([key]) => key === name)) };
 }
 
 const several = (steps, read) => new Set(steps.map((step) => JSON.stringify(read(step)))).size > 1;
@@ -125,7 +125,7 @@ function difference(steps) {
     if (step.unreadable !== null) return "unreadable";
     if (step.message !== null) return "message";
     if (!step.calls[0].finish) return "call";
-    return "answer" in step.calls[0].arguments ? "answer" : "end";
+    return step.calls[0].answer === null ? "end" : "answer";
   };
   if (distinct(kind)) {
     const words = { unreadable: "text that could not be read", message: "a message", answer: "an answer", end: "giving up", call: "a call" };

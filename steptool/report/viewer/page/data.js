@@ -1,7 +1,9 @@
 // What the page asks this machine for. Addresses are relative: everything lies below the key in the page's own.
 
 async function ask(path, values = {}, signal) {
-  const response = await fetch(`api/${path}?${new URLSearchParams(values)}`, { signal });
+  const response = await fetch(`api/${path}?${new URLSearchParams(values)}`, { signal }).catch((error) => {
+    throw error.name === "AbortError" ? error : new Error("steptool view has ended: start it again, and open the address that it prints");
+  });
   if (!response.ok) {
     const said = await response.json().catch(() => ({}));
     throw new Error(typeof said.detail === "string" ? said.detail : `the viewer answers ${response.status}`);

@@ -1,14 +1,13 @@
 // One task: the question, all attempts at a glance, and the chosen ones side by side from where they part.
 
-import { MEASURES, largest, measuresOf, number, paint, scaleOf, signed } from "./colour.js";
-import { OUTCOMES, contrast, outcomeOf, parting } from "./attempts.js";
+import { contrast, parting } from "./attempts.js";
+import { MEASURES, measuresOf, number, paint, scaleOf, signed } from "./colour.js";
 import { el, folded, highlight } from "./dom.js";
+import { view } from "./state.js";
+import { called, ending, fails, inWords, label, scores, verdict } from "./steps.js";
 import { stream } from "./tokens.js";
 
 const MOST_SIDES = 6;
-
-/** What is chosen in the detail; it stays from task to task. */
-export const view = { measure: "", tokens: false, common: false, searched: "" };
 
 export class Detail {
   /** `tokensOf(row)` gives the token stream of an attempt; `changed` is called when other attempts are chosen. */
@@ -37,6 +36,16 @@ export class Detail {
     while (this.chosen.size > MOST_SIDES) this.chosen.delete(this.chosen.values().next().value);
     this.changed();
     this.draw();
+  }
+
+  toggleNumber(number) {
+    const attempt = this.found?.attempts[number - 1];
+    if (attempt) this.toggle(attempt.row);
+  }
+
+  nextMeasure() {
+    const measures = this.found ? measuresOf(this.found.attempts) : [];
+    if (measures.length) this.set("measure", measures[(measures.indexOf(this.measure) + 1) % measures.length]);
   }
 
   set(name, value) {
@@ -81,10 +90,11 @@ export class Detail {
     const { task } = this.found;
     const facts = [el("span", "", {}, task.id)];
     if (task.group) facts.unshift(el("span", "", {}, task.group.replaceAll("_", " ")));
-    if (task.expected) facts.push(el("span", "expected", {}, "expected: ", el("b", "", {}, said(task.expected.expected)), ` (${task.expected.kind})`));
+    if (task.expected) facts.push(el("span", "", {}, "expected: ", el("b", "", {}, task.expected)));
     else if (task.goal) facts.push(el("span", "", {}, "goal: ", task.goal));
     const query = task.query ?? "No file of tasks here says what this task asks; the tokens of the first step hold the prompt.";
     const box = el("header", "task", {}, el("p", "facts", {}, facts), folded("h1", task.query === null ? "unknown" : query.length > 180 ? "long" : "", query, 1200));
+    if (task.system) box.append(el("details", "system", {}, el("summary", "", {}, "what the system says"), folded("p", "", task.system)));
     if (task.tools.length) {
       const list = task.tools.map((tool) => [
         el("dt", task.relevant.includes(tool.name) ? "relevant" : "", { title: task.relevant.includes(tool.name) ? "leads to the answer" : "" }, tool.name),
@@ -169,7 +179,7 @@ export class Detail {
     const total = side.steps[0]?.return;
     const numbers = [counted, tokens ? `${tokens} tokens` : "", total === null || total === undefined ? "" : `return ${signed(total)}`];
     return el("div", "head", {},
-      el("p", "", {}, ending(side, true)),
+      el("p", "", {}, ending(side, "answered ")),
       side.evidence ? folded("p", "evidence", side.evidence, 300) : null,
       side.error ? folded("p", "broke", side.error, 300) : null,
       el("p", "numbers", {}, numbers.filter(Boolean).join(" · ")),
@@ -204,7 +214,7 @@ export class Detail {
     if (step.hint !== null) box.append(folded("pre", "reply failed", step.hint));
     if (step.reply !== null) box.append(el("p", "label", {}, "the user replies"), folded("pre", "reply", step.reply));
     if (view.tokens) box.append(this.tokens(side, place));
-    box.append(scores(step, ""));
+    box.append(scores(step));
     return box;
   }
 
@@ -230,68 +240,5 @@ export class Detail {
     if (!own && box) box.open = true;
     box?.scrollIntoView({ block: "center" });
     box?.animate?.([{ background: "var(--flash)" }, { background: "transparent" }], 900);
-  }
-}
-
-function called(call, differs) {
-  const names = Object.keys(call.arguments);
-  if (call.finish) {
-    const answer = "answer" in call.arguments ? said(call.arguments.answer) : null;
-    return [el("p", "label", {}, answer === null ? "gives up" : "answers"), answer === null ? null : folded("p", "answer", answer)].filter(Boolean);
-  }
-  const made = el("div", "call", {}, el("b", "", {}, call.name), el("dl", "", {}, names.map((name) => [el("dt", "", {}, name), folded("dd", differs(name) ? "differs" : "", said(call.arguments[name]), 800)])));
-  if (call.reply === null) return [made, el("p", "label", {}, "no reply: the attempt ended here")];
-  const reply = folded("pre", call.error ? "reply failed" : "reply", pretty(call.reply));
-  return call.error ? [made, el("p", "label failed", {}, call.error), reply] : [made, reply];
-}
-
-function scores(step, name) {
-  const shown = step.scores.map(([key, value]) =>
-    el("span", "score", {}, `${key} `, el("b", "", { background: paint(key === "contribution" ? "amount" : "verdict", value, 1) }, value === null ? "?" : number(value, Number.isInteger(value) ? 0 : 2))));
-  const sign = (title, value, scale) => value !== null && value !== undefined &&
-    shown.push(el("span", "score", {}, `${title} `, el("b", "", { background: paint("sign", value, scale) }, signed(value))));
-  sign("reward", step.reward, 1);
-  sign("return", step.return, 1);
-  sign("advantage", largest(step.advantages), 1);
-  if (step.logprob !== null) shown.push(el("span", "score", {}, "log-prob. ", el("b", "", { background: paint("doubt", step.logprob, 1) }, number(step.logprob))));
-  if (step.votes > 1) shown.push(el("span", "score", {}, `${step.votes} votes`));
-  const reason = step.reason ? el("span", "reason", {}, step.reason) : null;
-  return el("p", "scores", {}, name ? el("span", "of", {}, name) : null, shown, reason);
-}
-
-export function verdict(attempt) {
-  const outcome = outcomeOf(attempt.solved);
-  const value = outcome === "partly" ? ` ${number(attempt.solved)}` : "";
-  return el("span", `verdict ${outcome}`, { title: OUTCOMES[outcome].title }, OUTCOMES[outcome].glyph + value);
-}
-
-function ending(attempt, long = false) {
-  if (attempt.answer !== null) return [long ? "answered " : "", el("b", "", {}, attempt.answer.length > 300 ? `${attempt.answer.slice(0, 300)} …` : attempt.answer)];
-  return attempt.stop.replace("_", " ");
-}
-
-const fails = (step) => step.unreadable !== null || step.calls.some((call) => call.error);
-
-function label(step) {
-  if (step.unreadable !== null) return "unreadable";
-  if (step.message !== null) return "message";
-  return step.calls.map((call) => (call.finish ? ("answer" in call.arguments ? "answer" : "gives up") : call.name.split(".").pop())).join(" + ");
-}
-
-function inWords(step) {
-  const calls = step.calls.map((call) => `${call.name} ${JSON.stringify(call.arguments)}`).join("\n");
-  return (calls || step.message || step.unreadable || "").slice(0, 400);
-}
-
-const said = (value) => (typeof value === "string" ? value : JSON.stringify(value));
-
-/** JSON with spaces and lines where it is long, anything else as it is. */
-function pretty(text) {
-  if (!/^\s*[[{]/.test(text) || text.length > 200_000) return text;
-  try {
-    const value = JSON.parse(text);
-    return text.length < 90 ? text : JSON.stringify(value, null, 1);
-  } catch {
-    return text;
   }
 }
