@@ -225,7 +225,7 @@ export class Detail {
     const found = loaded.steps[place];
     if (!found || (!found.context_size && !found.sampled.length)) return el("p", "note", {}, notes ?? "no tokens were recorded: this step was not sampled here");
     const measure = this.measure === "advantage" ? "advantage" : "logprob";
-    return el("div", "tokens", {}, notes, stream(found, side.steps[place].advantages, measure, this.scale));
+    return el("div", "tokens", {}, notes, stream(found, side.steps[place], measure, this.scale));
   }
 
   credit(sides) {

@@ -4,7 +4,7 @@ import { MEASURES, number, paint, signed } from "./colour.js";
 import { el } from "./dom.js";
 
 /** `measure` is logprob or advantage; advantages are painted against `scale`. */
-export function stream(found, advantages, measure, scale) {
+export function stream(found, { advantages, sampled: count }, measure, scale) {
   const { kind, token: read } = MEASURES[measure];
   const sampled = found.sampled.map(([id, text, isControl, logprob], index) => {
     const advantage = advantages[index] ?? null;
@@ -20,6 +20,6 @@ export function stream(found, advantages, measure, scale) {
   const plural = (count) => `${count.toLocaleString("en")} token${count === 1 ? "" : "s"}`;
   return el("div", "stream", {},
     el("details", "", {}, el("summary", "", {}, `${plural(found.context_size)} came in`), el("pre", "context", {}, context, rest)),
-    el("p", "label", {}, `${plural(sampled.length)} sampled, painted by ${MEASURES[measure].title}`),
+    el("p", "label", {}, `${plural(count)} sampled, ${sampled.length < count ? `the first ${sampled.length.toLocaleString("en")} ` : ""}painted by ${MEASURES[measure].title}`),
     el("pre", "sampled", {}, sampled));
 }
