@@ -10,16 +10,36 @@ export function stream(found, { advantages, sampled: count }, measure, scale) {
     const advantage = advantages[index] ?? null;
     const lines = [`token ${id}`, `probability ${(Math.exp(logprob) * 100).toFixed(2)} %, log ${number(logprob, 4)}`];
     if (advantage !== null) lines.push(`advantage ${signed(advantage, 4)}`);
-    return el("span", isControl ? "token control" : "token", {
-      title: lines.join("\n"),
-      background: paint(kind, read({ logprob }, advantage), scale),
-    }, text || "·");
+    return el(
+      "span",
+      isControl ? "token control" : "token",
+      {
+        title: lines.join("\n"),
+        background: paint(kind, read({ logprob }, advantage), scale),
+      },
+      text || "·",
+    );
   });
   const context = found.context.map(([text, isControl]) => el("span", isControl ? "control" : "", {}, text));
   const rest = found.left_out ? ` … ${found.left_out.toLocaleString("en")} more characters` : "";
   const plural = (count) => `${count.toLocaleString("en")} token${count === 1 ? "" : "s"}`;
-  return el("div", "stream", {},
-    el("details", "", {}, el("summary", "", {}, `${plural(found.context_size)} came in`), el("pre", "context", {}, context, rest)),
-    el("p", "label", {}, `${plural(count)} sampled, ${sampled.length < count ? `the first ${sampled.length.toLocaleString("en")} ` : ""}painted by ${MEASURES[measure].title}`),
-    el("pre", "sampled", {}, sampled));
+  return el(
+    "div",
+    "stream",
+    {},
+    el(
+      "details",
+      "",
+      {},
+      el("summary", "", {}, `${plural(found.context_size)} came in`),
+      el("pre", "context", {}, context, rest),
+    ),
+    el(
+      "p",
+      "label",
+      {},
+      `${plural(count)} sampled, ${sampled.length < count ? `the first ${sampled.length.toLocaleString("en")} ` : ""}painted by ${MEASURES[measure].title}`,
+    ),
+    el("pre", "sampled", {}, sampled),
+  );
 }
