@@ -234,6 +234,11 @@ def _log(tmp_path: Path, questions: int, *, expected: bool, answer: str = "It is
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def _chats(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello!"}]
+    (tmp_path / "log.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+
+
 @pytest.mark.parametrize("expected", [False, True])
 def test_a_log_alone_makes_a_project(tmp_path: Path, expected: bool) -> None:
     """Its tools reply as they did; budgets fit what was done; arms learn from what can be known."""
@@ -271,6 +276,7 @@ def test_a_log_with_tools_and_tasks_of_a_team_only_shows_how_it_is_done(tmp_path
     [
         (lambda folder: None, ["--traces", "log.jsonl"], "log.jsonl: no such file or folder"),
         (lambda folder: _log(folder, 1, expected=False), ["--traces", "log.jsonl"], "asks 1 question"),
+        (_chats, ["--traces", "log.jsonl"], "log.jsonl: no conversation in it offers or calls a tool"),
         (lambda folder: _log(folder, 3, expected=False), ["--traces", "log.jsonl", "--from", "x"], "--from"),
         (lambda folder: _log(folder, 3, expected=False), ["--from", "openai"], "--from says what traces hold"),
     ],

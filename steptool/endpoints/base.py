@@ -35,7 +35,7 @@ class Spent(Frozen):
 
     def __str__(self) -> str:
         money = f", {self.money:.4g} of money" if self.money else ""
-        return f"{self.answers} answers, {self.prompt_tokens} tokens in, {self.tokens} out{money}"
+        return f"{self.answers} answers paid for, {self.prompt_tokens} tokens in, {self.tokens} out{money}"
 
 
 class Acting(Protocol):

@@ -44,6 +44,10 @@ class Nonsense(Exception):
     """What came back is no chat completion. The message says why, in a few words."""
 
 
+class TooLong(Exception):
+    """The conversation does not fit the model any more."""
+
+
 def read_reply(document: Any) -> Reply:
     """The reply in a chat completion. Raises Nonsense where it holds none."""
     choices = document.get("choices") if isinstance(document, Mapping) else None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from steptool.core.secrets import Secrets, read_secret
 from steptool.core.types import content_hash
 from steptool.endpoints.base import Spent
 from steptool.endpoints.budget import Budget
-from steptool.endpoints.chat import Nonsense, Reply, read_reply
+from steptool.endpoints.chat import Nonsense, Reply, TooLong, read_reply
 from steptool.endpoints.ledger import Ledger
 from steptool.endpoints.settings import EndpointSettings
 from steptool.system.own_loop import OwnLoop
@@ -34,15 +34,11 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 NO_KEY = "none"
 """What is sent where an endpoint wants no key: the client refuses to send nothing."""
 LONGEST_ANSWER = 4 << 20
-"""Characters of an answer; a longer one is nonsense."""
+"""Bytes of an answer; a longer one is nonsense."""
 
 
 class EndpointRefuses(StepToolError):
     """The endpoint will refuse every request: a wrong key, an unknown model, an account without money."""
-
-
-class TooLong(Exception):
-    """The conversation does not fit the model any more."""
 
 
 class EndpointFailed(Exception):
@@ -108,8 +104,8 @@ class Client:
         most = len(json.dumps(body, ensure_ascii=False).encode())  # a token has a byte at least
         for tries in range(self._settings.max_retries + 1):
             async with self._budget.reserved(most, body["max_completion_tokens"]):
-                text = await self._sent(client, body)
                 try:
+                    text = await self._sent(client, body)
                     return self._paid(key, text, most, body["max_completion_tokens"])
                 except Nonsense as fault:
                     problem = fault
@@ -121,14 +117,13 @@ class Client:
         """The client and what belongs to its loop, made with the first request."""
         if self._client is None:
             from aiolimiter import AsyncLimiter
-            from httpx import Request
             from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
             wanted = self._settings
             rate = wanted.requests_per_minute
             limiter = None if rate is None else AsyncLimiter(1, MINUTE_S / rate)
 
-            async def wait_for_turn(request: Request) -> None:
+            async def wait_for_turn(request: object) -> None:
                 if limiter is not None:
                     await limiter.acquire()
 
@@ -143,12 +138,12 @@ class Client:
         return self._client
 
     async def _sent(self, client: AsyncOpenAI, body: dict[str, Any]) -> str:
-        """The body of the answer, whatever it is."""
+        """The body of the answer, whatever it is. Raises Nonsense where it does not come whole and in time."""
         from openai import APIConnectionError, APIStatusError
 
         try:
-            answer = await client.chat.completions.with_raw_response.create(**body)
-            return str(answer.http_response.text)
+            async with client.chat.completions.with_streaming_response.create(**body) as answer:
+                return await _whole(answer.iter_bytes(), self._settings.timeout_s)
         except APIStatusError as fault:
             raise self._refusal(fault) from None  # its request holds the key
         except APIConnectionError as fault:  # timeouts, too
@@ -170,8 +165,6 @@ class Client:
 
     def _paid(self, key: str, text: str, most_in: int, most_out: int) -> Reply:
         """Write an answer and its cost down. Raises Nonsense for what is none."""
-        if len(text) > LONGEST_ANSWER:
-            raise Nonsense(f"it has {len(text)} characters")
         try:
             document = json.loads(text)
         except (ValueError, RecursionError):
@@ -182,3 +175,21 @@ class Client:
         tokens = most_out if reply.tokens is None else reply.tokens
         self._ledger.keep(key, json.dumps(document), prompt_tokens, tokens, self._budget.money(prompt_tokens, tokens))
         return reply
+
+
+async def _whole(parts: AsyncIterator[bytes], timeout_s: float) -> str:
+    """Raises Nonsense for a body that breaks off, or has no end."""
+    body = b""
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for part in parts:
+                body += part
+                if len(body) > LONGEST_ANSWER:
+                    raise Nonsense(f"it has more than {LONGEST_ANSWER} bytes")
+    except TimeoutError:
+        raise Nonsense(f"it is not whole after {timeout_s:g} s") from None
+    except Nonsense:
+        raise
+    except Exception as fault:  # of the HTTP library that OpenAI's client brings
+        raise Nonsense(reason(fault)) from fault
+    return body.decode(errors="replace")

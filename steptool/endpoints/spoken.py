@@ -15,8 +15,7 @@ from typing import Any
 
 from steptool.core.messages import Message, openai_message
 from steptool.core.types import Action, Conditions, Observation, Step, StopReason, Task, Tool, Trajectory
-from steptool.endpoints.chat import TOO_LONG, Chat, Reply, action_of, following, hint, offered, opening
-from steptool.endpoints.client import TooLong
+from steptool.endpoints.chat import TOO_LONG, Chat, Reply, TooLong, action_of, following, hint, offered, opening
 from steptool.engines.base import Generation
 from steptool.formats.tool_text import openai_tools
 

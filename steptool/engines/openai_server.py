@@ -17,10 +17,10 @@ import asyncio
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -262,7 +262,6 @@ class _Server:
         return answer if isinstance(answer, dict) else {"said": text[:200]}
 
     async def _sent(self, verb: Literal["get", "post"], path: str, body: dict[str, Any] | None) -> str:
-        import httpx
         from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
         if self._client is None:
@@ -274,8 +273,8 @@ class _Server:
             )
         try:
             if verb == "get":
-                return (await self._client.get(path, cast_to=httpx.Response)).text
-            return (await self._client.post(path, body=body, cast_to=httpx.Response)).text
+                return await self._client.get(path, cast_to=str)
+            return await self._client.post(path, body=body, cast_to=str)
         except APIStatusError as fault:
             raise ServerFailed(self._secrets.hide(f"it answers {fault.status_code}: {reason(fault)}")) from None
         except APIConnectionError as fault:
@@ -310,14 +309,14 @@ def _copy(files: Sequence[Path], folder: Path) -> None:
         return
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        half = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
-        half.chmod(0o755)
-        for file in files:
-            shutil.copyfile(file, half / file.name)
-        half.rename(folder)
+        with TemporaryDirectory(prefix=".", dir=folder.parent) as scratch:
+            half = Path(scratch, folder.name)
+            half.mkdir()
+            for file in files:
+                shutil.copyfile(file, half / file.name)
+            half.rename(folder)
     except OSError as error:
         if folder.is_dir():  # another run was faster
-            shutil.rmtree(half, ignore_errors=True)
             return
         raise StepToolError(
             f"the adapter cannot be put there: {error.strerror or error}",

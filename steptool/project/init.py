@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from steptool.core.errors import DataError, InputError, StepToolError, StorageError
 from steptool.core.types import Task
-from steptool.project.log import Log, measured, name_of
+from steptool.project.log import Log, measured
 from steptool.project.own import EXAMPLE, Own
 
 HIDDEN = ("gitignore", "dvcignore")
@@ -41,7 +41,7 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
     """
     _refuse(folder)
     own.check()
-    log = _import(folder, own) if own.traces else None
+    log, told = _import(folder, own) if own.traces else (None, [])
     name = _name(folder)
     files = {path: text.replace(NAME.encode(), name.encode()) for path, text in template()}
     try:
@@ -56,6 +56,8 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
     _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
     (folder / ".dvc" / "config").write_text(DVC_CONFIG)
     _write_graph(folder)
+    for line in told:
+        print(line)
     print(f"{folder} is a project: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
     committed = _commit(folder, f"Start the project {name}")
     if not committed:
@@ -68,31 +70,40 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
         print(f"  {command:<33}  {what}")
 
 
-def _import(folder: Path, own: Own) -> Log:
-    """Import the traces into the new project; where that fails, the folder is as it was. Raises what the import does,
-    and DataError for a log of one question."""
+def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
+    """Import the traces into the new project: what they hold, and what to tell the user. Where that fails, the folder
+    is as it was. Raises what the import does, and DataError for a log that nothing can be trained with."""
     from steptool.traces import folder as imported
     from steptool.traces import wording
     from steptool.traces.kinds import import_from
+    from steptool.tracking.redaction import public
 
-    source = own.traces if "://" in own.traces else str(Path(own.traces).resolve())
-    was_there, name = folder.exists(), name_of(own.traces)
+    is_server = "://" in own.traces
+    source, name = (own.traces, "log") if is_server else (str(Path(own.traces).resolve()), "")
+    was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with chdir(folder):
             path, report = import_from(source, kind=own.kind, name=name)
-            print("\n".join(wording.lines(path, report)))
-            if len(lines := imported.tasks(path)) < FEWEST_TASKS and not own.tasks:
-                fix = "bring a log with more, or tasks of your own with --tasks; docs/traces.md says what is read"
-                found = f"asks {len(lines)} question: one is needed to learn from, and another to test with"
-                raise DataError(found, where=own.traces, fix=fix)
-            return _measured(path)
+            if problem := _problem(len(imported.tasks(path)), len(imported.tools(path)), own):
+                fix = "bring a log with more, or your own with --tools and --tasks; docs/logs.md says what each is for"
+                raise DataError(problem, where=public(own.traces), fix=fix)
+            return _measured(path), wording.lines(path, report)
     except BaseException:
         for made in ("traces", ".steptool"):
             shutil.rmtree(folder / made, ignore_errors=True)
         if not was_there:
             folder.rmdir()
         raise
+
+
+def _problem(questions: int, tools: int, own: Own) -> str:
+    """Why nothing can be trained with a log; empty where something can."""
+    if not tools and not own.has_tools:
+        return "no conversation in it offers or calls a tool"
+    if questions < FEWEST_TASKS and not own.tasks:
+        return f"asks {questions} question: one is needed to learn from, and another to test with"
+    return ""
 
 
 def _measured(path: Path) -> Log:

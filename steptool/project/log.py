@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from steptool.core.types import Step, Task, Trajectory
 from steptool.formats.tool_text import CHARACTERS_A_TOKEN
@@ -38,6 +37,8 @@ class Log:
     """Tokens of its longest action, about."""
     tokens: int
     """Tokens of the longest of them, the prompt included, about."""
+    talks: int
+    """How many of them speak with the user before they answer, which a format of one call an action cannot write."""
 
     def sample(self) -> dict[str, int]:
         """Budgets under which a policy can do what was shown, those of `sample` in params.yaml."""
@@ -62,6 +63,7 @@ def measured(path: str, tasks: Iterable[Task], checked: int, attempts: Iterable[
         calls=max((sum(max(1, len(step.action.calls)) for step in each.steps) for each in shown), default=0),
         step_tokens=max((_action_tokens(step) for each in shown for step in each.steps), default=0),
         tokens=max((_tokens(by_id[each.task_id], each.steps) for each in shown), default=0),
+        talks=sum(any(step.reply is not None for step in each.steps) for each in shown),
     )
 
 
@@ -82,9 +84,3 @@ def _action_tokens(step: Step) -> int:
 def _up(number: int, unit: int) -> int:
     """The next multiple of `unit`."""
     return -(-number // unit) * unit
-
-
-def name_of(source: str) -> str:
-    """What the folder of a source is called: `shop` of logs/shop.jsonl.gz, `log` of a server."""
-    stem = "" if "://" in source else Path(source).name.partition(".")[0]
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in stem).strip("-") or "log"

@@ -71,6 +71,11 @@ class Own:
             if not path.is_file():
                 raise InputError("no such file", where=str(path), fix="mend the path; nothing was written")
 
+    @property
+    def has_tools(self) -> bool:
+        """Whether it says where tools come from, other than a log."""
+        return any(getattr(self, kind) for kind in KINDS)
+
     def laid_over(self, files: Mapping[PurePosixPath, bytes], log: Log | None = None) -> dict[PurePosixPath, bytes]:
         """The files of the project: those of the template, with the team's own in their place. `log`: what the traces
         hold."""
@@ -143,6 +148,8 @@ class Own:
         if log is not None:
             tasks, can_be_solved = (tasks, can_be_solved) if self.tasks else (log.tasks, log.checked > 0)
             params["sample"].update(log.sample())
+            if log.talks * 2 > log.shown:
+                params["format"] = _flow({"use": "native"})
         if log is not None and not demonstrations:
             demonstrations = (log.shown + 1) // 2  # half of the tasks are for training
             params["demonstrations"] = _flow({"use": "traces", "path": log.path})

@@ -36,7 +36,6 @@ class Teacher:
         max_calls: Annotated[Many, Field(ge=1)] = 8
         """Actions of an attempt, the answer included."""
         tool_timeout_s: Bound = 10.0
-
         temperature: Annotated[float, Field(ge=0, le=2)] | Literal["default"] | None = "default"
         """default: it is not sent."""
 

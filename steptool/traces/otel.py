@@ -33,6 +33,10 @@ _CHOICE, _DETAILS, _EVALUATION = (
 )
 
 
+_WRONG_TYPE = (TypeError, ValueError, AttributeError, KeyError)
+"""What reading raises where a text stands in the place of a list, and so on."""
+
+
 @dataclass
 class _Span:
     trace: str
@@ -64,9 +68,11 @@ class Otel:
             if isinstance(record, Skipped):
                 yield record
                 continue
-            found = dict(_spans(record.value))
-            logged = list(_logged(record.value))
-            if not found and not logged and not self.recognises(source, record.value):
+            try:
+                found, logged = dict(_spans(record.value)), list(_logged(record.value))
+            except _WRONG_TYPE:
+                found, logged = {}, []
+            if not found and not logged and not _is_empty(record.value):
                 yield Skipped(where=record.where, reason="no spans of OpenTelemetry", is_broken=True)
             spans |= found
             for id, event in logged:
@@ -88,6 +94,8 @@ class Otel:
                 conversations += requests.read(where, *_request(span))
             except Unusable as error:  # of one request: a later one may hold all of it
                 problem = problem or error.reason
+            except _WRONG_TYPE:
+                problem = problem or "an attribute of a span is not what its convention says"
         if problem and not conversations:
             yield Skipped(where=where, reason=problem)
             return
@@ -98,8 +106,13 @@ class Otel:
 # Spans of a record
 
 
+def _is_empty(record: Any) -> bool:
+    """Whether it is an export without a span, as collectors write them, too."""
+    return isinstance(record, Mapping) and not record.keys() - {"resourceSpans", "resourceLogs", "resourceMetrics"}
+
+
 def _spans(record: Any) -> Iterator[tuple[str, _Span]]:
-    """By their ids. Raises nothing: what is no span is none."""
+    """By their ids."""
     if not isinstance(record, Mapping):
         return
     context = record.get("context")
@@ -150,7 +163,7 @@ def _value(written: Any) -> Any:
     return next((written[name] for name in ("stringValue", "doubleValue", "boolValue") if name in written), None)
 
 
-def _nanoseconds(written: Any) -> Any:
+def _nanoseconds(written: Any) -> int:
     """For the order alone: a number, or a date as text, of which the digits are in order."""
     digits = "".join(c for c in str(written or "") if c.isdigit())
     return int(digits) if digits else 0
@@ -224,7 +237,8 @@ def _open_inference(llm: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
         calls = [call.get("tool_call", {}) for call in written.get("tool_calls") or []]
         return {**written, "content": written.get("content") or contents or None, "tool_calls": calls}
 
-    return ([message(item) for item in _items(llm, name)] for name in ("input_messages", "output_messages"))  # type: ignore[return-value]
+    asked, said = _items(llm, "input_messages"), _items(llm, "output_messages")
+    return [message(item) for item in asked], [message(item) for item in said]
 
 
 def _open_llmetry(gen_ai: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
@@ -233,7 +247,8 @@ def _open_llmetry(gen_ai: Mapping[str, Any]) -> tuple[list[Any], list[Any]]:
         calls = [{"id": call.get("id"), "function": call} for call in written.get("tool_calls") or []]
         return {"role": "assistant", **written, "content": _parsed_text(written.get("content")), "tool_calls": calls}
 
-    return ([message(item) for item in _items(gen_ai, name)] for name in ("prompt", "completion"))  # type: ignore[return-value]
+    asked, said = _items(gen_ai, "prompt"), _items(gen_ai, "completion")
+    return [message(item) for item in asked], [message(item) for item in said]
 
 
 def _of_events(events: list[tuple[str, dict[str, Any]]]) -> tuple[list[Any], list[Any]]:

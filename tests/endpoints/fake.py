@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock, Thread
 from typing import Any
@@ -32,6 +32,8 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     closes: bool = False
     """The connection ends in the middle of the body."""
+    drips: bool = False
+    """The body has no end."""
     after_s: float = 0.0
 
 
@@ -98,9 +100,17 @@ async def _response(answer: Answer) -> Response:
     await asyncio.sleep(answer.after_s if isinstance(answer, Fault) else 0)
     if not isinstance(answer, Fault):
         return Response(json.dumps(answer), media_type="application/json")
+    if answer.drips:
+        return StreamingResponse(_drops(), media_type="application/json")
     if answer.closes:
         return StreamingResponse(iter([answer.body[:10]]), headers={"Content-Length": str(len(answer.body) + 100)})
     return Response(answer.body, status_code=answer.status, headers=answer.headers, media_type="application/json")
+
+
+async def _drops() -> AsyncIterator[str]:
+    while True:
+        yield " "
+        await asyncio.sleep(0.05)
 
 
 @contextlib.contextmanager

@@ -107,7 +107,7 @@ def test_an_endpoint_is_measured_beside_our_policies(
     (compared,) = read_json(EVALUATION / COMPARISONS)
     assert (compared["candidate"], compared["lost"]) == ("gpt", 0)
     assert {request["temperature"] for request in endpoint.requests} == {0.0}, "as ours is measured"
-    assert "12 answers, 240 tokens in, 60 out" in capsys.readouterr().out
+    assert "12 answers paid for, 240 tokens in, 60 out" in capsys.readouterr().out
     judged = read_jsonl(EVALUATION / "gpt.trajectories.jsonl.gz", ScoredTrajectory)
     assert all(each.trajectory.token_ids == () for each in judged)
 
@@ -121,6 +121,18 @@ def test_an_endpoint_is_measured_beside_our_policies(
 
     evaluate.main()
     assert len(endpoint.requests) == 12, "measured again, it costs nothing"
+
+
+def test_endpoints_alone_can_be_measured(project: Params, endpoint: Fake) -> None:
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    settings = yaml.load(PARAMS)
+    del settings["arms"]["ours"], settings["compare"]
+    settings["arms"]["other"] = {"endpoint": {**settings["arms"]["gpt"]["endpoint"], "model": "gpt-y"}}
+    yaml.dump(settings, PARAMS)
+    evaluate.main()
+    assert "gpt and other answer by messages at an endpoint" in results_table().replace("\n", " ")
+    assert {request["model"] for request in endpoint.requests} == {"gpt-x", "gpt-y"}
 
 
 def test_a_ceiling_stops_the_stage_and_it_goes_on_from_there(project: Params, endpoint: Fake) -> None:

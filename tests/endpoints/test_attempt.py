@@ -11,8 +11,7 @@ import pytest
 from steptool import testing
 from steptool.core.plugins import NoSettings
 from steptool.core.types import Observation, Outcome, StopReason, ToolCall, Trajectory
-from steptool.endpoints.chat import Chat, Reply, read_reply
-from steptool.endpoints.client import TooLong
+from steptool.endpoints.chat import Chat, Reply, TooLong, read_reply
 from steptool.endpoints.spoken import Spoken, without_tokens
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain

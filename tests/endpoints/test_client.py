@@ -17,8 +17,8 @@ import pytest
 from steptool.core.errors import DataError, WorldError
 from steptool.endpoints import client as client_module
 from steptool.endpoints.budget import CeilingReached
-from steptool.endpoints.chat import Reply
-from steptool.endpoints.client import Client, EndpointFailed, EndpointRefuses, TooLong
+from steptool.endpoints.chat import Reply, TooLong
+from steptool.endpoints.client import Client, EndpointFailed, EndpointRefuses
 from steptool.endpoints.settings import EndpointSettings
 from tests.endpoints.fake import Answer, Fake, Fault, fake, says
 
@@ -110,6 +110,8 @@ def test_nonsense_is_asked_again_and_then_ends_the_attempt(endpoint: Fake, scrip
         (Fault(400, '{"error": {"message": "no temperature, please"}}'), "no temperature, please"),
         (Fault(200, "x" * 50, closes=True), "peer closed connection"),
         (Fault(after_s=2.0), "timed out"),
+        (Fault(drips=True), "not whole after 0.5 s"),
+        (Fault(200, "[" + " " * (5 << 20) + "]"), "more than 4194304 bytes"),
     ],
 )
 def test_faults_that_stay_end_the_attempt(endpoint: Fake, script: list[Answer], fault: Fault, said: str) -> None:
@@ -166,7 +168,7 @@ def test_the_ledger_counts_tokens_and_money(endpoint: Fake, script: list[Answer]
     spent = client.spent
     client.close()
     assert (spent.answers, spent.prompt_tokens, spent.tokens, spent.money) == (1, 1_000_000, 500_000, 6.0)
-    assert str(spent) == "1 answers, 1000000 tokens in, 500000 out, 6 of money"
+    assert str(spent) == "1 answers paid for, 1000000 tokens in, 500000 out, 6 of money"
     assert "temperature" not in endpoint.requests[0]
 
 

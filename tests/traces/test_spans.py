@@ -7,10 +7,13 @@ request   … find(Dune)  t 9.5                                     → It costs
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steptool.core.messages import Message, MessageCall
 from steptool.traces.conversation import Conversation, Skipped
@@ -305,3 +308,32 @@ def test_a_record_of_another_kind_is_broken(tmp_path: Path) -> None:
 
 def test_names_with_dots_are_nested_and_numbers_are_places() -> None:
     assert nested({"a.1.b": 2, "a.0.b": 1, "c": 3, "c.d": 4}) == {"a": [{"b": 1}, {"b": 2}], "c": {"d": 4}}
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("[{}]") | st.just('[{"role": "user"}]'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = st.sampled_from(
+    [
+        *(
+            f"gen_ai.{name}"
+            for name in ("input.messages", "output.messages", "tool.definitions", "system_instructions")
+        ),
+        *(f"gen_ai.{name}" for name in ("prompt.0.content", "prompt.0.tool_calls.0", "completion")),
+        *("llm", "llm.input_messages", "llm.input_messages.0", "llm.input_messages.0.message"),
+        *("llm.tools.0.tool.json_schema", "llm.request.functions.0"),
+    ]
+)
+
+
+@given(st.dictionaries(NAMES, ANY, min_size=1, max_size=4), ANY)
+def test_whatever_stands_in_a_span_ends_nothing(values: dict[str, Any], other: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "spans.jsonl")
+        good = otlp([conventional(*pair) for pair in REQUESTS], "good")
+        bad = otlp([{"attributes": values, "events": [other]}], "bad")
+        file.write_text("\n".join(json.dumps(line) for line in (bad, {"resourceSpans": other}, good)))
+        found = read(file)
+    assert "trace good" in [each.where for each in found if isinstance(each, Conversation)]

@@ -39,6 +39,11 @@ class Round:
         return [item.trajectory for item in self.scored]
 
     @property
+    def is_imported(self) -> bool:
+        """Whether its attempts come from traces: they are imitated, not compared."""
+        return bool(self.scored) and self.sampling is None
+
+    @property
     def sampling(self) -> Sampling | None:
         """None where nothing was sampled."""
         return next((each.conditions.sampling for each in self.trajectories if each.conditions), None)
