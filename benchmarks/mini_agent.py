@@ -21,7 +21,8 @@ TASKS = {task.query: task for split in SPLITS for task in WORLD.tasks(split)}
 
 def run(query: str) -> None:
     task = TASKS[query]
-    session, client, tools = WORLD.open(task, 0), OpenAI(), openai_tools(task.tools)
+    session, client = WORLD.open(task, 0), OpenAI()
+    tools: Any = openai_tools(task.tools)
     messages: list[Any] = [{"role": "user", "content": query}]
     while True:
         message: Any = client.chat.completions.create(model="policy", messages=messages, tools=tools).choices[0].message
