@@ -20,7 +20,6 @@ from typing import Any
 import psutil
 import pytest
 
-from steptool.core.plugins import NoSettings
 from steptool.core.revision import forget_sources
 from steptool.core.types import Conditions, Revision, Sampling, StopReason, Task, Trajectory
 from steptool.engines.base import Generation, Request
@@ -157,7 +156,7 @@ def says(prompt: tuple[int, ...]) -> Sequence[int]:
 
 
 def attempts(world: AgentWorld, tasks: Sequence[Task]) -> dict[str, Sequence[Trajectory]]:
-    engine, search = AnsweringEngine(says), Agent(NoSettings())
+    engine, search = AnsweringEngine(says), Agent(Agent.Config())
 
     async def act(stream: Sequence[int], most: int, seed: int) -> Generation:
         return await engine.generate(Request(stream, most, 0.0, 1.0, seed, FORMAT.stop_ids))
