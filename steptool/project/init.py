@@ -19,7 +19,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
 from steptool.core.errors import DataError, InputError, StepToolError, StorageError
-from steptool.core.types import Task
 from steptool.project.log import Log, measured
 from steptool.project.own import EXAMPLE, Own
 
@@ -108,18 +107,11 @@ def _problem(questions: int, tools: int, own: Own) -> str:
 
 def _measured(path: Path) -> Log:
     from steptool.traces import folder as imported
+    from steptool.traces.tasks import as_tasks
 
-    lines, tools = imported.tasks(path), {tool.name: tool for tool in imported.tools(path)}
-    tasks = [
-        Task(
-            id=line.id,
-            group=line.group,
-            query=line.query,
-            tools=tuple(tools[name] for name in (tools if line.tools is None else line.tools)),
-        )
-        for line in lines
-    ]
+    lines = imported.tasks(path)
     checked = sum(bool(line.checks) for line in lines)
+    tasks = as_tasks(lines, imported.tools(path))
     return measured(path.as_posix(), tasks, checked, imported.trajectories(path))
 
 

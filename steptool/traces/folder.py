@@ -68,14 +68,17 @@ def trajectories(folder: Path) -> list[Trajectory]:
     return read_jsonl(folder / TRAJECTORIES, Trajectory)
 
 
-def attempts(folder: Path) -> list[tuple[str, Trajectory]]:
-    """Each with its question, in the order of the import; those whose task was taken out of the file are left out.
+def attempts(folder: Path) -> Iterator[tuple[str, Trajectory]]:
+    """Each with its question, in the order of the import, one after the other; those whose task was taken out of the
+    file are left out.
 
     Raises DataError for a folder that is none, or is broken.
     """
     refuse_unless_imported(folder)
     asked = {line.id: line.query for line in tasks(folder)}
-    return [(asked[done.task_id], done) for done in trajectories(folder) if done.task_id in asked]
+    for done in stored_trajectories(folder / TRAJECTORIES):
+        if done.task_id in asked:
+            yield asked[done.task_id], done
 
 
 def refuse_unless_imported(folder: Path) -> None:

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steptool import testing
 from steptool.core.types import Action, Observation, ToolCall
@@ -106,3 +108,40 @@ def test_nonsense_is_told_apart(document: Any) -> None:
 def test_odd_counts_are_no_counts() -> None:
     document = says("x") | {"usage": {"prompt_tokens": -1, "completion_tokens": True}}
     assert (read_reply(document).prompt_tokens, read_reply(document).tokens) == (None, None)
+
+
+TEXTS = st.text(st.characters(codec=None), max_size=20)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+CALLS = st.lists(
+    VALUES
+    | st.fixed_dictionaries({"id": VALUES, "function": st.fixed_dictionaries({"name": TEXTS, "arguments": VALUES})}),
+    max_size=3,
+)
+MESSAGES = st.fixed_dictionaries(
+    {"content": VALUES, "tool_calls": CALLS | VALUES, "reasoning": VALUES, "refusal": VALUES}
+)
+
+
+@given(MESSAGES | VALUES, VALUES, VALUES)
+def test_whatever_comes_back_is_nonsense_or_an_action_that_can_be_kept_and_answered(
+    message: Any, finish: Any, usage: Any
+) -> None:
+    try:
+        reply = read_reply({"choices": [{"message": message, "finish_reason": finish}], "usage": usage})
+    except Nonsense:
+        return
+    action = action_of(reply, TASK)
+    Action.model_validate_json(action.model_dump_json())
+    if action.calls:
+        back = following(reply, [Observation(text="{}")] * len(action.calls), None)
+    elif action.message is not None:
+        back = following(reply, (), "And then?")
+    else:
+        back = following(reply, [Observation(text=hint(action.unreadable or ""))], None)
+    json.dumps(back).encode()
+    ids = [call["id"] for each in back for call in each.get("tool_calls", [])]
+    assert [each["tool_call_id"] for each in back if each["role"] == "tool"] == ids

@@ -72,18 +72,24 @@ if __name__ == "__main__":
 TASKS: list[dict[str, Any]] = [
     {"query": f"What is the id of book {number}?", "check": {"kind": "text", "expected": "a"}} for number in range(10)
 ]
+FIND_TOOL = {"name": "find", "parameters": {"type": "object", "properties": {"title": {"type": "string"}}}}
 Make = Callable[..., AgentWorld]
 
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """A world in a project of its own."""
+    """A world in a project of its own. Its tools stand in a file, unless it `is_run` to see them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     forget_sources()
     made: list[AgentWorld] = []
 
-    def world(code: str = AGENT, tasks: list[dict[str, Any]] = TASKS, **config: Any) -> AgentWorld:
+    def world(
+        code: str = AGENT, tasks: list[dict[str, Any]] = TASKS, is_run: bool = False, **config: Any
+    ) -> AgentWorld:
+        if not is_run and "tools" not in config:
+            Path("listed.json").write_text(json.dumps([FIND_TOOL]))
+            config["tools"] = "listed.json"
         Path("agent.py").write_text(code)
         Path("tasks.jsonl").write_text("".join(f"{json.dumps(task)}\n" for task in tasks))
         forget_sources()
@@ -256,20 +262,20 @@ def test_a_key_that_is_closed_fails_the_agent(make: Make) -> None:
 
 def test_the_tools_are_those_that_it_offers_and_it_is_asked_once(make: Make) -> None:
     code = AGENT.replace("def run(query):", "def run(query):\n    open('runs', 'a').write('x')")
-    world = make(code)
+    world = make(code, is_run=True)
     (tool,) = world.toolbox.tools.values()
     assert (tool.name, tool.description, list(tool.parameters["properties"])) == ("find", "Id of a book.", ["title"])
     assert world.tasks("train")[0].tools == (tool,)
-    make(code)
+    make(code, is_run=True)
     assert Path("runs").read_text() == "x"
-    changed = make(code.replace('"""Id of a book."""', '"""The id of a book."""'))
+    changed = make(code.replace('"""Id of a book."""', '"""The id of a book."""'), is_run=True)
     assert Path("runs").read_text() == "xx"
     assert changed.toolbox.tools["find"].description == "The id of a book."
 
 
 def test_what_it_tells_the_model_first_is_in_the_prompt_of_every_task(make: Make) -> None:
     code = AGENT.replace("messages = [", "messages = [{'role': 'system', 'content': 'Be kind.'}, ")
-    world = make(code)
+    world = make(code, is_run=True)
     assert {task.system for task in world.tasks("train")} == {"Be kind."}
     tokenizer = tiny_model.tokenizer()
     asked = [Message(role="system", text="Be kind."), Message(role="user", text=world.tasks("train")[0].query)]
@@ -281,7 +287,7 @@ def test_what_it_tells_the_model_first_is_in_the_prompt_of_every_task(make: Make
 
 def test_the_first_training_task_is_shown_to_it(make: Make) -> None:
     code = AGENT.replace("def run(query):", "def run(query):\n    open('asked', 'w').write(query)")
-    make(code, [{**TASKS[0], "split": "test"}, *TASKS[1:]])
+    make(code, is_run=True, tasks=[{**TASKS[0], "split": "test"}, *TASKS[1:]])
     assert Path("asked").read_text() == TASKS[1]["query"]
 
 
@@ -292,17 +298,17 @@ def run(query):
     for tools in (TOOLS, [], {more}, TOOLS + {more}):
         ask([{{'role': 'user', 'content': query}}], tools)
 """
-    assert list(make(code).toolbox.tools) == ["find", "price"]
+    assert list(make(code, is_run=True).toolbox.tools) == ["find", "price"]
 
 
 def test_what_fails_behind_the_tools_does_not_matter(make: Make) -> None:
     code = f"{AGENT}\nrun_before = run\ndef run(query):\n    run_before(query)\n    raise RuntimeError('no answer')\n"
-    assert list(make(code).toolbox.tools) == ["find"]
+    assert list(make(code, is_run=True).toolbox.tools) == ["find"]
 
 
 def test_an_agent_that_never_has_enough_is_stopped(make: Make) -> None:
     code = f"{ASKING}\ndef run(query):\n    while True:\n        ask([{{'role': 'user', 'content': query}}])\n"
-    assert list(make(code).toolbox.tools) == ["find"]
+    assert list(make(code, is_run=True).toolbox.tools) == ["find"]
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
@@ -338,12 +344,12 @@ def test_what_was_seen_is_kept_in_its_order(make: Make) -> None:
         '"properties": {"title": {"type": "string"}}',
         '"properties": {"title": {"type": "string"}, "author": {}, "by": {}}',
     )
-    make(code)
-    assert list(make(code).toolbox.tools["find"].parameters["properties"]) == ["title", "author", "by"]
+    make(code, is_run=True)
+    assert list(make(code, is_run=True).toolbox.tools["find"].parameters["properties"]) == ["title", "author", "by"]
 
 
 def test_what_it_was_seen_to_offer_can_be_kept_as_a_file_of_tools(make: Make) -> None:
-    seen = make().toolbox.tools
+    seen = make(is_run=True).toolbox.tools
     (kept,) = Path(".steptool/agent").glob("tools-*.json")
     kept.rename("tools.json")
     assert make(tools="tools.json").toolbox.tools == seen
@@ -369,7 +375,7 @@ def test_what_it_was_seen_to_offer_can_be_kept_as_a_file_of_tools(make: Make) ->
 )
 def test_an_agent_that_cannot_be_used_is_refused_in_a_line(make: Make, code: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as refused:
-        make(code, timeout_s=1.0)
+        make(code, is_run=True, timeout_s=1.0)
     assert refused.value.exit_code == 2
     assert refused.value.fix
     assert refused.value.where == "agent:run"
@@ -407,7 +413,7 @@ def test_a_check_of_the_state_is_refused_for_no_tool_can_be_asked(make: Make) ->
 
 def test_a_missing_module_is_told(make: Make) -> None:
     with pytest.raises(InputError, match="no such module"):
-        make(callable="nowhere:run")
+        make(callable="nowhere:run", is_run=True)
 
 
 # What makes stages stale
@@ -446,7 +452,7 @@ def test_further_files_count_where_they_are_named(make: Make) -> None:
     Path("prompts/a.md").write_text("Be long.")
     assert revision(make(files=["prompts/*.md"])) != before
     with pytest.raises(InputError, match=r"no file matches 'prompt/\*\.md'"):
-        make(files=["prompt/*.md"])
+        revision(make(files=["prompt/*.md"]))
 
 
 def test_what_is_imported_once_does_not_count(make: Make) -> None:
@@ -468,7 +474,7 @@ def test_its_tasks_are_checked_like_any(make: Make) -> None:
 
 
 def test_its_tools_are_listed_and_tried(make: Make) -> None:
-    make()
+    make(is_run=True)
     Path("params.yaml").write_text("world: {use: agent, callable: 'agent:run'}\n")
     run = CliRunner().invoke
     assert run(app, ["tools", "list"]).output == "find(title: string)\n    Id of a book.\n"

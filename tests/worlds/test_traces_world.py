@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ import pytest
 from steptool.core.errors import DataError
 from steptool.core.types import Outcome, Task, ToolCall, Trajectory
 from steptool.testing import step, trajectory
+from steptool.traces import folder as imported
 from steptool.traces.kinds import import_from
+from steptool.worlds.base import SPLITS
 from steptool.worlds.traces.replies import Replies, key
 from steptool.worlds.traces.world import TracesWorld
+from tests.traces.test_workbench import BENCH, records
 
 BUSY, DUNE, BOOK = '{"error": "busy"}', '{"id": "b1"}', '{"author": "Herbert", "price": 9.5}'
 FIND, BY_ID = ("find", {"title": "Dune"}), ("book", {"id": "b1"})
@@ -155,6 +159,21 @@ def test_tasks_of_the_users_own_lay_checks_over_the_log(log: str) -> None:
     assert (replies[1], outcome.solved, "another task" in outcome.evidence) == (DUNE, 1, False)
 
 
+def test_a_function_checks_the_calls_though_nothing_was_called(log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    Path("judging.py").write_text(
+        "def looked_up(answer, calls, state):\n    return [c.name for c in calls] == ['find']\n"
+    )
+    lines = [{"query": WROTE, "check": "looked_up", "split": "test"}, {"query": COST, "split": "train"}]
+    Path("mine.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    world = world_of(log, tasks="mine.jsonl", checks="judging.py")
+    try:
+        assert [attempted(world, WROTE, calls, "Herbert")[1].solved for calls in ([FIND], [])] == [1, 0]
+    finally:
+        world.end()
+        sys.modules.pop("judging", None)
+
+
 def test_a_check_of_the_state_is_refused_for_there_is_none(log: str) -> None:
     check = {"kind": "state", "tool": "find", "arguments": {}, "expected": 1}
     lines = [{"query": WROTE, "check": check}, {"query": COST}]
@@ -177,3 +196,30 @@ def test_its_revision_is_that_of_the_folder_and_not_of_the_report(log: str) -> N
     assert TracesWorld.content(config) == before
     Path(log, "tools.json").write_text("[]")
     assert TracesWorld.content(config) != before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (BENCH / "queries.jsonl").is_file(), reason="needs the recordings of WorkBench")
+def test_every_recorded_run_of_gpt_4_can_be_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """590 real attempts with 1,317 calls: each call gets the reply that it got then."""
+    monkeypatch.chdir(tmp_path)
+    Path("log.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records("gpt-4_domains")))
+    folder, _ = import_from("log.jsonl")
+    world = world_of(str(folder))
+    tasks = {task.id: task for split in SPLITS for task in world.tasks(split)}
+    calls = 0
+
+    async def again(attempt: Trajectory) -> int:
+        session = world.open(tasks[attempt.task_id], seed=0)
+        made = [
+            (call, seen)
+            for each in attempt.steps
+            for call, seen in zip(each.action.calls, each.observations, strict=False)
+        ]
+        assert [await session.call(call) for call, _ in made] == [seen for _, seen in made]
+        await session.close(attempt.answer)
+        return len(made)
+
+    for attempt in imported.trajectories(folder):
+        calls += asyncio.run(again(attempt))
+    assert calls > 1_300

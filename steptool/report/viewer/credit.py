@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from steptool.config.arms import learner_of
 from steptool.config.places import PARAMS
 from steptool.config.settings import Params, load_params
@@ -108,7 +110,10 @@ def _advantages(
     if learner is None:
         return nothing, "No advantages: no arm that compares attempts learns from this round."
     arm, settings = learner
-    comparison = Comparison.model_validate(settings)
+    try:
+        comparison = Comparison.model_validate(settings)
+    except ValidationError:
+        return nothing, f"No advantages: {arm} has settings that are not valid; `steptool params` says which."
     if comparison.baseline == "critic":
         return nothing, f"No advantages: {arm} asks a critic, which is not kept after the training."
     decay = gamma * comparison.lambda_step

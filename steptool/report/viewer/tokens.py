@@ -16,8 +16,8 @@ from steptool.core.errors import reason
 from steptool.core.types import Step
 
 FILE = BASE / "tokenizer.json"
-MAX_CONTEXT = 20_000
-"""Characters of one context that are shown."""
+MAX_CONTEXT, MAX_SAMPLED = 20_000, 5_000
+"""Characters of one context, and sampled tokens of one step, that are shown."""
 
 
 class Run(NamedTuple):
@@ -42,6 +42,7 @@ class StepTokens(NamedTuple):
     left_out: int
     """Characters at its end that are not shown."""
     sampled: list[Sampled]
+    """The first of them, where there are more than are shown."""
 
 
 class Words:
@@ -73,10 +74,10 @@ class Words:
         return "" if self._tokenizer else f"{self._problem}; tokens are shown by their numbers"
 
     def of(self, step: Step) -> StepTokens:
-        texts = self._texts(step.action_ids)
+        ids, logprobs = step.action_ids[:MAX_SAMPLED], step.action_logprobs[:MAX_SAMPLED]
         sampled = [
             Sampled(token, text, token in self._control, round(logprob, 6))
-            for token, text, logprob in zip(step.action_ids, texts, step.action_logprobs, strict=True)
+            for token, text, logprob in zip(ids, self._texts(ids), logprobs, strict=True)
         ]
         context, left_out = self._context(step.context_ids)
         return StepTokens(context, len(step.context_ids), left_out, sampled)

@@ -85,7 +85,7 @@ def act(
 def _input(text: str) -> int:
     """A file that holds `text`: a pipe would hold up whoever writes more than fits."""
     with tempfile.TemporaryFile() as file:
-        file.write(text.encode())
+        file.write(text.encode("utf-8", "replace"))
         file.seek(0)
         return os.dup(file.fileno())
 
@@ -111,6 +111,7 @@ def _called(path: str, query: str) -> dict[str, Any]:
         value = function(query)
         answer = asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
     except InputError as fault:
+        traceback.print_exc()
         return {"failed": f"{fault.where}: {fault.found}"}
     except BaseException as fault:  # noqa: BLE001 - code of somebody else, which may raise anything
         traceback.print_exc()

@@ -10,7 +10,7 @@ reply a call gets is in `replies`; the evidence of an outcome says how many were
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,8 +20,9 @@ from steptool.core.errors import DataError
 from steptool.core.fields import Outside
 from steptool.core.types import Observation, Outcome, Task, Tool, ToolCall
 from steptool.traces import folder as imported
-from steptool.worlds.project.checks import StateCheck
+from steptool.worlds.project.checks import Check, StateCheck
 from steptool.worlds.project.session import ProjectSession, failure
+from steptool.worlds.project.toolbox import Judges
 from steptool.worlds.project.world import ProjectSettings, ProjectWorld
 from steptool.worlds.traces.replies import Origin, Replies, key
 
@@ -68,7 +69,9 @@ class ReplayToolbox:
 class ReplayedSession(ProjectSession):
     """An attempt whose evidence says where its replies come from."""
 
-    def __init__(self, task: Task, connection: RecordedReplies, checks: Any, judges: Any = None) -> None:
+    def __init__(
+        self, task: Task, connection: RecordedReplies, checks: Sequence[Check], judges: Judges | None = None
+    ) -> None:
         super().__init__(task, connection, checks, judges)
         self._origins = connection.origins
 
@@ -120,12 +123,11 @@ class TracesWorld(ProjectWorld):
 
     def open(self, task: Task, seed: int) -> ReplayedSession:
         """A fresh session. `seed` changes nothing."""
-        checks = self._checks_of(task)
-        runs_functions = self._judging is not None and any(isinstance(check, str) for check in checks)
-        judges = self._judging.connect() if self._judging is not None and runs_functions else None
-        return ReplayedSession(task, self._replayed.connect(task.query), checks, judges)
+        connection = self._replayed.connect(task.query)
+        _, checks, judges = self.parts(task, connection)
+        return ReplayedSession(task, connection, checks, judges)
 
-    def _refuse_unless_callable(self, check: StateCheck, where: str) -> None:
+    def refuse_unless_callable(self, check: StateCheck, where: str) -> None:
         raise DataError(
             f"a check of kind state asks {check.tool} once the attempt has ended, and recorded replies do not know "
             "what it changed",

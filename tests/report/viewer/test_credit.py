@@ -56,6 +56,7 @@ def test_with_branches_credit_lands_where_tokens_part(tmp_path: Path, monkeypatc
     [
         (PARAMS, "evaluation", ROUND, ""),
         (PARAMS.replace("attempts", "critic"), "scored", ROUND, "ppo asks a critic"),
+        (PARAMS.replace("attempts", "nobody"), "scored", ROUND, "ppo has settings that are not valid"),
         (PARAMS.replace("data: [r1]", "data: [demonstrations]"), "scored", ROUND, "no arm that compares attempts"),
         (PARAMS, "scored", ROUND[:1], "ppo leaves these attempts out, as only one came to an end"),
         (PARAMS, "scored", [ROUND[0], ROUND[0]], "ppo leaves these attempts out, as all earned the same"),

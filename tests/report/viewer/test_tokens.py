@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from steptool.report.viewer.tokens import FILE, MAX_CONTEXT, Run, Words
+from steptool.report.viewer.tokens import FILE, MAX_CONTEXT, MAX_SAMPLED, Run, Words
 from steptool.testing import call, step
 
 
@@ -48,6 +48,12 @@ def test_a_long_context_is_cut(tmp_path: Path, tokenizer: Tokenizer) -> None:
     found = Words(tmp_path).of(step(call("x"), context_ids=tokenizer.encode("a" * (MAX_CONTEXT + 7) + "<end>").ids))
     assert found.context == [Run("a" * MAX_CONTEXT, False)]
     assert found.left_out == 7 + len("<end>")
+
+
+def test_of_a_long_action_the_first_tokens_are_shown(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("ab" * MAX_SAMPLED).ids
+    found = Words(tmp_path).of(step(call("x"), action_ids=ids))
+    assert "".join(each.text for each in found.sampled) == "ab" * (MAX_SAMPLED // 2)
 
 
 def test_tokens_of_another_model_are_numbers(tmp_path: Path, tokenizer: Tokenizer) -> None:

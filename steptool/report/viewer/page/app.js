@@ -25,10 +25,14 @@ const list = new List(at("list"), (index) => {
   const draw = state.mode === "tasks" ? taskLine : attemptLine;
   return draw(entries[index], source.parts, () => pick(index));
 });
-const detail = new Detail(at("detail"), (row) => data.tokens(state.source, row), () => {
-  state.rows = asked = [...detail.chosen];
-  remember(source.parts);
-});
+const detail = new Detail(
+  at("detail"),
+  (row) => data.tokens(state.source, row),
+  () => {
+    state.rows = asked = [...detail.chosen];
+    remember(source.parts);
+  },
+);
 
 // ---------------------------------------------------------------- reading
 
@@ -53,7 +57,7 @@ async function open(wanted, names = []) {
       if (read.rows.length && now > next) {
         refresh({ keep: next > 0 });
         begin();
-        next = now + Math.max(200, 5 * (performance.now() - now));  // most of the time is left to reading
+        next = now + Math.max(200, 5 * (performance.now() - now)); // most of the time is left to reading
       }
     }
   } catch (error) {
@@ -98,7 +102,11 @@ function refresh({ keep = false } = {}) {
   const fit = filtered(read.rows, source.parts, state.filters, read.found);
   const grounded = measureOf(tasks, read.grounded);
   const counted = [...byTask(fit).keys()].map((task) => tasks.get(task));
-  drawCompare(at("compare"), source.parts, counted, { grounded, once: read.rows.every((row) => row.attempt === 0), changed });
+  drawCompare(at("compare"), source.parts, counted, {
+    grounded,
+    once: read.rows.every((row) => row.attempt === 0),
+    changed,
+  });
   const inCell = (row) => cell(tasks.get(row.task), grounded) === state.cell;
   const kept = state.cell && state.pair ? fit.filter(inCell) : fit;
   entries = state.mode === "tasks" ? sortedTasks(byTask(kept), tasks) : sortedRows(kept);
@@ -150,8 +158,16 @@ function setMode(mode) {
 }
 
 function drawModes() {
-  at("mode").replaceChildren(...["tasks", "attempts"].map((mode) =>
-    el("button", state.mode === mode ? "on" : "", { "aria-pressed": String(state.mode === mode), onclick: () => setMode(mode) }, mode)));
+  at("mode").replaceChildren(
+    ...["tasks", "attempts"].map((mode) =>
+      el(
+        "button",
+        state.mode === mode ? "on" : "",
+        { "aria-pressed": String(state.mode === mode), onclick: () => setMode(mode) },
+        mode,
+      ),
+    ),
+  );
 }
 
 function problem(said) {
@@ -189,7 +205,12 @@ async function choose(task, wanted) {
 // ---------------------------------------------------------------- start
 
 function titleOf({ title, kind, parts }) {
-  return parts.length === 1 && kind === "file" ? title : `${title}: ${parts.map((part) => part.name).join(", ").slice(0, 60)}`;
+  return parts.length === 1 && kind === "file"
+    ? title
+    : `${title}: ${parts
+        .map((part) => part.name)
+        .join(", ")
+        .slice(0, 60)}`;
 }
 
 async function start() {
@@ -197,7 +218,9 @@ async function start() {
   document.title = `${project.name} · StepTool viewer`;
   at("project").textContent = project.name;
   at("source").replaceChildren(...project.sources.map((each) => el("option", "", { value: each.key }, titleOf(each))));
-  at("sort").replaceChildren(...Object.entries(ORDERS).map(([key, { title }]) => el("option", "", { value: key }, title)));
+  at("sort").replaceChildren(
+    ...Object.entries(ORDERS).map(([key, { title }]) => el("option", "", { value: key }, title)),
+  );
   fillHelp(at("help"));
   const names = recall();
   at("search").value = state.text;
@@ -209,16 +232,31 @@ async function start() {
     detail.empty("reading …");
     open(project.sources.find((each) => each.key === event.target.value));
   });
-  at("sort").addEventListener("change", (event) => { state.sort = event.target.value; refresh(); });
-  at("search").addEventListener("input", (event) => { state.text = event.target.value.trim(); search(); });
+  at("sort").addEventListener("change", (event) => {
+    state.sort = event.target.value;
+    refresh();
+  });
+  at("search").addEventListener("input", (event) => {
+    state.text = event.target.value.trim();
+    search();
+  });
   at("help-button").addEventListener("click", () => at("help").showModal());
   document.addEventListener("click", (event) => closeMenus(event.target));
   const [next, previous] = [() => pick(place() + 1), () => pick(place() - 1)];
   listen({
-    j: next, k: previous, ArrowDown: next, ArrowUp: previous,
+    j: next,
+    k: previous,
+    ArrowDown: next,
+    ArrowUp: previous,
     "/": () => at("search").focus(),
-    t: () => { detail.set("tokens", !view.tokens); remember(source.parts); },
-    c: () => { detail.nextMeasure(); remember(source.parts); },
+    t: () => {
+      detail.set("tokens", !view.tokens);
+      remember(source.parts);
+    },
+    c: () => {
+      detail.nextMeasure();
+      remember(source.parts);
+    },
     o: () => detail.set("common", !view.common),
     m: () => setMode(state.mode === "tasks" ? "attempts" : "tasks"),
     "?": () => at("help").showModal(),

@@ -43,15 +43,18 @@ export function filtered(rows, parts, chosen, found, without = "") {
   const tests = Object.entries(chosen)
     .filter(([key, values]) => values.length && key !== without)
     .map(([key, values]) => ({ read: FACETS[key].values, wanted: new Set(values) }));
-  return rows.filter((row) =>
-    (!found || found.has(row.number)) &&
-    tests.every(({ read, wanted }) => read(row, parts).some((value) => wanted.has(value))));
+  return rows.filter(
+    (row) =>
+      (!found || found.has(row.number)) &&
+      tests.every(({ read, wanted }) => read(row, parts).some((value) => wanted.has(value))),
+  );
 }
 
 /** How many rows have each value of a filter, most first. */
 export function counts(rows, parts, key) {
   const count = new Map();
-  for (const row of rows) for (const value of FACETS[key].values(row, parts)) count.set(value, (count.get(value) ?? 0) + 1);
+  for (const row of rows)
+    for (const value of FACETS[key].values(row, parts)) count.set(value, (count.get(value) ?? 0) + 1);
   return [...count].sort((one, other) => other[1] - one[1] || (one[0] < other[0] ? -1 : 1));
 }
 
@@ -60,7 +63,8 @@ export function byTask(rows) {
   const tasks = new Map();
   for (const row of rows) {
     const own = tasks.get(row.task);
-    if (own) own.push(row); else tasks.set(row.task, [row]);
+    if (own) own.push(row);
+    else tasks.set(row.task, [row]);
   }
   return tasks;
 }
@@ -113,7 +117,12 @@ export function parting(attempts) {
   }
   const next = attempts.map((each) => each.steps[common]);
   const why = difference(next);
-  return { common, why, differs: (place, name) => why === ARGUMENTS && several(next, (step) => step.calls[place].arguments.find(([key]) => key === name)) };
+  return {
+    common,
+    why,
+    differs: (place, name) =>
+      why === ARGUMENTS && several(next, (step) => step.calls[place].arguments.find(([key]) => key === name)),
+  };
 }
 
 const several = (steps, read) => new Set(steps.map((step) => JSON.stringify(read(step)))).size > 1;
@@ -128,7 +137,13 @@ function difference(steps) {
     return step.calls[0].answer === null ? "end" : "answer";
   };
   if (distinct(kind)) {
-    const words = { unreadable: "text that could not be read", message: "a message", answer: "an answer", end: "giving up", call: "a call" };
+    const words = {
+      unreadable: "text that could not be read",
+      message: "a message",
+      answer: "an answer",
+      end: "giving up",
+      call: "a call",
+    };
     return [...new Set(steps.map((step) => words[kind(step)]))].join(" against ");
   }
   if (distinct((step) => step.calls.map((call) => call.name))) return "another tool";
@@ -136,6 +151,7 @@ function difference(steps) {
     return kind(steps[0]) === "answer" ? "another answer" : ARGUMENTS;
   }
   if (distinct((step) => [step.message, step.unreadable])) return "other words";
-  if (distinct((step) => [step.calls.map((call) => [call.reply, call.error]), step.reply])) return "the same action, another reply";
+  if (distinct((step) => [step.calls.map((call) => [call.reply, call.error]), step.reply]))
+    return "the same action, another reply";
   return "another thought, the same action";
 }

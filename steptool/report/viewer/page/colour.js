@@ -3,7 +3,12 @@
 /** Measures by key. `step` reads a step, `token` a token with its advantage; `kind` says how it is painted. */
 export const MEASURES = {
   reward: { title: "reward", kind: "sign", step: (step) => step.reward },
-  advantage: { title: "advantage", kind: "sign", step: (step) => largest(step.advantages), token: (token, advantage) => advantage },
+  advantage: {
+    title: "advantage",
+    kind: "sign",
+    step: (step) => largest(step.advantages),
+    token: (token, advantage) => advantage,
+  },
   return: { title: "return", kind: "sign", step: (step) => step.return },
   success: { title: "success", kind: "verdict", step: (step) => score(step, "success") },
   contribution: { title: "contribution", kind: "amount", step: (step) => score(step, "contribution") },
@@ -36,7 +41,8 @@ export function scaleOf(key, attempts) {
 export function paint(kind, value, scale) {
   if (value === null || value === undefined) return "";
   if (kind === "sign") return mix(value < 0 ? "--minus" : "--plus", Math.abs(value) / scale);
-  if (kind === "verdict") return value < 0.5 ? mix("--minus", 0.7 * (1 - 2 * value)) : mix("--plus", 0.7 * (2 * value - 1));
+  if (kind === "verdict")
+    return value < 0.5 ? mix("--minus", 0.7 * (1 - 2 * value)) : mix("--plus", 0.7 * (2 * value - 1));
   if (kind === "amount") return mix("--plus", 0.7 * value);
   return mix("--doubt", Math.min(1, -value / 3) ** 0.6);
 }

@@ -9,7 +9,9 @@ const CELLS = ["won", "lost", "both", "neither", "unknown"];
 /** The pair to begin with: of those that are asked for, the first whose parts there are; else the last and the first part. */
 export function firstPair(parts, asked) {
   const place = (name) => parts.findIndex((part) => part.name === name);
-  const known = asked.map((names) => names.map(place)).filter((pair) => pair.length === 2 && pair.every((part) => part >= 0));
+  const known = asked
+    .map((names) => names.map(place))
+    .filter((pair) => pair.length === 2 && pair.every((part) => part >= 0));
   return known.find(([first, second]) => first !== second) ?? (parts.length > 1 ? [parts.length - 1, 0] : null);
 }
 
@@ -39,12 +41,26 @@ export function drawCompare(box, parts, fit, { grounded, once, changed }) {
     unknown: "no verdict",
   };
   const boxes = CELLS.filter((key) => key !== "unknown" || count.unknown).map((key) =>
-    el("button", `cell ${key}${state.cell === key ? " on" : ""}`, {
-      "aria-pressed": String(state.cell === key),
-      onclick: () => { state.cell = state.cell === key ? "" : key; state.mode = "tasks"; changed(); },
-    }, el("b", "", {}, count[key].toLocaleString("en")), el("span", "", {}, words[key])));
+    el(
+      "button",
+      `cell ${key}${state.cell === key ? " on" : ""}`,
+      {
+        "aria-pressed": String(state.cell === key),
+        onclick: () => {
+          state.cell = state.cell === key ? "" : key;
+          state.mode = "tasks";
+          changed();
+        },
+      },
+      el("b", "", {}, count[key].toLocaleString("en")),
+      el("span", "", {}, words[key]),
+    ),
+  );
   const what = el("span", "hint", {}, grounded ? "Answers grounded: " : "Tasks solved: ");
-  box.replaceChildren(el("p", "", {}, what, picker(parts, 0, changed), " against ", picker(parts, 1, changed)), el("div", "cells", {}, boxes));
+  box.replaceChildren(
+    el("p", "", {}, what, picker(parts, 0, changed), " against ", picker(parts, 1, changed)),
+    el("div", "cells", {}, boxes),
+  );
 }
 
 /** Chooses one of the pair; the other changes places with it where both would be the same. */
@@ -54,6 +70,10 @@ function picker(parts, place, changed) {
     state.pair = place ? [other, part] : [part, other];
     changed();
   };
-  return el("select", "", { "aria-label": place ? "Compared with" : "Compare", onchange: (event) => choose(Number(event.target.value)) },
-    parts.map((part, index) => el("option", "", { value: index, selected: index === state.pair[place] }, part.name)));
+  return el(
+    "select",
+    "",
+    { "aria-label": place ? "Compared with" : "Compare", onchange: (event) => choose(Number(event.target.value)) },
+    parts.map((part, index) => el("option", "", { value: index, selected: index === state.pair[place] }, part.name)),
+  );
 }

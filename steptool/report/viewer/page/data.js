@@ -2,7 +2,9 @@
 
 async function ask(path, values = {}, signal) {
   const response = await fetch(`api/${path}?${new URLSearchParams(values)}`, { signal }).catch((error) => {
-    throw error.name === "AbortError" ? error : new Error("steptool view has ended: start it again, and open the address that it prints");
+    throw error.name === "AbortError"
+      ? error
+      : new Error("steptool view has ended: start it again, and open the address that it prints");
   });
   if (!response.ok) {
     const said = await response.json().catch(() => ({}));
@@ -14,14 +16,30 @@ async function ask(path, values = {}, signal) {
 export const project = async () => (await ask("project")).json();
 export const task = async (source, id, signal) => (await ask("task", { source, task: id }, signal)).json();
 export const tokens = async (source, row) => (await ask("tokens", { source, row })).json();
-export const search = async (source, text, signal) => (await (await ask("search", { source, text }, signal)).json()).rows;
+export const search = async (source, text, signal) =>
+  (await (await ask("search", { source, text }, signal)).json()).rows;
 
-const FIELDS = ["part", "task", "group", "attempt", "solved", "stop", "steps", "tokens", "logprob", "tools", "errors", "query", "answer"];
+const FIELDS = [
+  "part",
+  "task",
+  "group",
+  "attempt",
+  "solved",
+  "stop",
+  "steps",
+  "tokens",
+  "logprob",
+  "tools",
+  "errors",
+  "query",
+  "answer",
+];
 
 /** Blocks of rows as the files are read, between what else the server says of the source. */
 export async function* rows(source, signal) {
   const reader = (await ask("rows", { source }, signal)).body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "", number = 0;
+  let rest = "",
+    number = 0;
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
@@ -37,6 +55,8 @@ export async function* rows(source, signal) {
 
 function named(row, number) {
   const made = { number };
-  FIELDS.forEach((field, index) => { made[field] = row[index]; });
+  FIELDS.forEach((field, index) => {
+    made[field] = row[index];
+  });
   return made;
 }

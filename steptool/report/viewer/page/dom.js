@@ -1,7 +1,8 @@
 // Elements from values. Whatever stands in a text becomes text nodes: nothing in this page parses markup.
 
 // Control characters, and those that change the direction or hide in a text (as `steptool.core.errors.printable`).
-const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+const HIDDEN =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
 
 /** A text with every character that would be invisible, or move others, shown by its number. */
 export function shown(text) {
@@ -47,7 +48,10 @@ export function highlight(box, text) {
     const said = node.data.toLowerCase();
     for (const word of words) {
       for (let at = said.indexOf(word); at >= 0 && ranges.length < 1000; at = said.indexOf(word, at + word.length)) {
-        if (at + word.length <= node.length) ranges.push(new StaticRange({ startContainer: node, startOffset: at, endContainer: node, endOffset: at + word.length }));
+        if (at + word.length <= node.length)
+          ranges.push(
+            new StaticRange({ startContainer: node, startOffset: at, endContainer: node, endOffset: at + word.length }),
+          );
       }
     }
   }
@@ -59,8 +63,18 @@ export function folded(tag, name, text, most = 1600) {
   if (text.length <= most) return el(tag, name, {}, text);
   const box = el(tag, name, {}, text.slice(0, most) + " … ");
   const rest = text.length - most;
-  box.append(el("button", "more", {
-    onclick: (event) => { event.stopPropagation(); box.replaceChildren(shown(text)); },
-  }, `show ${rest.toLocaleString("en")} more characters`));
+  box.append(
+    el(
+      "button",
+      "more",
+      {
+        onclick: (event) => {
+          event.stopPropagation();
+          box.replaceChildren(shown(text));
+        },
+      },
+      `show ${rest.toLocaleString("en")} more characters`,
+    ),
+  );
   return box;
 }

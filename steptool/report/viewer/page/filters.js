@@ -13,8 +13,13 @@ export function drawFilters(box, rows, parts, found, { changed, clear }) {
     const chosen = state.filters[key];
     const menu = el("div", "menu", {});
     const fill = () => fillMenu(menu, key, filtered(rows, parts, state.filters, found, key), parts, changed);
-    const facet = el("details", chosen.length ? "facet on" : "facet", { name: "facet", ontoggle: () => facet.open && fill() },
-      el("summary", "", {}, chosen.length ? `${title}: ${chosen.join(", ").slice(0, 40)}` : title), menu);
+    const facet = el(
+      "details",
+      chosen.length ? "facet on" : "facet",
+      { name: "facet", ontoggle: () => facet.open && fill() },
+      el("summary", "", {}, chosen.length ? `${title}: ${chosen.join(", ").slice(0, 40)}` : title),
+      menu,
+    );
     facet.dataset.key = key;
     if (key === opened) {
       facet.open = true;
@@ -39,11 +44,30 @@ function fillMenu(menu, key, rows, parts, changed) {
     state.filters[key] = is ? [...chosen, value] : chosen.filter((each) => each !== value);
     changed();
   };
-  const lines = values.map(([value, count]) => el("label", "", {},
-    el("input", "", { type: "checkbox", checked: chosen.includes(value), onchange: (event) => choose(value, event.target.checked) }),
-    el("span", "value", {}, value), el("span", "number", {}, count.toLocaleString("en"))));
-  const narrow = (text) => lines.forEach((line, index) => { line.hidden = !values[index][0].toLowerCase().includes(text.toLowerCase()); });
-  const input = el("input", "", { type: "search", placeholder: "narrow", "aria-label": "Narrow the list", oninput: (event) => narrow(event.target.value) });
+  const lines = values.map(([value, count]) =>
+    el(
+      "label",
+      "",
+      {},
+      el("input", "", {
+        type: "checkbox",
+        checked: chosen.includes(value),
+        onchange: (event) => choose(value, event.target.checked),
+      }),
+      el("span", "value", {}, value),
+      el("span", "number", {}, count.toLocaleString("en")),
+    ),
+  );
+  const narrow = (text) =>
+    lines.forEach((line, index) => {
+      line.hidden = !values[index][0].toLowerCase().includes(text.toLowerCase());
+    });
+  const input = el("input", "", {
+    type: "search",
+    placeholder: "narrow",
+    "aria-label": "Narrow the list",
+    oninput: (event) => narrow(event.target.value),
+  });
   if (!lines.length) menu.replaceChildren(el("p", "note", {}, "none"));
   else menu.replaceChildren(...(lines.length > MANY ? [input] : []), ...lines);
 }

@@ -4,9 +4,15 @@ import { el } from "./dom.js";
 import { closeMenus } from "./filters.js";
 
 const KEYS = [
-  ["j, k, ↓, ↑", "next and previous of the list"], ["/", "search"], ["Esc", "leave the search, close a menu"],
-  ["t", "tokens of the steps"], ["c", "next colour"], ["o", "open and close what attempts have in common"],
-  ["1 … 9", "add or remove an attempt"], ["m", "tasks or attempts in the list"], ["?", "this help"],
+  ["j, k, ↓, ↑", "next and previous of the list"],
+  ["/", "search"],
+  ["Esc", "leave the search, close a menu"],
+  ["t", "tokens of the steps"],
+  ["c", "next colour"],
+  ["o", "open and close what attempts have in common"],
+  ["1 … 9", "add or remove an attempt"],
+  ["m", "tasks or attempts in the list"],
+  ["?", "this help"],
 ];
 
 /** `acts`: key → what it does; a digit is given to `acts.digit`. */
@@ -27,5 +33,9 @@ export function listen(acts) {
 
 export function fillHelp(dialog) {
   const lines = KEYS.map(([key, what]) => [el("dt", "", {}, key), el("dd", "", {}, what)]);
-  dialog.append(el("h2", "", {}, "Keys"), el("dl", "", {}, lines), el("button", "", { onclick: () => dialog.close() }, "close"));
+  dialog.append(
+    el("h2", "", {}, "Keys"),
+    el("dl", "", {}, lines),
+    el("button", "", { onclick: () => dialog.close() }, "close"),
+  );
 }

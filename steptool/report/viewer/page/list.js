@@ -44,7 +44,8 @@ export class List {
 
   choose(index) {
     this.chosen = index;
-    const top = index * HEIGHT, { scrollTop, clientHeight } = this.box;
+    const top = index * HEIGHT,
+      { scrollTop, clientHeight } = this.box;
     if (index >= 0 && top < scrollTop) this.box.scrollTop = top;
     if (index >= 0 && top + HEIGHT > scrollTop + clientHeight) this.box.scrollTop = top + HEIGHT - clientHeight;
     this.draw(true);

@@ -3,7 +3,17 @@
 import { FACETS, ORDERS } from "./attempts.js";
 
 /** Of the list. `filters`: key → chosen values; `pair`: two parts to compare; `rows`: the attempts that are shown. */
-export const state = { source: "", mode: "tasks", sort: "file", text: "", filters: {}, pair: null, cell: "", task: "", rows: [] };
+export const state = {
+  source: "",
+  mode: "tasks",
+  sort: "file",
+  text: "",
+  filters: {},
+  pair: null,
+  cell: "",
+  task: "",
+  rows: [],
+};
 /** Of the detail; it stays from task to task. */
 export const view = { measure: "", tokens: false, common: false, searched: "" };
 
@@ -13,7 +23,8 @@ export function remember(parts) {
   const values = new URLSearchParams();
   for (const key of ["source", "mode", "sort", "text", "cell", "task"]) if (state[key]) values.set(key, state[key]);
   if (state.pair) values.set("pair", state.pair.map((part) => parts[part].name).join("|"));
-  for (const [key, chosen] of Object.entries(state.filters)) for (const value of chosen) values.append(`is.${key}`, value);
+  for (const [key, chosen] of Object.entries(state.filters))
+    for (const value of chosen) values.append(`is.${key}`, value);
   if (state.rows.length) values.set("rows", state.rows.join(","));
   if (view.measure) values.set("colour", view.measure);
   if (view.tokens) values.set("tokens", "1");
