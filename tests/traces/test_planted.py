@@ -38,10 +38,13 @@ RULES = [
 
 def record(number: int) -> dict[str, Any]:
     title, secrets = f"Book {number}", SECRETS
-    arguments = {"title": title, "user": secrets["address"], "password": secrets["password"]}
+    who = {"user": secrets["address"], "password": secrets["password"]}
     owner = {"email": secrets["address"], "phone": secrets["phone"], "note": json.dumps({"key": secrets["key"]})}
     asked = f"I am {secrets['address']}, {secrets['phone']}, key {secrets['key']}. What does {title} cost?"
-    function = {"name": "find", "arguments": json.dumps(arguments)}
+    calls = [
+        {"id": "1", "type": "function", "function": {"name": "log_in", "arguments": json.dumps(who)}},
+        {"id": "2", "type": "function", "function": {"name": "find", "arguments": json.dumps({"title": title})}},
+    ]
     return {
         "messages": [
             {"role": "system", "content": f"You serve {secrets['address']}."},
@@ -49,9 +52,11 @@ def record(number: int) -> dict[str, Any]:
             {
                 "role": "assistant",
                 "content": f"I look it up with {secrets['password']}.",
-                "tool_calls": [{"id": "1", "type": "function", "function": function}],
+                "tool_calls": [calls[0]],
             },
-            {"role": "tool", "tool_call_id": "1", "content": json.dumps({"price": 9.5, "owner": owner})},
+            {"role": "tool", "tool_call_id": "1", "content": f"{secrets['address']} is in"},
+            {"role": "assistant", "content": None, "tool_calls": [calls[1]]},
+            {"role": "tool", "tool_call_id": "2", "content": json.dumps({"price": 9.5, "owner": owner})},
             {"role": "assistant", "content": f"9.5, {secrets['address']}"},
         ],
         "model": "gpt",
