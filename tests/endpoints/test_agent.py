@@ -15,7 +15,6 @@ import pytest
 from openai import APIError, AsyncOpenAI
 
 from steptool import testing
-from steptool.core.plugins import NoSettings
 from steptool.core.types import Observation, Outcome, StopReason, Task, ToolCall, Trajectory
 from steptool.endpoints.budget import CeilingReached
 from steptool.endpoints.policy import Endpoint
@@ -92,7 +91,7 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
 
 def attempt(endpoint: Fake, *history: dict[str, Any], attempts: int = 1, **more: Any) -> list[Trajectory]:
     settings = EndpointSettings.model_validate({"url": endpoint.url, "model": "gpt-x", "max_retries": 0, **more})
-    nothing, search = testing.revision("here"), Agent(NoSettings())
+    nothing, search = testing.revision("here"), Agent(Agent.Config())
     world: Any = World(*history)
     policy = Endpoint(
         settings, world, search, world_revision=nothing, search_revision=nothing, tool_timeout_s=10.0
