@@ -6,6 +6,7 @@ user, call, reply       Finish {"answer": "shipped"}    a message for the agent,
 """
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -13,11 +14,14 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError
 
 from steptool.core.errors import WorldError
-from steptool.core.messages import GAVE_UP
+from steptool.core.messages import GAVE_UP, Message
 from steptool.core.types import Observation, Outcome, StopReason, Task
 from steptool.engines.fake import AnsweringEngine, ScriptedEngine
+from steptool.gateway.base import ChatRequest, Refused
 from steptool.rollouts import recording
-from steptool.testing import call, task
+from steptool.rollouts.base import Attempt
+from steptool.rollouts.ending import Ending
+from steptool.testing import call, conditions, revision, task
 from steptool.worlds.base import AgentFailed
 from tests.rollouts.agents import (
     ANSWER,
@@ -401,6 +405,63 @@ def test_a_cancelled_attempt_ends_its_program_and_closes_its_session() -> None:
 
     asyncio.run(cancelled())
     assert (session.was_cancelled, session.closed) == (True, [None])
+
+
+def test_a_request_that_comes_behind_the_end_gets_no_action() -> None:
+    """It was on its way from the gateway's thread when the key was closed."""
+    engine = ScriptedEngine([LOOK, ANSWER])
+
+    async def late() -> None:
+        made = Attempt(TASK, lambda: None, None, CHAT, conditions(sampling=SAMPLING), revision("p"), 1, 0, 5.0)  # type: ignore[arg-type,return-value]
+        ended = recording.Recording(made)
+        ended.stop()
+        with pytest.raises(Refused, match="the attempt has ended"):
+            await ended.complete(ChatRequest(messages=(Message(role="user", text="Hello."),)))
+        await asyncio.sleep(0)
+        assert ended.trajectories(Ending(StopReason.call_budget), Outcome()) == []
+
+    asyncio.run(late())
+    assert not engine.asked
+
+
+def test_what_a_failed_agent_says_may_be_no_valid_text() -> None:
+    async def program(client: AsyncOpenAI) -> None:
+        await ask(client, [{"role": "user", "content": TASK.query}])
+        raise AgentFailed("no \ud800 \x1b[2J")
+
+    (done,) = attempt(ScriptedEngine([LOOK]), Session(program))
+    assert done.error == "the agent failed: no \\ud800 \\x1b[2J"
+
+
+def test_a_request_of_megabytes_is_refused_before_it_is_written() -> None:
+    took: list[float] = []
+
+    async def program(client: AsyncOpenAI) -> None:
+        user, said, tool = ({"role": role, "content": "What? " * 500_000} for role in ("user", "assistant", "tool"))
+        for messages in ([user], [said, user], [{"role": "user", "content": "?"}, said], [*[user, said] * 3000, user]):
+            began = time.monotonic()
+            with pytest.raises(BadRequestError, match="at least") as refused:
+                short = [each if len(messages) < 9 else {**each, "content": "?"} for each in messages]
+                await client.chat.completions.create(model="policy", messages=short)  # type: ignore[arg-type]
+            took.append(time.monotonic() - began)
+            assert refused.value.code == "context_length_exceeded"
+        await ask(client, [{"role": "user", "content": "?"}, {"role": "user", "content": tool["content"]}])
+
+    (done,) = attempt(ScriptedEngine([LOOK]), Session(program))
+    assert len(took) == 4
+    assert len(done.steps) == 1, "what is cut anyway is not too long"
+    assert max(took) < 2
+
+
+def test_a_tool_that_is_called_as_the_end_is_refused() -> None:
+    async def program(client: AsyncOpenAI) -> None:
+        finish = {"type": "function", "function": {"name": "Finish", "parameters": {}}}
+        with pytest.raises(BadRequestError, match="a tool is called Finish"):
+            await ask(client, [{"role": "user", "content": TASK.query}], [*TOOLS, finish])
+        await loop(client)
+
+    (done,) = attempt(ScriptedEngine([ANSWER]), Session(program))
+    assert done.answer == "shipped"
 
 
 def test_a_key_ends_with_its_attempt() -> None:

@@ -330,6 +330,7 @@ def test_its_tools_may_be_listed_in_a_file(make: Make, wrapped: bool) -> None:
         ("[1]", "tool 1: is no tool with a name"),
         ('[{"name": "a"}, {"type": "function"}]', "tool 2: is no tool with a name"),
         ('[{"name": "a"}, {"name": "a"}]', "lists a twice"),
+        ('[{"name": "Finish"}]', "lists Finish, which is how an attempt ends here"),
         ('[{"name": 7}]', "tool 1: is no tool: "),
     ],
 )
@@ -366,6 +367,11 @@ def test_what_it_was_seen_to_offer_can_be_kept_as_a_file_of_tools(make: Make) ->
         (
             f"{ASKING}\ndef run(query):\n    ask([{{'role': 'user', 'content': query}}], [])",
             "offers the model no tool in its requests",
+        ),
+        (
+            f"{ASKING}\ndef run(query):\n"
+            "    ask([{'role': 'user', 'content': query}], [{'type': 'function', 'function': {'name': 'Finish'}}])",
+            "it offers a tool called Finish, which is how an attempt ends here",
         ),
         ("import no_such_package\n", "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
         ("import openai\nopenai.no_such_name\n", "cannot be imported: AttributeError"),
