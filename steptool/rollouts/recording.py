@@ -63,16 +63,24 @@ class Recording:
             raise Refused("the attempt has ended", code="attempt_ended", status=410)
         same = content_hash(request.model_dump_json(include={"messages", "tools", "max_tokens"}))
         self._repeats[same] += 1
-        if same not in self._asked:
-            self._asked[same] = asyncio.create_task(self._act(request))
-            self._asked[same].add_done_callback(read_exception)
         try:
             if self._repeats[same] > MOST_REPEATS:
                 self._exhausted(StopReason.call_budget)
                 raise Refused(f"this request came {MOST_REPEATS} times before", code="repeated_request")
+            if same not in self._asked:
+                self._asked[same] = asyncio.create_task(self._acts_once(same, request))
+                self._asked[same].add_done_callback(read_exception)
             return await asyncio.shield(self._asked[same])
         except Refused as refused:
             self._refused = refused.message
+            raise
+
+    async def _acts_once(self, same: str, request: ChatRequest) -> ChatReply:
+        """A refusal is not kept: what is refused again has met its budget again."""
+        try:
+            return await self._act(request)
+        except Refused:
+            del self._asked[same]
             raise
 
     async def _act(self, request: ChatRequest) -> ChatReply:

@@ -307,6 +307,21 @@ def test_an_agent_whose_conversation_is_full_may_go_on_with_a_shorter_one() -> N
     assert done.stop_reason is StopReason.token_budget
 
 
+def test_a_request_that_is_refused_again_has_met_its_budget_again() -> None:
+    async def program(client: AsyncOpenAI) -> str:
+        long: Any = [{"role": "user", "content": "What? " * 3000}]
+        for is_last in (False, True):
+            with pytest.raises(BadRequestError) as refused:
+                await client.chat.completions.create(model="policy", messages=long)
+            assert refused.value.code == "context_length_exceeded"
+            if not is_last:
+                await ask(client, [{"role": "user", "content": "What?"}])
+        return "no idea"
+
+    (done,) = attempt(ScriptedEngine([LOOK]), Session(program))
+    assert (done.stop_reason, done.answer) == (StopReason.token_budget, None)
+
+
 def test_a_limit_of_the_agents_own_shortens_a_reply() -> None:
     async def program(client: AsyncOpenAI) -> None:
         made = await client.chat.completions.create(

@@ -30,6 +30,7 @@ from steptool.gateway.base import ChatReply, ChatRequest
 from steptool.gateway.server import Gateway
 from steptool.policies import tiny_model
 from steptool.traces.file import TraceFile
+from steptool.worlds.agent.program import Program
 from steptool.worlds.agent.world import AgentWorld
 from steptool.worlds.base import Acts, AgentFailed
 from steptool.worlds.project.lint import read as read_tasks
@@ -449,6 +450,20 @@ def test_the_script_of_a_command_counts_with_its_imports(make: Make) -> None:
     before = revision(make(code, command="python agent.py"))
     Path("helper.py").write_text("LIMIT = 2\n")
     assert revision(make(code, command="python agent.py")) != before
+
+
+@pytest.mark.parametrize(
+    ("command", "file"), [("python -m desk.main", "desk/main.py"), ("python -m desk", "desk/__main__.py")]
+)
+def test_a_module_that_a_command_runs_counts_with_its_imports(make: Make, command: str, file: str) -> None:
+    Path("desk").mkdir()
+    Path("desk/__init__.py").touch()
+    Path(file).write_text("import desk.helper\n")
+    Path("desk/helper.py").write_text("LIMIT = 1\n")
+    before = revision(make(command=command))
+    Path("desk/helper.py").write_text("LIMIT = 2\n")
+    assert revision(make(command=command)) != before
+    assert Program("python -m http.server").modules == []
 
 
 def test_further_files_count_where_they_are_named(make: Make) -> None:
