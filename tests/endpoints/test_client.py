@@ -7,6 +7,7 @@ the same again       nothing is sent
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,6 +147,58 @@ def test_what_will_never_be_answered_ends_the_command(
     assert "sk-very-secret" not in str(refused.value)
     assert "[THEIR_KEY]" in str(refused.value)
     assert endpoint.headers[0]["authorization"] == "Bearer sk-very-secret"
+
+
+SECRET = "sk-very-secret-0123456789"
+
+
+@pytest.mark.parametrize("before", [0, 63, 72, 261, 270])
+def test_no_part_of_a_key_is_shown_where_a_long_answer_is_cut(
+    endpoint: Fake, script: list[Answer], monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    monkeypatch.setenv("THEIR_KEY", SECRET)
+    said = "x" * before + SECRET + "y" * 400
+    for fault in (Fault(400, json.dumps({"error": {"message": said}})), Fault(200, said)):
+        script[:] = [fault]
+        with pytest.raises(EndpointFailed) as failed:
+            ask(settings(endpoint, key="THEIR_KEY", max_retries=0), 0)
+        assert SECRET[:4] not in str(failed.value)
+
+
+def test_a_key_that_comes_back_in_an_answer_is_neither_kept_nor_shown(
+    endpoint: Fake, script: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THEIR_KEY", SECRET)
+    script[:] = [says(f"you sent {SECRET}", calls=[("find", {"key": SECRET})])]
+    wanted = settings(endpoint, key="THEIR_KEY")
+    (reply,) = ask(wanted, 0)
+    assert reply.text == "you sent [THEIR_KEY]"
+    assert SECRET not in reply.calls[0].arguments
+    assert not [file for file in Path(wanted.store).parent.iterdir() if SECRET.encode() in file.read_bytes()]
+    monkeypatch.setenv("THEIR_KEY", "test")
+    script[:] = [says("the latest one")]
+    assert [each.text for each in ask(wanted, 1)] == ["the latest one"], "a stand-in of a key changes no answer"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://", "is an address"),
+        ("https:///v1", "is an address"),
+        ("https://[a/v1", "is no address"),
+        ("https://host:99999/v1", "is no address"),
+        ("https://host:port/v1", "is no address"),
+        ("https://host/v1?key=sk-1", "ends before any"),
+        ("https://ann:secret@host/v1", "holds a name or a password"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_refused_when_it_is_read(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        EndpointSettings(url=url, model="x")
+
+
+def test_one_place_has_one_ledger() -> None:
+    assert EndpointSettings(url="https://host/v1/", model="x").url == "https://host/v1"
 
 
 def test_a_conversation_that_is_too_long_is_told_apart(endpoint: Fake, script: list[Answer]) -> None:
