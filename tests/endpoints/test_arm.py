@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from steptool.config.arms import arm_of
 from steptool.config.graph import dvc_document, stages_of
 from steptool.config.lineage import stage_revision
-from steptool.config.places import COMPARISONS, EVALUATION, PARAMS
+from steptool.config.places import COMPARISONS, EVALUATION, PARAMS, SELECTION
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import NotComparable, ParamsError, StepToolError
 from steptool.core.storage import read_json, read_jsonl, read_record
@@ -23,7 +23,8 @@ from steptool.evaluation.metrics import Evaluation
 from steptool.policies.base_models import fetch_base
 from steptool.report.page import ReportData, render_report
 from steptool.serving.policy import find
-from steptool.stages import evaluate, prepare
+from steptool.stages import evaluate, prepare, select
+from steptool.stages.evaluate import SUMMARY
 from steptool.stages.register import arm_to_register
 from steptool.stages.results import read_results
 from steptool.stages.rounds import read_tasks
@@ -182,6 +183,15 @@ def test_only_what_decides_its_answers_makes_the_evaluation_stale(project: Param
     before = revision(project)
     assert revision(change(ceiling_tokens=9, requests_per_minute=3.0, concurrency=2)) == before
     assert revision(change(system="Be brief.")) != before
+
+
+def test_to_choose_an_arm_to_register_no_endpoint_is_paid(project: Params, endpoint: Fake) -> None:
+    PARAMS.write_text(PARAMS.read_text() + "register: {best_on: dev}\n")
+    chosen = load_params(PARAMS)
+    assert not [key for key in dvc_document(chosen)["stages"]["select"]["params"] if key.startswith("arms.")]
+    select.main()
+    assert list(read_json(SELECTION / SUMMARY)) == ["ours"]
+    assert not endpoint.requests
 
 
 def test_it_has_no_weights(project: Params) -> None:
