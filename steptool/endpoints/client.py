@@ -129,7 +129,7 @@ class Client:
                 if limiter is not None:
                     await limiter.acquire()
 
-            self._budget = Budget(wanted, self._ledger.spent)
+            self._budget = Budget(wanted, self._ledger)
             self._client = AsyncOpenAI(
                 api_key=self._key,
                 base_url=wanted.url,

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,6 +254,42 @@ def test_a_ceiling_is_never_passed_and_what_was_paid_for_is_kept(
     higher = wanted.model_copy(update={"ceiling": 100.0})
     assert len(ask(higher, *attempts)) == 10
     assert len(endpoint.requests) == 10, "nothing is paid for twice"
+
+
+def test_commands_that_run_side_by_side_keep_one_ceiling(endpoint: Fake, script: list[Answer]) -> None:
+    script[:] = [says("here", usage=(100, 900))]
+    wanted = settings(endpoint, price_out=1000.0, max_completion_tokens=1000, ceiling=3.0)
+    clients = [Client(wanted) for _ in range(3)]
+
+    async def all_at_once() -> list[Reply | BaseException]:
+        asked = [
+            client.ask(ASKED, [], most=1000, attempt=10 * place + number, temperature=None)
+            for place, client in enumerate(clients)
+            for number in range(3)
+        ]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(all_at_once())
+    for client in clients:
+        client.close()
+    assert len(endpoint.requests) == 3
+    assert {type(each) for each in found} == {Reply, CeilingReached}
+    assert Client(wanted).spent.money == pytest.approx(2.7)
+
+
+def test_what_a_killed_command_had_reserved_is_free_again(endpoint: Fake, script: list[Answer]) -> None:
+    script[:] = [says("here", usage=(100, 900))]
+    wanted = settings(endpoint, max_completion_tokens=1000, ceiling_tokens=2000)
+    killed = """
+import os, signal
+from pathlib import Path
+from steptool.endpoints.ledger import Ledger
+Ledger(Path("%s"), "%s", "teacher").reserve(1900, 0.0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", killed % (wanted.store, wanted.url)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [each.text for each in ask(wanted, 0)] == ["here"]
 
 
 def test_a_ceiling_of_tokens_needs_no_prices(endpoint: Fake, script: list[Answer]) -> None:
