@@ -3,6 +3,7 @@ settings alone."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,11 +187,13 @@ def test_only_what_decides_its_answers_makes_the_evaluation_stale(project: Param
 
 
 def test_to_choose_an_arm_to_register_no_endpoint_is_paid(project: Params, endpoint: Fake) -> None:
-    PARAMS.write_text(PARAMS.read_text() + "register: {best_on: dev}\n")
+    trained = "  sft: {method: sft, from: base, data: [demonstrations]}\ncompare:"
+    PARAMS.write_text(PARAMS.read_text().replace("compare:", trained) + "register: {best_on: dev}\n")
+    shutil.copytree("models/base", "models/sft")
     chosen = load_params(PARAMS)
     assert not [key for key in dvc_document(chosen)["stages"]["select"]["params"] if key.startswith("arms.")]
     select.main()
-    assert list(read_json(SELECTION / SUMMARY)) == ["ours"]
+    assert list(read_json(SELECTION / SUMMARY)) == ["ours", "sft"]
     assert not endpoint.requests
 
 
@@ -206,6 +209,7 @@ def test_it_has_no_weights(project: Params) -> None:
     [
         ("rounds: {r1: {from: gpt}}", "rounds.r1.from: is 'gpt'; it can be base, ours"),
         ("register: {arm: gpt}", "register.arm: is 'gpt'"),
+        ("register: {best_on: dev}", "register.best_on: chooses among arms that are trained, and there is none"),
     ],
 )
 def test_what_an_endpoint_cannot_be_is_said(project: Params, line: str, said: str) -> None:
