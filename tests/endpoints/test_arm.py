@@ -17,6 +17,7 @@ from steptool.config.lineage import stage_revision
 from steptool.config.places import COMPARISONS, EVALUATION, PARAMS, SELECTION
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import NotComparable, ParamsError, StepToolError
+from steptool.core.revision import MEANS_NOTHING, closure
 from steptool.core.storage import read_json, read_jsonl, read_record
 from steptool.core.types import ScoredTrajectory
 from steptool.evaluation.compare import refuse_unless_comparable
@@ -184,6 +185,9 @@ def test_only_what_decides_its_answers_makes_the_evaluation_stale(project: Param
     before = revision(project)
     assert revision(change(ceiling_tokens=9, requests_per_minute=3.0, concurrency=2)) == before
     assert revision(change(system="Be brief.")) != before
+    read = closure(["steptool.endpoints.policy"], without=MEANS_NOTHING)
+    assert "steptool.endpoints.client" in read
+    assert not {"steptool.endpoints.budget", "steptool.endpoints.ledger"} & set(read), "what is paid decides nothing"
 
 
 def test_to_choose_an_arm_to_register_no_endpoint_is_paid(project: Params, endpoint: Fake) -> None:
