@@ -68,9 +68,12 @@ def kind_of(source: str) -> str:
     source = public(source) if "://" in source else source
     if not os.path.exists(source):
         raise InputError("no such file or folder", where=source, fix=f"name one that is there, or its --from: {known}")
-    first, fix = first_record(source), f"name what it is with --from: {known}"
+    first = first_record(source)
     if isinstance(first, Skipped):
-        raise InputError(first.reason, where=first.where, fix=fix)
+        raise InputError(first.reason, where=first.where, fix="write a record a line, as JSON in UTF-8")
+    if first is None:
+        raise InputError("holds no record", where=source, fix="name a file that holds conversations")
+    fix = f"name what it is with --from: {known}"
     raise InputError("looks like none of the kinds that are known", where=source, fix=fix)
 
 

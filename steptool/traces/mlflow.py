@@ -18,6 +18,7 @@ from steptool.core.errors import InputError, reason
 from steptool.core.fields import Text
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings
+from steptool.traces.records import ODD
 from steptool.traces.spans import Requests, attempt_of_trace, labels_of_trace
 from steptool.tracking.redaction import public, redact
 
@@ -92,6 +93,8 @@ class MlflowTraces:
                 conversations += requests.read(where, *_request(span))
             except Unusable as error:  # of one request: a later one may hold all of it
                 problem = problem or error.reason
+            except ODD:
+                problem = problem or "a span is not what a request to a chat model is"
         if problem and not conversations:
             yield Skipped(where=where, reason=problem)
             return

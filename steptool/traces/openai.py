@@ -80,7 +80,8 @@ class OpenAi:
         request, response = _request(record), _response(record)
         said, labels = request["messages"], labels_of(record, self.config)
         replies = [[reply] for reply in _replies(response)] or [[]]
-        if not replies[0] and isinstance(response, Mapping) and response.get("error"):
+        failed = response if isinstance(response, Mapping) else record
+        if not replies[0] and failed.get("error"):
             raise Unusable("the response is an error")
         for reply in replies:
             yield Conversation(
@@ -151,7 +152,7 @@ def _message(written: Any) -> Message:
     if role not in _ROLES:
         raise Unusable("a message has no role of chat completions", is_broken=True)
     thought = written.get("reasoning_content") or written.get("reasoning")
-    text = text_of(written.get("content")) or str(written.get("refusal") or "")
+    text = text_of(written.get("content")) or str(written.get("refusal") or "") or _spoken(written)
     is_model = role == "assistant"
     return Message(
         role=_ROLES[role],
@@ -161,6 +162,12 @@ def _message(written: Any) -> Message:
     )
 
 
+def _spoken(message: Mapping[str, Any]) -> str:
+    """What the model said in its audio."""
+    audio = message.get("audio")
+    return str(audio.get("transcript") or "") if isinstance(audio, Mapping) else ""
+
+
 def _calls(message: Mapping[str, Any]) -> Iterator[MessageCall]:
     """`function_call` is how a single call was once written, without an id."""
     single = message.get("function_call")
@@ -168,6 +175,8 @@ def _calls(message: Mapping[str, Any]) -> Iterator[MessageCall]:
     if not isinstance(written, list):
         raise Unusable("its tool calls are no list", is_broken=True)
     for call in written:
+        if isinstance(call, Mapping) and call.get("type") == "custom":
+            raise Unusable("it calls a tool that takes a text instead of arguments")
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise Unusable("a tool call names no function", is_broken=True)
@@ -230,8 +239,8 @@ def _joined_chunks(chunks: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
             if not isinstance(choice, Mapping) or choice.get("index", 0) != 0:
                 continue
             delta = choice.get("delta") or {}
-            text += delta.get("content") or ""
-            thought += delta.get("reasoning_content") or ""
+            text += delta.get("content") or delta.get("refusal") or ""
+            thought += delta.get("reasoning_content") or delta.get("reasoning") or ""
             for part in delta.get("tool_calls") or []:
                 call = calls.setdefault(part.get("index", 0), {"id": "", "function": {"name": "", "arguments": ""}})
                 call["id"] += part.get("id") or ""

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings
-from steptool.traces.records import records
+from steptool.traces.records import ODD, records
 from steptool.traces.spans import Requests, attempt_of_trace, labels_of_trace
 
 _EVENTS = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
@@ -31,10 +31,8 @@ _CHOICE, _DETAILS, _EVALUATION = (
     "gen_ai.client.inference.operation.details",
     "gen_ai.evaluation.result",
 )
-
-
-_WRONG_TYPE = (TypeError, ValueError, AttributeError, KeyError)
-"""What reading raises where a text stands in the place of a list, and so on."""
+MOST_LEVELS = 50
+"""Of a name with dots in it; what is below them is one name."""
 
 
 @dataclass
@@ -70,7 +68,7 @@ class Otel:
                 continue
             try:
                 found, logged = dict(_spans(record.value)), list(_logged(record.value))
-            except _WRONG_TYPE:
+            except ODD:
                 found, logged = {}, []
             if not found and not logged and not _is_empty(record.value):
                 yield Skipped(where=record.where, reason="no spans of OpenTelemetry", is_broken=True)
@@ -94,7 +92,7 @@ class Otel:
                 conversations += requests.read(where, *_request(span))
             except Unusable as error:  # of one request: a later one may hold all of it
                 problem = problem or error.reason
-            except _WRONG_TYPE:
+            except ODD:
                 problem = problem or "an attribute of a span is not what its convention says"
         if problem and not conversations:
             yield Skipped(where=where, reason=problem)
@@ -294,7 +292,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     """`{"a.0.b": 1}` as `{"a": [{"b": 1}]}`. A name that is a value and has names below it keeps these."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
-        *above, last = name.split(".")
+        *above, last = name.split(".", MOST_LEVELS)
         place = tree
         for part in above:
             inner = place.get(part)

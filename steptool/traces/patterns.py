@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 EMAIL = re.compile(
@@ -75,6 +75,17 @@ HINT = re.compile(r"://|pass|pwd|secret|key|token|authorization|bearer|basic", r
 def plain_name(name: str) -> str:
     """`apiKey`, `api_key` and `API-Key` are one name."""
     return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def field_in_text(names: Iterable[str]) -> re.Pattern[str]:
+    """Fields of these names, as `plain_name` has them, in what is no JSON by itself: a line of it, a part that was cut
+    off, an object of Python's as it is printed. Its `value` is a text, with the `quote` before it, or a number."""
+    spelled = "|".join(r"[_\-. ]?".join(map(re.escape, name)) for name in sorted(names))
+    return re.compile(
+        rf"(?P<before>(?P<around>\\?[\"'])(?:{spelled})(?P=around)\s*[:=]\s*(?P<quote>\\?[\"'])?)"
+        r"(?P<value>(?(quote)(?:(?!(?P=quote))(?:\\.|.))+|-?\d+(?:\.\d+)?))",
+        re.IGNORECASE | re.DOTALL,
+    )
 
 
 @lru_cache(maxsize=1)

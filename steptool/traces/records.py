@@ -14,6 +14,7 @@ import gzip
 import itertools
 import json
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,9 +93,9 @@ def _holds_lines(file: Path) -> bool:
         return True
     first = next((line for _, line in _raw_lines(file) if isinstance(line, bytes) and line.strip()), b"")
     try:
-        value = parse_json(first.decode())
+        value = parse_json(first.decode("utf-8-sig"))
     except ValueError:
-        return first.lstrip()[:1] not in (b"{", b"[")
+        return first.removeprefix(BOM_UTF8).lstrip()[:1] not in (b"{", b"[")
     return not _is_list_of_records(value)
 
 
@@ -106,7 +107,7 @@ def _is_list_of_records(value: Any) -> bool:
 def _document(file: Path) -> Iterator[Record | Skipped]:
     try:
         data = _unpacked(file) if file.suffix == ".gz" else read_bounded(file, MAX_DOCUMENT)
-        value = parse_json(data.decode())
+        value = parse_json(data.decode("utf-8-sig"))
     except (OSError, EOFError, zlib.error) as error:
         yield Skipped(where=str(file), reason=f"it cannot be read: {error}", is_broken=True)
         return
@@ -135,7 +136,7 @@ def _lines(file: Path) -> Iterator[Record | Skipped]:
             yield Skipped(where=where, reason=line, is_broken=True)
         elif line.strip():
             try:
-                yield Record(where, parse_json(line.decode()))
+                yield Record(where, parse_json(line.decode("utf-8-sig" if number == 1 else "utf-8")))
             except ValueError:
                 yield Skipped(where=where, reason=_why_no_json(line), is_broken=True)
 
@@ -146,7 +147,13 @@ def _why_no_json(line: bytes) -> str:
         text = line.decode()
     except UnicodeDecodeError:
         return "not UTF-8"
-    return "not JSON: cut off" if text.lstrip()[:1] in ("{", "[") and text.rstrip()[-1] not in "}]" else "not JSON"
+    if text.lstrip()[:1] in ("{", "[") and text.rstrip()[-1] not in "}]":
+        return "not JSON: cut off"
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return "not JSON"
+    return "not JSON: NaN, a name given twice, half of a character, or nested too deeply"
 
 
 def _raw_lines(file: Path) -> Iterator[tuple[int, bytes | str]]:

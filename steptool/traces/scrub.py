@@ -35,6 +35,7 @@ from steptool.traces.patterns import (
     LONG_WORD,
     PHONE_FIELD,
     SECRET_FIELDS,
+    field_in_text,
     keys_of_services,
     phones,
     plain_name,
@@ -92,7 +93,8 @@ class Scrubber:
         self.counts: Counter[str] = Counter()
         """Occurrences by what they were."""
         self._key, self._region = key, region
-        self._drop = frozenset(map(plain_name, drop))
+        self._drop = frozenset(filter(None, map(plain_name, drop)))
+        self._field_in_text = field_in_text(self._drop) if self._drop else None
         self._known: dict[str, tuple[str, str]] = {}
         """Of the conversation at hand: the stand-in and the kind of each value that may stand elsewhere, casefolded."""
         self._spellings: set[str] = set()
@@ -126,6 +128,8 @@ class Scrubber:
         return type(value)(stand_in)
 
     def _without_shapes(self, text: str) -> str:
+        if self._field_in_text:
+            text = self._field_in_text.sub(self._dropped_in_text, text)
         if HINT.search(text):
             for pattern in KEYED:
                 text = pattern.sub(lambda found: found["before"] + self._secret(found["secret"]) + found["after"], text)
@@ -140,8 +144,8 @@ class Scrubber:
         plain = plain_name(name)
         if plain in self._drop:
             return self._dropped(value)
-        if plain in SECRET_FIELDS and isinstance(value, str) and value.strip():
-            return self._secret(value)
+        if plain in SECRET_FIELDS and not isinstance(value, dict):
+            return self._hidden(value)
         if PHONE_FIELD.search(plain) and isinstance(value, str | int) and not isinstance(value, bool):
             return type(value)(self._without_phones(self._without_shapes(str(value)), is_field=True))
         raise NotReplaced
@@ -159,6 +163,24 @@ class Scrubber:
             return value if is_done else self._noted(value, f"redacted-{self._letters(DROPPED, value)}", DROPPED)
         stand_in = self._digits_as(written, DROPPED, written) if _is_number(written) else "0"
         return type(value)(self._noted(written, stand_in, DROPPED))
+
+    def _dropped_in_text(self, found: re.Match[str]) -> str:
+        value = found["value"]
+        if found["quote"]:
+            return f"{found['before']}{self._dropped(value)}"
+        return f"{found['before']}{self._noted(value, self._digits_as(value, DROPPED, value), DROPPED)}"
+
+    def _hidden(self, value: Any) -> Any:
+        """The value of a field that is called like a secret; a list that holds objects is walked through."""
+        if isinstance(value, list):
+            if any(isinstance(item, dict) for item in value):
+                raise NotReplaced
+            return [self._hidden(item) for item in value]
+        if isinstance(value, str) and value.strip():
+            return self._secret(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return int(self._noted(str(value), self._digits_as(str(value), SECRETS, str(value)), SECRETS))
+        return value
 
     def _secret(self, value: str) -> str:
         if _STAND_IN.fullmatch(value):

@@ -234,10 +234,10 @@ def _observations(action: Action, calls: Sequence[MessageCall], replies: Sequenc
     by_call: dict[int, Message] = {}
     for reply in replies:
         named = [index for index, call in enumerate(calls) if reply.call_id and call.id == reply.call_id]
-        free = named or [index for index in range(len(calls)) if index not in by_call]
+        free = [index for index in named or range(len(calls)) if index not in by_call]
         of_name = [index for index in free if reply.name and calls[index].name == reply.name]
         index = next(iter(of_name or free), None)
-        if index is None or index in by_call:
+        if index is None:
             raise _Unusable("a tool replies twice, or one that nobody called")
         by_call[index] = reply
     if len(by_call) < len(calls):

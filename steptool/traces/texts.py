@@ -30,6 +30,13 @@ def same_number(value: float) -> float:
     return value
 
 
+def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
+
+
 class Texts:
     """`on_text` gets every text that is no JSON, and every string and name within JSON. `on_field` may replace the
     value of a field of JSON, or raise NotReplaced. `on_number` gets every number of JSON."""
@@ -38,14 +45,15 @@ class Texts:
         self._on_text, self._on_field, self._on_number = on_text, on_field, on_number
 
     def text(self, text: str, depth: int = 0) -> str:
-        """JSON is written anew only where something in it changed."""
+        """JSON is written anew only where something in it changed. With a name given twice it is no JSON: what the
+        first one holds would be kept."""
         if text.lstrip()[:1] not in ("{", "[") or depth > MOST_DEPTH:
             return self._on_text(text)
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=_each_name_once)
+            changed = self._value(value, depth)
         except (ValueError, RecursionError):
             return self._on_text(text)
-        changed = self._value(value, depth)
         return text if changed == value else json.dumps(changed, ensure_ascii="\\u" in text)
 
     def conversation(self, of: Conversation) -> Conversation:

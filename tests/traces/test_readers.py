@@ -275,6 +275,8 @@ def test_a_source_of_no_known_kind_is_refused(tmp_path: Path) -> None:
     [
         ("log.bin", b"\xff\xfe\n", "log.bin:1: not UTF-8"),
         ("log.csv", b"a,b\n1,2\n", "log.csv:1: not JSON"),
+        ("log.jsonl", b'{"messages": [], "score": NaN}\n', "log.jsonl:1: not JSON: NaN, a name given twice"),
+        ("log.jsonl", b"\n\n", "log.jsonl: holds no record"),
         ("log.json", b'[{"a": 1},\n{"b"', "log.json:2: not JSON"),
         ("log.json.gz", b"no gzip", "log.json.gz:1: the gzip file is damaged from here on"),
     ],
@@ -283,6 +285,15 @@ def test_what_is_no_json_at_all_is_named(name: str, content: bytes, found: str, 
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=found):
         kind_of(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "log.json", "log"])
+def test_a_file_may_begin_with_a_byte_order_mark(name: str, tmp_path: Path) -> None:
+    record = json.dumps(RECORDS["fine-tuning"][1])
+    (tmp_path / name).write_text(f"{record}\r\n", encoding="utf-8-sig")
+    assert len(conversations("openai", str(tmp_path / name))) == 1
+    (tmp_path / "list.json").write_text(json.dumps([json.loads(record)] * 2, indent=1), encoding="utf-8-sig")
+    assert len(conversations("openai", str(tmp_path / "list.json"))) == 2
 
 
 def test_a_broken_document_in_a_folder_is_skipped(tmp_path: Path) -> None:
@@ -345,6 +356,20 @@ def test_streamed_calls_are_joined(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"choices": [{"message": {"role": "assistant", "content": None, "refusal": "No."}}]},
+        {"choices": [{"message": {"role": "assistant", "content": None, "audio": {"transcript": "No."}}}]},
+        [{"choices": [{"delta": {"refusal": "N"}}]}, {"choices": [{"delta": {"refusal": "o."}}]}],
+    ],
+)
+def test_a_refusal_and_what_was_spoken_are_the_text(response: Any, tmp_path: Path) -> None:
+    record = {"request": {"messages": OPENAI_MESSAGES[:2]}, "response": response}
+    [found] = conversations("openai", write(tmp_path / "log.jsonl", record))
+    assert found.messages[-1].text == "No."
+
+
 def test_the_functions_of_old_are_read(tmp_path: Path) -> None:
     messages = [
         {"role": "user", "content": "What does Dune cost?"},
@@ -367,6 +392,11 @@ def test_the_functions_of_old_are_read(tmp_path: Path) -> None:
             "a message holds parts that are not text",
         ),
         ({"messages": OPENAI_MESSAGES[:2], "response": {"error": {"code": 500}}}, "the response is an error"),
+        ({"messages": OPENAI_MESSAGES[:2], "response": None, "error": {"code": 500}}, "the response is an error"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"type": "custom", "custom": {"name": "run"}}]}]},
+            "it calls a tool that takes a text instead of arguments",
+        ),
     ],
 )
 def test_what_cannot_be_learned_from_is_skipped_and_not_broken(record: Any, reason: str, tmp_path: Path) -> None:

@@ -281,3 +281,50 @@ def test_a_key_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         project_key(tmp_path / "file" / "scrub.key")
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        '{"customer": "Zelda \\"Z\\" Quux", "cut": [1,',
+        '{"customer": "Zelda Quux"}\n{"customer": "Quux"}',
+        'Found: {"Customer": "Zelda Quux"}, of 12',
+        "{'customer': 'Zelda Quux', 'of': None}",
+        '"{\\"customer\\": \\"Zelda Quux\\"} and more',
+        '{"a": {"customer": "Zelda Quux"}, "a": 1}',
+    ],
+)
+def test_a_dropped_field_is_found_in_text_that_is_no_json(reply: str) -> None:
+    done = scrubbed(reply, drop=["customer"])
+    assert "Zelda" not in done and "Quux" not in done
+    assert re.search(r"redacted-[b-z]{8}", done)
+
+
+def test_a_dropped_number_in_text_that_is_no_json_stays_one() -> None:
+    done = scrubbed('total {"customer_no": 123456, "n": 7}', drop=["customerNo"])
+    assert re.fullmatch(r'total \{"customer_no": \d{6}, "n": 7\}', done) and "123456" not in done
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": "anna@shop.example", "a": "x"}',
+        '{"a": {"password": "hunter2hunter2"}, "a": 1}',
+    ],
+)
+def test_what_stands_under_a_name_that_is_given_twice_is_scrubbed(text: str) -> None:
+    done = scrubbed(text)
+    assert "anna" not in done and "hunter2" not in done
+    assert done.count('"a"') == 2
+
+
+def test_a_field_called_like_a_secret_hides_numbers_and_lists() -> None:
+    done = json.loads(scrubbed('{"password": 123456, "api_key": ["abc", "def", null], "secret": [{"id": "abcd"}]}'))
+    assert done["password"] != 123456 and len(str(done["password"])) == 6
+    assert all(re.fullmatch(HIDDEN, key) for key in done["api_key"][:2]) and done["api_key"][2] is None
+    assert done["secret"] == [{"id": "abcd"}]
+
+
+def test_what_is_nested_too_deeply_is_scrubbed_as_text() -> None:
+    done = scrubbed(f'{{"a": {"[" * 600}"anna@shop.example"{"]" * 600}}}')
+    assert re.search(PERSON, done) and "anna" not in done

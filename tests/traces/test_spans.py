@@ -19,6 +19,7 @@ from steptool.core.messages import Message, MessageCall
 from steptool.traces.conversation import Conversation, Skipped
 from steptool.traces.kinds import kind_of
 from steptool.traces.labels import Labels
+from steptool.traces.mlflow import MlflowTraces
 from steptool.traces.otel import Otel, nested
 from steptool.traces.spans import ANOTHER, NOTHING, Requests, attempt_of_trace
 from steptool.traces.steps import Attempt, attempt_of
@@ -308,6 +309,31 @@ def test_a_record_of_another_kind_is_broken(tmp_path: Path) -> None:
 
 def test_names_with_dots_are_nested_and_numbers_are_places() -> None:
     assert nested({"a.1.b": 2, "a.0.b": 1, "c": 3, "c.d": 4}) == {"a": [{"b": 1}, {"b": 2}], "c": {"d": 4}}
+    assert nested({f"a{'.a' * 5000}": 1})  # of any depth
+
+
+class Noted:
+    """A span and a trace as MLflow's client has them, as far as they are read."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__ |= values
+
+    def get_attribute(self, name: str) -> None:
+        return None
+
+
+def test_a_span_of_mlflow_with_values_of_other_types_ends_nothing() -> None:
+    def chat(start: int, messages: Any, said: Any) -> Noted:
+        return Noted(span_type="CHAT_MODEL", start_time_ns=start, inputs={"messages": messages}, outputs=said)
+
+    good = chat(2, ASKED, {"choices": [{"message": ANSWER}]})
+    odd = chat(1, ASKED, {"choices": [{"message": {"role": "assistant", "tool_calls": {"id": 1}}}]})
+    worse = chat(3, [{"role": ["user"], "content": {}}], [{"choices": 1}])
+    reader = MlflowTraces(MlflowTraces.Config())
+    for spans in ([odd, good, worse], [odd, worse]):
+        trace: Any = Noted(data=Noted(spans=spans), info=Noted(trace_id="tr-1", assessments=None, tags={}))
+        (found,) = reader._attempts(trace)
+        assert isinstance(found, Conversation) is (good in spans)
 
 
 ANY = st.recursive(

@@ -78,6 +78,14 @@ def test_replies_without_ids_go_by_name_then_by_order(names: tuple[str, str]) ->
     assert [seen.text for seen in done.steps[0].observations] == expected
 
 
+def test_calls_that_share_an_id_get_their_replies_in_order() -> None:
+    twice = calls(("1", "find", '{"a": 1}'), ("1", "find", '{"a": 2}'))
+    done = read(user("what?"), twice, tool("first", "1"), tool("second", "1"), says("ok"))
+    assert [seen.text for seen in done.steps[0].observations] == ["first", "second"]
+    third = (tool("first", "1"), tool("second", "1"), tool("third", "1"))
+    assert "replies twice" in refused(user("what?"), twice, *third, says("ok"))
+
+
 def test_a_message_that_the_user_answers_is_a_step_and_the_last_one_the_answer() -> None:
     done = read(user("what?"), says("Which?", thought="Two."), user("the blue"), user("one"), says("9.5"))
     assert done.steps[0].action == Action(thought="Two.", message="Which?")
