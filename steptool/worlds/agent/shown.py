@@ -122,7 +122,7 @@ def read(path: Path) -> Shown:
     listed = value.get("tools") if isinstance(value, dict) else value
     system = value.get("system", "") if isinstance(value, dict) else ""
     if not isinstance(system, str):
-        raise DataError("its `system` is no text", where=str(path), fix="write the system message of the agent there")
+        raise DataError("its `system` is no text", where=str(path), fix="let it be a text, the system message")
     if not isinstance(listed, list) or not listed:
         raise DataError("holds no list of tools", where=str(path), fix=FIX)
     tools: dict[str, Tool] = {}
