@@ -17,7 +17,8 @@ import typer
 from steptool.commands import model
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
-from steptool.core.errors import StepToolError, printable
+from steptool.commands.traces import app as traces
+from steptool.core.errors import InputError, StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
 
@@ -56,8 +57,15 @@ def init(
     tools: Annotated[str, typer.Option(help="Your functions: FILE.py, or FILE.py:Class for its methods.")] = "",
     openapi: Annotated[str, typer.Option(help="Or a service's OpenAPI 3 document: a file or its URL.")] = "",
     mcp: Annotated[str, typer.Option(help="Or an MCP server: 'python server.py', or its URL.")] = "",
+    agent: Annotated[str, typer.Option(help="Or your agent: 'python my_agent.py', or my_agent:run.")] = "",
     tasks: Annotated[str, typer.Option(help="Your tasks, one a line, as tasks.jsonl of the example.")] = "",
     demonstrations: Annotated[str, typer.Option(help="Attempts that succeed, one a line.")] = "",
+    traces: Annotated[
+        str, typer.Option(help="Conversations of your agent: a file, a folder, a server's address.")
+    ] = "",
+    kind: Annotated[
+        str, typer.Option("--from", help="What these are, as `traces import` has it; told by default.")
+    ] = "",
 ) -> None:
     """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up.
 
@@ -66,7 +74,17 @@ def init(
     from steptool.project.init import init as write_project
     from steptool.project.own import Own
 
-    write_project(folder, Own(tools, openapi, mcp, tasks, demonstrations))
+    own = Own(
+        tools=tools,
+        openapi=openapi,
+        mcp=mcp,
+        agent=agent,
+        tasks=tasks,
+        demonstrations=demonstrations,
+        traces=traces,
+        kind=kind,
+    )
+    write_project(folder, own)
 
 
 @app.command(rich_help_panel=RUN)
@@ -279,10 +297,27 @@ def results() -> None:
     typer.echo(results_table())
 
 
+@app.command(rich_help_panel=RUN)
+def view(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Files or folders of attempts; by default all that the project has.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="On loopback; 0 is a free one.")] = 0,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, open no browser.")] = False,
+) -> None:
+    """Look at attempts in a local page: search, filter, and see where attempts at one task part."""
+    try:
+        from steptool.commands.view import view as serve_page
+    except ImportError as error:
+        raise InputError(f"the viewer needs a package: {error}", fix="pip install 'steptool[cpu]'") from error
+    serve_page(paths or [], port, opens=not no_open, says=typer.echo)
+
+
 for verb in (model.chat, model.serve_model, model.export):
     app.command(rich_help_panel=USE)(verb)
 app.add_typer(tools, name="tools", rich_help_panel=START)
 app.add_typer(tasks, name="tasks", rich_help_panel=START)
+app.add_typer(traces, name="traces", rich_help_panel=START)
 
 
 @app.command(rich_help_panel=START)

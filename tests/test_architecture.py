@@ -40,10 +40,17 @@ OWNERS = {
     "vllm": ("steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py", "steptool/serving/tool_parser.py"),
     "great_expectations": ("steptool/checks/",),
     "renderers": ("steptool/formats/families.py",),
-    "mlflow": ("steptool/registry/", "steptool/tracking/"),
+    "mlflow": ("steptool/registry/", "steptool/tracking/", "steptool/traces/mlflow.py"),
     "prefect": ("flows/", "steptool/orchestration/"),
     "dvc": ("steptool/orchestration/", "steptool/config/lineage.py"),
     "mcp": ("steptool/worlds/mcp/",),
+    "openai": ("steptool/endpoints/client.py", "steptool/engines/openai_server.py"),
+    "aiolimiter": ("steptool/endpoints/client.py",),
+    "fastapi": ("steptool/gateway/", "steptool/report/viewer/"),
+    "uvicorn": ("steptool/gateway/", "steptool/report/viewer/", "steptool/commands/view.py"),
+    "atif": ("steptool/traces/atif.py", "steptool/traces/export.py"),
+    "detect_secrets": ("steptool/traces/patterns.py",),
+    "phonenumbers": ("steptool/traces/patterns.py",),
 }
 """Heavy package: where it may be imported, in a function too. benchmarks/ may import anything."""
 
@@ -58,7 +65,15 @@ PURE = (
     "steptool/rollouts/branch.py",
     "steptool/rollouts/chain.py",
     "steptool/rollouts/guard.py",
+    "steptool/worlds/traces/replies.py",
+    "steptool/traces/spans.py",
+    "steptool/rollouts/ending.py",
+    "steptool/rollouts/recording.py",
+    "steptool/rollouts/sampled.py",
+    *(f"steptool/gateway/{name}.py" for name in ("base", "body", "chat", "responses", "streams")),
     "steptool/annotators/rules.py",
+    "steptool/endpoints/base.py",
+    "steptool/endpoints/chat.py",
     "steptool/rewards/auto.py",
     "steptool/rewards/costs.py",
     "steptool/rewards/paper.py",
@@ -68,6 +83,10 @@ PURE = (
         f"steptool/checks/diagnosis/{name}.py"
         for name in ("findings", "likelihoods", "policies", "round", "text", "tools")
     ),
+    "steptool/core/failures.py",
+    "steptool/traces/steps.py",
+    "steptool/traces/merging.py",
+    "steptool/traces/tools.py",
     "steptool/training/credit.py",
     "steptool/training/episode.py",
     "steptool/training/siblings.py",
@@ -75,6 +94,7 @@ PURE = (
     "steptool/evaluation/built_in.py",
     "steptool/evaluation/metrics.py",
     "steptool/evaluation/compare.py",
+    *(f"steptool/report/viewer/{name}.py" for name in ("records", "detail")),
 )
 IMPURE_MODULES = {
     *("os", "io", "pathlib", "shutil", "tempfile", "glob", "fileinput", "mmap", "sqlite3", "subprocess", "signal"),

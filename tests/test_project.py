@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -219,9 +219,108 @@ def test_services_of_a_team_are_named_in_its_settings(
     assert {str(path) for path in made} >= {*files, "tasks.jsonl"}
 
 
+def _log(tmp_path: Path, questions: int, *, expected: bool, answer: str = "It is {}.") -> None:
+    lines = []
+    for number in range(questions):
+        function = {"name": "double", "arguments": json.dumps({"number": number})}
+        call = {"id": "c", "type": "function", "function": function}
+        messages = [
+            {"role": "user", "content": f"Double {number}, asks {number}@corp.com."},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": str(2 * number)},
+            {"role": "assistant", "content": answer.format(2 * number)},
+        ]
+        lines.append({"messages": messages, **({"expected": 2 * number} if expected else {})})
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _chats(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello!"}]
+    (tmp_path / "log.jsonl").write_text(json.dumps({"messages": messages}) + "\n")
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_a_log_alone_makes_a_project(tmp_path: Path, expected: bool) -> None:
+    """Its tools reply as they did; budgets fit what was done; arms learn from what can be known."""
+    _log(tmp_path, 20, expected=expected, answer="It is {}, " + "as you may see, " * 20)
+    done = steptool(tmp_path, "init", "mine", "--traces", "log.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("traces/log: 20 attempts at 20 tasks, 1 tool (--from openai)")
+    params = YAML(typ="safe").load((tmp_path / "mine" / "params.yaml").read_text())
+    assert params["world"] == {"use": "traces", "path": "traces/log"}
+    assert params["demonstrations"] == {"use": "traces", "path": "traces/log"}
+    assert params["sample"]["tasks"] == 10
+    assert params["sample"]["max_step_tokens"] > 340 // 4, "the longest answer has room"
+    assert list(params["arms"]) == (["start", "sft", "ppo", "rft"] if expected else ["start", "sft", "ppo"])
+    assert params.get("promote") == (None if expected else {"measure": "grounded"})
+    project = tmp_path / "mine"
+    assert steptool(project, "graph").stdout == "dvc.yaml is the graph that params.yaml asks for\n"
+    assert git(project, "status", "--porcelain") == ""
+    assert "corp.com" not in git(project, "grep", "-h", "Double", "--", "traces")
+    assert steptool(project, "tasks", "check").returncode == 0
+    assert steptool(project, "tools", "try", "double", '{"number": 4}').stdout == "8\n"
+
+
+def test_a_log_with_tools_and_tasks_of_a_team_only_shows_how_it_is_done(tmp_path: Path) -> None:
+    arguments = _brought(tmp_path, 10)
+    _log(tmp_path, 10, expected=False)
+    done = steptool(tmp_path, *arguments, "--traces", "log.jsonl")
+    assert done.returncode == 0, done.stderr
+    params = YAML(typ="safe").load((tmp_path / "mine" / "params.yaml").read_text())
+    assert params["world"] == {"use": "functions", "module": "calc.py", "tasks": "tasks.jsonl"}
+    assert params["demonstrations"] == {"use": "traces", "path": "traces/log"}
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "says"),
+    [
+        (lambda folder: None, ["--traces", "log.jsonl"], "log.jsonl: no such file or folder"),
+        (lambda folder: _log(folder, 1, expected=False), ["--traces", "log.jsonl"], "asks 1 question"),
+        (_chats, ["--traces", "log.jsonl"], "log.jsonl: no conversation in it offers or calls a tool"),
+        (lambda folder: _log(folder, 3, expected=False), ["--traces", "log.jsonl", "--from", "x"], "--from"),
+        (lambda folder: _log(folder, 3, expected=False), ["--from", "openai"], "--from says what traces hold"),
+    ],
+)
+def test_a_log_that_cannot_be_used_leaves_nothing_behind(
+    tmp_path: Path, write: Callable[[Path], None], options: list[str], says: str
+) -> None:
+    write(tmp_path)
+    done = steptool(tmp_path, "init", "mine", *options)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("agent", "world"),
+    [
+        ("my_agent:run", {"use": "agent", "callable": "my_agent:run"}),
+        ("python my_agent.py --ask {query}", {"use": "agent", "command": "python my_agent.py --ask {query}"}),
+    ],
+)
+def test_an_agent_of_a_team_comes_with_the_modules_that_it_imports(
+    tmp_path: Path, agent: str, world: dict[str, str]
+) -> None:
+    files = ["my_agent.py", "shop/__init__.py", "shop/stock.py"]
+    for name in (*files, "other.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("from shop.stock import *\n" if name == "my_agent.py" else "")
+    (tmp_path / "t.jsonl").write_text('{"query": "Double 1?"}\n')
+    done = steptool(tmp_path, "init", "mine", "--agent", agent, "--tasks", "t.jsonl")
+    assert done.returncode == 0, done.stderr
+    params = YAML(typ="safe").load((tmp_path / "mine" / "params.yaml").read_text())
+    assert params["world"] == {**world, "tasks": "tasks.jsonl"}
+    found = {str(path.relative_to(tmp_path / "mine")) for path in (tmp_path / "mine").rglob("*.py")}
+    assert {path for path in found if not path.startswith("flows/")} == set(files)
+    assert git(tmp_path / "mine", "status", "--porcelain") == ""
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (["--agent", "gone:run"], "gone: no such module"),
+        (["--agent", "python 'gone.py"], "--agent cannot be read as a command: No closing quotation"),
+        (["--agent", "a:b", "--mcp", "python c.py"], "--mcp and --agent are given"),
         (["--tools", "gone.py"], "gone.py: no such file"),
         (["--tools", "a.py", "--openapi", "b.yaml"], "--tools and --openapi are given"),
         (["--tasks", "t.jsonl"], "tasks of your own need tools of your own"),

@@ -44,7 +44,7 @@ class Tagged:
         return self._plain.parse(self._encode(f"{found[1]} {found[2]}"), task)
 
     def render(self, action: Action, task: Task) -> tuple[int, ...]:
-        call = Names.of(task, TEXT).write(action).calls[0]
+        call = Names.of(task.tools, TEXT).write(action).calls[0]
         written = f"<call {call.name}>{json.dumps(call.arguments, ensure_ascii=False)}</call>"
         return (*self._encode(written), self._plain.end_of_turn)
 

@@ -143,12 +143,15 @@ def validate(
     steps = step_table(scored, rewards, source)
     trajectories = trajectory_table(scored, rewards, source, gamma=form.gamma, expected_returns=expected)
     verdicts = int(trajectories["solved"].notna().sum())
+    was_sampled = any(record.trajectory.conditions is not None for record in scored) or not scored
     of_trajectories = trajectory_suite(
         params,
         previous_solve_rate,
+        was_sampled=was_sampled,
         has_closed_form=expected is not None,
         has_verdicts=needs_verdict(form) or (verdicts > 0 and verdicts >= ENOUGH * len(scored)),
     )
+    of_steps = step_suite(params, needs_verdict=needs_verdict(form), was_sampled=was_sampled)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     return ValidationReport(
@@ -162,7 +165,7 @@ def validate(
         by_calls=sum(not needs_verdict(own) for own in forms),
         suites=(
             _run(context, "trajectories", "Trajectories", trajectories, of_trajectories),
-            _run(context, "steps", "Steps", steps, step_suite(params, needs_verdict=needs_verdict(form))),
+            _run(context, "steps", "Steps", steps, of_steps),
             _run(context, "groups", "Groups", group_table(trajectories, groups), group_suite(params)),
         ),
     )

@@ -33,12 +33,18 @@ def _meta(says: str, fix: str) -> dict[str, Any]:
 
 
 def trajectory_suite(
-    params: ValidateParams, previous_solve_rate: float | None, *, has_closed_form: bool, has_verdicts: bool
+    params: ValidateParams,
+    previous_solve_rate: float | None,
+    *,
+    was_sampled: bool = True,
+    has_closed_form: bool,
+    has_verdicts: bool,
 ) -> list[Expectation]:
     """One row a trajectory: identity, endings, budgets, returns, solve rate.
 
-    `previous_solve_rate`: of the round before. `has_closed_form`: the column `return_error` is filled.
-    `has_verdicts`: there are enough of them for a solve rate to say something.
+    `previous_solve_rate`: of the round before. `was_sampled`: by us, and not imported: then one policy did it, under
+    one set of conditions, and the contrast between attempts is what is learned from. `has_closed_form`: the column
+    `return_error` is filled. `has_verdicts`: there are enough of them for a solve rate to say something.
     """
     expectations = [
         gxe.ExpectTableRowCountToBeBetween(
@@ -89,7 +95,28 @@ def trajectory_suite(
                 "Every step has one reward.", "rewards and trajectories are out of step: validate them together"
             ),
         ),
-        *(_solve_rate(params, previous_solve_rate) if has_verdicts else ()),
+        *(_solve_rate(params, previous_solve_rate) if was_sampled and has_verdicts else ()),
+        _one_value("annotator", "One annotator judged everything.", ANNOTATE_AGAIN),
+        *(_of_sampled(params) if was_sampled else ()),
+    ]
+    if has_closed_form:
+        expectations.append(
+            gxe.ExpectColumnValuesToBeBetween(
+                column="return_error",
+                min_value=0,
+                max_value=RETURN_TOLERANCE,
+                meta=_meta(
+                    "The discounted rewards of a trajectory add up to their closed form.",
+                    "the rewards come from other settings or another order: compute them anew from these judgements",
+                ),
+            )
+        )
+    return expectations
+
+
+def _of_sampled(params: ValidateParams) -> list[Expectation]:
+    """What makes attempts a sample of one policy, within its budgets, that can be compared with each other."""
+    return [
         gxe.ExpectColumnStdevToBeBetween(
             column="discounted_return",
             min_value=params.min_return_spread,
@@ -110,7 +137,6 @@ def trajectory_suite(
             or_equal=True,
             meta=_meta("No trajectory holds more tokens than its budget.", SAMPLE_AGAIN),
         ),
-        _one_value("annotator", "One annotator judged everything.", ANNOTATE_AGAIN),
         _one_value("policy", "One policy sampled everything, or training would not be on-policy.", SAMPLE_AGAIN),
         _one_value(
             "conditions",
@@ -118,19 +144,6 @@ def trajectory_suite(
             SAMPLE_AGAIN,
         ),
     ]
-    if has_closed_form:
-        expectations.append(
-            gxe.ExpectColumnValuesToBeBetween(
-                column="return_error",
-                min_value=0,
-                max_value=RETURN_TOLERANCE,
-                meta=_meta(
-                    "The discounted rewards of a trajectory add up to their closed form.",
-                    "the rewards come from other settings or another order: compute them anew from these judgements",
-                ),
-            )
-        )
-    return expectations
 
 
 def _solve_rate(params: ValidateParams, previous: float | None) -> list[Expectation]:
@@ -175,8 +188,8 @@ def _one_value(column: str, says: str, fix: str) -> Expectation:
     return gxe.ExpectColumnUniqueValueCountToBeBetween(column=column, max_value=1, meta=_meta(says, fix))
 
 
-def step_suite(params: ValidateParams, *, needs_verdict: bool) -> list[Expectation]:
-    """One row a step: judgements, rewards, tokens and log-probabilities.
+def step_suite(params: ValidateParams, *, needs_verdict: bool, was_sampled: bool = True) -> list[Expectation]:
+    """One row a step: judgements and rewards; tokens and log-probabilities, where they were sampled and not imported.
 
     `needs_verdict`: the reward form would take an attempt without a verdict for one that failed.
     """
@@ -221,6 +234,12 @@ def step_suite(params: ValidateParams, *, needs_verdict: bool) -> list[Expectati
             max_value=MOST,
             meta=_meta("Every reward is finite.", "check the reward section"),
         ),
+        *(_of_tokens(params) if was_sampled else ()),
+    ]
+
+
+def _of_tokens(params: ValidateParams) -> list[Expectation]:
+    return [
         gxe.ExpectColumnValuesToBeBetween(
             column="n_action_tokens",
             min_value=1,

@@ -38,6 +38,7 @@ from steptool.formats.base import Format, Shortens
 from steptool.policies.base_models import base_tokenizer
 from steptool.rollouts.collect import sampling_of
 from steptool.rollouts.loop import run
+from steptool.traces.base import TraceSource
 from steptool.worlds.base import SPLITS, World
 
 MOST_PROMPTS = 2000
@@ -67,8 +68,12 @@ def check(task_id: str | None, attempt: Path | None, console: Console) -> int:
     lines = of_tasks(params, splits, references)
     demonstrations: list[Trajectory] = []
     try:
-        demonstrations = list(_read_for(READING_S, params.demonstrations.build().read(world, tasks, params.seed)))
-        lines += of_demonstrations(params, splits, demonstrations)
+        source: TraceSource = params.demonstrations.build()
+        if costs := getattr(source, "costs", ""):
+            lines.append(Line("note", f"the demonstrations are not looked at: `steptool prepare` {costs}"))
+        else:
+            demonstrations = list(_read_for(READING_S, source.read(world, tasks, params.seed)))
+            lines += of_demonstrations(params, splits, demonstrations)
     except StepToolError as error:
         lines.append(refused(error))
     lines += of_rounds(params)

@@ -37,11 +37,12 @@ def of_tasks(params: Params, splits: Splits, references: Mapping[str, Reference]
         lines.append(Line("ok", "every task can be shown to a policy"))
     except StepToolError as error:
         lines.append(refused(error))
-    train, wanted, rounds = len(splits["train"]), params.sample.tasks, len(params.rounds)
+    train, wanted = len(splits["train"]), params.sample.tasks
+    rounds = sum(not each.traces for each in params.rounds.values())
     if not splits[params.evaluate.split]:
         fix = f"give some tasks `split: {params.evaluate.split}`, or set evaluate.split to another"
         lines.append(Line("mend", f"no {params.evaluate.split} tasks: nothing would be measured", fix))
-    if wanted > train:
+    if rounds and wanted > train:
         fix = f"set sample.tasks to {train} or fewer, or write more tasks"
         lines.append(Line("mend", f"a round wants {wanted} training tasks, there are {train}", fix))
     elif wanted * rounds > train:
@@ -83,7 +84,8 @@ def of_demonstrations(params: Params, splits: Splits, demonstrations: Sequence[T
 def of_rounds(params: Params) -> list[Line]:
     """Is there something to compare an attempt with?"""
     lines = []
-    alone = [name for name in params.rounds if _compares(params, name)] if params.sample.attempts == 1 else []
+    sampled = [name for name, each in params.rounds.items() if not each.traces]
+    alone = [name for name in sampled if _compares(params, name)] if params.sample.attempts == 1 else []
     if alone:
         says = f"round {alone[0]} has one attempt at each task, so there is no contrast: nothing to compare it with"
         lines.append(Line("mend", says, "set sample.attempts to 4 or more, or baseline: critic under methods"))

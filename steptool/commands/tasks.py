@@ -45,7 +45,7 @@ def check(discordance: Discordance = 0.3) -> None:
     params = load_params()
     config = params.world.config
     if not isinstance(config, ProjectSettings):
-        fix = "use functions, openapi or mcp as `world` to write tasks of your own"
+        fix = "use functions, openapi, mcp or agent as `world` to write tasks of your own"
         raise InputError(f"world {params.world.name} has no file of tasks", where="params.yaml", fix=fix)
     found = read(config, lambda changed: params.world.cls(changed, params.seed))
     sides, findings = found.sides(), [*found.errors, *doubts(found.lines, found.sides())]

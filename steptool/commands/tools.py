@@ -41,6 +41,7 @@ def try_tool(name: ToolName, arguments: Arguments = "{}") -> None:
 
     from steptool.core.types import ToolCall
     from steptool.worlds.project.recording import RecordedConnection
+    from steptool.worlds.traces.world import RecordedReplies
 
     world, timeout_s = _world()
     call = ToolCall(name=_known(name, world.toolbox), arguments=_arguments(arguments))
@@ -52,6 +53,8 @@ def try_tool(name: ToolName, arguments: Arguments = "{}") -> None:
     kept = isinstance(connection, RecordedConnection) and connection.replayed
     typer.echo(seen.text)
     origin = f"from {world.config.recordings}" if kept else "live"
+    if isinstance(connection, RecordedReplies):
+        origin = f"from {world.config.path}"
     typer.echo(f"{f'error {seen.error}' if seen.error else 'no error'}, {seconds:.3f} s, {origin}", err=True)
 
 
@@ -61,8 +64,13 @@ def check(sample: Sample = 20, writes: Writes = False) -> None:
     import asyncio
 
     from steptool.core.errors import InputError
+    from steptool.worlds.agent.world import AgentWorld
 
     world, timeout_s = _world()
+    if isinstance(world, AgentWorld):
+        world.end()
+        fix = "`steptool tools try` has the agent call one"
+        raise InputError("no replies of an agent's tools are recorded, for it calls them itself", fix=fix)
     drift = _drift_of_listing(world)
     recorded = world.recordings.sample(world.identity, sample if writes else 100 * sample)
     chosen = [kept for kept in recorded if writes or _is_harmless(kept, world)][:sample]
@@ -89,7 +97,7 @@ def _world() -> tuple[ProjectWorld, float]:
     params = load_params()
     world = params.world.build(params.seed)
     if not isinstance(world, ProjectWorld):
-        fix = "use functions, openapi or mcp as `world` to call your own tools"
+        fix = "use functions, openapi, mcp or agent as `world` to have tools of your own"
         raise InputError(f"world {params.world.name} has no tools of a project", where="params.yaml", fix=fix)
     return world, params.sample.tool_timeout_s
 

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from steptool.config.places import MODELS, PARAMS, VALIDATED
 from steptool.config.plugins import Section, Use
-from steptool.config.settings import BASE_ARM, Params, problems_of
+from steptool.config.settings import BASE_ARM, DEMONSTRATED, DEMONSTRATIONS, Params, problems_of
 from steptool.core.errors import InputError, ParamsError
 
 ARMS_WANTED = "add one, such as arms: {sft: {method: sft, from: base, data: [demonstrations]}}"
@@ -25,10 +25,11 @@ ROUNDS_WANTED = "add one, such as rounds: {r1: {from: sft}}"
 
 @dataclass(frozen=True)
 class Arm:
-    """A policy that is trained, or one that is only evaluated (`method` is None)."""
+    """A policy that is trained, or one that is only evaluated (`method` is None), from a folder or an endpoint."""
 
     name: str
-    folder: Path
+    folder: Path | None
+    """None for an endpoint."""
     method: Use | None = None
     """With the arm's own settings laid over the method's; they are checked by `check_method`."""
     start: str | None = None
@@ -36,22 +37,45 @@ class Arm:
     start_folder: Path = MODELS / BASE_ARM
     data: tuple[str, ...] = ()
     """`demonstrations`, and rounds."""
+    imported: tuple[str, ...] = ()
+    """Those of the rounds that nobody sampled here: they are imported from traces."""
     ancestors: tuple[tuple[str, Path], ...] = ()
     """What its policy is built on, name and folder, nearest first: arms, then base."""
     generation: int = 0
     """How many of its ancestors were trained by the same method: it moves the seed."""
+    endpoint: Use | None = None
+
+    @property
+    def weights(self) -> Path:
+        """Its folder. Raises ParamsError where it is an endpoint, which has none."""
+        if self.folder is None:
+            raise ParamsError(
+                "is an endpoint: its weights are not here, so it can be evaluated and nothing else",
+                where=f"{PARAMS}: arms.{self.name}",
+                fix="name an arm that is trained, or has a folder",
+            )
+        return self.folder
 
 
 @dataclass(frozen=True)
 class Round:
     name: str
     index: int
-    """From 0, in the order of params.yaml."""
+    """From 0, in the order of params.yaml, among the rounds that are sampled."""
     arm: Arm | None
     """That it samples from; None is the base model."""
     policy: Path
     previous: Path | None
-    """Folder of the validated data of the round before."""
+    """Folder of the validated data of the sampled round before; None for the first."""
+    traces: Use | None = None
+    """What its attempts are imported by: it is not sampled, and has neither policy nor previous round."""
+
+    @property
+    def origin(self) -> str:
+        """What it is sampled from, or imported from."""
+        if self.traces is not None:
+            return str(self.traces.config.path)
+        return self.arm.name if self.arm else BASE_ARM
 
 
 def arms_of(params: Params) -> list[Arm]:
@@ -69,6 +93,8 @@ def arm_of(params: Params, name: str) -> Arm:
     wanted = params.arms[name]
     if wanted.folder:
         return Arm(name, Path(wanted.folder))
+    if wanted.endpoint:
+        return Arm(name, None, endpoint=wanted.endpoint)
     ancestors = tuple(_ancestors(params, name))
     methods = [params.arms[each].method for each, _ in ancestors if each != BASE_ARM]
     return Arm(
@@ -78,6 +104,7 @@ def arm_of(params: Params, name: str) -> Arm:
         start=wanted.from_,
         start_folder=ancestors[0][1],
         data=tuple(wanted.data),
+        imported=tuple(name for name in wanted.data if name in params.rounds and params.rounds[name].traces),
         ancestors=ancestors,
         generation=methods.count(wanted.method),
     )
@@ -106,16 +133,22 @@ COMPARES = ("baseline", "lambda_step")
 """Settings of a method that compares the attempts at a task; their defaults are in `steptool.training.siblings`."""
 
 
-def comparison_of(params: Params, round: str) -> dict[str, Any] | None:
-    """How the first arm that learns from a round by `step_ppo`, or by a method with such settings, compares attempts:
-    the settings as written. None where no arm does.
+def learner_of(params: Params, round: str) -> tuple[str, dict[str, Any]] | None:
+    """The first arm that learns from a round by `step_ppo`, or by a method with such settings, and how it compares
+    attempts: the settings as written. None where no arm does.
     """
     for name, arm in params.arms.items():
         if arm.method is not None and round in arm.data:
             used = _method(params, name)
             if used.name == "step_ppo" or set(COMPARES) & used.settings.keys():
-                return {key: used.settings[key] for key in COMPARES if key in used.settings}
+                return name, {key: used.settings[key] for key in COMPARES if key in used.settings}
     return None
+
+
+def comparison_of(params: Params, round: str) -> dict[str, Any] | None:
+    """How the arm of `learner_of` compares attempts."""
+    learner = learner_of(params, round)
+    return None if learner is None else learner[1]
 
 
 def check_methods(params: Params, path: Path = PARAMS) -> None:
@@ -128,12 +161,39 @@ def check_methods(params: Params, path: Path = PARAMS) -> None:
     for name, arm in params.arms.items():
         if arm.method is not None:
             _check(_method(params, name), path, ("arms", name, "settings"), ("methods", arm.method))
+            _refuse_data(arm_of(params, name), path)
 
 
 def check_method(arm: Arm) -> None:
-    """Check the settings of the method of one arm. Raises ParamsError, with every problem and its line."""
+    """Check the settings of the method of one arm, and what its data gives. Raises ParamsError with the line."""
     if arm.method is not None:
         _check(arm.method, PARAMS, ("arms", arm.name, "settings"), ("methods", arm.method.name))
+        _refuse_data(arm, PARAMS)
+
+
+GIVES = {
+    "demonstrations": f"data: [{DEMONSTRATIONS}]",
+    "scored": "data: [ROUND], with a round under `rounds`",
+    "sampled": "data: [ROUND], with a round that is sampled, such as rounds: {r1: {from: sft}}; imported traces teach "
+    "the method rft, and sft by demonstrations: {use: traces}",
+}
+"""What a method may need, and what an arm writes to give it."""
+
+
+def _refuse_data(arm: Arm, path: Path) -> None:
+    """Raise ParamsError where the method of an arm needs what its data does not give."""
+    assert arm.method is not None
+    rounds = [name for name in arm.data if name != DEMONSTRATIONS]
+    given = {DEMONSTRATIONS} & set(arm.data) | ({"scored"} if rounds else set())
+    if rounds and not arm.imported:
+        given.add("sampled")
+    for need in sorted(arm.method.cls.needs - given):
+        where_from = f", since {', '.join(arm.imported)} is imported" if need == "sampled" and arm.imported else ""
+        raise ParamsError(
+            f"the method {arm.method.name} needs {need}, which data: [{', '.join(arm.data)}] does not give{where_from}",
+            where=f"{path}: arms.{arm.name}",
+            fix=f"write {GIVES[need]}" if need in GIVES else f"let it need some of {', '.join(GIVES)}",
+        )
 
 
 def _check(used: Use, path: Path, *places: tuple[str, ...]) -> None:
@@ -157,12 +217,16 @@ def round_of(params: Params, name: str) -> Round:
             where=str(PARAMS),
             fix="name one of these, or add it under `rounds`" if params.rounds else ROUNDS_WANTED,
         )
-    names = list(params.rounds)
+    wanted = params.rounds[name]
+    if wanted.traces:
+        traces = DEMONSTRATED.read({"use": "traces", "path": wanted.traces})
+        return Round(name, 0, None, MODELS / BASE_ARM, None, traces)
+    names = [each for each, other in params.rounds.items() if not other.traces]
     index = names.index(name)
-    start = params.rounds[name].from_
-    arm = None if start == BASE_ARM else arm_of(params, start)
+    start = wanted.from_
+    arm = None if start is None or start == BASE_ARM else arm_of(params, start)
     previous = VALIDATED / names[index - 1] if index else None
-    return Round(name, index, arm, arm.folder if arm else MODELS / BASE_ARM, previous)
+    return Round(name, index, arm, arm.weights if arm else MODELS / BASE_ARM, previous)
 
 
 def pairs_of(params: Params) -> list[tuple[str, str]]:

@@ -98,7 +98,7 @@ def _stages(params: Params) -> Iterator[StageSpec]:
         "prepare",
         "Tasks of the world, and demonstrations",
         out=TASKS,
-        keys=("seed", "world", "demonstrations"),
+        keys=("seed", "world", *params.demonstrations.keys("demonstrations")),
         plugins=(params.world, params.demonstrations),
     )
     arms = arms_of(params)
@@ -109,8 +109,10 @@ def _stages(params: Params) -> Iterator[StageSpec]:
             yield _train(params, arm, arm.method)
     compared: dict[str, Any] = {"arms": [arm.name for arm in arms]}
     if params.register_.best_on:
-        description = "Every arm on the dev tasks, to choose one to register"
-        yield _measure(params, arms, "select", description, SELECTION, compared)
+        description = "Every arm with weights on the dev tasks, to choose one to register"
+        chosen_from = [arm for arm in arms if not arm.endpoint]
+        own = {"arms": [arm.name for arm in chosen_from]}
+        yield _measure(params, chosen_from, "select", description, SELECTION, own)
     description = "Every arm on the held-out tasks, under equal conditions"
     compared = {**compared, "compare": pairs_of(params)}
     yield _measure(params, arms, "evaluate", description, EVALUATION, compared)
@@ -118,7 +120,7 @@ def _stages(params: Params) -> Iterator[StageSpec]:
     yield StageSpec(
         "report",
         "The page that says what was learnt",
-        deps=(TASKS, *rounds, EVALUATION, *(arm.folder for arm in arms if arm.method)),
+        deps=(TASKS, *rounds, EVALUATION, *(arm.weights for arm in arms if arm.method)),
         out=REPORT,
         keys=("seed", *REPORTED),
         plugins=(params.reward,),
@@ -127,16 +129,20 @@ def _stages(params: Params) -> Iterator[StageSpec]:
 
 def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
     name = wanted.name
-    yield StageSpec(
-        "sample",
-        f"Trajectories of the policy of round {name}",
-        name,
-        deps=(TASKS, *_policy_folders(wanted.arm)),
-        out=TRAJECTORIES / name,
-        keys=("seed", "sample", "world", "format", "engine", "search", "model.dtype"),
-        plugins=_acting(params),
-        decided={"index": wanted.index},
-        meta={**GPU, "emits": "steptool.data.new"},
+    yield (
+        _imported(params, wanted, wanted.traces)
+        if wanted.traces is not None
+        else StageSpec(
+            "sample",
+            f"Trajectories of the policy of round {name}",
+            name,
+            deps=(TASKS, *_policy_folders(wanted.arm)),
+            out=TRAJECTORIES / name,
+            keys=("seed", "sample", "world", "format", "engine", "search", "model.dtype"),
+            plugins=_acting(params),
+            decided={"index": wanted.index},
+            meta={**GPU, "emits": "steptool.data.new"},
+        )
     )
     yield StageSpec(
         "annotate",
@@ -155,30 +161,48 @@ def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
         out=VALIDATED / name,
         keys=("seed", "validate", "reward"),
         plugins=(params.reward,),
-        decided={
-            "index": wanted.index,
-            "sample": [params.sample.tasks, params.sample.draw],
-            "compares": comparison_of(params, name),
-        },
+        decided={"compares": comparison_of(params, name)}
+        | (
+            {"traces": True}
+            if wanted.traces is not None
+            else {"index": wanted.index, "sample": [params.sample.tasks, params.sample.draw]}
+        ),
+    )
+
+
+def _imported(params: Params, wanted: Round, traces: Use) -> StageSpec:
+    return StageSpec(
+        "sample",
+        f"Imported attempts of round {wanted.name}",
+        wanted.name,
+        deps=(TASKS,),
+        out=TRAJECTORIES / wanted.name,
+        keys=("seed", f"rounds.{wanted.name}"),
+        plugins=(traces,),
+        meta={"emits": "steptool.data.new"},
     )
 
 
 def _acting(params: Params) -> tuple[Use, ...]:
     """The plugins that decide what a policy does with a task."""
-    return (params.world, params.format, params.engine, params.search)
+    return (params.world, params.format, params.engine, params.acting_search)
 
 
 def _measure(
     params: Params, arms: list[Arm], verb: str, description: str, out: Path, decided: Mapping[str, Any]
 ) -> StageSpec:
     acting = ("world", "format", "engine", "search")
+    endpoints = {arm.name: arm.endpoint for arm in arms if arm.endpoint}
     return StageSpec(
         verb,
         description,
         deps=(TASKS, *dict.fromkeys(folder for arm in arms for folder in _policy_folders(arm))),
         out=out,
-        keys=("seed", "evaluate", "sample", *acting, "annotate", "metrics", "model.dtype"),
-        plugins=(*_acting(params), params.annotate, *params.metrics.values()),
+        keys=(
+            *("seed", "evaluate", "sample", *acting, "annotate", "metrics", "model.dtype"),
+            *(key for name, used in endpoints.items() for key in used.keys(f"arms.{name}.endpoint")),
+        ),
+        plugins=(*_acting(params), params.annotate, *params.metrics.values(), *endpoints.values()),
         decided=decided,
         meta=GPU,
     )
@@ -199,7 +223,7 @@ def _train(params: Params, arm: Arm, method: Use) -> StageSpec:
         arm.name,
         # Not the folder: its page says more or less as the diagnosis learns, and nothing is trained on that.
         deps=(TASKS, *(VALIDATED / each / "scored.jsonl.gz" for each in rounds), *_policy_folders(arm)[1:]),
-        out=arm.folder,
+        out=arm.weights,
         keys=(
             *("seed", f"arms.{arm.name}", f"methods.{params.arms[arm.name].method}", "format", "model.dtype"),
             *(["reward"] if rounds else []),
@@ -214,6 +238,8 @@ def _policy_folders(arm: Arm | None) -> tuple[Path, ...]:
     """The folders that a policy is read from: its own, and those that it is built on."""
     if arm is None:
         return (BASE,)
+    if arm.folder is None:
+        return ()
     return (arm.folder, *(folder for _, folder in arm.ancestors))
 
 
@@ -262,9 +288,11 @@ def _is_written(params: Params, key: str) -> bool:
             name = next(name for name, field in Params.model_fields.items() if (field.alias or name) == part)
             is_there = name in value.model_fields_set
             value = getattr(value, name)
+        elif isinstance(value, Use):
+            is_there, value = part in value.settings, value.settings.get(part)
         else:
             is_there = part in value if isinstance(value, dict) else part in value.model_fields_set
-            value = getattr(value, part, None)
+            value = value.get(part) if isinstance(value, dict) else getattr(value, part, None)
         if not is_there:
             return False
     return True

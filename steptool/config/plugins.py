@@ -24,18 +24,39 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "functions": "steptool.worlds.functions:FunctionsWorld",
         "openapi": "steptool.worlds.openapi:OpenApiWorld",
         "mcp": "steptool.worlds.mcp:McpWorld",
+        "agent": "steptool.worlds.agent.world:AgentWorld",
+        "traces": "steptool.worlds.traces.world:TracesWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
+        "traces": "steptool.traces.imported:ImportedTraces",
+        "endpoint": "steptool.traces.endpoint:Teacher",
+    },
+    "traces": {
+        "mlflow": "steptool.traces.mlflow:MlflowTraces",
+        "otel": "steptool.traces.otel:Otel",
+        "steptool": "steptool.traces.own:Own",
+        "atif": "steptool.traces.atif:Atif",
+        "toolbench": "steptool.traces.toolbench:ToolBench",
+        "anthropic": "steptool.traces.anthropic:Anthropic",
+        "openai": "steptool.traces.openai:OpenAi",
+        "responses": "steptool.traces.responses:Responses",
     },
     "format": {
         "json_call": "steptool.formats.json_call:JsonCall",
         "native": "steptool.formats.native:Native",
         "react": "steptool.formats.react:React",
     },
-    "engine": {"vllm": "steptool.engines.vllm_local:VllmEngine"},
-    "search": {"chain": "steptool.rollouts.chain:Chain"},
+    "engine": {
+        "vllm": "steptool.engines.vllm_local:VllmEngine",
+        "server": "steptool.engines.openai_server:ServerEngine",
+    },
+    "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
+    "search": {
+        "chain": "steptool.rollouts.chain:Chain",
+        "agent": "steptool.rollouts.agent:Agent",
+    },
     "annotate": {"rules": "steptool.annotators.rules:Rules"},
     "reward": {
         "potential": "steptool.rewards.potential:Potential",
@@ -49,7 +70,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "metrics": {},
 }
-"""Section of params.yaml → name → `module:Class`."""
+"""Section of params.yaml → name → `module:Class`; an endpoint stands under its arm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,6 +109,12 @@ class Use:
         """The modules whose code decides what it does."""
         named = self.path.partition(":")[0]
         return [named] if self.is_heavy else [named, *modules_of(self.cls, self.config)[1:]]
+
+    def keys(self, place: str) -> list[str]:
+        """Of its settings, which stand at `place`, those that decide what it does; others are about speed, or money.
+        It is `place`, all of them, unless its class says which, as `deciding`."""
+        deciding = () if self.is_heavy else getattr(self.cls, "deciding", ())
+        return [f"{place}.{key}" for key in deciding] or [place]
 
     def content(self) -> str:
         """What the files that it reads consist of. Raises DataError where they cannot be read."""

@@ -146,9 +146,33 @@ class TrackingParams(Settings):
     model_name: ModelName = "steptool"
 
 
+WORLD = Section("world", "mini")
+DEMONSTRATED = Section("demonstrations", "experts")
+FORMAT = Section("format", "json_call")
+ENGINE = Section("engine", "vllm")
+ENDPOINT = Section("endpoint", "openai")
+SEARCH = Section("search", "chain")
+ANNOTATE = Section("annotate", "rules")
+REWARD = Section("reward", "potential")
+METHOD = Section("methods", None, is_heavy=True)
+METRIC = Section("metrics", None)
+
+
 class RoundParams(Settings):
-    from_: Key = Field(alias="from")
+    """Attempts to learn from: sampled from a policy, or imported."""
+
+    from_: Key | None = Field(default=None, alias="from")
     """Arm that this round samples from, or base."""
+    traces: Outside = ""
+    """Folder that `steptool traces import` wrote: what was done in earnest, by whatever model."""
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> RoundParams:
+        if (self.from_ is None) == (not self.traces):
+            raise ValueError(
+                "a round has either `from`, such as {from: sft}, or `traces`, such as {traces: traces/log}"
+            )
+        return self
 
 
 def _given_folder(path: str) -> str:
@@ -156,7 +180,7 @@ def _given_folder(path: str) -> str:
 
 
 class ArmParams(Settings):
-    """A policy: one that is trained, by a method from data, or one that is only evaluated, from a folder."""
+    """A policy: one that is trained, by a method from data, or only evaluated, from a folder or behind an endpoint."""
 
     method: Key | None = None
     """Name under `methods`, or of a method of this package."""
@@ -169,14 +193,20 @@ class ArmParams(Settings):
     folder: Annotated[Text, AfterValidator(_given_folder)] = ""
     """Of a policy that is there already: it is evaluated, not trained. models/base is the base model."""
 
+    endpoint: Annotated[Use, ENDPOINT] | None = None
+    """Where a policy answers whose weights are not here: it is evaluated, not trained."""
+
     @model_validator(mode="after")
-    def _is_one_of_two(self) -> ArmParams:
+    def _is_one_of_three(self) -> ArmParams:
         trained = (self.method is not None, self.from_ is not None, bool(self.data))
-        if self.folder and (any(trained) or self.settings):
-            raise ValueError("an arm with `folder` is not trained: leave out method, from, data and settings")
-        if not self.folder and not all(trained):
+        elsewhere = "folder" if self.folder else "endpoint"
+        if self.folder and self.endpoint:
+            raise ValueError("an arm has either a folder or an endpoint")
+        if (self.folder or self.endpoint) and (any(trained) or self.settings):
+            raise ValueError(f"an arm with `{elsewhere}` is not trained: leave out method, from, data and settings")
+        if not self.folder and not self.endpoint and not all(trained):
             raise ValueError("an arm has method, from and data, such as {method: sft, from: base, data: "
-                             "[demonstrations]}; or a folder")  # fmt: skip
+                             "[demonstrations]}; or a folder, or an endpoint")  # fmt: skip
         return self
 
 
@@ -197,17 +227,6 @@ def _some_rate_passes(validate: ValidateParams) -> ValidateParams:
     if validate.min_solve_rate > validate.max_solve_rate:
         raise ValueError("no data can pass: min_solve_rate is above max_solve_rate")
     return validate
-
-
-WORLD = Section("world", "mini")
-DEMONSTRATED = Section("demonstrations", "experts")
-FORMAT = Section("format", "json_call")
-ENGINE = Section("engine", "vllm")
-SEARCH = Section("search", "chain")
-ANNOTATE = Section("annotate", "rules")
-REWARD = Section("reward", "potential")
-METHOD = Section("methods", None, is_heavy=True)
-METRIC = Section("metrics", None)
 
 
 def _named_methods(value: Any) -> Any:
@@ -255,19 +274,35 @@ class Params(Settings):
     tracking: TrackingParams = TrackingParams()
     machine: MachineParams = MachineParams()
 
+    @property
+    def acting_search(self) -> Use:
+        """How attempts are made: as the world makes them, where it does so itself."""
+        own = getattr(self.world.cls, "search", None)
+        return SEARCH.read({"use": own}) if isinstance(own, str) and own != self.search.name else self.search
+
+    @model_validator(mode="after")
+    def _search_is_the_worlds(self) -> Params:
+        own = self.acting_search
+        if "search" in self.model_fields_set and own.name != self.search.name:
+            found = f"the world {self.world.name} makes its attempts itself, by the search {own.name}; leave it out"
+            raise _misplaced(found, "search")
+        return self
+
     @model_validator(mode="after")
     def _names_are_known(self) -> Params:
         """Every arm and round reads what is made before it."""
+        with_weights = [name for name, arm in self.arms.items() if not arm.endpoint]
         for name in self.arms:
             if name in (BASE_ARM, *EVALUATION_FILES):
                 raise _misplaced("an arm cannot be called that, it is the name of something else", "arms", name)
         if DEMONSTRATIONS in self.rounds:
             raise _misplaced("a round cannot be called that, it names the demonstrations", "rounds", DEMONSTRATIONS)
         for name, wanted in self.rounds.items():
-            _require(wanted.from_, [BASE_ARM, *self.arms], "rounds", name, "from")
+            if wanted.from_ is not None:
+                _require(wanted.from_, [BASE_ARM, *with_weights], "rounds", name, "from")
         for name, arm in self.arms.items():
-            if not arm.folder:
-                _require(str(arm.from_), [BASE_ARM, *self.arms], "arms", name, "from")
+            if arm.method is not None:
+                _require(str(arm.from_), [BASE_ARM, *with_weights], "arms", name, "from")
             for source in arm.data:
                 _require(source, [DEMONSTRATIONS, *self.rounds], "arms", name, "data")
         self.made_in_order()
@@ -280,7 +315,7 @@ class Params(Settings):
             wanted = [("round", source) for source in arm.data if source != DEMONSTRATIONS]
             reads["arm", name] = [*wanted, *([("arm", arm.from_)] if arm.from_ else [])]
         for name, wanted_round in self.rounds.items():
-            reads["round", name] = [("arm", wanted_round.from_)]
+            reads["round", name] = [] if wanted_round.from_ is None else [("arm", wanted_round.from_)]
         try:
             order = list(TopologicalSorter(reads).static_order())
         except CycleError as error:
@@ -295,9 +330,11 @@ class Params(Settings):
                 _require(name, list(self.arms), "compare")
             if pair[0] == pair[1]:
                 raise _misplaced(f"{pair[0]} is compared with itself", "compare")
-        trained = [name for name, arm in self.arms.items() if not arm.folder]
+        trained = [name for name, arm in self.arms.items() if arm.method is not None]
         if self.register_.arm is not None:
             _require(self.register_.arm, trained, "register", "arm")
+        if self.register_.best_on is not None and not trained:
+            raise _misplaced("chooses among arms that are trained, and there is none", "register", "best_on")
         return self
 
     @model_validator(mode="after")
@@ -470,6 +507,8 @@ def _plugin_at(location: tuple[Any, ...], data: Any) -> Section | None:
             return Section("methods", str(key))
         case ("metrics", _):
             return METRIC
+        case ("arms", _, "endpoint"):
+            return ENDPOINT
         case ("arms", _, "settings"):
             return Section("methods", str(_at(data, location[:2]).get("method")))
         case (key,) if key in Params.model_fields:

@@ -18,6 +18,9 @@ from pydantic import Field
 
 from steptool.core.types import Frozen, Tool
 
+GAVE_UP = "I cannot answer this."
+"""What a policy that gives up says where a message has to say it."""
+
 
 class MessageCall(Frozen):
     """One call of a tool within an assistant's message."""
@@ -51,3 +54,16 @@ def tool_of(function: Mapping[str, Any]) -> Tool:
         description=function.get("description") or "",
         parameters=function.get("parameters") or {"type": "object", "properties": {}},
     )
+
+
+def openai_message(message: Message) -> dict[str, Any]:
+    """A message in OpenAI's form, its arguments as text."""
+    written: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.calls:
+        written["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.calls
+        ]
+    if message.role == "tool":
+        written["tool_call_id"] = message.call_id
+    return written

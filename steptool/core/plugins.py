@@ -37,14 +37,19 @@ class NoSettings(Settings):
     """The `Config` of a plugin without one."""
 
 
+def search_here() -> None:
+    """Let Python find the modules of the working directory, the project's, before all others."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+
+
 def load_module(name: str) -> ModuleType:
     """Import a module; the working directory is searched first.
 
     Raises InputError where there is no such module, or it raises as it is imported.
     """
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    search_here()
     try:
         return importlib.import_module(name)
     except KeyboardInterrupt:

@@ -35,10 +35,10 @@ IDLE_MODULES = ("__future__", "typing")
 MEANS_NOTHING = (
     *("steptool.system", "steptool.tracking", "steptool.config"),
     *(f"steptool.core.{name}" for name in ("errors", "fields", "plugins", "revision", "storage")),
-    "steptool.stages.common",
+    *("steptool.stages.common", "steptool.core.secrets", "steptool.endpoints.budget", "steptool.endpoints.ledger"),
 )
-"""Packages and modules that decide about no output: how a stage is run, watched and configured. What the settings say
-counts by their values."""
+"""Packages and modules that decide about no output: how a stage is run, watched, paid and configured. What the
+settings say counts by their values."""
 
 
 def code_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> str:
@@ -52,6 +52,18 @@ def code_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> s
     for name, tree in sorted(closure(entries, without=without).items()):
         digest.update(f"{name}\0{tree}\0".encode())
     return digest.hexdigest()[:LENGTH]
+
+
+def sources(entries: Iterable[str]) -> list[Path]:
+    """The files of the same modules, without those beside them that are no Python."""
+    return sorted(path for name in _reached(entries, ()) if (path := _path(name)))
+
+
+def imports_from_outside(entries: Iterable[str]) -> list[str]:
+    """The dotted names that the same modules import from other packages, and from Python itself: `openai.OpenAI`."""
+    reached = _reached(entries, ())
+    wanted = {name for module in reached for name in _read(module).imported}
+    return sorted(name for name in wanted if _module(name) not in reached)
 
 
 def words_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -87,6 +88,14 @@ class Task(Frozen):
     query: str
     tools: tuple[Tool, ...]
     """Everything offered, tools that do not help included, without `Finish`."""
+    system: str = ""
+    """What the policy is told before the query beside its tools, as by the system message of a team's agent."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`system` is left out where it is empty, as tasks were written before there was one."""
+        written: dict[str, Any] = write(self)
+        return written if self.system else {name: value for name, value in written.items() if name != "system"}
 
     def tool(self, name: str) -> Tool | None:
         return next((tool for tool in self.tools if tool.name == name), None)
@@ -257,11 +266,13 @@ class Step(Frozen):
 
 class StopReason(StrEnum):
     finished = "finished"
-    """The policy answered: `Finish` with an answer, or a message that nobody answers."""
+    """The policy answered: `Finish` with an answer, or a message that nobody answers. An agent of its own may take any
+    action for the last, calls and a text that cannot be read included: it has the answer."""
     gave_up = "gave_up"
     """`Finish` with give_up."""
     call_budget = "call_budget"
-    """The last allowed step did not end the attempt. An ending: counts as unsolved."""
+    """The last allowed step did not end the attempt, or the agent failed before one did. An ending: counts as
+    unsolved."""
     token_budget = "token_budget"
     """No room for another step. An ending too."""
     rewritten = "rewritten"
@@ -295,6 +306,10 @@ class Sampling(Frozen):
     """Most tokens of one trajectory, context included."""
 
 
+ENDPOINT = "endpoint"
+"""What format and engine of a policy are called that answers somewhere else, by messages."""
+
+
 class Conditions(Frozen):
     """Everything that decides what a policy does with a task, but for the policy and the seed.
 
@@ -305,15 +320,22 @@ class Conditions(Frozen):
     world: Revision
     format: Revision
     engine: Revision
-    dtype: Literal["float32", "bfloat16"]
-    """Type of the engine's computation."""
+    dtype: Literal["float32", "bfloat16"] | None
+    """Type of the engine's computation; None where nobody knows it, as behind an endpoint."""
     search: Revision
     sampling: Sampling
 
-    def differences(self, other: Conditions) -> list[str]:
-        """What differs, a line each: `world: mini 12ab against mini 34cd`."""
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether the policy answered somewhere else, by messages."""
+        return self.engine.name == ENDPOINT
+
+    def differences(self, other: Conditions, *, apart: Collection[str] = ()) -> list[str]:
+        """What differs, a line each: `world: mini 12ab against mini 34cd`; what `apart` names may."""
         mine, theirs = _flat(self), _flat(other)
-        return [f"{key}: {mine[key]} against {theirs[key]}" for key in mine if mine[key] != theirs[key]]
+        return [
+            f"{key}: {mine[key]} against {theirs[key]}" for key in mine if key not in apart and mine[key] != theirs[key]
+        ]
 
 
 def _flat(conditions: Conditions) -> dict[str, Any]:
@@ -341,7 +363,7 @@ class Trajectory(Frozen):
     search: str | None = None
     """Id of the search tree that it is a branch of."""
     error: str | None = None
-    """What broke, for engine_error and world_error."""
+    """What broke, for engine_error and world_error, and how an agent failed."""
 
     @classmethod
     def create(cls, **fields: Any) -> Trajectory:
@@ -362,8 +384,11 @@ class Trajectory(Frozen):
             if not step.is_answered and index != last:
                 raise ValueError(f"step {index} has no observation but is not the last of {last + 1}")
         ends = bool(self.steps) and (self.steps[-1].is_finish or self.steps[-1].action.message is not None)
-        if self.stop_reason in (StopReason.finished, StopReason.gave_up) and not ends:
+        if self.stop_reason is StopReason.gave_up and not ends:
             raise ValueError(f"stop_reason {self.stop_reason} but the last step is neither Finish nor a message")
+        goes_on = not self.steps or (not ends and bool(self.steps[-1].observations))
+        if self.stop_reason is StopReason.finished and goes_on:
+            raise ValueError("stop_reason finished but no last step that ends the attempt")
         if self.stop_reason is StopReason.finished and self.answer is None:
             raise ValueError("stop_reason finished but no answer")
         if self.id != self.computed_id():

@@ -50,6 +50,9 @@ class Engine(Protocol):
         """Free what it holds. May be called twice."""
         ...
 
+    # Optional: `takes_adapters: ClassVar[bool] = True`. Such an engine is given the folder of the policy as it is, an
+    # adapter, too (`steptool.policies.folder.resolve_policy`); any other is given plain weights, merged for it.
+    #
     # Optional: `async def logprobs(self, ids: Sequence[int]) -> Sequence[float]`, the natural log of the probability of
     # every token of a stream but its first, at temperature 1. An engine that has it is asked for the policy's canary
     # (steptool.policies.canary) each time it loads one.

@@ -85,6 +85,10 @@ class TokensPerTask:
     is_rate: ClassVar[bool] = False
 
     def fraction(self, scored: ScoredTrajectory, task: Task, reference: Reference) -> tuple[float, float]:
+        """None of a policy behind an endpoint: its tokens are others."""
+        conditions = scored.trajectory.conditions
+        if conditions is not None and conditions.is_endpoint:
+            return 0.0, 0.0
         return float(sum(len(step.action_ids) for step in scored.trajectory.steps)), 1.0
 
 

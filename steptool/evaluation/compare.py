@@ -18,6 +18,11 @@ Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
 """Of a rate."""
 
 
+OF_AN_ENDPOINT = ("format", "engine", "dtype", "temperature", "top_p", "max_step_tokens", "max_tokens")
+"""Conditions that differ between a policy here and one behind an endpoint, which has its own tokens and speaks by
+messages. World, tasks, search and the budget of actions are equal all the same."""
+
+
 class Difference(Frozen):
     """Candidate minus baseline over one group of tasks; rates as fractions, not percent."""
 
@@ -103,8 +108,9 @@ def compare(
 
 
 def refuse_unless_comparable(candidate: Evaluation, baseline: Evaluation) -> None:
-    """Raise NotComparable, listing every difference but the policies."""
-    found = candidate.conditions.differences(baseline.conditions)
+    """Raise NotComparable, listing every difference but the policies; against an endpoint, but what is its own, too."""
+    is_elsewhere = candidate.conditions.is_endpoint or baseline.conditions.is_endpoint
+    found = candidate.conditions.differences(baseline.conditions, apart=OF_AN_ENDPOINT if is_elsewhere else ())
     for name in ("annotator", "attempts", "split"):
         ours, theirs = getattr(candidate, name), getattr(baseline, name)
         if ours != theirs:

@@ -8,7 +8,7 @@ class React:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from steptool.core.messages import Message
 from steptool.core.types import Action, Observation, Task, Tool
@@ -59,6 +59,13 @@ class Shortens(Protocol):
     def shortened(self, task: Task) -> Sequence[str]:
         """What was left out, a line each; empty where nothing was."""
         ...
+
+
+@runtime_checkable
+class OneAtATime(Protocol):
+    """A format whose actions hold one call at most. Calls that were made at the same time are written one by one."""
+
+    one_at_a_time: Literal[True]
 
 
 @runtime_checkable

@@ -6,18 +6,21 @@ False    True     False   True
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from steptool.core.types import Step, Task
-from steptool.formats.base import Format
+from steptool.core.types import Action, Step, Task
+from steptool.formats.base import Format, OneAtATime
 
 
 def encode(format: Format, task: Task, steps: Sequence[Step]) -> tuple[tuple[int, ...], tuple[bool, ...]]:
     """Token stream of an episode and its mask (True on the tokens of actions), of equal length.
 
     It is the stream that a rollout with the same actions has. Steps that were sampled keep their own ids; demonstrated
-    ones are rendered. Raises ValueError for a step that is neither, or that the format cannot write.
+    ones are rendered, several calls of one step as a step each where the format has one call an action. Raises
+    ValueError for a step that is neither, or that the format cannot write.
     """
+    if isinstance(format, OneAtATime):
+        steps = [single for step in steps for single in _singles(step)]
     ids: list[int] = []
     mask: list[bool] = []
     previous: tuple[int, ...] = ()
@@ -33,6 +36,18 @@ def encode(format: Format, task: Task, steps: Sequence[Step]) -> tuple[tuple[int
         mask += [False] * len(context) + [True] * len(action)
         previous = action
     return tuple(ids), tuple(mask)
+
+
+def _singles(step: Step) -> Iterator[Step]:
+    """A demonstrated step of several calls as a step each, the thought before the first; any other as it is."""
+    calls = step.action.calls
+    if step.action_ids or len(calls) < 2:
+        yield step
+        return
+    for index, call in enumerate(calls):
+        thought = step.action.thought if index == 0 else ""
+        action = Action(thought=thought, calls=(call,))
+        yield Step(action=action, observations=step.observations[index : index + 1])
 
 
 def _context(format: Format, task: Task, before: Step, action_ids: Sequence[int], index: int) -> tuple[int, ...]:

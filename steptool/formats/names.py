@@ -13,7 +13,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from steptool.core.types import FINISH, Action, Task, ToolCall
+from steptool.core.types import FINISH, Action, Tool, ToolCall
 
 LETTERS, DIGITS, SIGNS = string.ascii_letters + "_", string.digits, ".-"
 MOST_CHARACTERS = 200
@@ -77,8 +77,8 @@ class Names:
     """The format's → the world's."""
 
     @classmethod
-    def of(cls, task: Task, spelling: Spelling) -> Names:
-        names = [tool.name for tool in task.tools]
+    def of(cls, tools: Sequence[Tool], spelling: Spelling) -> Names:
+        names = [tool.name for tool in tools]
         written = spelling.written(names)
         return cls(dict(zip(names, written, strict=True)), dict(zip(written, names, strict=True)))
 

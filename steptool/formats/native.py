@@ -18,8 +18,9 @@ from typing import Any, ClassVar, Literal
 
 from steptool.core.errors import InputError, ModelError
 from steptool.core.fields import Positive, Settings
-from steptool.core.types import FINISH, Action, Observation, Task, ToolCall
-from steptool.formats.arguments import MAX_DEPTH, depth_of
+from steptool.core.messages import GAVE_UP, Message
+from steptool.core.types import FINISH, Action, Observation, Task, Tool, ToolCall
+from steptool.formats.arguments import MAX_DEPTH, depth_of, read_arguments
 from steptool.formats.bounded import bounded
 from steptool.formats.chat_template import TODAY
 from steptool.formats.families import FAMILIES, Family, Name, Turn
@@ -28,8 +29,6 @@ from steptool.formats.names import OPENAI, Names
 from steptool.formats.text import shorten
 from steptool.formats.tool_text import openai_tools
 
-GAVE_UP = "I cannot answer this."
-"""What is written for a demonstrated `Finish` that gives up."""
 _ASKED: list[dict[str, Any]] = [{"role": "user", "content": "Hello."}]
 """A conversation before an action. What the template writes of an action does not depend on it."""
 _SENTINEL = "SENTINELACTIONLENITNES"
@@ -85,12 +84,26 @@ class Native:
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """What the template writes of the tools and the query, and the generation prompt."""
-        names = Names.of(task, OPENAI)
-        tools = openai_tools(task.tools)
-        for tool in tools:
+        system = [Message(role="system", text=task.system)] if task.system else []
+        return self.conversation([*system, Message(role="user", text=task.query)], task.tools)
+
+    def conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
+        """What the template writes of the tools and the messages, and the generation prompt.
+
+        A tool's reply, and a user's message behind the first of another than the system, is cut as in `reply`.
+        Raises ValueError for what the template refuses, and where nothing is asked.
+        """
+        if not messages or messages[-1].role in ("system", "assistant"):
+            raise ValueError("the last message is neither a user's nor a tool's")
+        names = Names.of(tools, OPENAI)
+        offered = openai_tools(tools)
+        for tool in offered:
             tool["function"]["name"] = names.written[tool["function"]["name"]]
-        messages = [{"role": "user", "content": mark(task.query)}]
-        text = self._render(messages, tools=self._encoder.mark_within(tools) or None, prompt=True)
+        written = self._messages(messages, names)
+        try:
+            text = self._render(written, tools=self._encoder.mark_within(offered) or None, prompt=True)
+        except Exception as error:  # templates refuse by raising whatever they like
+            raise ValueError(f"the chat template refuses the messages: {error!s:.200}") from error
         return tuple(self._encoder.encode(text))
 
     def reply(
@@ -128,14 +141,14 @@ class Native:
         Without a task, names stay as they are written.
         """
         action = self._action(ids)
-        return action if task is None else Names.of(task, OPENAI).read(action)
+        return action if task is None else Names.of(task.tools, OPENAI).read(action)
 
     def render(self, action: Action, task: Task | None = None) -> tuple[int, ...]:
         """Ids of a demonstrated action, its end of turn included; `parse` gives it back, `Finish` as a message.
 
         Raises ValueError for what the family cannot write.
         """
-        action = self._writable(action if task is None else Names.of(task, OPENAI).write(action))
+        action = self._writable(action if task is None else Names.of(task.tools, OPENAI).write(action))
         ids = self._write(action)
         if self._action(ids) != action:
             raise ValueError(f"the format of {self.family.name} cannot write {action!r:.200} so that it is read back")
@@ -219,6 +232,31 @@ class Native:
             message[self._thought] = quote(action.thought)
         return message
 
+    def _messages(self, messages: Sequence[Message], names: Names) -> list[dict[str, Any]]:
+        """Any messages, as those of OpenAI's that stand before the next action."""
+        written: list[dict[str, Any]] = []
+        waiting: list[tuple[str, int, ToolCall]] = []
+        for message in messages:
+            if message.role == "assistant":
+                action = names.write(_action_of(message))
+                waiting = [
+                    (said.id, number, call)
+                    for number, (said, call) in enumerate(zip(message.calls, action.calls, strict=True))
+                ]
+                written.append(self._message(action))
+            elif message.role == "tool":
+                if not waiting:
+                    raise ValueError("a tool's message replies to no call")
+                answered = next((each for each in waiting if each[0] == message.call_id), waiting[0])
+                waiting.remove(answered)
+                _, number, call = answered
+                written.append(self._answer(number, call, mark(shorten(message.text, self.max_observation))))
+            else:
+                is_first = all(other["role"] == "system" for other in written)
+                text = message.text if is_first else shorten(message.text, self.max_observation)
+                written.append({"role": message.role, "content": mark(text)})
+        return written
+
     def _answer(self, number: int, call: ToolCall, text: str) -> dict[str, Any]:
         """A tool's message. The name is what the model wrote, so it may be anything."""
         name = self._encoder.mark_within(call.name)
@@ -290,6 +328,19 @@ class Native:
         families = ", ".join(family.name for family in FAMILIES)
         where = getattr(self._tokenizer, "name_or_path", "tokenizer")
         return ModelError(f"{found}; native formats: {families}", where=where, fix=fix)
+
+
+def _action_of(message: Message) -> Action:
+    """An assistant's message of any origin. Raises ValueError where the arguments of a call are no JSON object."""
+    if not message.calls:
+        return Action(thought=message.thought, message=message.text)
+    calls = []
+    for call in message.calls:
+        arguments = read_arguments(call.arguments.strip() or "{}")
+        if isinstance(arguments, str):
+            raise ValueError(f"a call of {call.name}: {arguments}")
+        calls.append(ToolCall(name=call.name, arguments=arguments))
+    return Action(thought="\n\n".join(filter(None, (message.thought, message.text))), calls=tuple(calls))
 
 
 def _with_sentinel(calls: Sequence[ToolCall]) -> tuple[ToolCall, ...]:

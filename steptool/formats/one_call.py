@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from steptool.core.fields import Positive, Settings
-from steptool.core.types import Action, Observation, Task
+from steptool.core.messages import Message, openai_message
+from steptool.core.types import Action, Observation, Task, Tool
 from steptool.formats.names import TEXT, Names
-from steptool.formats.served_template import served_template
-from steptool.formats.tool_text import CHARACTERS_A_TOKEN, describe_tools, shortened_lines
+from steptool.formats.served_template import action_text, served_template
+from steptool.formats.tool_text import CHARACTERS_A_TOKEN, describe_tools, openai_tools, shortened_lines
 from steptool.formats.turns import Turns
 
 
@@ -32,6 +33,7 @@ class OneCall(ABC):
     name: ClassVar[str]
     instructions: ClassVar[str]
     """What every prompt begins with; the tools follow."""
+    one_at_a_time: ClassVar[Literal[True]] = True
     action_macro: ClassVar[str]
     """Jinja that defines `action_of(message, tools)`: an assistant's message of OpenAI's as `write` spells it."""
 
@@ -63,8 +65,23 @@ class OneCall(ABC):
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """System message with the offered tools, the query, and the generation prompt."""
-        tools, _ = describe_tools(task.tools, self.config.tools_budget * CHARACTERS_A_TOKEN)
-        return self.turns.prompt(f"{self.instructions}\n{tools}" if tools else self.instructions, task.query)
+        return self.turns.prompt("\n".join(filter(None, [self._system(task.tools), task.system])), task.query)
+
+    def conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
+        """The tokens that `chat_template` writes of these messages and tools, and the generation prompt.
+
+        Raises ValueError where nothing is asked, or the assistant has spoken last.
+        """
+        system = [message.text for message in messages if message.role == "system"]
+        offered = openai_tools(tools)
+        turns = [
+            (True, action_text(self.action_macro, openai_message(message), offered))
+            if message.role == "assistant"
+            else (False, message.text)
+            for message in messages
+            if message.role != "system"
+        ]
+        return self.turns.conversation("\n".join([self._system(tools), *system]), turns)
 
     def reply(
         self, action_ids: Sequence[int], observations: Sequence[Observation], message: str | None
@@ -84,7 +101,7 @@ class OneCall(ABC):
         Without a task, names stay as they are written.
         """
         action = self.read(self.turns.decode(ids))
-        return action if task is None else Names.of(task, TEXT).read(action)
+        return action if task is None else Names.of(task.tools, TEXT).read(action)
 
     def render(self, action: Action, task: Task | None = None) -> tuple[int, ...]:
         """Ids of a demonstrated action, its end of turn included; `parse` gives it back.
@@ -93,8 +110,12 @@ class OneCall(ABC):
         """
         if len(action.calls) != 1:
             raise ValueError(f"{self.name} can write an action of one call, and no other")
-        action = action if task is None else Names.of(task, TEXT).write(action)
+        action = action if task is None else Names.of(task.tools, TEXT).write(action)
         return (*self.turns.encode_action(self.write(action)), self.end_of_turn)
+
+    def _system(self, tools: Sequence[Tool]) -> str:
+        text, _ = describe_tools(tools, self.config.tools_budget * CHARACTERS_A_TOKEN)
+        return f"{self.instructions}\n{text}" if text else self.instructions
 
     def shortened(self, task: Task) -> list[str]:
         """What the budget left out of the tools of a task, a line each."""

@@ -11,29 +11,31 @@ as it gets, since a client may send anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from steptool.formats.chat_template import ChatTemplate, Slot
 from steptool.formats.tool_macros import literal, macros
-from steptool.formats.tool_text import CHARACTERS_A_TOKEN
+from steptool.formats.tool_text import CHARACTERS_A_TOKEN, template_environment
 
-BODY = r"""
+TEXTS = r"""
 {%- macro text_of(content) -%}
   {{ content if content is string else (content or []) | map(attribute='text') | join('\n') }}
-{%- endmacro -%}
-
-{%- macro shortened(text) -%}
-  {{ text if text | length <= MAX_OBSERVATION else text[:MAX_OBSERVATION] ~ '...' }}
 {%- endmacro -%}
 
 {%- macro arguments_of(call) -%}
   {{ call.function.arguments if call.function.arguments is string else call.function.arguments | tojson }}
 {%- endmacro -%}
-
-ACTION_MACRO
+""".strip()
+"""What the macro of an action may call, beside those of the tools."""
+BODY = r"""
+{%- macro shortened(text) -%}
+  {{ text if text | length <= MAX_OBSERVATION else text[:MAX_OBSERVATION] ~ '...' }}
+{%- endmacro -%}
 
 {%- set offered = tools if tools else [] -%}
-{%- set state = namespace(system=INSTRUCTIONS, before=BEFORE_QUERY, next='') -%}
+{%- set state = namespace(system=INSTRUCTIONS, before=BEFORE_QUERY, next='', begun=false) -%}
 {%- if offered -%}
   {%- call(text, level) fitting(offered, TOOLS_CHARACTERS) -%}
     {%- set state.system = state.system ~ '\n' ~ text -%}
@@ -51,7 +53,7 @@ ACTION_MACRO
     {{- END_OF_TURN if loop.last -}}
   {%- elif message.role not in ('system', 'developer') -%}
     {%- set text = text_of(message.content) -%}
-    {%- if state.before == BEFORE_QUERY and not state.next -%}
+    {%- if not state.begun -%}
       {{- BEFORE_QUERY ~ TRIM_QUERY -}}
       {%- set state.before, state.next = BEFORE_OBSERVATION, BEFORE_ACTION -%}
     {%- else -%}
@@ -60,6 +62,7 @@ ACTION_MACRO
       {%- set state.next = AFTER_OBSERVATION -%}
     {%- endif -%}
   {%- endif -%}
+  {%- set state.begun = state.begun or message.role not in ('system', 'developer') -%}
 {%- endfor -%}
 {{- state.next if add_generation_prompt -}}
 """.strip()
@@ -87,7 +90,7 @@ def served_template(
         "MAX_OBSERVATION": max_observation,
         "TOOLS_CHARACTERS": tools_budget * CHARACTERS_A_TOKEN,
     }
-    body = BODY.replace("ACTION_MACRO", action_macro.strip())
+    body = BODY
     for name, text, slot in (
         ("TRIM_SYSTEM", "state.system", template.system),
         ("TRIM_QUERY", "text", template.query),
@@ -95,7 +98,21 @@ def served_template(
     ):
         body = body.replace(name, _trimmed(text, slot))
     head = "".join(f"{{%- set {name} = {literal(value)} -%}}\n" for name, value in constants.items())
-    return f"{macros()}\n{head}{body}"
+    return f"{_macros(action_macro)}\n{head}{body}"
+
+
+def action_text(action_macro: str, message: dict[str, Any], tools: Sequence[dict[str, Any]]) -> str:
+    """What the template writes of an assistant's message, without the markers around it."""
+    return str(_module(action_macro).action_of(message, list(tools)))
+
+
+@cache
+def _module(action_macro: str) -> Any:
+    return template_environment().from_string(_macros(action_macro)).module
+
+
+def _macros(action_macro: str) -> str:
+    return f"{macros()}\n{TEXTS}\n{action_macro.strip()}"
 
 
 def _trimmed(expression: str, slot: Slot) -> str:

@@ -45,6 +45,32 @@ class Turns:
         texts = template.system.trim(valid_text(system)), template.query.trim(valid_text(query))
         return tuple(self._encoder.encode(self._prompt, *texts))
 
+    def conversation(self, system: str, turns: Sequence[tuple[bool, str]]) -> tuple[int, ...]:
+        """Any turns behind a system message, up to where the policy begins: of each whether it is an action, and its
+        text. The first of the others is the query, and those behind it stand where observations do.
+
+        Raises ValueError where the last is an action, or there is none.
+        """
+        before_system, before_query, before_action, before_observation, after_observation = self.template.markers
+        pieces, texts = [before_system], [self.template.system.trim(valid_text(system))]
+        before, behind = before_query, ""
+        for number, (is_action, text) in enumerate(turns):
+            if is_action:
+                pieces.append(behind or before + before_action)
+                texts.append(valid_text(text))
+                before, behind = before_observation, ""
+            elif number == 0:
+                pieces.append(before_query)
+                texts.append(self.template.query.trim(valid_text(text)))
+                before, behind = before_observation, before_action
+            else:
+                pieces.append(before_observation)
+                texts.append(self.template.observation.trim(shorten(text, self._max_observation)))
+                behind = after_observation
+        if not behind:
+            raise ValueError("nothing is asked" if not turns else "the assistant has spoken last")
+        return tuple(self._encoder.encode(self._encoder.chunk(*pieces, behind), *texts))
+
     def reply(self, action_ids: Sequence[int], observation: str) -> tuple[int, ...]:
         """All tokens between the action `action_ids` and the next, the end of a cut action's turn included."""
         text = shorten(observation, self._max_observation)

@@ -42,7 +42,8 @@ Measured = dict[str, Tensor]
 
 class Method(Protocol):
     needs: ClassVar[frozenset[str]]
-    """Which of `demonstrations` and `scored` the data of an arm must hold."""
+    """Which of `demonstrations`, `scored` and `sampled` the data of an arm must hold: a round of attempts gives
+    `scored`, and `sampled` unless it is imported from traces."""
 
     def train(self, job: Job) -> dict[str, float]:
         """Train the policy of folder `job.start` into folder `job.out`; returns a summary."""

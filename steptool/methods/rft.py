@@ -14,7 +14,7 @@ from steptool.core.errors import DataError
 from steptool.core.fields import Many, Rate
 from steptool.methods.base import AdapterMethod, Examples, Measured
 from steptool.training.batch import Batch, Row
-from steptool.training.episode import episode
+from steptool.training.episode import episode, written_episode
 from steptool.training.job import Data
 from steptool.training.losses import weighted_mean
 from steptool.training.model import Output, PolicyWithValue
@@ -30,7 +30,8 @@ class Rft(AdapterMethod):
     needs = frozenset({"scored"})
 
     def examples(self, data: Data) -> Examples:
-        """The trajectories with solved = 1. If there is none, the policy stays as it was.
+        """The trajectories with solved = 1, imported ones as the format writes them; those that it cannot write are
+        counted. If there is none, the policy stays as it was.
 
         Raises DataError where no trajectory has a verdict: nothing says then which ones to imitate.
         """
@@ -40,10 +41,16 @@ class Rft(AdapterMethod):
                 fix="give training tasks a check, take a world or an annotator that can tell, or train with step_ppo "
                 "and `reward: {use: auto}`, which learns from the calls; else take the arm out of `arms`",
             )
-        found = (episode(item, [0.0] * len(item.judgements)) for item in data.scored if item.solved == 1)
+        solved = [item for item in data.scored if item.solved == 1]
+        imported = [item.trajectory for item in solved if item.trajectory.conditions is None]
+        sampled = (episode(item, [0.0] * len(item.judgements)) for item in solved if item.trajectory.conditions)
         # A likelihood is the model's own: the temperature of sampling has no part in it.
-        solved = [replace(item, temperature=1.0) for item in found if item is not None]
-        return Examples(solved, {"trajectories": len(data.scored), "solved": len(solved)})
+        found = [replace(item, temperature=1.0) for item in sampled if item is not None]
+        for attempt in imported:
+            if stream := data.stream(attempt):
+                found.append(written_episode(attempt, *stream))
+        counts = {"trajectories": len(data.scored), "solved": len(found)}
+        return Examples(found, {**counts, "unwritable": len(solved) - len(found)} if imported else counts)
 
     def objective(self, policy: PolicyWithValue, batch: Batch, measured: Measured) -> LikelihoodObjective:
         return LikelihoodObjective(batch.weights(by_step=False))

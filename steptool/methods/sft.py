@@ -58,7 +58,10 @@ class Sft:
         self.config = config
 
     def examples(self, data: Data) -> list[Example]:
-        """Raises DataError if there is no demonstration, or if one shows a task that is not a training task."""
+        """The demonstrations that the format can write; the summary counts the others.
+
+        Raises DataError if there is none, or if one shows a task that is not a training task.
+        """
         if not data.demonstrations:
             raise DataError(
                 "no demonstrations to learn from",
@@ -71,7 +74,18 @@ class Sft:
                 f"{strangers[0].task_id}",
                 fix="run `dvc repro`: it makes tasks and demonstrations of one world",
             )
-        return [Example(*encode(data.format, data.tasks[demo.task_id], demo.steps)) for demo in data.demonstrations]
+        found = [Example(*stream) for demo in data.demonstrations if (stream := data.stream(demo))]
+        if not found:
+            first = data.demonstrations[0]
+            try:
+                encode(data.format, data.tasks[first.task_id], first.steps)
+            except ValueError as error:
+                raise DataError(
+                    f"the format can write none of {len(data.demonstrations)} demonstrations: {error}",
+                    where=f"demonstration {first.id}",
+                    fix="set format: {use: native}, which writes messages to the user and calls at the same time",
+                ) from error
+        return found
 
     def train(self, job: Job) -> dict[str, float]:
         """Raises what `examples` and `fine_tune` raise."""
@@ -79,7 +93,8 @@ class Sft:
         latest = fine_tune(
             job.start, job.out, examples, self.config, dtype=job.dtype, seed=job.seed, on_metrics=job.on_metrics
         )
-        return {"demonstrations": len(examples), **latest}
+        unwritable = len(job.data.demonstrations) - len(examples)
+        return {"demonstrations": len(examples), **({"unwritable": unwritable} if unwritable else {}), **latest}
 
 
 def fine_tune(

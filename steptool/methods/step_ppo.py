@@ -69,12 +69,20 @@ class StepPpo(AdapterMethod):
             return self
 
     config: Config
-    needs = frozenset({"scored"})
+    needs = frozenset({"scored", "sampled"})
 
     def examples(self, data: Data) -> Examples:
         """Raises DataError if nothing is left to train on, ParamsError where tokens are discounted between the steps of
         shaped rewards."""
         config, reward = self.config, data.reward
+        if imported := [item for item in data.scored if item.trajectory.conditions is None]:
+            raise DataError(
+                f"{len(imported)} of {len(data.scored)} trajectories are imported: they were not sampled from this "
+                "policy, so no token has a probability ratio, and PPO cannot learn from them",
+                where=f"trajectory {imported[0].trajectory.id}",
+                fix="learn from them with rft, or as demonstrations with sft; then let a round sample from that arm, "
+                "and PPO learn from this",
+            )
         if config.gamma_token < 1 and isinstance(reward, Shapes) and reward.shapes:
             raise ParamsError(
                 f"methods.step_ppo.gamma_token is {config.gamma_token}, and reward.use is a potential of steps, not of "

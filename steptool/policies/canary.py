@@ -177,9 +177,13 @@ def ask_folder(weights: Path, canary: Canary | None, dtype: Dtype) -> None:
     """Raise ModelError unless the plain model in `weights` computes, in Transformers, what its trainer did."""
     if canary is None:
         return
-    model = load_model(weights, dtype=getattr(torch, dtype))
-    found = plain_logprobs(model, [stream.ids for stream in canary.streams])
+    found = computed_logprobs(weights, [stream.ids for stream in canary.streams], dtype)
     refuse_unless_same(canary, found, dtype=dtype, where=str(weights), fix=reload(weights))
+
+
+def computed_logprobs(weights: Path, streams: Sequence[Sequence[int]], dtype: Dtype) -> list[list[float]]:
+    """What the plain model in `weights` computes, in Transformers."""
+    return plain_logprobs(load_model(weights, dtype=getattr(torch, dtype)), streams)
 
 
 @torch.no_grad()

@@ -18,13 +18,16 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
-from steptool.core.errors import InputError, StepToolError, StorageError
+from steptool.core.errors import DataError, InputError, StepToolError, StorageError
+from steptool.project.log import Log, measured
 from steptool.project.own import EXAMPLE, Own
 
 HIDDEN = ("gitignore", "dvcignore")
 """Files whose names begin with a dot in the project; in the template they would hold for this repository."""
 NAME = "PROJECT"
 """Stands in the template for the project's name."""
+FEWEST_TASKS = 2
+"""Questions that a log must ask: one to learn from, one to test with."""
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
 """Nothing calls home, and what is staged in Git is the user's affair."""
 
@@ -37,10 +40,11 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
     """
     _refuse(folder)
     own.check()
+    log, told = _import(folder, own) if own.traces else (None, [])
     name = _name(folder)
     files = {path: text.replace(NAME.encode(), name.encode()) for path, text in template()}
     try:
-        for path, text in own.laid_over(files).items():
+        for path, text in own.laid_over(files, log).items():
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(text)
@@ -51,6 +55,8 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
     _run(folder, sys.executable, "-m", "dvc", "init", "--quiet")
     (folder / ".dvc" / "config").write_text(DVC_CONFIG)
     _write_graph(folder)
+    for line in told:
+        print(line)
     print(f"{folder} is a project: {', '.join(sorted(entry.name for entry in folder.iterdir()))}")
     committed = _commit(folder, f"Start the project {name}")
     if not committed:
@@ -61,6 +67,52 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
         print("  git add --all; git commit --message 'Start the project'")
     for command, what in own.next_steps():
         print(f"  {command:<33}  {what}")
+
+
+def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
+    """Import the traces into the new project: what they hold, and what to tell the user. Where that fails, the folder
+    is as it was. Raises what the import does, and DataError for a log that nothing can be trained with."""
+    from steptool.traces import folder as imported
+    from steptool.traces import wording
+    from steptool.traces.kinds import import_from
+    from steptool.tracking.redaction import public
+
+    is_server = "://" in own.traces
+    source, name = (own.traces, "log") if is_server else (str(Path(own.traces).resolve()), "")
+    was_there = folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with chdir(folder):
+            path, report = import_from(source, kind=own.kind, name=name)
+            if problem := _problem(len(imported.tasks(path)), len(imported.tools(path)), own):
+                fix = "bring a log with more, or your own with --tools and --tasks; docs/logs.md says what each is for"
+                raise DataError(problem, where=public(own.traces), fix=fix)
+            return _measured(path), wording.lines(path, report)
+    except BaseException:
+        for made in ("traces", ".steptool"):
+            shutil.rmtree(folder / made, ignore_errors=True)
+        if not was_there:
+            folder.rmdir()
+        raise
+
+
+def _problem(questions: int, tools: int, own: Own) -> str:
+    """Why nothing can be trained with a log; empty where something can."""
+    if not tools and not own.has_tools:
+        return "no conversation in it offers or calls a tool"
+    if questions < FEWEST_TASKS and not own.tasks:
+        return f"asks {questions} question: one is needed to learn from, and another to test with"
+    return ""
+
+
+def _measured(path: Path) -> Log:
+    from steptool.traces import folder as imported
+    from steptool.traces.tasks import as_tasks
+
+    lines = imported.tasks(path)
+    checked = sum(bool(line.checks) for line in lines)
+    tasks = as_tasks(lines, imported.tools(path))
+    return measured(path.as_posix(), tasks, checked, imported.trajectories(path))
 
 
 def template() -> Iterator[tuple[PurePosixPath, bytes]]:

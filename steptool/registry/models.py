@@ -163,7 +163,9 @@ def _checked(tracking: Tracking, version: ModelVersion, into: str | None) -> Pat
 
 def _dtype(tracking: Tracking, version: ModelVersion) -> Literal["float32", "bfloat16"]:
     """That the version was evaluated in."""
-    return load_evaluation(tracking, version).conditions.dtype
+    dtype = load_evaluation(tracking, version).conditions.dtype
+    assert dtype is not None, "what is registered has weights"
+    return dtype
 
 
 def _download(tracking: Tracking, version: ModelVersion, into: str | None) -> Path | None:

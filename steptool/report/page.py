@@ -125,6 +125,7 @@ def _context(data: ReportData) -> dict[str, Any]:
     colour = _colours(data)
     text = {key: value for key, value in data.meta.items() if "\n" not in str(value)}
     last = data.evaluations[-1] if data.evaluations else None
+    own = next((each for each in data.evaluations if not each.conditions.is_endpoint), last)
     return {
         "verdict": wording.verdict(data),
         "headline": chosen,
@@ -138,7 +139,10 @@ def _context(data: ReportData) -> dict[str, Any]:
         "all_judged": data.all_judged,
         "figures": _figures(data),
         "captions": {name: data.arm(name).caption for name in by_name},
+        "origins": {name: data.arm(name).origin for name in by_name},
+        "limits": own.conditions.sampling if own else None,
         "measures": data.measures,
+        "elsewhere": wording.elsewhere_text(data),
         "groups": list(last.metrics) if last else [],
         "roll_ups": {*ROLL_UPS, ALL},
         "colour": colour,

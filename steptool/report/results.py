@@ -28,16 +28,25 @@ class Arm(Frozen):
     name: str
     method: str | None = None
     """None where it was evaluated, but not trained here."""
+    endpoint: str = ""
+    """The model and where it answers, for a policy behind an endpoint."""
     start: str | None = None
     """What training started from: another arm, or the base model."""
     data: tuple[str, ...] = ()
     """What it was trained on: rounds, or demonstrations."""
 
     @property
+    def origin(self) -> str:
+        """Its caption as the end of a sentence that begins with its name."""
+        if self.method is not None:
+            return f"was made by {self.caption}"
+        return f"is {self.endpoint}" if self.endpoint else "was not trained here"
+
+    @property
     def caption(self) -> str:
         """`step_ppo from ppo1 on r2`"""
         if self.method is None:
-            return "not trained here"
+            return self.endpoint or "not trained here"
         start = f" from {self.start}" if self.start else ""
         return f"{self.method}{start}" + (f" on {', '.join(self.data)}" if self.data else "")
 

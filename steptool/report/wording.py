@@ -101,6 +101,18 @@ def _tasks(evaluation: Evaluation, measure: Primary) -> str:
     return text if known == count else f"the {known} of {text} that have a verdict"
 
 
+def elsewhere_text(results: Results) -> str:
+    """What else differs where a policy answers behind an endpoint, as a sentence; empty where none does."""
+    names = [each.name for each in results.evaluations if each.conditions.is_endpoint]
+    if not names:
+        return ""
+    answers, its = ("answers", "its") if len(names) == 1 else ("answer", "their")
+    return (
+        f"{' and '.join(names)} {answers} by messages at an endpoint: prompt, tokens and the length of an answer are "
+        f"{its} own; tasks, tools and the most actions of an attempt are the same."
+    )
+
+
 def groups_text(evaluation: Evaluation) -> str:
     """What the names of the groups say, as a sentence; empty where they are not ToolBench's."""
     found = [group for group in SUBSETS if group in evaluation.metrics]
@@ -147,6 +159,7 @@ def text_table(results: Results) -> str:
         if each.broken > 0
     ]
     below += [f"{each.name}: {results.arm(each.name).caption}" for each in results.evaluations]
+    below += filter(None, [elsewhere_text(results)])
     return "\n".join([sentence, "", lines[0], rule, *lines[1:], rule, *map(_wrap, below)])
 
 

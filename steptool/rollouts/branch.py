@@ -15,29 +15,13 @@ hangs are observations that the policy learns from; a broken engine or world end
 from __future__ import annotations
 
 import asyncio
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from steptool.core.errors import describe
-from steptool.core.types import Action, Observation, Outcome, Step, StopReason, Trajectory, content_hash
-from steptool.engines.base import Generation
+from steptool.core.types import Action, Observation, Step, StopReason, Trajectory
 from steptool.rollouts.base import Attempt
-from steptool.rollouts.guard import GuardedSession, read_exception
-
-NOT_FINITE = "the engine returned a log-probability that is not finite"
-"""What `Trajectory.error` ends with where the policy computes NaN or infinities."""
-CANCELLED_GRACE_S = 2.0
-"""How long a session may take to close, at most, once the whole run is being cancelled."""
-
-
-@dataclass(frozen=True)
-class Ending:
-    """Why a branch has no next step."""
-
-    reason: StopReason
-    answer: str | None = None
-    error: str | None = None
+from steptool.rollouts.ending import Ending, judged, recorded
+from steptool.rollouts.guard import GuardedSession
+from steptool.rollouts.sampled import seed_of, step_of
 
 
 class Branch:
@@ -59,11 +43,8 @@ class Branch:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        if self._session is not None:  # the run is being cancelled: whatever comes of closing, it must come soon
-            closing = asyncio.create_task(self._session.close(None))
-            closing.add_done_callback(read_exception)
-            await asyncio.wait({closing}, timeout=CANCELLED_GRACE_S)
-            closing.cancel()
+        if self._session is not None:
+            await self._session.leave()
 
     def begin(self) -> Ending | None:
         """Open the session and write the prompt. None where an action can follow."""
@@ -92,8 +73,7 @@ class Branch:
             generation = await self._attempt.act(
                 (*self._stream, *self._context), min(room, sampling.max_step_tokens), self._seed(number)
             )
-            _check(generation)
-            step = self._read(generation)
+            step = step_of(generation, self._context, self._attempt.format, self._attempt.task)
         except Exception as fault:  # noqa: BLE001 - whatever the engine raises ends this trajectory alone
             return Ending(StopReason.engine_error, error=describe(fault))
         self._stream += (*self._context, *generation.ids)
@@ -122,54 +102,18 @@ class Branch:
         return None
 
     async def end(self, ending: Ending) -> Trajectory:
-        """Close the session, which judges the attempt, and write everything down.
-
-        A session that does not close as it should makes a `world_error` of any attempt that no fault had ended before.
-        """
-        outcome = Outcome()
+        """Close the session, which judges the attempt, and write everything down."""
         session, self._session = self._session, None
-        if session is not None:
-            try:
-                outcome = await session.close(ending.answer)
-            except (KeyboardInterrupt, asyncio.CancelledError):
-                raise
-            except BaseException as fault:  # noqa: BLE001 - whatever the world does is this attempt's alone
-                if not ending.reason.broken:
-                    ending = replace(ending, reason=StopReason.world_error, error=describe(fault))
-        attempt = self._attempt
-        trajectory = Trajectory.create(
-            task_id=attempt.task.id,
-            steps=tuple(self.steps),
-            stop_reason=ending.reason,
-            answer=ending.answer,
-            outcome=outcome,
-            policy=attempt.policy,
-            conditions=attempt.conditions,
-            seed=attempt.seed,
-            attempt=attempt.number,
-            error=ending.error,
-        )
+        ending, outcome = await judged(session, ending)
+        trajectory = recorded(self._attempt, self.steps, ending, outcome)
         # What the engine saw last is a prefix of what is trained on, token by token.
         if trajectory.token_ids != tuple(self._stream):
-            raise AssertionError(f"task {attempt.task.id}: the steps do not add up to the token stream")
+            raise AssertionError(f"task {self._attempt.task.id}: the steps do not add up to the token stream")
         return trajectory
 
     def _seed(self, number: int) -> int:
-        """Its own seed for each action: what is sampled does not depend on which requests share a batch."""
         attempt = self._attempt
-        return int(content_hash([attempt.seed, attempt.task.id, attempt.number, number], 8), 16)
-
-    def _read(self, generation: Generation) -> Step:
-        action = self._attempt.format.parse(generation.ids, self._attempt.task)
-        if action.unreadable is not None and not generation.stopped:
-            cut = f"{action.unreadable} (cut after {len(generation.ids)} tokens)"
-            action = action.model_copy(update={"unreadable": cut})
-        return Step(
-            action=action,
-            context_ids=self._context,
-            action_ids=generation.ids,
-            action_logprobs=generation.logprobs,
-        )
+        return seed_of(attempt.seed, attempt.task.id, attempt.number, number)
 
     async def _carry_out(self, action: Action) -> tuple[tuple[Observation, ...], str | None]:
         """What came back: an observation of each call, made one after the other, or the user's reply to a message."""
@@ -180,13 +124,3 @@ class Branch:
         if action.message is not None:
             return (), await self._session.say(action.message)
         return tuple([await self._session.call(call) for call in action.calls]), None
-
-
-def _check(generation: Generation) -> None:
-    ids: Sequence[int] = generation.ids
-    if not ids:
-        raise ValueError("the engine returned no tokens")
-    if len(ids) != len(generation.logprobs):
-        raise ValueError(f"the engine returned {len(ids)} tokens but {len(generation.logprobs)} log-probabilities")
-    if not all(map(math.isfinite, generation.logprobs)):
-        raise ValueError(NOT_FINITE)

@@ -1,15 +1,12 @@
 """Attempts of a policy folder in the configured world, shared by `sample` and `evaluate`.
 
-An attempt that a fault of the engine or the world ended says nothing of the policy: it is made again, with the same
-seed, up to TRIES times, and what is lost then is counted. More lost attempts than the caller allows are an error.
+What a fault of the engine or the world ended is made again (`tries`).
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,9 @@ from typing import Any
 from steptool.config.places import MERGED
 from steptool.config.plugins import Use
 from steptool.config.settings import Params
-from steptool.core.errors import ModelError, StepToolError
 from steptool.core.plugins import revision_of
 from steptool.core.storage import file_hash, read_json
-from steptool.core.types import Conditions, Revision, Sampling, StopReason, Task, Trajectory, content_hash
+from steptool.core.types import Conditions, Revision, Sampling, Task, Trajectory, content_hash
 from steptool.engines.base import Engine, Generation, Request
 from steptool.formats.base import Format
 from steptool.policies.asked import Asked
@@ -29,13 +25,10 @@ from steptool.policies.folder import plain_weights
 from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.base import Attempt, Search
-from steptool.rollouts.branch import NOT_FINITE
 from steptool.rollouts.loop import run
-from steptool.system.progress import progress
+from steptool.rollouts.tries import refuse_broken, tried, warn_of_agents
 from steptool.worlds.base import Ends, World
 
-TRIES = 3
-"""How often an attempt is made that the engine or the world breaks, the first time included."""
 CONFIG = "config.json"
 NO_ARCHITECTURE = {
     *("_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache"),
@@ -43,9 +36,6 @@ NO_ARCHITECTURE = {
 }
 """Keys of a model's config that do not keep an engine from swapping weights in: how they were written, and the tokens
 of a generation, which a format chooses here."""
-
-Job = Callable[[], Awaitable[Sequence[Trajectory]]]
-"""A search that has not begun."""
 
 
 class Sampler:
@@ -55,7 +45,7 @@ class Sampler:
         self.params, self.seed = params, seed
         self.dtype = compute_dtype(params.model)
         self.world: World = params.world.build(params.seed)
-        self.search: Search = params.search.build()
+        self.search: Search = params.acting_search.build()
         self.policy: Revision
         self.asked: Asked | None = None
         """What the engine said to the policy's canary; None where either has none."""
@@ -68,10 +58,12 @@ class Sampler:
 
         Raises ModelError for what cannot be loaded, and where the engine does not compute what the trainer did.
         """
-        with plain_weights(policy, self.dtype, MERGED) as weights:
+        takes_adapters = getattr(self.params.engine.cls, "takes_adapters", False)
+        loadable = nullcontext(policy) if takes_adapters else plain_weights(policy, self.dtype, MERGED)
+        with loadable as weights:
             # Before the engine starts: it refuses a model at once.
             self.format = self.params.format.build(load_tokenizer(weights))
-            architecture = _architecture(weights)
+            architecture = None if takes_adapters else _architecture(weights)
             if self._engine is not None and architecture == self._architecture:
                 self._engine.load(weights)
             else:
@@ -97,13 +89,12 @@ class Sampler:
 
     def conditions(self, sampling: Sampling) -> Conditions:
         """What decides about an attempt beside policy and seed."""
-        world = _revision(self.world, self.params.world)
         return Conditions(
-            world=Revision(name=world.name, revision=content_hash([world.revision, self.params.seed])),
+            world=world_revision(self.params, self.world),
             format=_revision(self.format, self.params.format),
             engine=_revision(self._engine, self.params.engine),
             dtype=self.dtype,
-            search=_revision(self.search, self.params.search),
+            search=_revision(self.search, self.params.acting_search),
             sampling=sampling,
         )
 
@@ -127,19 +118,10 @@ class Sampler:
             for task in tasks
             for number in range(attempts)
         ]
-        made: dict[int, Sequence[Trajectory]] = {}
-        wanted = list(range(len(jobs)))
-        for tries in range(TRIES):
-            with progress(f"{what}, try {tries + 1}" if tries else what, len(wanted), "trajectories") as advance:
-                again = run_searches(
-                    [jobs[index] for index in wanted], self.params.machine.concurrency, lambda: advance(1)
-                )
-                made |= zip(wanted, run(again), strict=True)
-            wanted = [index for index in wanted if made[index][0].stop_reason.broken]
-            if not wanted:
-                break
-        found = [_of_one_search(made[index]) for index in range(len(jobs))]
-        refuse_broken([each[0] for each in found], max_broken)
+        found = [_of_one_search(made) for made in tried(jobs, self.params.machine.concurrency, what=what)]
+        answers = [each[0] for each in found]
+        refuse_broken(answers, max_broken)
+        warn_of_agents(answers)
         return found
 
     def attempt(self, task: Task, number: int, conditions: Conditions) -> Attempt:
@@ -190,59 +172,25 @@ def _of_one_search(branches: Sequence[Trajectory]) -> Sequence[Trajectory]:
 
 
 @contextmanager
-def open_sampler(params: Params, policy: Path, *, seed: int) -> Iterator[Sampler]:
-    """A sampler with the policy of folder `policy`; its engine and its world are closed with the block."""
+def open_sampler(params: Params, policy: Path | None, *, seed: int) -> Iterator[Sampler]:
+    """A sampler with the policy of folder `policy`, none yet where it is None. Its engine, search and world end with
+    the block."""
     sampler = Sampler(params, seed=seed)
     try:
-        sampler.load(policy)
+        if policy is not None:
+            sampler.load(policy)
         yield sampler
     finally:
         sampler.close()
-        if isinstance(sampler.world, Ends):
-            sampler.world.end()
+        for part in (sampler.search, sampler.world):
+            if isinstance(part, Ends):
+                part.end()
 
 
-async def run_searches(
-    jobs: Sequence[Job], concurrency: int, on_done: Callable[[], None] = lambda: None
-) -> list[Sequence[Trajectory]]:
-    """Run all searches, at most `concurrency` at once; what they found in the order of the jobs.
-
-    `on_done` is called as each ends. An exception of a search (a defect: it raises none) cancels the others.
-    """
-    slots = asyncio.Semaphore(concurrency)
-
-    async def search(job: Job) -> Sequence[Trajectory]:
-        async with slots:
-            found = await job()
-        on_done()
-        return found
-
-    async with asyncio.TaskGroup() as group:
-        running = [group.create_task(search(job)) for job in jobs]
-    return [task.result() for task in running]
-
-
-def refuse_broken(trajectories: Sequence[Trajectory], most: float) -> None:
-    """Raise ModelError or StepToolError, with the fault that ended most of them, where faults of the engine or the
-    world ended more than the share `most` of the attempts.
-    """
-    broken = [t for t in trajectories if t.stop_reason.broken]
-    if not broken or len(broken) / len(trajectories) <= most:
-        return
-    (reason, fault), count = Counter((t.stop_reason, t.error or "") for t in broken).most_common(1)[0]
-    found = (
-        f"{len(broken)} of {len(trajectories)} attempts ended in a fault of the engine or the world, "
-        f"at most {most:.1%} may; {count} of them in {reason.value}: {fault}"
-    )
-    where = f"policy {broken[0].policy.name}, each attempt tried {TRIES} times"
-    if fault.endswith(NOT_FINITE):
-        fix = f"make {broken[0].policy.name} again, its weights compute NaN; or set model.dtype: float32 in params.yaml"
-        raise ModelError(found, where=where, fix=fix)
-    first = next(t.task_id for t in broken if (t.stop_reason, t.error or "") == (reason, fault))
-    cause = "`steptool doctor` checks the machine" if reason is StopReason.engine_error else f"first at task {first}"
-    raise StepToolError(
-        found, where=where, fix=f"mend the cause ({cause}), then run the same command again; nothing was written"
-    )
+def world_revision(params: Params, world: World) -> Revision:
+    """Of the world and of the seed that it was made with."""
+    found = _revision(world, params.world)
+    return Revision(name=found.name, revision=content_hash([found.revision, params.seed]))
 
 
 def _revision(plugin: object, use: Use) -> Revision:

@@ -16,6 +16,9 @@ from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.formats.text import shorten
 from steptool.worlds.base import Session
 
+CANCELLED_GRACE_S = 2.0
+"""How long a session may take to close, at most, once the whole run is being cancelled."""
+
 
 class NoAnswer(WorldError):
     """A world did not come back in time."""
@@ -58,11 +61,18 @@ class GuardedSession:
             raise TypeError(f"close returned {type(outcome).__name__}, not an Outcome")
         return Outcome(solved=outcome.solved, evidence=self._cut(outcome.evidence))
 
+    async def leave(self) -> None:
+        """Close it while the whole run is being cancelled: whatever comes of that, it must come soon."""
+        closing = asyncio.create_task(self.close(None))
+        closing.add_done_callback(read_exception)
+        await asyncio.wait({closing}, timeout=CANCELLED_GRACE_S)
+        closing.cancel()
+
     def _cut(self, text: str) -> str:
         return shorten(text, self._most)
 
     async def _wait(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-        reply = asyncio.create_task(_reply(name, ask))
+        reply = asyncio.create_task(reply_of(name, ask))
         reply.add_done_callback(read_exception)
         try:
             await asyncio.wait({reply}, timeout=self._timeout_s)
@@ -75,7 +85,8 @@ class GuardedSession:
             reply.cancel()  # a tool may refuse to end, so nobody waits for that
 
 
-async def _reply(name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+async def reply_of(name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+    """What a world returns. Raises WorldError where it exits."""
     try:
         return await ask()
     except SystemExit as fault:  # it would end the event loop, and with it every attempt

@@ -48,7 +48,8 @@ def export(params: Params, policy: Named, out: Path) -> str:
 
 
 def _write(params: Params, policy: Named, out: Path) -> ServingFiles:
-    dtype: Dtype = policy.evaluation.conditions.dtype if policy.evaluation else compute_dtype(params.model)
+    evaluated = policy.evaluation.conditions.dtype if policy.evaluation else None
+    dtype: Dtype = evaluated or compute_dtype(params.model)
     base, adapter = policy.resolved
     if adapter is None:
         for file in sorted(file for pattern in KEPT for file in base.glob(pattern) if file.name not in OF_THE_STAGE):

@@ -37,7 +37,7 @@ def find(params: Params, wanted: str, base: Path | None = None) -> Named:
         return _registered(params, wanted[1:])
     folder = Path(wanted)
     if os.sep not in wanted and wanted in params.arms:
-        folder = arm_of(params, wanted).folder
+        folder = arm_of(params, wanted).weights
     elif not folder.is_dir():
         raise InputError(
             f"no such policy; arms are {', '.join(params.arms) or 'none'}",

@@ -13,11 +13,12 @@ from steptool.config.arms import Arm, arm_of, arms_of, pairs_of
 from steptool.config.graph import SUMMARY
 from steptool.config.places import EVALUATION, MERGED, PARAMS, REGISTRATION, SELECTION
 from steptool.config.settings import Params, load_params
-from steptool.core.errors import DataError, ParamsError
+from steptool.core.errors import DataError
 from steptool.core.storage import file_hash, read_record, write_json
 from steptool.evaluation.metrics import METRIC_OF, TASKS_WITH_VERDICT, Evaluation
 from steptool.policies.canary import ask_folder, read_canary
 from steptool.policies.folder import plain_weights
+from steptool.policies.precision import compute_dtype
 from steptool.registry.models import Registration, register
 from steptool.stages.results import read_evaluation
 from steptool.tracking.run import Tracking
@@ -37,15 +38,16 @@ def main(name: str | None = None) -> None:
     """
     params = load_params(PARAMS)
     arm = arm_of(params, name or arm_to_register(params))
-    against = baseline_of(params, arm.name)
+    folder, against = arm.weights, baseline_of(params, arm.name)
     evaluation = read_evaluation(arm.name)
+    dtype = evaluation.conditions.dtype or compute_dtype(params.model)
     baseline = read_evaluation(against) if against else None
     tracking = Tracking(None, params.tracking.experiment)
     with (
         tracking.stage("register", params={"arm": arm.name}, tracks_itself=True) as run,
-        plain_weights(arm.folder, evaluation.conditions.dtype, MERGED) as weights,
+        plain_weights(folder, dtype, MERGED) as weights,
     ):
-        ask_folder(weights, read_canary(arm.folder), evaluation.conditions.dtype)
+        ask_folder(weights, read_canary(folder), dtype)
         digests = {key: file_hash(path) for key, path in _inputs(arm, against).items()}
         _refuse_other_weights(arm, evaluation, digests["policy"])
         for key, path in _inputs(arm, against).items():
@@ -70,17 +72,13 @@ def arm_to_register(params: Params) -> str:
     arms = arms_of(params)
     if params.register_.best_on is not None:
         return _best([arm.name for arm in arms if arm.method is not None], METRIC_OF[params.promote.measure])
-    return params.register_.arm or next((candidate for candidate, _ in pairs_of(params)), arms[0].name)
+    with_weights = [arm.name for arm in arms if arm.endpoint is None]
+    candidates = [*(candidate for candidate, _ in pairs_of(params)), *with_weights, arms[0].name]
+    return params.register_.arm or next((name for name in candidates if name in with_weights), arms[0].name)
 
 
 def _best(trained: list[str], metric: str) -> str:
     """Of the arms, the one with the best value of the metric in the selection; of equal ones the first."""
-    if not trained:
-        raise ParamsError(
-            "register.best_on chooses among arms that are trained, and there is none",
-            where=str(PARAMS),
-            fix="name the arm: register: {arm: NAME}",
-        )
     path = SELECTION / SUMMARY
     rows = read_record(path, Summary).root
     rates = {arm: row[metric] for arm, row in rows.items() if metric in row}
@@ -100,7 +98,7 @@ def baseline_of(params: Params, arm: str) -> str | None:
 
 
 def _inputs(arm: Arm, baseline: str | None) -> dict[str, Path]:
-    found = {"policy": arm.folder, "evaluation": EVALUATION / f"{arm.name}.json"}
+    found = {"policy": arm.weights, "evaluation": EVALUATION / f"{arm.name}.json"}
     return found | ({"baseline": EVALUATION / f"{baseline}.json"} if baseline else {})
 
 

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from steptool.config.arms import Round as RoundOfParams
 from steptool.config.arms import arms_of, rounds_of
 from steptool.config.places import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED
-from steptool.config.settings import BASE_ARM, Params, load_params
+from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError
 from steptool.core.storage import read_jsonl, read_record, write_bytes
 from steptool.core.types import ScoredTrajectory, Task
@@ -104,7 +104,7 @@ def _describe(round: RoundOfParams, form: RewardForm) -> Round:
     longest = max(map(len, rewards), default=0)
     by_step = [[row[k] for row in rewards if len(row) > k] for k in range(longest)]
     return Round(
-        sampled_from=round.arm.name if round.arm else BASE_ARM,
+        sampled_from=round.origin,
         solve_rate=_mean([each.solved for each in scored]),
         call_success=_mean([judgement.success for each in scored for judgement in each.judgements]),
         reward_by_step=tuple(sum(values) / len(values) for values in by_step),

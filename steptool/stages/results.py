@@ -42,14 +42,20 @@ def read_results(params: Params) -> Results:
     for evaluation in evaluations[1:]:
         refuse_unless_comparable(evaluation, evaluations[0])
     return Results(
-        arms=[_shown(arm) for arm in arms],
+        arms=[_shown(*each) for each in zip(arms, evaluations, strict=True)],
         evaluations=evaluations,
         comparisons=_read_comparisons(set(params.arms)),
     )
 
 
-def _shown(arm: ArmOfParams) -> Arm:
-    return Arm(name=arm.name, method=arm.method.name if arm.method else None, start=arm.start, data=arm.data)
+def _shown(arm: ArmOfParams, evaluation: Evaluation) -> Arm:
+    return Arm(
+        name=arm.name,
+        method=arm.method.name if arm.method else None,
+        endpoint=evaluation.policy.name if evaluation.conditions.is_endpoint else "",
+        start=arm.start,
+        data=arm.data,
+    )
 
 
 def _read_comparisons(arms: set[str]) -> list[Comparison]:

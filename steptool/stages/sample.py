@@ -1,20 +1,23 @@
-"""Stage `sample`: trajectories of an arm's policy on the training tasks of a round."""
+"""Stage `sample`: trajectories of an arm's policy on the training tasks of a round, or those of imported traces."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-from steptool.config.arms import round_of
+from steptool.config.arms import Round, round_of
 from steptool.config.places import CANARY, PARAMS, PROMPTS, TASKS, TRAJECTORIES
-from steptool.config.settings import load_params
+from steptool.config.plugins import Use
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import DataError
 from steptool.core.storage import write_json, write_jsonl
 from steptool.core.types import Task
 from steptool.formats.base import Format, Shortens
 from steptool.policies.precision import compute_dtype
 from steptool.rollouts.collect import open_sampler, sampling_of
 from steptool.stages.common import stage
-from steptool.stages.rounds import Prompts, draw_of_round, tasks_of_round
+from steptool.stages.rounds import Prompts, draw_of_round, read_references, read_tasks, tasks_of_round
+from steptool.worlds.base import SPLITS
 
 MAX_BROKEN = 0.5
 """Share of the attempts that faults may have ended: with more, nothing is worth writing. `validate` asks for less."""
@@ -30,6 +33,14 @@ def shortened(format: Format, tasks: Sequence[Task]) -> dict[str, int]:
 def main(round: str) -> None:
     params = load_params(PARAMS)
     wanted = round_of(params, round)
+    if wanted.traces is None:
+        _sample(params, wanted)
+    else:
+        _take_over(params, round, wanted.traces)
+
+
+def _sample(params: Params, wanted: Round) -> None:
+    round = wanted.name
     acting = {key: getattr(params, key) for key in ("sample", "world", "format", "engine", "search")}
     uses = {**acting, "dtype": compute_dtype(params.model)}
     inputs = {"tasks": TASKS, "policy": wanted.policy}
@@ -54,3 +65,25 @@ def main(round: str) -> None:
         running.says(
             f"{len(trajectories)} trajectories of {len(tasks)} tasks, {calls} calls, {tokens} sampled tokens{lost}"
         )
+
+
+def _take_over(params: Params, round: str, traces: Use) -> None:
+    """The attempts at training tasks that were imported, in place of sampled ones."""
+    with stage(
+        "sample", TRAJECTORIES / round, params, uses={"traces": traces}, inputs={"tasks": TASKS}, argument=round
+    ) as running:
+        splits = {split: read_tasks(split) for split in SPLITS}
+        training = {task.id: task for task in splits["train"]}
+        tasks = [task for found in splits.values() for task in found]
+        trajectories, left_out = traces.build().attempts(training, tasks, read_references())
+        if not trajectories:
+            raise DataError(
+                f"none of {left_out.total()} attempts is of a training task",
+                where=str(traces.config.path),
+                fix="import traces of tasks of this world, or take the round out of `rounds`",
+            )
+        write_jsonl(running.out / "trajectories.jsonl.gz", trajectories)
+        running.run.summary({"trajectories": len(trajectories), "left_out": left_out.total()})
+        asked = len({trajectory.task_id for trajectory in trajectories})
+        apart = "".join(f"; left out {count} {reason}" for reason, count in left_out.items())
+        running.says(f"{len(trajectories)} imported trajectories of {asked} tasks{apart}")

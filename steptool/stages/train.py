@@ -21,8 +21,6 @@ from steptool.stages.rounds import read_references, read_tasks
 from steptool.training.job import Data, Job
 
 CHECKPOINTS = WORK / "checkpoints"
-GIVES = {"demonstrations": f"data: [{SHOWN}]", "scored": "data: [ROUND], with a round under `rounds`"}
-"""What a method may need, and what an arm writes to give it."""
 
 
 def main(arm: str) -> None:
@@ -35,7 +33,7 @@ def main(arm: str) -> None:
     uses |= {"format": params.format, "dtype": dtype} | ({"reward": params.reward} if rounds else {})
     policies = {f"policy {name}": folder for name, folder in wanted.ancestors}
     inputs = {"tasks": TASKS, **{f"validated {name}": path for name, path in rounds.items()}, **policies}
-    with stage("train", wanted.folder, params, uses=uses, inputs=inputs, argument=arm) as running:
+    with stage("train", wanted.weights, params, uses=uses, inputs=inputs, argument=arm) as running:
         steps: list[dict[str, float]] = []
 
         def on_metrics(step: int, metrics: dict[str, float]) -> None:
@@ -69,13 +67,6 @@ def method_of(arm: Arm) -> Use:
     if arm.method is None:
         raise ParamsError("has a `folder`: it is evaluated, not trained", where=where, fix="name an arm with a method")
     check_method(arm)
-    given = {"demonstrations" if name == SHOWN else "scored" for name in arm.data}
-    for need in sorted(arm.method.cls.needs - given):
-        raise ParamsError(
-            f"the method {arm.method.name} needs {need}, which data: [{', '.join(arm.data)}] does not give",
-            where=where,
-            fix=f"write {GIVES[need]}" if need in GIVES else f"let it need some of {', '.join(GIVES)}",
-        )
     return arm.method
 
 

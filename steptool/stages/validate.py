@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +12,14 @@ from steptool.checks.diagnosis.diagnose import diagnose
 from steptool.checks.diagnosis.text import lines_of
 from steptool.checks.gate import validate
 from steptool.checks.page import render_page
-from steptool.config.arms import comparison_of, round_of
+from steptool.config.arms import Round, comparison_of, round_of
 from steptool.config.places import CANARY, PARAMS, PROMPTS, SCORED, TASKS, TRAJECTORIES, VALIDATED, WORK
-from steptool.config.settings import load_params
+from steptool.config.settings import Params, load_params
 from steptool.core.storage import read_jsonl, read_record, write_bytes, write_json, write_jsonl
-from steptool.core.types import Frozen, ScoredTrajectory
+from steptool.core.types import Frozen, ScoredTrajectory, Task
 from steptool.policies.asked import Asked
 from steptool.stages.common import stage
-from steptool.stages.rounds import Prompts, tasks_of_round
+from steptool.stages.rounds import Prompts, read_tasks, tasks_of_round
 from steptool.training.siblings import Comparison
 
 PAGE = "validation.html"
@@ -46,7 +47,7 @@ def main(round: str) -> None:
     out, uses = VALIDATED / wanted.name, {"validate": params.validate_, "reward": params.reward}
     with stage("validate", out, params, uses=uses, inputs=inputs, argument=wanted.name) as running:
         scored = read_jsonl(source, ScoredTrajectory)
-        form, tasks = params.reward.build(), tasks_of_round(params, wanted.index)
+        form, tasks = params.reward.build(), _tasks(params, wanted, scored)
         report = validate(
             scored,
             form,
@@ -81,6 +82,14 @@ def main(round: str) -> None:
         wrong = f"; {len(diagnosis.wrong)} findings of the diagnosis to look at" if diagnosis.wrong else ""
         held = f"{len(report.findings)} expectations hold for {len(scored)} trajectories, {report.rewarded}"
         running.says(f"{held}{wrong}")
+
+
+def _tasks(params: Params, wanted: Round, scored: Sequence[ScoredTrajectory]) -> list[Task]:
+    """Those that the round samples, or those that its imported attempts are of."""
+    if wanted.traces is None:
+        return tasks_of_round(params, wanted.index)
+    attempted = {item.trajectory.task_id for item in scored}
+    return [task for task in read_tasks("train") if task.id in attempted]
 
 
 def _if_there(files: dict[str, Path]) -> dict[str, Path]:

@@ -15,6 +15,8 @@ from steptool.worlds.base import World
 
 
 class TraceSource(Protocol):
+    # Optional: `costs: str`, what reading it costs in a few words. Such a source is read by `steptool prepare` alone.
+
     def read(self, world: World, tasks: Mapping[str, Task], seed: int) -> Iterable[Trajectory]:
         """Trajectories without token ids, of `tasks` by their id. Raises DataError for what cannot be read."""
         ...

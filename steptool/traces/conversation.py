@@ -1,15 +1,15 @@
 """A recorded conversation, from wherever it comes: what every reader of traces returns.
 
-    class Langfuse:
-        name: ClassVar[str] = "langfuse"
-        class Config(Settings): ...                          `steptool traces import SOURCE --from langfuse --set key=value`
-        def __init__(self, config: Config): ...
+class Langfuse:
+    name: ClassVar[str] = "langfuse"
+        class Config(Settings): ...       `steptool traces import SOURCE --from langfuse --set key=value`
+    def __init__(self, config: Config): ...
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from steptool.core.messages import Message
 from steptool.core.types import AnswerCheck, Frozen, Tool
@@ -47,10 +47,28 @@ class Skipped(Frozen):
     """Whether the record itself cannot be read: an error, unless `--lenient` is given."""
 
 
+class Unusable(Exception):
+    """Raised within a reader for a record that is no conversation to learn from: its Skipped."""
+
+    def __init__(self, reason: str, *, is_broken: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.is_broken = reason, is_broken
+
+
 class Reader(Protocol):
     def read(self, source: str) -> Iterable[Conversation | Skipped]:
         """The conversations of a file, folder or server, in its order. One broken record is a Skipped, not an end.
 
         Raises InputError or DataError for a source that is missing, of the wrong kind, or does not answer.
         """
+        ...
+
+
+@runtime_checkable
+class Recognises(Protocol):
+    """A reader whose class can tell its sources from others, so that `--from` may be left out."""
+
+    @staticmethod
+    def recognises(source: str, record: Any) -> bool:
+        """`record`: the first one of a file or a folder of JSON, None of any other source."""
         ...

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from steptool.core.errors import DataError
-from steptool.core.types import ScoredTrajectory
+from steptool.core.types import ScoredTrajectory, Trajectory
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,27 @@ class Episode:
         """[M] hash of what the policy saw before it sampled the token: equal where all tokens up to there are."""
         seen = tuple(accumulate(self.ids, lambda before, token: hash((before, token))))
         return tuple(seen[position] for position in self.predict)
+
+
+def written_episode(attempt: Trajectory, ids: Sequence[int], own: Sequence[bool]) -> Episode:
+    """An attempt that was not sampled here as a token stream: `own` is True on the tokens of its actions.
+
+    It has neither rewards nor log-probabilities of an engine: it can be imitated, and no more.
+    """
+    positions = [position for position, is_own in enumerate(own) if is_own]
+    starts = [position == 0 or not own[position - 1] for position in positions]
+    return Episode(
+        trajectory_id=attempt.id,
+        task_id=attempt.task_id,
+        ids=tuple(ids),
+        prompt_length=positions[0],
+        predict=tuple(position - 1 for position in positions),
+        step_ids=tuple(number - 1 for number in accumulate(starts)),
+        engine_logprobs=(math.nan,) * len(positions),
+        rewards=(0.0,) * sum(starts),
+        temperature=1.0,
+        truncated=False,
+    )
 
 
 def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | None:

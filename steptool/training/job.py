@@ -12,6 +12,8 @@ from steptool.formats.episode import encode
 from steptool.policies.precision import Dtype
 from steptool.rewards.base import RewardForm
 
+Stream = tuple[tuple[int, ...], tuple[bool, ...]]
+
 OnMetrics = Callable[[int, dict[str, float]], None]
 """Called after each optimiser step with its number, from 1, and its metrics."""
 
@@ -31,12 +33,24 @@ class Data:
     references: Mapping[str, Reference] = field(default_factory=dict)
     """What is known of these tasks, by id."""
 
+    def stream(self, attempt: Trajectory) -> Stream | None:
+        """The token stream of an attempt, sampled or written by the format, and its mask, True on the tokens of
+        actions. None where the format cannot write what was done, such as a message to the user.
+        """
+        try:
+            return encode(self.format, self.tasks[attempt.task_id], attempt.steps)
+        except ValueError:
+            return None
+
     def streams(self) -> Iterator[Sequence[int]]:
-        """The token streams of the attempts, or of the demonstrations where there is none."""
-        if self.scored:
-            yield from (item.trajectory.token_ids for item in self.scored)
-        else:
-            yield from (encode(self.format, self.tasks[d.task_id], d.steps)[0] for d in self.demonstrations)
+        """The token streams of the attempts, or of the demonstrations where there is none; without those that the
+        format cannot write."""
+        attempts = (item.trajectory for item in self.scored) if self.scored else iter(self.demonstrations)
+        for attempt in attempts:
+            if attempt.conditions is not None:
+                yield attempt.token_ids
+            elif stream := self.stream(attempt):
+                yield stream[0]
 
 
 @dataclass(frozen=True)

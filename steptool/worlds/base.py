@@ -38,7 +38,11 @@ class Session(Protocol):
 
 
 class World(Protocol):
-    """What `prepare` refuses in the tasks of a world is in `steptool.worlds.checks`."""
+    """What `prepare` refuses in the tasks of a world is in `steptool.worlds.checks`.
+
+    Optional: `search: ClassVar[str]`, the name of the one search that can make its attempts, such as `agent` where its
+    sessions act by themselves (`Acts`).
+    """
 
     def tasks(self, split: Split) -> Sequence[Task]:
         """Every task of a split, its groups interleaved, so that any first n of them are spread over the groups."""
@@ -64,7 +68,7 @@ class Demonstrates(Protocol):
 
 @runtime_checkable
 class Ends(Protocol):
-    """A world that starts what its attempts share: processes, connections, a file of recordings."""
+    """A world or a search that starts what its attempts share: processes, connections, a file of recordings."""
 
     def end(self) -> None:
         """End all that. May be called twice."""

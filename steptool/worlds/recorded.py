@@ -169,6 +169,11 @@ class RecordedWorld:
         return RecordedSession(task, self._replies)
 
 
+def requests(path: Path) -> Iterator[Task]:
+    """The requests of a file such as queries.jsonl.gz. Raises DataError where it is missing or broken."""
+    return (request.as_task() for request in _read(path, _Query))
+
+
 def _in_turn(tasks: list[Task]) -> list[Task]:
     """One task of each group after the other, as long as they last; the order within a group stays."""
     by_group: dict[str, list[Task]] = {}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from steptool.config.arms import comparison_of
+from steptool.config.arms import check_methods, comparison_of, round_of
 from steptool.config.graph import dvc_document, dvc_text, stages_of
 from steptool.config.lineage import PIPELINE, refuse_unless_written, write_graph
 from steptool.config.places import PARAMS
@@ -164,3 +164,39 @@ def test_how_attempts_are_compared_is_what_the_first_arm_says_that_compares_them
     )
     compared = [comparison_of(params, name) for name in params.rounds]
     assert compared == [{"baseline": "critic", "lambda_step": 0.5}, None, {"lambda_step": 1}]
+
+
+LOG: dict[str, Any] = {
+    "rounds": {"log": {"traces": "traces/support"}, "r1": {"from": "sft"}},
+    "arms": {
+        "sft": {"method": "sft", "from": "base", "data": ["demonstrations"]},
+        "rft": {"method": "rft", "from": "sft", "data": ["log", "r1"]},
+    },
+}
+
+
+def test_a_round_of_traces_reads_no_policy_and_leaves_the_sampled_rounds_as_they_were() -> None:
+    """r1 is the first that is sampled: its tasks and random numbers are those that it has without the log."""
+    made = stages(LOG)
+    assert made["sample-log"]["deps"] == ["data/revisions/sample-log.json", "data/tasks"]
+    assert "resources" not in made["sample-log"]["meta"], "no GPU"
+    assert made["validate-r1"]["deps"][-1] == "data/scored/r1", "there is no sampled round before it"
+    rounds = {name: round_of(parse_params(PARAMS, LOG), name) for name in ("log", "r1")}
+    assert (rounds["r1"].index, rounds["r1"].previous, rounds["r1"].origin) == (0, None, "sft")
+    assert (rounds["log"].previous, rounds["log"].origin) == (None, "traces/support")
+
+
+@pytest.mark.parametrize("written", [{}, {"from": "sft", "traces": "traces/support"}])
+def test_a_round_is_sampled_or_imported(written: dict[str, str]) -> None:
+    with pytest.raises(ParamsError, match="a round has either `from`, such as"):
+        stages(SMALL | {"rounds": {"r1": written}})
+
+
+def test_ppo_on_imported_traces_is_refused_before_anything_runs() -> None:
+    arms = LOG["arms"] | {"ppo": {"method": "step_ppo", "from": "sft", "data": ["log"]}}
+    with pytest.raises(
+        ParamsError, match=r"step_ppo needs sampled, which data.*does not give, since log is imported"
+    ) as no:
+        check_methods(parse_params(PARAMS, LOG | {"arms": arms}))
+    assert "imported traces teach the method rft, and sft by demonstrations: {use: traces}" in str(no.value)
+    check_methods(parse_params(PARAMS, LOG))

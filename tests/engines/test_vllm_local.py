@@ -23,9 +23,9 @@ from steptool.engines.vllm_local import VllmEngine
 from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
 from steptool.rollouts.base import Attempt
-from steptool.rollouts.branch import NOT_FINITE
 from steptool.rollouts.chain import Chain
 from steptool.rollouts.loop import run
+from steptool.rollouts.sampled import NOT_FINITE
 from steptool.testing import conditions, revision, task
 
 PROMPTS = [tuple(range(10 * i, 10 * i + 40)) for i in range(6)]

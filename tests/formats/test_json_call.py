@@ -136,6 +136,13 @@ def test_sampled_steps_keep_their_own_ids(task: Task) -> None:
     assert mask == (False, False) + (True,) * (len(letters) + 1)
 
 
+def test_calls_that_were_made_at_the_same_time_are_a_step_each(task: Task) -> None:
+    both = step([find("a-1"), find("a-2")], [{"state": "shipped"}, {"state": "lost"}], thought="Both.")
+    one = step(find("a-1"), {"state": "shipped"}, thought="Both.")
+    other = step(find("a-2"), {"state": "lost"})
+    assert encode(CHAT, task, [both, finish("lost")]) == encode(CHAT, task, [one, other, finish("lost")])
+
+
 def test_a_step_without_call_or_ids_has_no_tokens(task: Task) -> None:
     with pytest.raises(ValueError, match="task t1, step 0: neither sampled nor readable"):
         encode(CHAT, task, [step(unreadable())])

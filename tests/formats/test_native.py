@@ -23,11 +23,12 @@ from renderers.llama_3 import Llama3Renderer
 from renderers.qwen3 import Qwen3Renderer
 
 from steptool.core.errors import InputError, ModelError
+from steptool.core.messages import GAVE_UP
 from steptool.core.types import Action, Observation, Task, ToolCall
 from steptool.formats.base import Served
 from steptool.formats.episode import encode
 from steptool.formats.families import CHATML, FAMILIES
-from steptool.formats.native import GAVE_UP, Native
+from steptool.formats.native import Native
 from steptool.formats.tool_text import openai_tools
 from steptool.policies import tiny_model
 from steptool.testing import call, finish, message, step, tool, unreadable

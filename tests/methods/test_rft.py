@@ -10,9 +10,16 @@ import torch
 
 from steptool.core.errors import DataError
 from steptool.core.types import ScoredTrajectory
+from steptool.formats.episode import encode
+from steptool.formats.json_call import JsonCall
 from steptool.methods.rft import Rft
+from steptool.policies import tiny_model
+from steptool.policies.base_models import fetch_base
+from steptool.rewards.paper import Paper
+from steptool.testing import call, finish, message, scored, step, task, tool, trajectory
 from steptool.training.batch import pack
 from steptool.training.episode import episode
+from steptool.training.job import Data, Job
 from steptool.training.model import PolicyWithValue
 from tests.training.jobs import fit
 
@@ -62,6 +69,28 @@ def test_without_any_verdict_there_is_nothing_to_imitate(
     with pytest.raises(DataError, match="none of 1 trajectories has a verdict") as refused:
         fit(make_policy(), Rft(config), [make_scored([([1], [2])], solved=None)])
     assert "`reward: {use: auto}`" in str(refused.value.fix)
+
+
+def test_imported_attempts_are_imitated_as_the_format_writes_them(config: Rft.Config, tmp_path: Path) -> None:
+    asked, answer = task("t1", "Where?", tool("find", needs={"name": "string"})), finish("7")
+    solved = trajectory(step(call("find", name="tea"), {"id": 7}), answer, of=asked, conditions=None, solved=1)
+    asks = trajectory(step(message("Which one?"), "Tea."), answer, of=asked, conditions=None, solved=1)
+    failed = trajectory(answer, of=asked, conditions=None, solved=0)
+    chat = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
+    made = [scored(each) for each in (solved, asks, failed)]
+    data = Data(chat, Paper(Paper.Config()), scored=made, tasks={asked.id: asked})
+    found = Rft(config).examples(data)
+    (only,) = found.episodes
+    assert found.counts == {"trajectories": 3, "solved": 1, "unwritable": 1}
+    assert only.ids == encode(chat, asked, solved.steps)[0]
+    assert only.targets == (*chat.render(solved.steps[0].action), *chat.render(answer.action))
+    assert only.step_ids == (0,) * len(chat.render(solved.steps[0].action)) + (1,) * len(chat.render(answer.action))
+    assert only.prompt == chat.prompt(asked)
+    fetch_base("tiny-random", tmp_path / "base")
+    (tmp_path / "out").mkdir()
+    summary = Rft(config).train(Job(tmp_path / "base", tmp_path / "out", data, 1, "float32", 8192))
+    assert summary["loss_last"] < summary["loss_first"]
+    assert (tmp_path / "out" / "canary.json").exists()
 
 
 def test_greedy_solutions_are_welcome(make_policy: MakePolicy, make_scored: MakeScored, config: Rft.Config) -> None:

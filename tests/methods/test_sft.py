@@ -21,7 +21,7 @@ from steptool.methods.sft import Example, Sft, fine_tune
 from steptool.policies import tiny_model
 from steptool.policies.base_models import fetch_base
 from steptool.rewards.paper import Paper
-from steptool.testing import call, finish, step, task, tool, trajectory
+from steptool.testing import call, finish, message, step, task, tool, trajectory
 from steptool.training.job import Data, Job
 
 IDS = [11, 12, 13, 14, 15, 16, 17, 18]
@@ -108,6 +108,20 @@ def test_a_job_writes_a_plain_model_and_says_how_it_went(base: Path, tmp_path: P
     assert summary["demonstrations"] == 1
     assert summary["loss"] > 0
     assert (tmp_path / "model.safetensors").exists()
+
+
+def test_what_the_format_cannot_write_is_counted_and_refused_where_nothing_is_left(
+    base: Path, tmp_path: Path, data: Data
+) -> None:
+    """A format of one call an action has no messages to the user."""
+    asks = trajectory(step(message("Which one?"), "The tea."), finish("7"), of=TASK, conditions=None)
+    summary = Sft(Sft.Config(frozen_layers=1)).train(
+        Job(base, tmp_path, replace(data, demonstrations=[DEMONSTRATION, asks]), 1, "float32", 64)
+    )
+    assert (summary["demonstrations"], summary["unwritable"]) == (1, 1)
+    with pytest.raises(DataError, match="can write none of 1 demonstrations") as refused:
+        Sft(Sft.Config()).examples(replace(data, demonstrations=[asks]))
+    assert "{use: native}" in str(refused.value.fix)
 
 
 def test_no_demonstration_and_one_of_no_task_are_refused(data: Data) -> None:

@@ -25,7 +25,7 @@ from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain
-from steptool.rollouts.collect import run_searches
+from steptool.rollouts.tries import run_searches
 from steptool.testing import call, conditions, message, revision, task
 
 CHAT = JsonCall(JsonCall.Config(), tiny_model.tokenizer())

@@ -26,10 +26,11 @@ from steptool.core.types import Action, Observation, Outcome, Revision, Sampling
 from steptool.engines.base import Generation, Request
 from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
-from steptool.rollouts import collect
+from steptool.rollouts import collect, tries
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain
-from steptool.rollouts.collect import TRIES, Sampler, open_sampler, refuse_broken
+from steptool.rollouts.collect import Sampler, open_sampler
+from steptool.rollouts.tries import TRIES, refuse_broken
 from steptool.testing import call, revision, task, trajectory
 
 CHAT = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
@@ -85,7 +86,7 @@ class StubWorld:
 
 def given(build: Callable[..., Any], config: Any = None) -> Any:
     """A section of params.yaml whose plugin is what `build` makes."""
-    return SimpleNamespace(build=build, config=config or NoSettings())
+    return SimpleNamespace(build=build, config=config or NoSettings(), cls=object)
 
 
 def params_of(engine: Any, world: Any = None, search: Any = None) -> Any:
@@ -95,7 +96,7 @@ def params_of(engine: Any, world: Any = None, search: Any = None) -> Any:
         world=given(lambda seed: world or StubWorld()),
         format=given(lambda tokenizer: JsonCall(JsonCall.Config(), tokenizer), JsonCall.Config()),
         engine=given(engine if callable(engine) else lambda policy, **_: engine),
-        search=given(lambda: search or Chain(NoSettings())),
+        acting_search=given(lambda: search or Chain(NoSettings())),
         sample=SampleParams(),
         machine=MachineParams(),
     )
@@ -218,6 +219,15 @@ def test_a_rewritten_history_is_no_fault() -> None:
     refuse_broken([trajectory(stop=StopReason.rewritten)], 0.0)
 
 
+def test_an_agent_that_fails_is_no_fault_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    failed = [trajectory(stop=StopReason.call_budget, error=error) for error in ("exit 1", "exit 2", "exit 1", None)]
+    refuse_broken(failed, 0.0)
+    tries.warn_of_agents(failed[3:])
+    assert caplog.text == ""
+    tries.warn_of_agents(failed)
+    assert "in 3 of 4 attempts the agent failed, in 2 of them so: exit 1" in caplog.text
+
+
 # What a search finds, and under which conditions
 
 
@@ -234,6 +244,22 @@ def test_a_search_may_find_several_branches_and_its_first_is_the_answer(policy: 
     assert all(len(tree) == 1 and None not in tree for tree in trees), "branches of one search name it"
     assert len({search for tree in trees for search in tree}) == 4
     assert [(t.task_id, t.attempt) for t in answers] == [("t0", 0), ("t0", 1), ("t1", 0), ("t1", 1)]
+
+
+def test_what_the_search_and_the_world_share_between_attempts_ends_with_the_block(policy: Path) -> None:
+    ended: list[str] = []
+
+    class EndingWorld(StubWorld):
+        def end(self) -> None:
+            ended.append("world")
+
+    class EndingSearch(Chain):
+        def end(self) -> None:
+            ended.append("search")
+
+    with open_sampler(params_of(FakeEngine(), EndingWorld(), EndingSearch(NoSettings())), policy, seed=5):
+        assert ended == []
+    assert ended == ["search", "world"], "a program that is still running loses its policy first"
 
 
 def test_attempts_keep_policy_conditions_and_outcome(attempts: Attempts, policy: Path) -> None:

@@ -35,7 +35,7 @@ from steptool.policies import tiny_model
 from steptool.rollouts import loop
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain
-from steptool.rollouts.collect import run_searches
+from steptool.rollouts.tries import run_searches
 from steptool.testing import conditions, message, revision, task
 
 CHAT = JsonCall(JsonCall.Config(), tiny_model.tokenizer())

@@ -16,7 +16,7 @@ from steptool.config.places import DEMONSTRATIONS, PARAMS, REFERENCES, TASKS
 from steptool.config.settings import Params, apply_profile, load_params
 from steptool.core.storage import write_jsonl
 from steptool.core.types import Conditions, Revision, Sampling, Task, Trajectory
-from steptool.rollouts.collect import refuse_broken
+from steptool.rollouts.tries import refuse_broken
 from steptool.stages import evaluate, select
 from steptool.testing import conditions, finish, revision, trajectory
 from steptool.tracking.run import PARENT_VARIABLE

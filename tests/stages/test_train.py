@@ -153,7 +153,7 @@ def test_a_need_that_no_data_gives_is_named(project: Path) -> None:
     source.rename(project / "my_dpo2.py")
     with pytest.raises(ParamsError, match="needs pairs, which data") as caught:
         train.main("theirs")
-    assert caught.value.fix == "let it need some of demonstrations, scored"
+    assert caught.value.fix == "let it need some of demonstrations, scored, sampled"
 
 
 def test_only_the_checkpoints_of_the_arm_that_is_done_are_removed(project: Path) -> None:

@@ -35,6 +35,8 @@ def length(of: Round) -> Diagnosed:
 
 def contrast(of: Round) -> Diagnosed:
     """Do attempts at a task end differently? Where they do not, none is better than another: no gradient."""
+    if of.is_imported:
+        return fine(Name.contrast, "the attempts are imported: those that are solved are imitated, none is compared")
     tasks, sampling = of.by_task, of.sampling
     solved = (
         f"{tasks.all_solved} tasks solved by all, {tasks.none_solved} by none, {tasks.some_solved} by some attempts"

@@ -13,9 +13,13 @@ FEWEST_TOKENS = 20
 SAME_POLICY = 0.95
 """Share of these with the same log-probability, from which on two policies are one."""
 
+IMPORTED = "nothing was sampled here: the attempts are imported"
+
 
 def weights(of: Round) -> Diagnosed:
     """Did the round sample from another policy than the one before, as it should, and had training moved that?"""
+    if of.is_imported:
+        return fine(Name.weights, IMPORTED)
     if of.asked is not None and of.asked.moved < NOTHING:
         return _never_arrived(
             f"training {of.policy} moved nothing: {of.asked.moved:.2g} nats at the {of.asked.tokens} tokens of its "
@@ -64,6 +68,8 @@ def _never_arrived(says: str, what_to_do: str, numbers: dict[str, float]) -> Dia
 
 def engine(of: Round) -> Diagnosed:
     """Does the engine sample from one distribution, and is it the policy's own?"""
+    if of.is_imported:
+        return fine(Name.engine, IMPORTED)
     seen = likelihoods.spread(likelihoods.places(of.trajectories))
     numbers = {"tokens": float(seen.tokens), "mean": seen.mean, "largest": seen.largest}
     sampling = of.sampling

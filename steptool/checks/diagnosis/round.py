@@ -39,6 +39,11 @@ class Round:
         return [item.trajectory for item in self.scored]
 
     @property
+    def is_imported(self) -> bool:
+        """Whether its attempts come from traces: they are imitated, not compared."""
+        return bool(self.scored) and self.sampling is None
+
+    @property
     def sampling(self) -> Sampling | None:
         """None where nothing was sampled."""
         return next((each.conditions.sampling for each in self.trajectories if each.conditions), None)
@@ -51,7 +56,7 @@ class Round:
     @property
     def dtype(self) -> Literal["float32", "bfloat16"]:
         """Type of the engine's computation."""
-        return next((each.conditions.dtype for each in self.trajectories if each.conditions), "bfloat16")
+        return next((c.dtype for each in self.trajectories if (c := each.conditions) and c.dtype), "bfloat16")
 
     @property
     def arm(self) -> str:

@@ -48,7 +48,8 @@ def run_pipeline(targets: list[str]) -> None:
     if not targets:
         from steptool.stages.table import results_table
 
-        print(f"\n{results_table()}\n\nreport: {REPORT}/index.html   ({time.monotonic() - started:.0f} s)", flush=True)
+        where = f"report: {REPORT}/index.html   attempts: steptool view"
+        print(f"\n{results_table()}\n\n{where}   ({time.monotonic() - started:.0f} s)", flush=True)
 
 
 def _addresses(params: Params, targets: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ import httpx2
 from mcp import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from steptool.worlds.project.secrets import Secrets, read_secret
+from steptool.core.secrets import Secrets, read_secret
 
 LAST_WORDS = 2000
 """Bytes that are kept of what a server wrote to stderr: the rest of it floods nothing."""

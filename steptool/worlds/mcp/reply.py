@@ -16,8 +16,8 @@ from mcp.types import (
     TextResourceContents,
 )
 
+from steptool.core.secrets import Secrets
 from steptool.core.types import Observation
-from steptool.worlds.project.secrets import Secrets
 
 LONGEST = 1024 * 1024
 """Characters of a reply that are shown."""

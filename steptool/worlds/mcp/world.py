@@ -9,11 +9,11 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, TypeAdapter, model_validator
 
 from steptool.core.fields import Text
+from steptool.core.secrets import Address, Variable
 from steptool.core.storage import file_hash
 from steptool.core.types import content_hash
 from steptool.worlds.mcp.place import Place
 from steptool.worlds.mcp.toolbox import Listed, McpToolbox, list_tools
-from steptool.worlds.project.secrets import Address, Variable
 from steptool.worlds.project.world import Listing, ProjectSettings, ProjectWorld, Record, recorded_listing
 
 SOURCES = {".py", ".js", ".mjs", ".cjs", ".ts", ".rb", ".sh"}

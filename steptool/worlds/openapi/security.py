@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from steptool.core.errors import InputError
+from steptool.core.secrets import Secrets, read_secret
 from steptool.worlds.openapi.document import Document
 from steptool.worlds.openapi.operations import Operation
 from steptool.worlds.openapi.request import Parts
-from steptool.worlds.project.secrets import Secrets, read_secret
 
 PREFIX = "STEPTOOL_AUTH_"
 BEARER = ("oauth2", "openIdConnect")

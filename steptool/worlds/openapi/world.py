@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, Field
 
 from steptool.core.fields import Text, not_an_output
+from steptool.core.secrets import Address, Variable, plain_address
 from steptool.core.types import content_hash
 from steptool.worlds.openapi.document import Document, fetch, is_address
 from steptool.worlds.openapi.toolbox import OpenApiToolbox
-from steptool.worlds.project.secrets import Address, Variable, plain_address
 from steptool.worlds.project.world import Listing, ProjectSettings, ProjectWorld, Record, recorded_listing
 
 

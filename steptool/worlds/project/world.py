@@ -86,6 +86,9 @@ class ProjectWorld:
     Raises DataError for a task that cannot be one; it names the line.
     """
 
+    system = ""
+    """What every task tells the policy before its query."""
+
     def __init__(self, config: ProjectSettings, seed: int, toolbox: Toolbox) -> None:
         self.config: Any = config
         self.toolbox = toolbox
@@ -163,12 +166,15 @@ class ProjectWorld:
 
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""
+        return ProjectSession(task, *self.parts(task, self.connect()))
+
+    def parts(self, task: Task, connection: Connection) -> tuple[Connection, Checks, Judges | None]:
+        """What a fresh session at a task is made of: the connection to its tools, its checks, and what runs them."""
         checks = self._checks_of(task)
-        connection = self.connect()
         judges = connection if isinstance(connection, Judges) else None
         if any(isinstance(check, str) for check in checks) and judges is None and self._judging is not None:
             judges = self._judging.connect()
-        return ProjectSession(task, connection, checks, judges)
+        return connection, checks, judges
 
     def connect(self) -> Connection:
         """The tools of one attempt, live or recorded."""
@@ -184,10 +190,12 @@ class ProjectWorld:
             raise DataError(f"no tool is called {unknown[0]!r}", where=where, fix=f"name some of {', '.join(tools)}")
         for check in line.checks:
             if isinstance(check, StateCheck):
-                self._refuse_unless_callable(check, where)
-        return Task(id=line.id, group=line.group, query=line.query, tools=tuple(tools[name] for name in names))
+                self.refuse_unless_callable(check, where)
+        offered = tuple(tools[name] for name in names)
+        return Task(id=line.id, group=line.group, query=line.query, tools=offered, system=self.system)
 
-    def _refuse_unless_callable(self, check: StateCheck, where: str) -> None:
+    def refuse_unless_callable(self, check: StateCheck, where: str) -> None:
+        """Raise DataError for a check of a state that no tool here can tell."""
         tools = self.toolbox.tools
         if check.tool not in tools:
             found = f"check: no tool is called {check.tool!r}"

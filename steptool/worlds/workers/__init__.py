@@ -1,4 +1,4 @@
-"""A team's Python code, in processes of its own: its tools, and the functions that check what an attempt did.
+"""A team's code, in processes of its own: its tools, the functions that check what an attempt did, and its agent.
 
     this process                     fork server                     child
     ForkServer ─── control ───────▶  imports the module once

@@ -18,6 +18,7 @@ import random
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -36,7 +37,13 @@ class BrokenObject(Exception):
     """The class of the tools cannot be made. The message says why."""
 
 
-def run(data: socket.socket, code: Code, parent: int, memory_mb: int, output_kb: int) -> None:
+def prepare(settings: dict[str, Any]) -> Callable[[socket.socket, int], None]:
+    """Import the code. Raises InputError where it cannot be imported."""
+    code = Code(settings["tools"], settings["checks_file"], dict.fromkeys(settings["checks"], ""))
+    return partial(run, code=code, **settings["limits"])
+
+
+def run(data: socket.socket, parent: int, *, code: Code, memory_mb: int, output_kb: int) -> None:
     """Answer what `data` asks until it is closed."""
     os.setpgid(0, 0)
     end_with_parent(parent)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import weakref
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -47,16 +47,20 @@ class Limits:
 
 
 class ForkServer:
-    """Starts with `start`, or with the first child. `tools`, `checks_file`, `checks` are those of `Code`."""
+    """Starts with `start`, or with the first child.
 
-    def __init__(self, tools: str, checks_file: str, checks: Collection[str], limits: Limits) -> None:
-        self._settings = {"tools": tools, "checks_file": checks_file, "checks": list(checks), "limits": vars(limits)}
-        self._most = MOST_GROWTH * (limits.output_kb << 10) + MOST_BESIDE
+    `prepare` is called there with `settings`, which JSON holds, and returns what a child does (`fork_server`).
+    `reply_kb`: the longest text of a reply.
+    """
+
+    def __init__(self, prepare: Callable[[dict[str, Any]], Any], settings: Mapping[str, Any], reply_kb: int) -> None:
+        self._settings = {**settings, "prepare": f"{prepare.__module__}:{prepare.__qualname__}"}
+        self._most = MOST_GROWTH * (reply_kb << 10) + MOST_BESIDE
         self._control: socket.socket | None = None
         self._close: weakref.finalize | None = None
 
     def start(self) -> socket.socket:
-        """The socket that asks it for children. It imports the code while this process goes on."""
+        """The socket that asks it for children. It loads the code while this process goes on."""
         if self._control is None:
             self._control, theirs = socket.socketpair()
             settings = json.dumps({**self._settings, "path": sys.path})
@@ -148,8 +152,8 @@ class Worker:
         event = json.loads(told) if told else {"failed": "is gone"}
         if "failed" in event:
             fix = "see what is printed above, and what the module does"
-            raise WorldError(event["failed"], where="the process of the tools", fix=fix)
-        return _how(int(event["status"]))
+            raise WorldError(event["failed"], where="the process of an attempt", fix=fix)
+        return how_it_ended(int(event["status"]))
 
     def abandon(self) -> None:
         """Have it killed, and wait for nothing."""
@@ -157,7 +161,8 @@ class Worker:
         self._orders.close()
 
 
-def _how(status: int) -> str:
+def how_it_ended(status: int) -> str:
+    """In words, as `os.waitstatus_to_exitcode` has it."""
     if status >= 0:
         return f"it ended its process with exit status {status}"
     known = {each.value: each.name for each in signal.Signals}

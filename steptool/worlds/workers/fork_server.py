@@ -1,11 +1,12 @@
-"""A process that imports a team's code once, and forks a child for each attempt. Its arguments: FD SETTINGS.
+"""A process that loads a team's code once, and forks a child for each attempt. Its arguments: FD SETTINGS.
 
-Each byte that comes through FD brings two sockets. `data` goes to the child; `watch` stays here, for what happens to
-it:
+What it loads and what a child does is for the function that the settings name as `prepare`: it gets the settings, and
+returns the work of a child. Each byte that comes through FD brings two sockets. `data` goes to the child; `watch` stays
+here, for what happens to it:
 
     in   i       interrupt what the child runs       (end)  kill the child, and every process that it has started
     out  {"status": -11}   how it ended, as `os.waitstatus_to_exitcode` has it, once all of these are gone
-         {"failed": "…"}   there is no child: the code cannot be imported
+         {"failed": "…"}   there is no child: the code cannot be loaded
 
 Where FD ends, everything here ends.
 """
@@ -13,6 +14,7 @@ Where FD ends, everything here ends.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -20,23 +22,24 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from steptool.core.errors import InputError
-from steptool.worlds.workers import child
-from steptool.worlds.workers.code import Code
 from steptool.worlds.workers.limits import adopt_orphans, children
 
 INTERRUPT = b"i"
+Work = Callable[[socket.socket, int], None]
+"""What a child does: it gets `data`, and the process id of the fork server."""
 MOST_ROUNDS = 1000
 """How often orphans are looked for that the killed ones leave, before that waits for the next child that ends."""
 
 
 class ForkServer:
-    def __init__(self, control: socket.socket, code: Code | None, failure: str, limits: dict[str, int]) -> None:
-        self._control, self._code, self._failure, self._limits = control, code, failure, limits
+    def __init__(self, control: socket.socket, work: Work | None, failure: str) -> None:
+        self._control, self._work, self._failure = control, work, failure
         self._watches: dict[int, socket.socket] = {}
         """By the child's process id."""
         self._events = selectors.DefaultSelector()
@@ -72,7 +75,7 @@ class ForkServer:
             return
         data, watch = (socket.socket(fileno=each) for each in sockets)
         with data:
-            if self._code is None:
+            if self._work is None:
                 _tell(watch, {"failed": self._failure})
                 return
             try:
@@ -96,8 +99,8 @@ class ForkServer:
         self._events.close()
         status = 1
         try:
-            assert self._code is not None
-            child.run(data, self._code, self._pid, **self._limits)
+            assert self._work is not None
+            self._work(data, self._pid)
             status = 0
         finally:
             os._exit(status)  # nothing of the fork server's is to run
@@ -178,13 +181,14 @@ def main() -> None:
     imported = threading.Event()
     waiting = threading.Thread(target=_end_with, args=(control, imported))
     waiting.start()
-    code, failure = None, ""
+    work, failure = None, ""
+    module, _, name = settings["prepare"].partition(":")
     try:
-        code = Code(settings["tools"], settings["checks_file"], dict.fromkeys(settings["checks"], ""))
+        work = getattr(importlib.import_module(module), name)(settings)
     except InputError as error:
         failure = error.found
     imported.set()
     waiting.join()
     gc.collect()
     gc.freeze()  # so that children do not write into the memory that they share
-    ForkServer(control, code, failure, settings["limits"]).run()
+    ForkServer(control, work, failure).run()

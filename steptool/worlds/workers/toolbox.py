@@ -10,6 +10,7 @@ from steptool.core.errors import WorldError
 from steptool.core.types import Observation, Tool, ToolCall
 from steptool.worlds.project.session import failure
 from steptool.worlds.project.toolbox import Called
+from steptool.worlds.workers import child
 from steptool.worlds.workers.client import Ended, ForkServer, Limits, Worker
 from steptool.worlds.workers.code import Code
 
@@ -26,7 +27,9 @@ class FunctionsToolbox:
         code = Code(tools, checks_file, checks)
         self.tools: Mapping[str, Tool] = {name: each.tool for name, each in code.tools.items()}
         self._has_state = code.has_state
-        self._server = ForkServer(tools, checks_file, checks, limits or Limits())
+        limits = limits or Limits()
+        settings = {"tools": tools, "checks_file": checks_file, "checks": list(checks), "limits": vars(limits)}
+        self._server = ForkServer(child.prepare, settings, limits.output_kb)
 
     def changes_state(self, name: str) -> bool:
         return self._has_state

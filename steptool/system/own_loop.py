@@ -1,7 +1,7 @@
 """An event loop in a thread of its own, for what outlives one run of rollouts.
 
 Each try of `sample` and `evaluate` runs on a loop that ends with it, but a connection belongs to the loop that it was
-made on. What attempts share, an HTTP client or the server behind a connection, lives here.
+made on. What attempts share, an HTTP client, the server behind a connection or the gateway, lives here.
 
     rollouts' loop ── await run(work) ──► own loop: work, as a task of its own
                    ◄── result, or what it raised; a cancelled `run` cancels the work
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
@@ -36,6 +36,11 @@ class OwnLoop:
     def wait(self, work: Coroutine[Any, Any, Result]) -> Result:
         """The same for code that is not async."""
         return asyncio.run_coroutine_threadsafe(work, self._started()).result()
+
+    def call(self, act: Callable[[], None]) -> None:
+        """Call `act` on the loop soon, where it runs; nobody waits."""
+        if self._end is not None and self._end.alive:
+            self._loop.call_soon_threadsafe(act)
 
     def close(self) -> None:
         """Cancel what is running, and wait until it has ended, CLOSING_S at most. May be called twice."""

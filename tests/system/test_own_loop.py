@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from steptool.worlds.project.own_loop import OwnLoop
+from steptool.system.own_loop import OwnLoop
 
 
 async def thread_name() -> str:
@@ -92,7 +92,7 @@ def test_closing_ends_what_runs_and_waits_for_it() -> None:
 def test_it_ends_with_the_process() -> None:
     code = """
 import asyncio
-from steptool.worlds.project.own_loop import OwnLoop
+from steptool.system.own_loop import OwnLoop
 tasks = []
 async def runs():
     try:

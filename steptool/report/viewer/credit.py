@@ -1,0 +1,147 @@
+"""What the steps of the attempts at one task earn, and which of their tokens the training pushes, as the settings say.
+
+rewards       the project's reward form, on all attempts at the task in a round
+returns       G_k = r_k + gamma G_{k+1}
+advantages    of the arm that learns from the round by comparing attempts (`steptool.training.siblings`): one number a
+              sampled token, before whitening, and without the penalty of a KL in the reward
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from steptool.config.arms import learner_of
+from steptool.config.places import PARAMS
+from steptool.config.settings import Params, load_params
+from steptool.core.errors import DataError, StepToolError, describe
+from steptool.core.types import ScoredTrajectory
+from steptool.rewards.base import RewardForm, rewards_of
+from steptool.training.episode import Episode, episode
+from steptool.training.siblings import Comparison, advantages_of_attempts, returns_to_go, with_different_siblings
+
+LEARNED_FROM = ("validated", "scored")
+"""Sources whose parts are rounds with scores, which arms learn from."""
+PLACES = 6
+"""Decimal places that numbers are shown with at most."""
+
+
+@dataclass(frozen=True)
+class Earned:
+    """Of one attempt."""
+
+    rewards: tuple[float, ...]
+    returns: tuple[float, ...]
+    advantages: tuple[tuple[float, ...], ...] | None
+    """By step, one a sampled token; None where nothing compares this attempt with others."""
+
+
+@dataclass(frozen=True)
+class Credited:
+    earned: tuple[Earned, ...] | None
+    """One an attempt; None where there are no rewards."""
+    notes: tuple[str, ...]
+    """Sentences: which form gave the rewards, which arm's settings the advantages, or why there are none."""
+
+
+def no_rewards(why: str) -> Credited:
+    return Credited(None, (f"No rewards: {why}.",))
+
+
+class Credit:
+    """The settings of a project, read once. Where they cannot be read there are no rewards, and it says so."""
+
+    def __init__(self, params: Params | None, problem: str = "") -> None:
+        self.params, self._problem = params, problem
+
+    @classmethod
+    def of_project(cls) -> Credit:
+        """By params.yaml of the current folder."""
+        if not PARAMS.exists():
+            return cls(None, f"no {PARAMS} says what a step earns")
+        try:
+            return cls(load_params(PARAMS))
+        except StepToolError as error:
+            return cls(None, error.found.splitlines()[0])
+
+    def of(self, attempts: Sequence[ScoredTrajectory], source: str, part: str) -> Credited:
+        """Of all attempts at one task in a part of a source."""
+        if self.params is None:
+            return no_rewards(self._problem)
+        try:
+            form: RewardForm = self.params.reward.build()
+            rewards = [tuple(own) for own in rewards_of(form, attempts)]
+            returns = [returns_to_go(own, form.gamma) for own in rewards]
+        except Exception as fault:  # noqa: BLE001 - a form may be the project's own
+            return no_rewards(f"{self.params.reward.name} fails with {describe(fault)}")
+        if not all(math.isfinite(value) for own in (*rewards, *returns) for value in own):
+            return no_rewards(f"{self.params.reward.name} gives some that are not finite")
+        try:
+            advantages, said = _advantages(self.params, form.gamma, attempts, rewards, source, part)
+        except DataError as error:
+            advantages, said = [None] * len(attempts), f"No advantages: {error.found}."
+        earned = tuple(
+            Earned(_rounded(own), _rounded(to_go), None if mine is None else _by_step(mine, each))
+            for own, to_go, mine, each in zip(rewards, returns, advantages, attempts, strict=True)
+        )
+        notes = (f"Rewards by {self.params.reward.name}, gamma {form.gamma:g}.", said)
+        return Credited(earned, tuple(note for note in notes if note))
+
+
+def _advantages(
+    params: Params,
+    gamma: float,
+    attempts: Sequence[ScoredTrajectory],
+    rewards: Sequence[Sequence[float]],
+    source: str,
+    part: str,
+) -> tuple[list[list[float] | None], str]:
+    """One list of numbers an attempt, None where it is compared with no other; and by what, or why there are none.
+
+    Raises DataError for attempts that were not sampled.
+    """
+    nothing: list[list[float] | None] = [None] * len(attempts)
+    if source not in LEARNED_FROM:
+        return nothing, ""
+    learner = learner_of(params, part)
+    if learner is None:
+        return nothing, "No advantages: no arm that compares attempts learns from this round."
+    arm, settings = learner
+    try:
+        comparison = Comparison.model_validate(settings)
+    except ValidationError:
+        return nothing, f"No advantages: {arm} has settings that are not valid; `steptool params` says which."
+    if comparison.baseline == "critic":
+        return nothing, f"No advantages: {arm} asks a critic, which is not kept after the training."
+    decay = gamma * comparison.lambda_step
+    episodes = [episode(each, own) for each, own in zip(attempts, rewards, strict=True)]
+    kept, _ = with_different_siblings([each for each in episodes if each], comparison.baseline, decay)
+    if not kept:
+        return nothing, f"No advantages: {arm} leaves these attempts out, {_why_none(episodes)}."
+    found = advantages_of_attempts(kept, [each.rewards for each in kept], comparison.baseline, decay)
+    of_kept = {each.trajectory_id: own for each, own in zip(kept, found, strict=True)}
+    said = f"Advantages as {arm} learns: baseline {comparison.baseline}, gamma · lambda {decay:.3g}, before whitening."
+    return [of_kept.get(each.trajectory_id) if each else None for each in episodes], said
+
+
+def _why_none(episodes: Sequence[Episode | None]) -> str:
+    whole = [each for each in episodes if each and not each.truncated]
+    if not whole:
+        return "as none came to an end"
+    return "as only one came to an end" if len(whole) < 2 else "as all earned the same"
+
+
+def _by_step(advantages: Sequence[float], attempt: ScoredTrajectory) -> tuple[tuple[float, ...], ...]:
+    found, start = [], 0
+    for step in attempt.trajectory.steps:
+        stop = start + len(step.action_ids)
+        found.append(_rounded(advantages[start:stop]))
+        start = stop
+    return tuple(found)
+
+
+def _rounded(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(round(value, PLACES) for value in values)

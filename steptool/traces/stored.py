@@ -1,0 +1,81 @@
+"""Trajectories of ours, of any stage, each with its task.
+
+traces/NAME                                          tasks and tools lie beside them
+data/trajectories/r1, data/scored/r1, …              tasks are those of `prepare`, in data/tasks
+metrics/evaluation/ppo1.trajectories.jsonl.gz        a single file, the same way
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from steptool.config.places import TASKS
+from steptool.core.errors import DataError, InputError
+from steptool.core.storage import parse_record, parse_text, read_jsonl, read_lines
+from steptool.core.types import ScoredTrajectory, Task, Trajectory
+from steptool.traces import folder as imported
+from steptool.traces.tasks import as_tasks
+
+NAMES = ("trajectories.jsonl.gz", "scored.jsonl.gz", "demonstrations.jsonl")
+"""What the files of trajectories are called in the folder of a stage."""
+_RESTORE = "run `dvc repro`, or restore it: dvc checkout"
+
+
+def is_stored(source: Path) -> bool:
+    """Whether it is a file of trajectories, or a folder with one."""
+    file = _file(source)
+    return file is not None and _kind(file) in (Trajectory.__name__, ScoredTrajectory.__name__)
+
+
+def read(source: Path, tasks: Path | None = None) -> Iterator[tuple[Task | None, Trajectory]]:
+    """In the order of the file; None where the task of one is not known.
+
+    `tasks`: folder of the tasks of a stage, where it is not that of the project in the working directory.
+    Raises InputError where there is no such file, DataError where it cannot be read.
+    """
+    file = _file(source)
+    if file is None or not is_stored(source):
+        fix = f"name a file of trajectories, or a folder with one of {', '.join(NAMES)}"
+        raise InputError("holds no trajectories", where=str(source), fix=fix)
+    known = _tasks(file.parent, tasks)
+    for done in _trajectories(file):
+        yield known.get(done.task_id), done
+
+
+def _file(source: Path) -> Path | None:
+    if source.is_dir():
+        return next((source / name for name in NAMES if (source / name).is_file()), None)
+    return source if source.is_file() else None
+
+
+def _kind(file: Path) -> str:
+    """What its first line says that it holds; empty for a file that `write_jsonl` did not write."""
+    try:
+        header = json.loads(next(read_lines(file, missing=_RESTORE, broken=_RESTORE), ""))
+    except (DataError, ValueError, RecursionError):
+        return ""
+    return str(header.get("kind", "")) if isinstance(header, dict) and "schema_version" in header else ""
+
+
+def _trajectories(file: Path) -> Iterator[Trajectory]:
+    if _kind(file) == Trajectory.__name__:
+        yield from imported.stored_trajectories(file)
+        return
+    lines = read_lines(file, missing=_RESTORE, broken=_RESTORE)
+    for number, line in enumerate(lines, start=1):
+        if number > 1:
+            value = parse_text(line, str(file), line=number, fix=_RESTORE)
+            yield parse_record(value, ScoredTrajectory, where=f"{file}:{number}", fix=_RESTORE).trajectory
+
+
+def _tasks(beside: Path, given: Path | None) -> dict[str, Task]:
+    if given is None and imported.is_imported(beside):
+        return as_tasks(imported.tasks(beside), imported.tools(beside))
+    folder = given or TASKS
+    files = [file for split in ("train", "dev", "test") if (file := folder / f"{split}.jsonl").is_file()]
+    if not files:
+        fix = "run this in the project, or name the folder with train.jsonl, dev.jsonl and test.jsonl"
+        raise InputError("no tasks are there, of which these are attempts", where=str(folder), fix=fix)
+    return {task.id: task for file in files for task in read_jsonl(file, Task)}

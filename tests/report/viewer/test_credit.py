@@ -1,0 +1,107 @@
+"""Rewards and advantages of the two attempts of `tests.report.viewer.project`'s round, worked by hand:
+
+                find        Finish      paper, alpha .5, gamma 1: .5 (success + contribution), then solved
+first, solved   .75         1           returns 1.75, 1
+second          .75         0           returns  .75, 0      success 1 and contribution .5 of every call
+advantages      ±1          ±1          the other's return at the same step (baseline attempts)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from steptool.core.types import ScoredTrajectory
+from steptool.report.viewer.credit import Credit, Credited
+from tests.report.viewer import project
+from tests.report.viewer.project import PARAMS, ROUND
+
+
+def credited(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    params: str = PARAMS,
+    *,
+    source: str = "scored",
+    attempts: list[ScoredTrajectory] = ROUND,
+) -> Credited:
+    monkeypatch.chdir(project.write(folder, params=params))
+    return Credit.of_project().of(attempts, source, "r1")
+
+
+def test_attempts_earn_what_the_settings_of_the_project_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = credited(tmp_path, monkeypatch)
+    assert found.earned is not None
+    first, second = found.earned
+    assert (first.rewards, first.returns) == ((0.75, 1.0), (1.75, 1.0))
+    assert (second.rewards, second.returns) == ((0.75, 0.0), (0.75, 0.0))
+    assert first.advantages == ((1.0, 1.0, 1.0), (1.0, 1.0))
+    assert second.advantages == ((-1.0, -1.0, -1.0), (-1.0, -1.0))
+    assert found.notes == (
+        "Rewards by paper, gamma 1.",
+        "Advantages as ppo learns: baseline attempts, gamma · lambda 1, before whitening.",
+    )
+
+
+def test_with_branches_credit_lands_where_tokens_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sampled 10 11 12 and 20 21: nothing parts, though the attempts ended differently."""
+    found = credited(tmp_path, monkeypatch, PARAMS.replace("attempts", "branches"))
+    assert found.earned is not None
+    assert all(value == 0 for each in found.earned for step in each.advantages or () for value in step)
+
+
+@pytest.mark.parametrize(
+    ("params", "source", "attempts", "said"),
+    [
+        (PARAMS, "evaluation", ROUND, ""),
+        (PARAMS.replace("attempts", "critic"), "scored", ROUND, "ppo asks a critic"),
+        (PARAMS.replace("attempts", "nobody"), "scored", ROUND, "ppo has settings that are not valid"),
+        (PARAMS.replace("data: [r1]", "data: [demonstrations]"), "scored", ROUND, "no arm that compares attempts"),
+        (PARAMS, "scored", ROUND[:1], "ppo leaves these attempts out, as only one came to an end"),
+        (PARAMS, "scored", [ROUND[0], ROUND[0]], "ppo leaves these attempts out, as all earned the same"),
+    ],
+)
+def test_where_there_are_no_advantages_it_says_why(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    params: str,
+    source: str,
+    attempts: list[ScoredTrajectory],
+    said: str,
+) -> None:
+    found = credited(tmp_path, monkeypatch, params, source=source, attempts=attempts)
+    assert found.earned is not None
+    assert all(each.advantages is None for each in found.earned)
+    assert [said in note for note in found.notes[1:]] == ([True] if said else [])
+
+
+def test_settings_that_cannot_be_read_give_no_rewards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = credited(tmp_path, monkeypatch, "sead: 17\n")
+    assert found.earned is None and "sead" in found.notes[0]
+    (tmp_path / "params.yaml").unlink()
+    assert Credit.of_project().of(ROUND, "scored", "r1").notes == (
+        "No rewards: no params.yaml says what a step earns.",
+    )
+
+
+def test_a_form_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    form = (
+        "from steptool.core.fields import Settings\n"
+        "class Mine:\n"
+        "    class Config(Settings): how: str = 'raise'\n"
+        "    gamma = 1.0\n"
+        "    def __init__(self, config): self.config = config\n"
+        "    def rewards(self, scored):\n"
+        "        if self.config.how == 'raise': raise RuntimeError('no idea')\n"
+        "        return [float(self.config.how)] * len(scored.judgements)\n"
+    )
+    (tmp_path / "my_viewed_form.py").write_text(form)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = PARAMS.replace(
+        "{use: paper, alpha: 0.5, step_cost: 0, budget_cost: 0, gamma: 1.0}", "{use: 'my_viewed_form:Mine'}"
+    )
+    found = credited(tmp_path, monkeypatch, own)
+    assert found.earned is None and "RuntimeError: no idea" in found.notes[0]
+    endless = own.replace("Mine'}", "Mine', how: 'inf'}")
+    assert "not finite" in credited(tmp_path, monkeypatch, endless).notes[0]
