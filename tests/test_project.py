@@ -279,6 +279,8 @@ def test_a_log_with_tools_and_tasks_of_a_team_only_shows_how_it_is_done(tmp_path
         (_chats, ["--traces", "log.jsonl"], "log.jsonl: no conversation in it offers or calls a tool"),
         (lambda folder: _log(folder, 3, expected=False), ["--traces", "log.jsonl", "--from", "x"], "--from"),
         (lambda folder: _log(folder, 3, expected=False), ["--from", "openai"], "--from says what traces hold"),
+        (lambda folder: None, ["--traces", "sqlite:///log.db"], "log.db: no such database"),
+        (lambda folder: None, ["--traces", "sqlite:///log.db", "--from", "x:Y"], "x: cannot be imported"),
     ],
 )
 def test_a_log_that_cannot_be_used_leaves_nothing_behind(
@@ -288,7 +290,33 @@ def test_a_log_that_cannot_be_used_leaves_nothing_behind(
     done = steptool(tmp_path, "init", "mine", *options)
     assert done.returncode == 2
     assert says in done.stderr
-    assert not (tmp_path / "mine").exists()
+    assert not (tmp_path / "mine").exists() and not (tmp_path / "log.db").exists()
+
+
+READER = """
+from typing import ClassVar
+from steptool.core.fields import Settings
+from steptool.core.messages import Message, MessageCall
+from steptool.traces.conversation import Conversation
+
+class Mine:
+    name: ClassVar[str] = "mine"
+    class Config(Settings): ...
+    def __init__(self, config): ...
+    def read(self, source):
+        for line in open(source):
+            user, tool = Message(role="user", text=line), Message(role="tool", text="4")
+            call = Message(role="assistant", calls=(MessageCall(name="double", arguments="{}"),))
+            yield Conversation(where=source, messages=(user, call, tool, Message(role="assistant", text="4")))
+"""
+
+
+def test_a_log_may_have_a_reader_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "my_reader.py").write_text(READER)
+    (tmp_path / "log.txt").write_text("What is twice 2?\nAnd 1 + 3?\n")
+    done = steptool(tmp_path, "init", "mine", "--traces", "log.txt", "--from", "my_reader:Mine")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine" / "traces" / "log-txt").is_dir()
 
 
 @pytest.mark.parametrize(

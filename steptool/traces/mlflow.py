@@ -30,6 +30,8 @@ PAGE = 100
 """Traces that are asked for at once."""
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 SCHEMES = ("http://", "https://", "sqlite:", "postgresql", "mysql", "mssql", "databricks")
+FILE = "sqlite:///"
+"""How the address of a database begins that is a file: MLflow would make it."""
 _NOT_GIVEN = "<openai."
 """How the text of an argument begins that an OpenAI client left out."""
 
@@ -54,6 +56,8 @@ class MlflowTraces:
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
         """Trace by trace, the oldest first. Raises InputError where MLflow is not installed, the server does not
         answer, or the experiment is not there."""
+        if source.startswith(FILE) and not os.path.isfile(source.removeprefix(FILE).partition("?")[0]):
+            raise InputError("no such database", where=public(source), fix="name one that is there")
         os.environ.setdefault(RETRIES, "2")
         try:
             from mlflow import MlflowClient
