@@ -356,7 +356,8 @@ def test_a_cancelled_attempt_ends_its_agent() -> None:
     assert len(asyncio.run(cancelled())) == 1, "the fork server alone remains"
 
 
-def test_an_attempt_may_be_cancelled_before_its_agent_has_begun() -> None:
+def test_an_attempt_may_be_cancelled_before_its_agent_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))
     Path("slow_import.py").write_text("import time\ntime.sleep(1)\n")
 
     async def cancelled() -> None:
