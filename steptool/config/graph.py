@@ -98,7 +98,7 @@ def _stages(params: Params) -> Iterator[StageSpec]:
         "prepare",
         "Tasks of the world, and demonstrations",
         out=TASKS,
-        keys=("seed", "world", "demonstrations"),
+        keys=("seed", "world", *params.demonstrations.keys("demonstrations")),
         plugins=(params.world, params.demonstrations),
     )
     arms = arms_of(params)
@@ -109,8 +109,10 @@ def _stages(params: Params) -> Iterator[StageSpec]:
             yield _train(params, arm, arm.method)
     compared: dict[str, Any] = {"arms": [arm.name for arm in arms]}
     if params.register_.best_on:
-        description = "Every arm on the dev tasks, to choose one to register"
-        yield _measure(params, arms, "select", description, SELECTION, compared)
+        description = "Every arm with weights on the dev tasks, to choose one to register"
+        chosen_from = [arm for arm in arms if not arm.endpoint]
+        own = {"arms": [arm.name for arm in chosen_from]}
+        yield _measure(params, chosen_from, "select", description, SELECTION, own)
     description = "Every arm on the held-out tasks, under equal conditions"
     compared = {**compared, "compare": pairs_of(params)}
     yield _measure(params, arms, "evaluate", description, EVALUATION, compared)
@@ -198,7 +200,7 @@ def _measure(
         out=out,
         keys=(
             *("seed", "evaluate", "sample", *acting, "annotate", "metrics", "model.dtype"),
-            *(f"arms.{name}.endpoint.{key}" for name, used in endpoints.items() for key in used.deciding()),
+            *(key for name, used in endpoints.items() for key in used.keys(f"arms.{name}.endpoint")),
         ),
         plugins=(*_acting(params), params.annotate, *params.metrics.values(), *endpoints.values()),
         decided=decided,

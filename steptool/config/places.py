@@ -6,6 +6,8 @@ PARAMS = Path("params.yaml")
 TASKS = Path("data/tasks")
 REFERENCES = TASKS / "references.jsonl"
 DEMONSTRATIONS = TASKS / "demonstrations.jsonl"
+TRACES = Path("traces")
+"""Folders that `steptool traces import` wrote, which is no stage."""
 TRAJECTORIES = Path("data/trajectories")
 PROMPTS = "prompts.json"
 """What the format shortened in the prompts of a round, in its folder of trajectories."""

@@ -110,10 +110,11 @@ class Use:
         named = self.path.partition(":")[0]
         return [named] if self.is_heavy else [named, *modules_of(self.cls, self.config)[1:]]
 
-    def deciding(self) -> list[str]:
-        """The settings that decide what it does; the others are about speed, or money. It is all unless its class says
-        which, as `deciding`."""
-        return list(getattr(self.cls, "deciding", config_class(self.cls).model_fields))
+    def keys(self, place: str) -> list[str]:
+        """Of its settings, which stand at `place`, those that decide what it does; others are about speed, or money.
+        It is `place`, all of them, unless its class says which, as `deciding`."""
+        deciding = () if self.is_heavy else getattr(self.cls, "deciding", ())
+        return [f"{place}.{key}" for key in deciding] or [place]
 
     def content(self) -> str:
         """What the files that it reads consist of. Raises DataError where they cannot be read."""

@@ -333,6 +333,8 @@ class Params(Settings):
         trained = [name for name, arm in self.arms.items() if arm.method is not None]
         if self.register_.arm is not None:
             _require(self.register_.arm, trained, "register", "arm")
+        if self.register_.best_on is not None and not trained:
+            raise _misplaced("chooses among arms that are trained, and there is none", "register", "best_on")
         return self
 
     @model_validator(mode="after")

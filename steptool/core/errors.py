@@ -79,7 +79,12 @@ LONGEST_REASON, LONGEST_FAULT = 300, 1000
 
 def reason(error: BaseException) -> str:
     """What an exception of a library says, as part of a sentence; its kind where it says nothing."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    return in_short(str(error)) or type(error).__name__
+
+
+def in_short(text: str) -> str:
+    """One line of it, cut."""
+    text = " ".join(text.split())
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} ..."
 
 

@@ -35,10 +35,10 @@ IDLE_MODULES = ("__future__", "typing")
 MEANS_NOTHING = (
     *("steptool.system", "steptool.tracking", "steptool.config"),
     *(f"steptool.core.{name}" for name in ("errors", "fields", "plugins", "revision", "storage")),
-    "steptool.stages.common",
+    *("steptool.stages.common", "steptool.core.secrets", "steptool.endpoints.budget", "steptool.endpoints.ledger"),
 )
-"""Packages and modules that decide about no output: how a stage is run, watched and configured. What the settings say
-counts by their values."""
+"""Packages and modules that decide about no output: how a stage is run, watched, paid and configured. What the
+settings say counts by their values."""
 
 
 def code_revision(entries: Iterable[str], *, without: Collection[str] = ()) -> str:

@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Iterable
 from typing import Annotated
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 from pydantic import AfterValidator
 
-from steptool.core.errors import WorldError
+from steptool.core.errors import WorldError, in_short
 from steptool.core.fields import Text
 
 SHORTEST = 4
@@ -38,11 +38,28 @@ def plain_address(text: str) -> str:
         raise ValueError(f"is an address, http://… or https://…, got {text[:80]!r}")
     if "@" in text.split("/")[2]:
         raise ValueError("holds a name or a password; keep it in an environment variable")
+    try:
+        parts = urlsplit(text)
+        is_whole = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        raise ValueError(f"is no address: {error}") from None
+    if not is_whole:
+        raise ValueError(f"is an address, http://… or https://…, got {text[:80]!r}")
     return text
 
 
 Address = Annotated[Text, AfterValidator(plain_address)]
 """Where a service is, without secrets."""
+
+
+def _beginning(text: str) -> str:
+    if "?" in text or "#" in text:
+        raise ValueError("is what addresses begin with, so it ends before any ? or #")
+    return text.rstrip("/")
+
+
+Beginning = Annotated[Address, AfterValidator(_beginning)]
+"""What the addresses of a service begin with, without / at its end."""
 
 
 def read_secret(variable: str, what: str) -> str:
@@ -77,6 +94,12 @@ class Secrets:
         for written in sorted(self._hidden, key=len, reverse=True):
             text = text.replace(written, self._hidden[written])
         return text
+
+    def reason(self, error: BaseException) -> str:
+        """What an exception of a library says, as `core.errors.reason` has it. A secret that is cut would not be found,
+        so it is hidden before.
+        """
+        return in_short(self.hide(str(error))) or type(error).__name__
 
 
 def _spellings(value: str) -> set[str]:

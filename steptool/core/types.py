@@ -386,7 +386,8 @@ class Trajectory(Frozen):
         ends = bool(self.steps) and (self.steps[-1].is_finish or self.steps[-1].action.message is not None)
         if self.stop_reason is StopReason.gave_up and not ends:
             raise ValueError(f"stop_reason {self.stop_reason} but the last step is neither Finish nor a message")
-        if self.stop_reason is StopReason.finished and (not self.steps or self.steps[-1].observations):
+        goes_on = not self.steps or (not ends and bool(self.steps[-1].observations))
+        if self.stop_reason is StopReason.finished and goes_on:
             raise ValueError("stop_reason finished but no last step that ends the attempt")
         if self.stop_reason is StopReason.finished and self.answer is None:
             raise ValueError("stop_reason finished but no answer")

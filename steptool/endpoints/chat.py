@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from steptool.core.messages import MessageCall
+from steptool.core.messages import Message, MessageCall, openai_message
 from steptool.core.types import FINISH, Action, Frozen, Observation, Task, ToolCall
 from steptool.formats.arguments import read_arguments
 from steptool.formats.names import OPENAI, Names
@@ -141,19 +141,16 @@ def hint(problem: str) -> str:
 
 def following(reply: Reply, observations: Sequence[Observation], user: str | None) -> Chat:
     """The messages behind those that were answered with `reply`: this one, and what came back."""
-    said: dict[str, Any] = {"role": "assistant", "content": reply.text}
     if not reply.calls:
         back = user if user is not None else observations[0].text
         # A message without any text is refused by some servers.
-        return [*([said] if reply.text.strip() else []), {"role": "user", "content": back}]
-    said["tool_calls"] = [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _sent_back(call.arguments)}}
-        for call in reply.calls
-    ]
+        said = [Message(role="assistant", text=reply.text)] if reply.text.strip() else []
+        return [*map(openai_message, said), {"role": "user", "content": back}]
+    calls = tuple(call.model_copy(update={"arguments": _sent_back(call.arguments)}) for call in reply.calls)
     texts = [seen.text for seen in observations]
-    texts = texts * len(reply.calls) if len(texts) == 1 else texts  # one hint for calls that could not be read
-    pairs = zip(reply.calls, texts, strict=True)
-    return [said, *({"role": "tool", "tool_call_id": call.id, "content": text} for call, text in pairs)]
+    texts = texts * len(calls) if len(texts) == 1 else texts  # one hint for calls that could not be read
+    replies = [Message(role="tool", call_id=call.id, text=text) for call, text in zip(calls, texts, strict=True)]
+    return [openai_message(each) for each in (Message(role="assistant", text=reply.text, calls=calls), *replies)]
 
 
 def _sent_back(arguments: str) -> str:

@@ -33,6 +33,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 8.0
 """Before a request whose answer was nonsense is sent again; OpenAI's client waits as long after other faults."""
 NO_KEY = "none"
 """What is sent where an endpoint wants no key: the client refuses to send nothing."""
+LONG_KEY = 12
+"""Characters of a key that is looked for in answers. A shorter one is no secret (`test`), and words may hold it."""
 LONGEST_ANSWER = 4 << 20
 """Bytes of an answer; a longer one is nonsense."""
 
@@ -127,7 +129,7 @@ class Client:
                 if limiter is not None:
                     await limiter.acquire()
 
-            self._budget = Budget(wanted, self._ledger.spent)
+            self._budget = Budget(wanted, self._ledger)
             self._client = AsyncOpenAI(
                 api_key=self._key,
                 base_url=wanted.url,
@@ -147,11 +149,11 @@ class Client:
         except APIStatusError as fault:
             raise self._refusal(fault) from None  # its request holds the key
         except APIConnectionError as fault:  # timeouts, too
-            said = f"{reason(fault)} {reason(fault.__cause__)}" if fault.__cause__ else reason(fault)
-            raise EndpointFailed(self._secrets.hide(said)) from None
+            causes = [fault, *([fault.__cause__] if fault.__cause__ else [])]
+            raise EndpointFailed(" ".join(map(self._secrets.reason, causes))) from None
 
     def _refusal(self, fault: APIStatusError) -> Exception:
-        said = self._secrets.hide(f"{fault.status_code}: {reason(fault)}")
+        said = f"{fault.status_code}: {self._secrets.reason(fault)}"
         if fault.code == "context_length_exceeded":
             return TooLong(said)
         where, fix = f"{self._settings.model} at {self._settings.url}", None
@@ -165,10 +167,12 @@ class Client:
 
     def _paid(self, key: str, text: str, most_in: int, most_out: int) -> Reply:
         """Write an answer and its cost down. Raises Nonsense for what is none."""
+        if len(self._key) >= LONG_KEY:  # some proxies say what they were sent
+            text = self._secrets.hide(text)
         try:
             document = json.loads(text)
         except (ValueError, RecursionError):
-            raise Nonsense(f"it is no JSON: {self._secrets.hide(text[:80])!r}") from None
+            raise Nonsense(f"it is no JSON: {self._secrets.hide(text)[:80]!r}") from None
         reply = read_reply(document)
         # An endpoint that does not count its tokens is taken to have used as many as it can have.
         prompt_tokens = most_in if reply.prompt_tokens is None else reply.prompt_tokens

@@ -2,15 +2,19 @@
 
 answers   key → the answer as it came      asked again, the same request costs nothing
 ledger    one row for each answer that was paid for: tokens and money
+reserved  one row for each request that is on the way, of all processes: the most that it can cost
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from steptool.core.errors import DataError, StorageError
 from steptool.endpoints.base import Spent
@@ -21,10 +25,24 @@ CREATE TABLE IF NOT EXISTS ledger (
     at TEXT NOT NULL, url TEXT NOT NULL, model TEXT NOT NULL, key TEXT NOT NULL,
     prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL, money REAL NOT NULL
 );
+CREATE TABLE IF NOT EXISTS reserved (
+    id INTEGER PRIMARY KEY, process INTEGER NOT NULL, at REAL NOT NULL, url TEXT NOT NULL, model TEXT NOT NULL,
+    tokens INTEGER NOT NULL, money REAL NOT NULL
+);
 CREATE INDEX IF NOT EXISTS ledger_of ON ledger (url, model, prompt_tokens, tokens, money);
 """
 BUSY_S = 30.0
 """How long another process may keep the file to itself."""
+LONGEST_S = 3600.0
+"""How long a request is on the way at most; after that, another process may have its number."""
+
+
+class Reserved(NamedTuple):
+    """What is on the way."""
+
+    requests: int
+    tokens: int
+    money: float
 
 
 class Ledger:
@@ -65,6 +83,38 @@ class Ledger:
             answers, prompt_tokens, tokens, money = self._database.execute(query, self._of).fetchone()
         return Spent(answers=answers, prompt_tokens=int(prompt_tokens), tokens=int(tokens), money=money)
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process writes meanwhile."""
+        with self._explained(), self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
+
+    def reserve(self, tokens: int, money: float) -> int:
+        """Write down what a request can cost before it is sent; a number to `release` it by."""
+        row = (os.getpid(), time.time(), *self._of, tokens, money)
+        with self._explained():
+            added = self._database.execute(
+                "INSERT INTO reserved (process, at, url, model, tokens, money) VALUES (?, ?, ?, ?, ?, ?)", row
+            )
+        assert added.lastrowid is not None
+        return added.lastrowid
+
+    def release(self, number: int) -> None:
+        with self._explained():
+            self._database.execute("DELETE FROM reserved WHERE id = ?", (number,))
+
+    def reserved(self) -> Reserved:
+        """By every process that is alive: what one has left that was killed is removed."""
+        with self._explained():
+            owners = [row[0] for row in self._database.execute("SELECT DISTINCT process FROM reserved")]
+            gone = [(owner,) for owner in owners if not _is_alive(owner)]
+            self._database.executemany("DELETE FROM reserved WHERE process = ?", gone)
+            self._database.execute("DELETE FROM reserved WHERE at < ?", (time.time() - LONGEST_S,))
+            query = "SELECT count(*), total(tokens), total(money) FROM reserved WHERE url = ? AND model = ?"
+            requests, tokens, money = self._database.execute(query, self._of).fetchone()
+        return Reserved(requests, int(tokens), money)
+
     def close(self) -> None:
         self._database.close()
 
@@ -78,3 +128,13 @@ class Ledger:
         except sqlite3.DatabaseError as error:
             fix = f"move it away (what it holds was paid for): mv {self._path} {self._path}.old"
             raise DataError(f"is no database of an endpoint: {error}", where=str(self._path), fix=fix) from error
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True

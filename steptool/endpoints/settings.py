@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from steptool.core.fields import Bound, Many, Name, Natural, Positive, Settings, Text, Weight
-from steptool.core.secrets import Address, Variable
+from steptool.core.secrets import Beginning, Variable
 
 STORE = ".steptool/endpoint.db"
 
@@ -15,7 +15,7 @@ STORE = ".steptool/endpoint.db"
 class EndpointSettings(Settings):
     """An OpenAI-compatible endpoint, as an arm or as a teacher."""
 
-    url: Address
+    url: Beginning
     """Up to and without `/chat/completions`: https://api.openai.com/v1, http://gpu-box:8000/v1."""
     model: Name
     """As the endpoint calls it."""

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 from tokenizers import Tokenizer
 
-from steptool.core.errors import ModelError, StepToolError, reason
+from steptool.core.errors import ModelError, StepToolError
 from steptool.core.fields import Bound, Natural, Settings, Text
-from steptool.core.secrets import Address, Secrets, Variable, read_secret
+from steptool.core.secrets import Beginning, Secrets, Variable, read_secret
 from steptool.core.storage import file_hash
 from steptool.core.types import content_hash
 from steptool.engines.base import Generation, Request
@@ -62,7 +62,7 @@ class ServerEngine:
     takes_adapters: ClassVar[bool] = True
 
     class Config(Settings):
-        urls: Annotated[list[Address], Field(min_length=1, max_length=64)]
+        urls: Annotated[list[Beginning], Field(min_length=1, max_length=64)]
         """Servers without `/v1`, each with another plain model: http://gpu-box:8000."""
         key: Variable | None = None
         """Environment variable with what the servers were started with as `--api-key`."""
@@ -267,7 +267,7 @@ class _Server:
         if self._client is None:
             self._client = AsyncOpenAI(
                 api_key=self._key,
-                base_url=f"{self.url.rstrip('/')}/v1",
+                base_url=f"{self.url}/v1",
                 timeout=self._config.timeout_s,
                 max_retries=self._config.max_retries,
             )
@@ -276,10 +276,10 @@ class _Server:
                 return await self._client.get(path, cast_to=str)
             return await self._client.post(path, body=body, cast_to=str)
         except APIStatusError as fault:
-            raise ServerFailed(self._secrets.hide(f"it answers {fault.status_code}: {reason(fault)}")) from None
+            raise ServerFailed(f"it answers {fault.status_code}: {self._secrets.reason(fault)}") from None
         except APIConnectionError as fault:
-            said = f"{reason(fault)} {reason(fault.__cause__)}" if fault.__cause__ else reason(fault)
-            raise ServerFailed(self._secrets.hide(said)) from None
+            causes = [fault, *([fault.__cause__] if fault.__cause__ else [])]
+            raise ServerFailed(" ".join(map(self._secrets.reason, causes))) from None
 
 
 def _read(choice: dict[str, Any], request: Request) -> Generation:

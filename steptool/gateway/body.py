@@ -15,7 +15,8 @@ from steptool.core.types import Tool
 from steptool.gateway.base import Refused
 
 MOST_MESSAGES = 10_000
-MOST_TOOLS = 1_000
+MOST_TOOLS = 128
+"""As in OpenAI's API."""
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Tokens = Annotated[int, Field(ge=1, le=2**31)]

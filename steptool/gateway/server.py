@@ -17,7 +17,8 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import uvicorn
@@ -172,9 +173,9 @@ class Gateway:
         return JSONResponse(model if name else {"object": "list", "data": [model]})
 
     async def _chat(self, request: Request) -> Response:
-        attempt = self._attempt(request)
-        wanted, body = read_chat(await _body(request))
-        reply = await self._ask(attempt, wanted)
+        with self._admitted(request) as attempt:
+            wanted, body = read_chat(await _body(request))
+            reply = await _answered(attempt, wanted)
         stamp = _stamp(wanted)
         if not body.stream:
             return JSONResponse(write_chat(reply, stamp))
@@ -182,9 +183,9 @@ class Gateway:
         return _events(stream_chat(reply, stamp, with_usage=with_usage))
 
     async def _responses(self, request: Request) -> Response:
-        attempt = self._attempt(request)
-        wanted, body, messages = read_responses(await _body(request), attempt.known)
-        reply = await self._ask(attempt, wanted)
+        with self._admitted(request) as attempt:
+            wanted, body, messages = read_responses(await _body(request), attempt.known)
+            reply = await _answered(attempt, wanted)
         stamp = _stamp(wanted)
         whole = write_response(reply, stamp, body)
         attempt.known[whole["id"]] = (*messages, said(reply))
@@ -202,7 +203,11 @@ class Gateway:
         self._connections.belongs(request.client, key.strip())
         return attempt
 
-    async def _ask(self, attempt: _Attempt, wanted: ChatRequest) -> ChatReply:
+    @contextmanager
+    def _admitted(self, request: Request) -> Iterator[_Attempt]:
+        """The attempt that a request is of. It counts as running from its head on, so that the connections on which an
+        attempt sends bodies that never end are few, too."""
+        attempt = self._attempt(request)
         if attempt.running >= MOST_AT_ONCE:
             raise Refused(
                 f"{MOST_AT_ONCE} requests of this attempt are running; send it again when one has ended",
@@ -211,14 +216,19 @@ class Gateway:
             )
         attempt.running += 1
         try:
-            return await attempt.ask(wanted)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise Refused("the attempt has ended", code="attempt_ended", status=410) from None
+            yield attempt
         finally:
             attempt.running -= 1
+
+
+async def _answered(attempt: _Attempt, wanted: ChatRequest) -> ChatReply:
+    try:
+        return await attempt.ask(wanted)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Refused("the attempt has ended", code="attempt_ended", status=410) from None
 
 
 def _reached_at(host: str) -> str:

@@ -21,10 +21,14 @@ from typing import Any
 
 from steptool.core.failures import error_of
 from steptool.core.messages import GAVE_UP, Message, MessageCall
-from steptool.core.types import Action, Observation, Step, StopReason, Task, Tool, ToolCall
+from steptool.core.types import FINISH, Action, Observation, Step, StopReason, Task, Tool, ToolCall
 from steptool.formats.base import Converses, Format
 from steptool.formats.text import shorten
 from steptool.gateway.base import ChatReply, ChatRequest, Refused
+
+NO_FINISH = f"a tool is called {FINISH}, which is how an attempt ends here; give it another name"
+MOST_OF_A_TOKEN = 64
+"""Characters that the tokens of a long text have in the mean, at most."""
 
 Key = tuple[Any, ...]
 """What two messages must have in common to be the same."""
@@ -99,11 +103,25 @@ class Streams:
         self._answers: dict[str, str] = {}
         """Id of a call → what its tool replied, wherever the agent said so."""
 
+    def least(self, messages: Sequence[Message]) -> int:
+        """Tokens that `messages` have at least. It is told at once, while to write some MiB of them takes many seconds,
+        in which no other attempt goes on."""
+        asked = next((place for place, message in enumerate(messages) if message.role != "system"), 0)
+        characters = 0
+        for place, message in enumerate(messages):
+            is_cut = place > asked and message.role != "assistant"
+            length = len(message.text.strip())
+            characters += min(length, self._format.max_observation) if is_cut else length
+            characters += sum(len(call.arguments) for call in message.calls)
+        return len(messages) + characters // MOST_OF_A_TOKEN
+
     def turn(self, request: ChatRequest) -> Turn:
         """Where a request belongs; its stream takes no other until `acted` or `left`.
 
-        Raises Refused where the format cannot write its messages.
+        Raises Refused where the format cannot write its messages, or a tool is called as what ends an attempt.
         """
+        if any(tool.name == FINISH for tool in request.tools):
+            raise Refused(NO_FINISH, code="invalid_request", param="tools")
         self._note_answers(request.messages)
         keys = tuple(map(_key, request.messages))
         candidates = [stream for stream in self._all if self._may_continue(stream, request.tools, keys)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from steptool.core.errors import StepToolError, WorldError, describe, reason
+from steptool.core.errors import StepToolError, WorldError, describe, printable, reason
 from steptool.core.messages import GAVE_UP
 from steptool.core.types import Observation, Outcome, StopReason, ToolCall, Trajectory, content_hash
 from steptool.formats.base import Converses
@@ -54,22 +54,33 @@ class Recording:
         self._refused = ""
         """What was last refused, for an agent that never gets an action."""
         self._fault: str | None = None
+        self._has_stopped = False
         self._timer: asyncio.TimerHandle | None = None
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """The policy's action. Raises Refused."""
+        if self._has_stopped:  # it was on its way when its key was closed
+            raise Refused("the attempt has ended", code="attempt_ended", status=410)
         same = content_hash(request.model_dump_json(include={"messages", "tools", "max_tokens"}))
         self._repeats[same] += 1
-        if same not in self._asked:
-            self._asked[same] = asyncio.create_task(self._act(request))
-            self._asked[same].add_done_callback(read_exception)
         try:
             if self._repeats[same] > MOST_REPEATS:
                 self._exhausted(StopReason.call_budget)
                 raise Refused(f"this request came {MOST_REPEATS} times before", code="repeated_request")
+            if same not in self._asked:
+                self._asked[same] = asyncio.create_task(self._acts_once(same, request))
+                self._asked[same].add_done_callback(read_exception)
             return await asyncio.shield(self._asked[same])
         except Refused as refused:
             self._refused = refused.message
+            raise
+
+    async def _acts_once(self, same: str, request: ChatRequest) -> ChatReply:
+        """A refusal is not kept: what is refused again has met its budget again."""
+        try:
+            return await self._act(request)
+        except Refused:
+            del self._asked[same]
             raise
 
     async def _act(self, request: ChatRequest) -> ChatReply:
@@ -79,13 +90,14 @@ class Recording:
             self._exhausted(StopReason.call_budget)
             found = f"the budget of this attempt is used up: {sampling.max_calls} replies"
             raise Refused(found, code="insufficient_quota")
+        if (least := self._streams.least(request.messages)) > sampling.max_tokens:
+            self._streams.answered(request)
+            raise self._too_long(f"at least {least}")
         turn = self._streams.turn(request)
         room = sampling.max_tokens - len(turn.ids)
         if room < 1:
             self._streams.left(turn)
-            self._exhausted(StopReason.token_budget)
-            found = f"the messages are {len(turn.ids)} tokens, and a conversation has room for {sampling.max_tokens}"
-            raise Refused(found, code="context_length_exceeded", param="messages")
+            raise self._too_long(f"{len(turn.ids)}")
         self._begun += 1
         self._running += 1
         try:
@@ -110,6 +122,12 @@ class Recording:
 
     # Budgets
 
+    def _too_long(self, tokens: str) -> Refused:
+        self._exhausted(StopReason.token_budget)
+        most = self._attempt.conditions.sampling.max_tokens
+        found = f"the messages are {tokens} tokens, and a conversation has room for {most}"
+        return Refused(found, code="context_length_exceeded", param="messages")
+
     def _exhausted(self, budget: StopReason) -> None:
         """The program has ENDING_S to end by itself, unless it gets another action."""
         self._budget = budget
@@ -130,6 +148,7 @@ class Recording:
 
     def stop(self) -> None:
         """The program has ended, or is being ended: nothing more is sampled for it."""
+        self._has_stopped = True
         if self._timer is not None:
             self._timer.cancel()
         for asked in self._asked.values():
@@ -155,7 +174,7 @@ class Recording:
             return Ending(self._budget)
         if failed is None and (program.cancelled() or not program.done()):
             raise WorldError("the program was cancelled, and not by its attempt")
-        streams, how = self._streams.all(), f"failed: {reason(failed)}" if failed else "ended"
+        streams, how = self._streams.all(), f"failed: {printable(reason(failed))}" if failed else "ended"
         if not streams:
             why = f"its last request was refused: {self._refused}" if self._refused else "it sent no request"
             return Ending(StopReason.world_error, error=f"the agent {how}, without an action of the policy: {why}")

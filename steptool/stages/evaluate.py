@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from steptool.annotators.annotate import annotate_all
-from steptool.config.arms import arms_of, pairs_of
+from steptool.config.arms import Arm, arms_of, pairs_of
 from steptool.config.places import COMPARISONS, EVALUATION, PARAMS, TASKS
 from steptool.config.plugins import Use
 from steptool.config.settings import Params, load_params
@@ -38,27 +38,26 @@ SUMMARY = "summary.json"
 
 def main() -> None:
     params = load_params(PARAMS)
-    with measuring("evaluate", EVALUATION, params) as running:
-        evaluations = measure_arms(params, params.evaluate.split, running)
+    arms = arms_of(params)
+    with measuring("evaluate", EVALUATION, params, arms) as running:
+        evaluations = measure_arms(params, arms, params.evaluate.split, running)
         measure = primary_measure(list(evaluations.values()))
         comparisons = [_compare(params, evaluations, measure, *pair) for pair in pairs_of(params)]
         write_json(running.out / COMPARISONS, [each.model_dump(mode="json") for each in comparisons])
 
 
-def measuring(name: str, out: Path, params: Params) -> AbstractContextManager[Stage]:
-    """The stage `name`, which reads every arm."""
+def measuring(name: str, out: Path, params: Params, arms: Sequence[Arm]) -> AbstractContextManager[Stage]:
+    """The stage `name`, which reads the arms."""
     acting = {kind: getattr(params, kind) for kind in ("world", "format", "engine", "search", "annotate")}
     own = {f"metrics.{metric}": used for metric, used in params.metrics.items()}
     uses = {"evaluate": params.evaluate, "sample": params.sample, **acting, **own}
-    arms = arms_of(params)
     uses |= {f"arms.{arm.name}": arm.endpoint for arm in arms if arm.endpoint}
     inputs = {"tasks": TASKS, **{f"arms.{arm.name}": arm.folder for arm in arms if arm.folder}}
     return stage(name, out, params, uses=uses, inputs=inputs)
 
 
-def measure_arms(params: Params, split: str, running: Stage) -> dict[str, Evaluation]:
-    """Every arm on the tasks of `split`, in the order of params.yaml; each is written as it is measured."""
-    arms = arms_of(params)
+def measure_arms(params: Params, arms: Sequence[Arm], split: str, running: Stage) -> dict[str, Evaluation]:
+    """Each of the arms on the tasks of `split`, in their order; each is written as it is measured."""
     tasks, references = read_tasks(split), read_references()
     metrics = _own_metrics(params)
     refuse_unless_measurable(tasks, references, where=str(TASKS / f"{split}.jsonl"))

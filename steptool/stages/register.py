@@ -13,7 +13,7 @@ from steptool.config.arms import Arm, arm_of, arms_of, pairs_of
 from steptool.config.graph import SUMMARY
 from steptool.config.places import EVALUATION, MERGED, PARAMS, REGISTRATION, SELECTION
 from steptool.config.settings import Params, load_params
-from steptool.core.errors import DataError, ParamsError
+from steptool.core.errors import DataError
 from steptool.core.storage import file_hash, read_record, write_json
 from steptool.evaluation.metrics import METRIC_OF, TASKS_WITH_VERDICT, Evaluation
 from steptool.policies.canary import ask_folder, read_canary
@@ -79,12 +79,6 @@ def arm_to_register(params: Params) -> str:
 
 def _best(trained: list[str], metric: str) -> str:
     """Of the arms, the one with the best value of the metric in the selection; of equal ones the first."""
-    if not trained:
-        raise ParamsError(
-            "register.best_on chooses among arms that are trained, and there is none",
-            where=str(PARAMS),
-            fix="name the arm: register: {arm: NAME}",
-        )
     path = SELECTION / SUMMARY
     rows = read_record(path, Summary).root
     rates = {arm: row[metric] for arm, row in rows.items() if metric in row}

@@ -17,13 +17,14 @@ from steptool.core.fields import MOST, Bound, Many, Positive
 from steptool.core.types import FINISH, Action, Revision, Sampling, Step, StopReason, Task, ToolCall, Trajectory
 from steptool.endpoints.base import Spent
 from steptool.endpoints.policy import ITS_OWN_TEMPERATURE, Endpoint
-from steptool.endpoints.settings import EndpointSettings
+from steptool.endpoints.settings import DECIDING, EndpointSettings
 from steptool.rollouts.base import Search
 from steptool.worlds.base import Ends, World
 
 
 class Teacher:
     name: ClassVar[str] = "endpoint"
+    deciding: ClassVar[tuple[str, ...]] = (*DECIDING, "tasks", "attempts", "keep", "max_calls", "tool_timeout_s")
 
     class Config(EndpointSettings):
         tasks: Positive = 200

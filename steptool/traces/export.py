@@ -17,7 +17,7 @@ from typing import Any
 
 from steptool import __version__
 from steptool.core.errors import InputError, StorageError
-from steptool.core.messages import Message
+from steptool.core.messages import Message, openai_message
 from steptool.core.types import Task, Trajectory
 from steptool.formats.tool_text import openai_tools
 from steptool.traces import stored
@@ -77,15 +77,7 @@ def openai_record(task: Task, done: Trajectory) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    if message.role == "tool":
-        return {"role": "tool", "tool_call_id": message.call_id, "content": message.text}
-    written: dict[str, Any] = {"role": message.role, "content": message.text}
-    if message.calls:
-        written["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.calls
-        ]
-    return written | ({"reasoning_content": message.thought} if message.thought else {})
+    return openai_message(message) | ({"reasoning_content": message.thought} if message.thought else {})
 
 
 def atif_record(task: Task, done: Trajectory) -> dict[str, Any]:

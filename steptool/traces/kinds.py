@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from steptool.config.places import TRACES
 from steptool.config.plugins import BUILT_IN, Use, path_of
 from steptool.core.errors import InputError
 from steptool.core.plugins import config_class, load_class
@@ -20,9 +21,6 @@ from steptool.traces.records import ODD, Record, first_record
 from steptool.traces.report import Report
 from steptool.traces.scrub import Scrubber, project_key
 from steptool.tracking.redaction import public
-
-TRACES = Path("traces")
-"""Where imported folders lie in a project."""
 
 
 class Imported(NamedTuple):

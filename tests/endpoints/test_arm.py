@@ -3,6 +3,7 @@ settings alone."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from ruamel.yaml import YAML
 from steptool.config.arms import arm_of
 from steptool.config.graph import dvc_document, stages_of
 from steptool.config.lineage import stage_revision
-from steptool.config.places import COMPARISONS, EVALUATION, PARAMS
+from steptool.config.places import COMPARISONS, EVALUATION, PARAMS, SELECTION
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import NotComparable, ParamsError, StepToolError
+from steptool.core.revision import MEANS_NOTHING, closure
 from steptool.core.storage import read_json, read_jsonl, read_record
 from steptool.core.types import ScoredTrajectory
 from steptool.evaluation.compare import refuse_unless_comparable
@@ -23,7 +25,8 @@ from steptool.evaluation.metrics import Evaluation
 from steptool.policies.base_models import fetch_base
 from steptool.report.page import ReportData, render_report
 from steptool.serving.policy import find
-from steptool.stages import evaluate, prepare
+from steptool.stages import evaluate, prepare, select
+from steptool.stages.evaluate import SUMMARY
 from steptool.stages.register import arm_to_register
 from steptool.stages.results import read_results
 from steptool.stages.rounds import read_tasks
@@ -182,6 +185,20 @@ def test_only_what_decides_its_answers_makes_the_evaluation_stale(project: Param
     before = revision(project)
     assert revision(change(ceiling_tokens=9, requests_per_minute=3.0, concurrency=2)) == before
     assert revision(change(system="Be brief.")) != before
+    read = closure(["steptool.endpoints.policy"], without=MEANS_NOTHING)
+    assert "steptool.endpoints.client" in read
+    assert not {"steptool.endpoints.budget", "steptool.endpoints.ledger"} & set(read), "what is paid decides nothing"
+
+
+def test_to_choose_an_arm_to_register_no_endpoint_is_paid(project: Params, endpoint: Fake) -> None:
+    trained = "  sft: {method: sft, from: base, data: [demonstrations]}\ncompare:"
+    PARAMS.write_text(PARAMS.read_text().replace("compare:", trained) + "register: {best_on: dev}\n")
+    shutil.copytree("models/base", "models/sft")
+    chosen = load_params(PARAMS)
+    assert not [key for key in dvc_document(chosen)["stages"]["select"]["params"] if key.startswith("arms.")]
+    select.main()
+    assert list(read_json(SELECTION / SUMMARY)) == ["ours", "sft"]
+    assert not endpoint.requests
 
 
 def test_it_has_no_weights(project: Params) -> None:
@@ -196,6 +213,7 @@ def test_it_has_no_weights(project: Params) -> None:
     [
         ("rounds: {r1: {from: gpt}}", "rounds.r1.from: is 'gpt'; it can be base, ours"),
         ("register: {arm: gpt}", "register.arm: is 'gpt'"),
+        ("register: {best_on: dev}", "register.best_on: chooses among arms that are trained, and there is none"),
     ],
 )
 def test_what_an_endpoint_cannot_be_is_said(project: Params, line: str, said: str) -> None:

@@ -7,7 +7,11 @@ the same again       nothing is sent
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,6 +152,58 @@ def test_what_will_never_be_answered_ends_the_command(
     assert endpoint.headers[0]["authorization"] == "Bearer sk-very-secret"
 
 
+SECRET = "sk-very-secret-0123456789"
+
+
+@pytest.mark.parametrize("before", [0, 63, 72, 261, 270])
+def test_no_part_of_a_key_is_shown_where_a_long_answer_is_cut(
+    endpoint: Fake, script: list[Answer], monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    monkeypatch.setenv("THEIR_KEY", SECRET)
+    said = "x" * before + SECRET + "y" * 400
+    for fault in (Fault(400, json.dumps({"error": {"message": said}})), Fault(200, said)):
+        script[:] = [fault]
+        with pytest.raises(EndpointFailed) as failed:
+            ask(settings(endpoint, key="THEIR_KEY", max_retries=0), 0)
+        assert SECRET[:4] not in str(failed.value)
+
+
+def test_a_key_that_comes_back_in_an_answer_is_neither_kept_nor_shown(
+    endpoint: Fake, script: list[Answer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THEIR_KEY", SECRET)
+    script[:] = [says(f"you sent {SECRET}", calls=[("find", {"key": SECRET})])]
+    wanted = settings(endpoint, key="THEIR_KEY")
+    (reply,) = ask(wanted, 0)
+    assert reply.text == "you sent [THEIR_KEY]"
+    assert SECRET not in reply.calls[0].arguments
+    assert not [file for file in Path(wanted.store).parent.iterdir() if SECRET.encode() in file.read_bytes()]
+    monkeypatch.setenv("THEIR_KEY", "test")
+    script[:] = [says("the latest one")]
+    assert [each.text for each in ask(wanted, 1)] == ["the latest one"], "a stand-in of a key changes no answer"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://", "is an address"),
+        ("https:///v1", "is an address"),
+        ("https://[a/v1", "is no address"),
+        ("https://host:99999/v1", "is no address"),
+        ("https://host:port/v1", "is no address"),
+        ("https://host/v1?key=sk-1", "ends before any"),
+        ("https://ann:secret@host/v1", "holds a name or a password"),
+    ],
+)
+def test_an_address_that_cannot_be_asked_is_refused_when_it_is_read(url: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        EndpointSettings(url=url, model="x")
+
+
+def test_one_place_has_one_ledger() -> None:
+    assert EndpointSettings(url="https://host/v1/", model="x").url == "https://host/v1"
+
+
 def test_a_conversation_that_is_too_long_is_told_apart(endpoint: Fake, script: list[Answer]) -> None:
     script[:] = [Fault(400, '{"error": {"message": "8193 > 8192", "code": "context_length_exceeded"}}')]
     with pytest.raises(TooLong):
@@ -198,6 +254,42 @@ def test_a_ceiling_is_never_passed_and_what_was_paid_for_is_kept(
     higher = wanted.model_copy(update={"ceiling": 100.0})
     assert len(ask(higher, *attempts)) == 10
     assert len(endpoint.requests) == 10, "nothing is paid for twice"
+
+
+def test_commands_that_run_side_by_side_keep_one_ceiling(endpoint: Fake, script: list[Answer]) -> None:
+    script[:] = [says("here", usage=(100, 900))]
+    wanted = settings(endpoint, price_out=1000.0, max_completion_tokens=1000, ceiling=3.0)
+    clients = [Client(wanted) for _ in range(3)]
+
+    async def all_at_once() -> list[Reply | BaseException]:
+        asked = [
+            client.ask(ASKED, [], most=1000, attempt=10 * place + number, temperature=None)
+            for place, client in enumerate(clients)
+            for number in range(3)
+        ]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    found = asyncio.run(all_at_once())
+    for client in clients:
+        client.close()
+    assert len(endpoint.requests) == 3
+    assert {type(each) for each in found} == {Reply, CeilingReached}
+    assert Client(wanted).spent.money == pytest.approx(2.7)
+
+
+def test_what_a_killed_command_had_reserved_is_free_again(endpoint: Fake, script: list[Answer]) -> None:
+    script[:] = [says("here", usage=(100, 900))]
+    wanted = settings(endpoint, max_completion_tokens=1000, ceiling_tokens=2000)
+    killed = """
+import os, signal
+from pathlib import Path
+from steptool.endpoints.ledger import Ledger
+Ledger(Path("%s"), "%s", "teacher").reserve(1900, 0.0)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    ended = subprocess.run([sys.executable, "-c", killed % (wanted.store, wanted.url)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert [each.text for each in ask(wanted, 0)] == ["here"]
 
 
 def test_a_ceiling_of_tokens_needs_no_prices(endpoint: Fake, script: list[Answer]) -> None:

@@ -13,7 +13,10 @@ import pytest
 from rich.console import Console
 
 from steptool.commands.check import check
+from steptool.config.graph import dvc_document, stages_of
+from steptool.config.lineage import stage_revision
 from steptool.config.places import DEMONSTRATIONS, PARAMS
+from steptool.config.settings import load_params
 from steptool.core.errors import DataError, StepToolError
 from steptool.core.storage import read_jsonl
 from steptool.core.types import Observation, StopReason, Task, Trajectory
@@ -110,6 +113,19 @@ def test_a_ceiling_stops_it_and_it_goes_on_from_there(endpoint: Fake) -> None:
 def _costly(answer: Answer) -> Answer:
     assert isinstance(answer, dict)
     return answer | {"usage": {"prompt_tokens": 4000, "completion_tokens": 50}}
+
+
+def test_what_it_may_cost_and_how_fast_makes_no_demonstrations_stale(endpoint: Fake) -> None:
+    def found(more: str) -> object:
+        write(endpoint, more)
+        params = load_params(PARAMS)
+        return stage_revision(stages_of(params)["prepare"], params)
+
+    before = found("")
+    assert found(", ceiling_tokens: 9, concurrency: 2, price_in: 3, store: other.db") == before
+    assert found(", attempts: 2") != before
+    keys = dvc_document(load_params(PARAMS))["stages"]["prepare"]["params"]
+    assert "demonstrations.attempts" in keys and "demonstrations.store" not in keys
 
 
 def test_steptool_check_asks_no_model_that_costs_money(endpoint: Fake) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import socket
 import threading
 import time
@@ -447,6 +448,27 @@ def test_an_attempt_has_so_many_requests_at_once_and_another_is_not_held_up(
     refused = [each for each in found if isinstance(each, openai.RateLimitError)]
     assert len(refused) == 3
     assert "5 requests of this attempt are running" in str(refused[0])
+
+
+def test_bodies_that_never_end_take_no_connections_from_other_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_AT_ONCE", 5)
+    gateway = Gateway()
+    gateway._connections.most = 10
+    head = f"POST /v1/responses HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {gateway.open(Policy(SAID))}\r\n"
+    try:
+        slow = [connect(gateway) for _ in range(10)]
+        for each in slow:
+            each.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        refused = 0
+        while refused < 5:
+            told, _, _ = select.select(slow, [], [], 10)
+            assert told, "those that are too many are told so"
+            refused += sum(b"5 requests of this attempt are running" in each.recv(1 << 16) for each in told)
+        assert client(gateway, Policy(SAID)).chat.completions.create(model="any", messages=HELLO).choices
+        for each in slow:
+            each.close()
+    finally:
+        gateway.close()
 
 
 def test_closing_a_key_ends_what_it_is_waiting_for(gateway: Gateway) -> None:

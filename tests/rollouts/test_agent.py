@@ -6,6 +6,7 @@ user, call, reply       Finish {"answer": "shipped"}    a message for the agent,
 """
 
 import asyncio
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -13,11 +14,14 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError
 
 from steptool.core.errors import WorldError
-from steptool.core.messages import GAVE_UP
+from steptool.core.messages import GAVE_UP, Message
 from steptool.core.types import Observation, Outcome, StopReason, Task
 from steptool.engines.fake import AnsweringEngine, ScriptedEngine
+from steptool.gateway.base import ChatRequest, Refused
 from steptool.rollouts import recording
-from steptool.testing import call, task
+from steptool.rollouts.base import Attempt
+from steptool.rollouts.ending import Ending
+from steptool.testing import call, conditions, revision, task
 from steptool.worlds.base import AgentFailed
 from tests.rollouts.agents import (
     ANSWER,
@@ -303,6 +307,21 @@ def test_an_agent_whose_conversation_is_full_may_go_on_with_a_shorter_one() -> N
     assert done.stop_reason is StopReason.token_budget
 
 
+def test_a_request_that_is_refused_again_has_met_its_budget_again() -> None:
+    async def program(client: AsyncOpenAI) -> str:
+        long: Any = [{"role": "user", "content": "What? " * 3000}]
+        for is_last in (False, True):
+            with pytest.raises(BadRequestError) as refused:
+                await client.chat.completions.create(model="policy", messages=long)
+            assert refused.value.code == "context_length_exceeded"
+            if not is_last:
+                await ask(client, [{"role": "user", "content": "What?"}])
+        return "no idea"
+
+    (done,) = attempt(ScriptedEngine([LOOK]), Session(program))
+    assert (done.stop_reason, done.answer) == (StopReason.token_budget, None)
+
+
 def test_a_limit_of_the_agents_own_shortens_a_reply() -> None:
     async def program(client: AsyncOpenAI) -> None:
         made = await client.chat.completions.create(
@@ -401,6 +420,65 @@ def test_a_cancelled_attempt_ends_its_program_and_closes_its_session() -> None:
 
     asyncio.run(cancelled())
     assert (session.was_cancelled, session.closed) == (True, [None])
+
+
+def test_a_request_that_comes_behind_the_end_gets_no_action() -> None:
+    """It was on its way from the gateway's thread when the key was closed."""
+    engine = ScriptedEngine([LOOK, ANSWER])
+
+    async def late() -> None:
+        made = Attempt(TASK, lambda: None, None, CHAT, conditions(sampling=SAMPLING), revision("p"), 1, 0, 5.0)  # type: ignore[arg-type,return-value]
+        ended = recording.Recording(made)
+        ended.stop()
+        with pytest.raises(Refused, match="the attempt has ended"):
+            await ended.complete(ChatRequest(messages=(Message(role="user", text="Hello."),)))
+        await asyncio.sleep(0)
+        assert ended.trajectories(Ending(StopReason.call_budget), Outcome()) == []
+
+    asyncio.run(late())
+    assert not engine.asked
+
+
+def test_what_a_failed_agent_says_may_be_no_valid_text() -> None:
+    async def program(client: AsyncOpenAI) -> None:
+        await ask(client, [{"role": "user", "content": TASK.query}])
+        raise AgentFailed("no \ud800 \x1b[2J")
+
+    (done,) = attempt(ScriptedEngine([LOOK]), Session(program))
+    assert done.error == "the agent failed: no \\ud800 \\x1b[2J"
+
+
+def test_a_request_of_megabytes_is_refused_before_it_is_written() -> None:
+    took: list[float] = []
+
+    def message(role: str, text: str = "What? " * 250_000) -> Any:
+        return {"role": role, "content": text}
+
+    async def program(client: AsyncOpenAI) -> None:
+        asked, many = message("user", "?"), [message("user", "?"), message("assistant", "!")] * 3000
+        for messages in ([message("user")], [message("assistant"), asked], [*many, asked]):
+            began = time.monotonic()
+            with pytest.raises(BadRequestError, match="at least") as refused:
+                await client.chat.completions.create(model="policy", messages=messages)
+            took.append(time.monotonic() - began)
+            assert refused.value.code == "context_length_exceeded"
+        await ask(client, [asked, message("user")])
+
+    (done,) = attempt(ScriptedEngine([LOOK]), Session(program))
+    assert len(done.steps) == 1, "what is cut anyway is not too long"
+    assert len(took) == 3
+    assert max(took) < 20, "on a busy machine, too"
+
+
+def test_a_tool_that_is_called_as_the_end_is_refused() -> None:
+    async def program(client: AsyncOpenAI) -> None:
+        finish = {"type": "function", "function": {"name": "Finish", "parameters": {}}}
+        with pytest.raises(BadRequestError, match="a tool is called Finish"):
+            await ask(client, [{"role": "user", "content": TASK.query}], [*TOOLS, finish])
+        await loop(client)
+
+    (done,) = attempt(ScriptedEngine([ANSWER]), Session(program))
+    assert done.answer == "shipped"
 
 
 def test_a_key_ends_with_its_attempt() -> None:

@@ -356,6 +356,22 @@ def test_a_cancelled_attempt_ends_its_agent() -> None:
     assert len(asyncio.run(cancelled())) == 1, "the fork server alone remains"
 
 
+def test_an_attempt_may_be_cancelled_before_its_agent_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("slow_import.py").write_text("import time\ntime.sleep(1)\n")
+
+    async def cancelled() -> None:
+        agents = Agents(Program(callable="my_agent:echo"), timeout_s=60, preload=["slow_import"])
+        attempt = asyncio.create_task(agents.run("q", *MODEL, log=LOG))
+        await asyncio.sleep(0.5)
+        attempt.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await attempt
+        agents.close()
+
+    asyncio.run(cancelled())
+
+
 # The end of this process
 
 PARENT = """

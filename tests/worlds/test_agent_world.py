@@ -30,6 +30,7 @@ from steptool.gateway.base import ChatReply, ChatRequest
 from steptool.gateway.server import Gateway
 from steptool.policies import tiny_model
 from steptool.traces.file import TraceFile
+from steptool.worlds.agent.program import Program
 from steptool.worlds.agent.world import AgentWorld
 from steptool.worlds.base import Acts, AgentFailed
 from steptool.worlds.project.lint import read as read_tasks
@@ -330,6 +331,7 @@ def test_its_tools_may_be_listed_in_a_file(make: Make, wrapped: bool) -> None:
         ("[1]", "tool 1: is no tool with a name"),
         ('[{"name": "a"}, {"type": "function"}]', "tool 2: is no tool with a name"),
         ('[{"name": "a"}, {"name": "a"}]', "lists a twice"),
+        ('[{"name": "Finish"}]', "lists Finish, which is how an attempt ends here"),
         ('[{"name": 7}]', "tool 1: is no tool: "),
     ],
 )
@@ -366,6 +368,11 @@ def test_what_it_was_seen_to_offer_can_be_kept_as_a_file_of_tools(make: Make) ->
         (
             f"{ASKING}\ndef run(query):\n    ask([{{'role': 'user', 'content': query}}], [])",
             "offers the model no tool in its requests",
+        ),
+        (
+            f"{ASKING}\ndef run(query):\n"
+            "    ask([{'role': 'user', 'content': query}], [{'type': 'function', 'function': {'name': 'Finish'}}])",
+            "it offers a tool called Finish, which is how an attempt ends here",
         ),
         ("import no_such_package\n", "cannot be imported: ModuleNotFoundError: No module named 'no_such_package'"),
         ("import openai\nopenai.no_such_name\n", "cannot be imported: AttributeError"),
@@ -443,6 +450,20 @@ def test_the_script_of_a_command_counts_with_its_imports(make: Make) -> None:
     before = revision(make(code, command="python agent.py"))
     Path("helper.py").write_text("LIMIT = 2\n")
     assert revision(make(code, command="python agent.py")) != before
+
+
+@pytest.mark.parametrize(
+    ("command", "file"), [("python -m desk.main", "desk/main.py"), ("python -m desk", "desk/__main__.py")]
+)
+def test_a_module_that_a_command_runs_counts_with_its_imports(make: Make, command: str, file: str) -> None:
+    Path("desk").mkdir()
+    Path("desk/__init__.py").touch()
+    Path(file).write_text("import desk.helper\n")
+    Path("desk/helper.py").write_text("LIMIT = 1\n")
+    before = revision(make(command=command))
+    Path("desk/helper.py").write_text("LIMIT = 2\n")
+    assert revision(make(command=command)) != before
+    assert Program("python -m http.server").modules == []
 
 
 def test_further_files_count_where_they_are_named(make: Make) -> None:

@@ -18,7 +18,8 @@ MAX_SEARCHED = 100_000
 class _Read(BaseModel):
     """Of a record that a stage checked when it wrote it: the fields that are named here."""
 
-    model_config = ConfigDict(extra="ignore")
+    # NaN is no JSON: one in a row would keep the page from reading any.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
 class _Call(_Read):

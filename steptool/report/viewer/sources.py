@@ -13,10 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from steptool.config.places import DEMONSTRATIONS, EVALUATION, SCORED, SELECTION, TRAJECTORIES, VALIDATED
+from steptool.config.places import DEMONSTRATIONS, EVALUATION, SCORED, SELECTION, TRACES, TRAJECTORIES, VALIDATED
 from steptool.core.errors import DataError
 
-TRACES = Path("traces")
 EVALUATED = ".trajectories.jsonl.gz"
 """Ends the name of a file of an arm's judged attempts."""
 ENDINGS = ("trajectories.jsonl.gz", "trajectories.jsonl", "scored.jsonl.gz", "scored.jsonl", DEMONSTRATIONS.name)

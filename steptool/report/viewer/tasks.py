@@ -16,7 +16,7 @@ SPLITS = ("train", "dev", "test")
 
 
 class _Read(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class OfferedTool(_Read):

@@ -77,21 +77,24 @@ class Agents:
         request = {"query": query, "environment": environment(base_url, key), "log": str(log)}
         try:
             await _begun(worker)
-            async with asyncio.timeout(self._timeout_s):
-                reply = await worker.ask(request)
+            reply = await self._reply(worker, request, log)
+            await worker.end()
         except Ended as ended:
             raise AgentFailed(f"the process that keeps it has ended: {ended}") from ended
+        finally:
+            worker.abandon()
+        return _answer(reply, log)
+
+    async def _reply(self, worker: Worker, request: dict[str, Any], log: Path) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await worker.ask(request)
         except TimeoutError:
             last = await _stopped(worker)
             raise AgentFailed(f"it did not end within {self._timeout_s:g} s{_words(last, log)}") from None
         except asyncio.CancelledError:
             await _stopped(worker)
             raise
-        else:
-            await worker.end()
-        finally:
-            worker.abandon()
-        return _answer(reply, log)
 
     def close(self) -> None:
         """End all of them. May be called twice."""

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,14 @@ def command_words(text: str) -> list[str]:
         raise ValueError(f"cannot be read as a command: {error}") from error
 
 
+def _module(name: str) -> str:
+    """The module that `python -m` runs by this name; empty where that is none of the project's."""
+    place = Path(*name.split("."))
+    if place.with_suffix(".py").is_file():
+        return name
+    return f"{name}.__main__" if Path(place, "__main__.py").is_file() else ""
+
+
 @dataclass(frozen=True)
 class Program:
     """Either `command` or `callable` is given."""
@@ -59,7 +68,9 @@ class Program:
         """The modules of the project that it begins with: they count with all that they import."""
         if self.callable:
             return [self.callable.partition(":")[0]]
-        return [found[1] for word in self._files() if (found := _MODULE.fullmatch(word))]
+        named = [name for option, name in pairwise(command_words(self.command)) if option == "-m"]
+        scripts = [found[1] for word in self._files() if (found := _MODULE.fullmatch(word))]
+        return [*filter(None, map(_module, named)), *scripts]
 
     def content(self, more: Sequence[str]) -> str:
         """Hash of the files that the command names, beside `modules`, and of those that match the patterns `more`.

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from steptool.core.errors import DataError, InputError, reason
 from steptool.core.messages import tool_of
 from steptool.core.storage import parse_text, read_text, write_bytes
-from steptool.core.types import Frozen, Tool
+from steptool.core.types import FINISH, Frozen, Tool
 from steptool.gateway.base import ChatReply, ChatRequest, Refused
 from steptool.gateway.server import Gateway
 from steptool.system.own_loop import OwnLoop
@@ -34,6 +34,8 @@ DRY_RUN_S = 60.0
 """How long it may take."""
 FOLDER = Path(".steptool", "agent")
 FIX = 'write a list of tools as OpenAI has them: [{"type": "function", "function": {"name": "find", "parameters": {}}}]'
+
+RENAME = "give it another name in the agent"
 
 
 class Shown(Frozen):
@@ -82,6 +84,8 @@ def ask(agents: Agents, query: str, name: str) -> Shown:
     """What an agent shows in a dry run. Raises InputError where it offers no tool, and says why."""
     log = FOLDER / "dry-run.log"
     found = dry_run(agents, query, log)
+    if FINISH in found.tools:
+        raise InputError(f"it offers a tool called {FINISH}, which is how an attempt ends here", where=name, fix=RENAME)
     if found.tools:
         return Shown(system=found.system, tools=tuple(found.tools.values()))
     if found.failure is not None:
@@ -118,12 +122,14 @@ def read(path: Path) -> Shown:
     listed = value.get("tools") if isinstance(value, dict) else value
     system = value.get("system", "") if isinstance(value, dict) else ""
     if not isinstance(system, str):
-        raise DataError("its `system` is no text", where=str(path), fix="write the system message of the agent there")
+        raise DataError("its `system` is no text", where=str(path), fix="let it be a text, the system message")
     if not isinstance(listed, list) or not listed:
         raise DataError("holds no list of tools", where=str(path), fix=FIX)
     tools: dict[str, Tool] = {}
     for number, entry in enumerate(listed, start=1):
         tool = _tool(entry, f"{path}, tool {number}")
+        if tool.name == FINISH:
+            raise DataError(f"lists {FINISH}, which is how an attempt ends here", where=str(path), fix=RENAME)
         if tool.name in tools:
             raise DataError(f"lists {tool.name} twice", where=str(path), fix="give each tool its own name")
         tools[tool.name] = tool

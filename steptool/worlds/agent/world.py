@@ -77,7 +77,7 @@ class AgentWorld(ProjectWorld):
         its system message. Without it the agent is run once without a model to see them."""
         files: list[Text] = Field(default_factory=list)
         """Patterns of further files that the agent consists of, such as `prompts/*.md`: where one changes, attempts
-        are made again. Files that the command names, and modules with all that they import, count anyway."""
+        are made again. Files and modules that the command names, with all that they import, count anyway."""
         timeout_s: Bound = 120.0
         """Longest time of one attempt, with the model's."""
         memory_mb: Positive = 4096

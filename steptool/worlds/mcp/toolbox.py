@@ -8,7 +8,7 @@ from typing import Literal
 from mcp import MCPError
 from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
-from steptool.core.errors import InputError, WorldError, reason
+from steptool.core.errors import InputError, WorldError
 from steptool.core.types import Frozen, Observation, Tool, ToolCall
 from steptool.system.own_loop import OwnLoop
 from steptool.worlds.mcp.place import Place
@@ -52,7 +52,7 @@ def list_tools(place: Place) -> list[Listed]:
     except WorldError as error:
         raise InputError(error.found, where=error.where, fix=error.fix) from None
     except FAULTS as fault:
-        found = place.secrets.hide(f"its tools cannot be listed: {reason(fault)}")
+        found = f"its tools cannot be listed: {place.secrets.reason(fault)}"
         raise InputError(found, where=str(place), fix="start the server by hand to see why") from None
     finally:
         loop.close()
@@ -120,4 +120,4 @@ class McpConnection:
             return failure("server_died", self._secrets.hide(said))
         if code == REQUEST_TIMEOUT:
             return failure("timeout", f"no reply within {CALL_S:g} s")
-        return failure("broken_reply" if code is None else "tool_error", self._secrets.hide(reason(fault)))
+        return failure("broken_reply" if code is None else "tool_error", self._secrets.reason(fault))

@@ -8,7 +8,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
-from steptool.core.errors import WorldError, reason
+from steptool.core.errors import WorldError
 from steptool.core.secrets import Secrets
 from steptool.core.types import Observation, Tool, ToolCall
 from steptool.system.own_loop import OwnLoop
@@ -70,10 +70,10 @@ class OpenApiToolbox:
         except httpx.TimeoutException:
             return failure("timeout", f"no reply within {TIMEOUT_S:g} s")
         except httpx.ConnectError as fault:
-            found = self._secrets.hide(f"the service cannot be reached: {reason(fault)}")
+            found = f"the service cannot be reached: {self._secrets.reason(fault)}"
             raise WorldError(found, where=operation.server, fix="start it, or set world.base_url") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as fault:  # it broke off, or spoke no HTTP
-            return failure("broken_reply", self._secrets.hide(f"the service broke off: {reason(fault)}"))
+            return failure("broken_reply", f"the service broke off: {self._secrets.reason(fault)}")
 
     async def _sent(self, method: str, parts: Parts) -> Observation:
         if self._client is None:

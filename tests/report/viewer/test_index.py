@@ -150,6 +150,17 @@ def test_a_record_that_breaks_an_invariant_is_refused_when_it_is_opened(tmp_path
         index.records([0])
 
 
+@pytest.mark.parametrize("number", ["NaN", "-1e999"])
+def test_a_number_that_is_none_keeps_the_page_from_no_other_row(tmp_path: Path, number: str) -> None:
+    file = tmp_path / "scored.jsonl"
+    write_jsonl(file, ROUND)
+    first, second, third = file.read_text().splitlines()
+    file.write_text("\n".join([first, second, third.replace("-0.5", number, 1)]))
+    index = of_file(file)
+    assert len(rows(index)) == 1, "JSON.parse refuses NaN, and with it the whole block"
+    assert "scored.jsonl:3" in index.problems[0] and "finite number" in index.problems[0]
+
+
 def test_the_state_changes_with_the_files(tmp_path: Path) -> None:
     index = opened(project.write(tmp_path))
     assert state_of(tmp_path, index.source) == index.state
