@@ -169,7 +169,7 @@ def test_tools_of_a_team_take_the_place_of_the_example(
     assert params["sample"]["tasks"] == sampled
     assert ("validate" in params) is gate, "a few tasks pass any gate, many are held to its limits"
     assert list(params["arms"]) == arms
-    assert params["arms"].get("sft", {}).get("settings", {}).get("epochs") == epochs
+    assert params.get("methods", {}).get("sft", {}).get("epochs") == epochs
     assert not (project / "tools.py").exists()
     assert (project / "demonstrations.jsonl").exists() is bool(demonstrations)
     assert (project / "tasks.jsonl").read_bytes() == (tmp_path / "in" / "t.jsonl").read_bytes()

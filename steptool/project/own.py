@@ -157,7 +157,7 @@ class Own:
         if tasks >= MANY_TASKS:
             del params["validate"]
         if demonstrations:
-            params["arms"]["sft"]["settings"]["epochs"] = max(1, min(8, ENOUGH_SHOWN // demonstrations))
+            params["methods"]["sft"]["epochs"] = max(1, min(8, ENOUGH_SHOWN // demonstrations))
             if not can_be_solved:
                 del params["arms"]["rft"]
                 params["compare"] = _flow([["ppo", "sft"]])
@@ -165,7 +165,7 @@ class Own:
                 params["arms"].insert(0, "start", _flow({"folder": "models/base"}))
                 params["compare"].append(_flow(["sft", "start"]))
         else:
-            del params["demonstrations"]
+            del params["demonstrations"], params["methods"]
             params["rounds"]["r1"]["from"] = "base"
             params["arms"] = {
                 "start": _flow({"folder": "models/base"}),
