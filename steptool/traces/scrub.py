@@ -191,8 +191,8 @@ class Scrubber:
         return type(value)(self._noted(written, stand_in, DROPPED))
 
     def _dropped_in_text(self, found: re.Match[str]) -> str:
-        value, before = found["value"], plain_name(found["before"])
-        self._dropped_names.update(name for name in self._drop if name in before)
+        value = found["value"]
+        self._dropped_names.add(plain_name(found["before"]))
         if found["quote"]:
             return f"{found['before']}{self._dropped(value)}"
         return f"{found['before']}{self._noted(value, self._digits_as(value, DROPPED, value), DROPPED)}"
