@@ -261,6 +261,19 @@ def test_a_log_alone_makes_a_project(tmp_path: Path, expected: bool) -> None:
     assert steptool(project, "tools", "try", "double", '{"number": 4}').stdout == "8\n"
 
 
+def test_options_of_an_import_hold_for_the_log_of_a_new_project(tmp_path: Path) -> None:
+    _log(tmp_path, 4, expected=False)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write("{\n")
+    refused = steptool(tmp_path, "init", "mine", "--traces", "log.jsonl")
+    assert refused.returncode != 0 and "--lenient" in refused.stderr and not (tmp_path / "mine").exists()
+    options = ("--lenient", "--drop", "number", "--region", "de", "--set", "label=right")
+    done = steptool(tmp_path, "init", "mine", "--traces", "log.jsonl", *options)
+    assert done.returncode == 0, done.stderr
+    assert "not JSON: cut off" in done.stdout and "4 dropped fields" in done.stdout
+    assert "nothing to read there: --set label=right\n" in done.stdout
+
+
 def test_a_log_with_tools_and_tasks_of_a_team_only_shows_how_it_is_done(tmp_path: Path) -> None:
     arguments = _brought(tmp_path, 10)
     _log(tmp_path, 10, expected=False)
@@ -279,6 +292,8 @@ def test_a_log_with_tools_and_tasks_of_a_team_only_shows_how_it_is_done(tmp_path
         (_chats, ["--traces", "log.jsonl"], "log.jsonl: no conversation in it offers or calls a tool"),
         (lambda folder: _log(folder, 3, expected=False), ["--traces", "log.jsonl", "--from", "x"], "--from"),
         (lambda folder: _log(folder, 3, expected=False), ["--from", "openai"], "--from says what traces hold"),
+        (lambda folder: _log(folder, 3, expected=False), ["--traces", "log.jsonl", "--region", "XX"], "no country"),
+        (lambda folder: None, ["--lenient"], "say how traces are read, and there are none"),
         (lambda folder: None, ["--traces", "sqlite:///log.db"], "log.db: no such database"),
         (lambda folder: None, ["--traces", "sqlite:///log.db", "--from", "x:Y"], "x: cannot be imported"),
     ],

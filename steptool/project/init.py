@@ -86,7 +86,15 @@ def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with chdir(folder):
-            path, report = import_from(source, kind=own.kind, name=name)
+            path, report = import_from(
+                source,
+                kind=own.kind,
+                name=name,
+                lenient=own.lenient,
+                drop=own.drop,
+                region=own.region,
+                settings=own.settings,
+            )
             if problem := _problem(len(imported.tasks(path)), len(imported.tools(path)), own):
                 fix = "bring a log with more, or your own with --tools and --tasks; docs/logs.md says what each is for"
                 raise DataError(problem, where=public(own.traces), fix=fix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -51,6 +51,11 @@ class Own:
     """Conversations of an agent: a file, a folder or the address of a server, as `steptool traces import` takes it."""
     kind: str = ""
     """What it holds, where that cannot be told from its content."""
+    lenient: bool = False
+    drop: tuple[str, ...] = ()
+    region: str = "US"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of their import, as `steptool.traces.kinds.import_from` has them."""
 
     def check(self) -> None:
         """Raises InputError where two kinds of tools are given, or a file or module is not there."""
@@ -65,6 +70,9 @@ class Own:
             raise InputError("tasks of your own need tools of your own", fix=fix)
         if self.kind and not self.traces:
             raise InputError("--from says what traces hold, and there are none", fix="add --traces log.jsonl")
+        if not self.traces and (self.lenient or self.drop or self.settings or self.region != "US"):
+            found = "--lenient, --drop, --region and --set say how traces are read, and there are none"
+            raise InputError(found, fix="add --traces log.jsonl")
         if self.traces and "://" not in self.traces and not Path(self.traces).exists():
             raise InputError("no such file or folder", where=self.traces, fix="mend the path; nothing was written")
         for path in self._brought().values():

@@ -19,7 +19,7 @@ from steptool.traces.conversation import Recognises, Skipped
 from steptool.traces.importing import Import
 from steptool.traces.records import ODD, Record, first_record
 from steptool.traces.report import Report
-from steptool.traces.scrub import Scrubber, project_key
+from steptool.traces.scrub import Scrubber, project_key, region_of
 from steptool.tracking.redaction import public
 
 
@@ -50,6 +50,7 @@ def import_from(
     if not re.fullmatch(r"\w[\w.\-]*", folder.name) or (name and name != folder.name):
         fix = "take letters, digits, '_', '-' and '.'"
         raise InputError(f"{name[:80]!r} is no name of a folder", where="--name", fix=fix)
+    region = region_of(region)
     scrubber = Scrubber(project_key(), drop, region)
     if kind:
         _refuse_another(kind, source)
@@ -57,7 +58,14 @@ def import_from(
         kind = kind_of(source)
     reader = reader_of(kind, settings or {})
     run = Import(source, kind, reader, scrubber, lenient, with_system, on_progress)
-    return Imported(folder, run.into(folder, add=add))
+    was_there = folder.parent.exists()
+    try:
+        return Imported(folder, run.into(folder, add=add))
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):  # there is none, or another import wrote into it
+                folder.parent.rmdir()
+        raise
 
 
 def kind_of(source: str) -> str:
