@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+
 def printable(text: str) -> str:
     """`text` with its control characters as escapes: what a file holds must not move a terminal's cursor."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
