@@ -361,6 +361,8 @@ def test_an_agent_of_a_team_comes_with_the_modules_that_it_imports(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (["--agent", "desk/my_agent:run"], "cd desk, then write --agent my_agent:run"),
+        (["--agent", "desk/my_agent.py"], "cd desk, then write --agent my_agent:FUNCTION"),
         (["--agent", "gone:run"], "gone: no such module"),
         (["--agent", "python 'gone.py"], "--agent cannot be read as a command: No closing quotation"),
         (["--agent", "a:b", "--mcp", "python c.py"], "--mcp and --agent are given"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -198,6 +199,12 @@ def _files_of_agent(agent: str) -> Iterator[Path]:
     """The files of this folder that an agent consists of: those that its command names, and the modules that it
     imports. Raises InputError for a module that cannot be read, or a command that is none.
     """
+    if found := re.fullmatch(r"(?:(.*)/)?(\w+)(?:(?:\.py)?:(\w+)|\.py)", agent):
+        folder, module, function = found.groups()
+        if folder is not None or not _is_callable(agent):
+            cd = f"cd {folder}, then " if folder else ""
+            fix = f"{cd}write --agent {module}:{function or 'FUNCTION'}, or --agent 'python {module}.py'"
+            raise InputError("is neither MODULE:FUNCTION nor a command", where=f"--agent {agent}", fix=fix)
     if _is_callable(agent):
         words, modules = [], [agent.partition(":")[0]]
     else:

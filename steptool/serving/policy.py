@@ -35,16 +35,16 @@ def find(params: Params, wanted: str, base: Path | None = None) -> Named:
     """Raises InputError, ModelError or ParamsError where there is no such policy, or a part of it is missing."""
     if wanted.startswith("@"):
         return _registered(params, wanted[1:])
-    folder = Path(wanted)
+    folder, name = Path(wanted), Path(wanted).resolve().name
     if os.sep not in wanted and wanted in params.arms:
-        folder = arm_of(params, wanted).weights
+        folder, name = arm_of(params, wanted).weights, wanted
     elif not folder.is_dir():
         raise InputError(
             f"no such policy; arms are {', '.join(params.arms) or 'none'}",
             where=wanted,
             fix="name an arm, a policy's folder, or @champion",
         )
-    return Named(folder.resolve().name, folder, resolve_policy(folder, base), _evaluation(folder), _inputs(folder))
+    return Named(name, folder, resolve_policy(folder, base), _evaluation(folder), _inputs(folder))
 
 
 def _registered(params: Params, which: str) -> Named:

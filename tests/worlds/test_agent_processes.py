@@ -58,6 +58,10 @@ def raises(query):
     print("so far so good")
     raise LookupError("no such book")
 
+def leaks(query):
+    print("it knows", os.environ["MY_SECRET"])
+    raise RuntimeError("oops " + os.environ["MY_SECRET"] + " " + os.environ["OPENAI_API_KEY"])
+
 def exits(query):
     sys.exit(3)
 
@@ -212,6 +216,16 @@ def test_a_command_without_output_has_no_answer() -> None:
 def test_what_a_command_prints_is_no_answer_unless_that_is_set() -> None:
     assert run(Program(command="echo hello")) is None
     assert LOG.read_text() == "hello\n"
+
+
+def test_no_secret_is_in_what_an_agent_prints_or_fails_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SECRET", "hunter2-hunter2")
+    monkeypatch.setattr(sys.modules[__name__], "MODEL", (MODEL[0], "sk-attempt-1"))
+    with pytest.raises(AgentFailed, match=r"oops \[MY_SECRET\] \[OPENAI_API_KEY\]"):
+        call("leaks")
+    assert "it knows [MY_SECRET]" in LOG.read_text()
+    assert not any(secret in LOG.read_text() for secret in ("hunter2", "sk-attempt-1"))
+    assert LOG.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_an_agent_prints_is_in_a_file_and_nothing_that_prints_nothing_has_one() -> None:
