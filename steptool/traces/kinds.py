@@ -17,9 +17,10 @@ from steptool.core.errors import InputError
 from steptool.core.plugins import config_class, load_class
 from steptool.traces.conversation import Recognises, Skipped
 from steptool.traces.importing import Import
+from steptool.traces.patterns import region_of
 from steptool.traces.records import ODD, Record, first_record
 from steptool.traces.report import Report
-from steptool.traces.scrub import Scrubber, project_key, region_of
+from steptool.traces.scrub import Scrubber, project_key
 from steptool.tracking.redaction import public
 
 

@@ -25,7 +25,7 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from steptool.core.errors import DataError, InputError, StorageError
+from steptool.core.errors import DataError, StorageError
 from steptool.traces.conversation import Conversation
 from steptool.traces.patterns import (
     EMAIL,
@@ -86,17 +86,6 @@ def _ignore(path: Path) -> None:
     """Keep a folder out of Git, where it says nothing of its own about that."""
     if not path.exists():
         path.write_text("*\n", encoding="ascii")
-
-
-def region_of(written: str) -> str:
-    """A country by its two letters, in capitals. Raises InputError where there is none of that name."""
-    import phonenumbers
-
-    region = written.strip().upper()
-    if region not in phonenumbers.SUPPORTED_REGIONS:
-        fix = "write the country by its two letters, such as US, GB or DE"
-        raise InputError(f"{written[:80]!r} is no country", where="--region", fix=fix)
-    return region
 
 
 def _is_number(text: str) -> bool:
