@@ -17,6 +17,7 @@ import typer
 from steptool.commands import model
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
+from steptool.commands.traces import Drop, Lenient, Region, Setting, settings_of
 from steptool.commands.traces import app as traces
 from steptool.core.errors import InputError, StepToolError, printable
 from steptool.system.environment import be_quiet
@@ -66,6 +67,10 @@ def init(
     kind: Annotated[
         str, typer.Option("--from", help="What these are, as `traces import` has it; told by default.")
     ] = "",
+    lenient: Lenient = False,
+    drop: Drop = None,
+    region: Region = "US",
+    set_: Setting = None,
 ) -> None:
     """Write a new project: tools, tasks, params.yaml and flows, with Git and DVC set up.
 
@@ -83,6 +88,10 @@ def init(
         demonstrations=demonstrations,
         traces=traces,
         kind=kind,
+        lenient=lenient,
+        drop=tuple(drop or ()),
+        region=region,
+        settings=settings_of(set_ or []),
     )
     write_project(folder, own)
 

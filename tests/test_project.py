@@ -169,7 +169,7 @@ def test_tools_of_a_team_take_the_place_of_the_example(
     assert params["sample"]["tasks"] == sampled
     assert ("validate" in params) is gate, "a few tasks pass any gate, many are held to its limits"
     assert list(params["arms"]) == arms
-    assert params["arms"].get("sft", {}).get("settings", {}).get("epochs") == epochs
+    assert params.get("methods", {}).get("sft", {}).get("epochs") == epochs
     assert not (project / "tools.py").exists()
     assert (project / "demonstrations.jsonl").exists() is bool(demonstrations)
     assert (project / "tasks.jsonl").read_bytes() == (tmp_path / "in" / "t.jsonl").read_bytes()
@@ -261,6 +261,19 @@ def test_a_log_alone_makes_a_project(tmp_path: Path, expected: bool) -> None:
     assert steptool(project, "tools", "try", "double", '{"number": 4}').stdout == "8\n"
 
 
+def test_options_of_an_import_hold_for_the_log_of_a_new_project(tmp_path: Path) -> None:
+    _log(tmp_path, 4, expected=False)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write("{\n")
+    refused = steptool(tmp_path, "init", "mine", "--traces", "log.jsonl")
+    assert refused.returncode != 0 and "--lenient" in refused.stderr and not (tmp_path / "mine").exists()
+    options = ("--lenient", "--drop", "number", "--region", "de", "--set", "label=right")
+    done = steptool(tmp_path, "init", "mine", "--traces", "log.jsonl", *options)
+    assert done.returncode == 0, done.stderr
+    assert "not JSON: cut off" in done.stdout and "4 dropped fields" in done.stdout
+    assert "nothing to read there: --set label=right\n" in done.stdout
+
+
 def test_a_log_with_tools_and_tasks_of_a_team_only_shows_how_it_is_done(tmp_path: Path) -> None:
     arguments = _brought(tmp_path, 10)
     _log(tmp_path, 10, expected=False)
@@ -279,6 +292,10 @@ def test_a_log_with_tools_and_tasks_of_a_team_only_shows_how_it_is_done(tmp_path
         (_chats, ["--traces", "log.jsonl"], "log.jsonl: no conversation in it offers or calls a tool"),
         (lambda folder: _log(folder, 3, expected=False), ["--traces", "log.jsonl", "--from", "x"], "--from"),
         (lambda folder: _log(folder, 3, expected=False), ["--from", "openai"], "--from says what traces hold"),
+        (lambda folder: _log(folder, 3, expected=False), ["--traces", "log.jsonl", "--region", "XX"], "no country"),
+        (lambda folder: None, ["--lenient"], "say how traces are read, and there are none"),
+        (lambda folder: None, ["--traces", "sqlite:///log.db"], "log.db: no such database"),
+        (lambda folder: None, ["--traces", "sqlite:///log.db", "--from", "x:Y"], "x: cannot be imported"),
     ],
 )
 def test_a_log_that_cannot_be_used_leaves_nothing_behind(
@@ -288,7 +305,33 @@ def test_a_log_that_cannot_be_used_leaves_nothing_behind(
     done = steptool(tmp_path, "init", "mine", *options)
     assert done.returncode == 2
     assert says in done.stderr
-    assert not (tmp_path / "mine").exists()
+    assert not (tmp_path / "mine").exists() and not (tmp_path / "log.db").exists()
+
+
+READER = """
+from typing import ClassVar
+from steptool.core.fields import Settings
+from steptool.core.messages import Message, MessageCall
+from steptool.traces.conversation import Conversation
+
+class Mine:
+    name: ClassVar[str] = "mine"
+    class Config(Settings): ...
+    def __init__(self, config): ...
+    def read(self, source):
+        for line in open(source):
+            user, tool = Message(role="user", text=line), Message(role="tool", text="4")
+            call = Message(role="assistant", calls=(MessageCall(name="double", arguments="{}"),))
+            yield Conversation(where=source, messages=(user, call, tool, Message(role="assistant", text="4")))
+"""
+
+
+def test_a_log_may_have_a_reader_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "my_reader.py").write_text(READER)
+    (tmp_path / "log.txt").write_text("What is twice 2?\nAnd 1 + 3?\n")
+    done = steptool(tmp_path, "init", "mine", "--traces", "log.txt", "--from", "my_reader:Mine")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "mine" / "traces" / "log-txt").is_dir()
 
 
 @pytest.mark.parametrize(
@@ -318,6 +361,8 @@ def test_an_agent_of_a_team_comes_with_the_modules_that_it_imports(
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (["--agent", "desk/my_agent:run"], "cd desk, then write --agent my_agent:run"),
+        (["--agent", "desk/my_agent.py"], "cd desk, then write --agent my_agent:FUNCTION"),
         (["--agent", "gone:run"], "gone: no such module"),
         (["--agent", "python 'gone.py"], "--agent cannot be read as a command: No closing quotation"),
         (["--agent", "a:b", "--mcp", "python c.py"], "--mcp and --agent are given"),

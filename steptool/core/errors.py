@@ -17,6 +17,8 @@ To add an error: subclass the nearest one, give it an exit code only if scripts 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 def printable(text: str) -> str:
     """`text` with its control characters as escapes: what a file holds must not move a terminal's cursor."""
@@ -88,13 +90,13 @@ def in_short(text: str) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]} ..."
 
 
-def describe(fault: BaseException) -> str:
+def describe(fault: BaseException, hide: Callable[[str], str] = str) -> str:
     """Kind and message of an exception of other people's code, such as a world's: one line of printable text.
 
-    Never raises, whatever the exception does when it is asked for its message.
+    Never raises, whatever the exception does when it is asked for its message. `hide` takes secrets out of it.
     """
     try:
-        message = str(fault)
+        message = hide(str(fault))
     except KeyboardInterrupt:
         raise
     except BaseException as another:  # noqa: BLE001 - whatever its `__str__` does

@@ -22,6 +22,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -44,10 +45,10 @@ def search_here() -> None:
         sys.path.insert(0, here)
 
 
-def load_module(name: str) -> ModuleType:
+def load_module(name: str, why: Callable[[BaseException], str] = reason) -> ModuleType:
     """Import a module; the working directory is searched first.
 
-    Raises InputError where there is no such module, or it raises as it is imported.
+    Raises InputError, with `why`, where there is no such module, or it raises as it is imported.
     """
     search_here()
     try:
@@ -55,7 +56,7 @@ def load_module(name: str) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # code of somebody else, which may raise anything
-        said = f"{type(error).__name__}: {reason(error)}"
+        said = f"{type(error).__name__}: {why(error)}"
         raise InputError(
             f"cannot be imported: {said}",
             where=name,

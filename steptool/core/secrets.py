@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 from urllib.parse import quote, quote_plus, urlsplit
 
@@ -77,6 +77,11 @@ def read_secret(variable: str, what: str) -> str:
     return value
 
 
+SECRET_NAME = re.compile("KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
+LONG_ENOUGH = 8
+"""Characters of a value, or of a line of it, that is hidden because of its variable's name."""
+
+
 class Secrets:
     """The secrets that are in use, each with the name of its variable."""
 
@@ -95,6 +100,17 @@ class Secrets:
             text = text.replace(written, self._hidden[written])
         return text
 
+    def add_environment(self, environment: Mapping[str, str]) -> None:
+        """Those of the variables whose names look like secrets."""
+        for variable, value in environment.items():
+            if SECRET_NAME.search(variable):
+                self.add(variable, [each for each in (value, *value.splitlines()) if len(each) >= LONG_ENOUGH])
+
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest text that is hidden."""
+        return max((len(written.encode("utf-8", "surrogateescape")) for written in self._hidden), default=0)
+
     def reason(self, error: BaseException) -> str:
         """What an exception of a library says, as `core.errors.reason` has it. A secret that is cut would not be found,
         so it is hidden before.
@@ -103,5 +119,6 @@ class Secrets:
 
 
 def _spellings(value: str) -> set[str]:
-    found = {value, quote(value), quote(value, safe=""), quote_plus(value)}
+    how = "surrogateescape"  # a variable may hold what is no UTF-8
+    found = {value, quote(value, errors=how), quote(value, safe="", errors=how), quote_plus(value, errors=how)}
     return found | {json.dumps(value, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}

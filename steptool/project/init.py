@@ -19,6 +19,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
 
 from steptool.core.errors import DataError, InputError, StepToolError, StorageError
+from steptool.core.plugins import search_here
 from steptool.project.log import Log, measured
 from steptool.project.own import EXAMPLE, Own
 
@@ -26,6 +27,8 @@ HIDDEN = ("gitignore", "dvcignore")
 """Files whose names begin with a dot in the project; in the template they would hold for this repository."""
 NAME = "PROJECT"
 """Stands in the template for the project's name."""
+SQLITE = "sqlite:///"
+"""How the address of a database begins that is a file."""
 FEWEST_TASKS = 2
 """Questions that a log must ask: one to learn from, one to test with."""
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
@@ -77,23 +80,36 @@ def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
     from steptool.traces.kinds import import_from
     from steptool.tracking.redaction import public
 
-    is_server = "://" in own.traces
-    source, name = (own.traces, "log") if is_server else (str(Path(own.traces).resolve()), "")
+    source, name = _absolute(own.traces), "log" if "://" in own.traces else ""
+    search_here()  # for a reader of the user's own
     was_there = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with chdir(folder):
-            path, report = import_from(source, kind=own.kind, name=name)
+            path, report = import_from(
+                source,
+                kind=own.kind,
+                name=name,
+                lenient=own.lenient,
+                drop=own.drop,
+                region=own.region,
+                settings=own.settings,
+            )
             if problem := _problem(len(imported.tasks(path)), len(imported.tools(path)), own):
                 fix = "bring a log with more, or your own with --tools and --tasks; docs/logs.md says what each is for"
                 raise DataError(problem, where=public(own.traces), fix=fix)
             return _measured(path), wording.lines(path, report)
     except BaseException:
-        for made in ("traces", ".steptool"):
-            shutil.rmtree(folder / made, ignore_errors=True)
-        if not was_there:
-            folder.rmdir()
+        for made in (folder / "traces", folder / ".steptool") if was_there else (folder,):
+            shutil.rmtree(made, ignore_errors=True)
         raise
+
+
+def _absolute(source: str) -> str:
+    """The same source from any folder: a file, the file of a database, or the address of a server."""
+    if source.startswith(SQLITE):
+        return f"{SQLITE}{Path(source.removeprefix(SQLITE)).resolve()}"
+    return source if "://" in source else str(Path(source).resolve())
 
 
 def _problem(questions: int, tools: int, own: Own) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -51,6 +52,11 @@ class Own:
     """Conversations of an agent: a file, a folder or the address of a server, as `steptool traces import` takes it."""
     kind: str = ""
     """What it holds, where that cannot be told from its content."""
+    lenient: bool = False
+    drop: tuple[str, ...] = ()
+    region: str = "US"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of their import, as `steptool.traces.kinds.import_from` has them."""
 
     def check(self) -> None:
         """Raises InputError where two kinds of tools are given, or a file or module is not there."""
@@ -65,6 +71,9 @@ class Own:
             raise InputError("tasks of your own need tools of your own", fix=fix)
         if self.kind and not self.traces:
             raise InputError("--from says what traces hold, and there are none", fix="add --traces log.jsonl")
+        if not self.traces and (self.lenient or self.drop or self.settings or self.region != "US"):
+            found = "--lenient, --drop, --region and --set say how traces are read, and there are none"
+            raise InputError(found, fix="add --traces log.jsonl")
         if self.traces and "://" not in self.traces and not Path(self.traces).exists():
             raise InputError("no such file or folder", where=self.traces, fix="mend the path; nothing was written")
         for path in self._brought().values():
@@ -157,7 +166,7 @@ class Own:
         if tasks >= MANY_TASKS:
             del params["validate"]
         if demonstrations:
-            params["arms"]["sft"]["settings"]["epochs"] = max(1, min(8, ENOUGH_SHOWN // demonstrations))
+            params["methods"]["sft"]["epochs"] = max(1, min(8, ENOUGH_SHOWN // demonstrations))
             if not can_be_solved:
                 del params["arms"]["rft"]
                 params["compare"] = _flow([["ppo", "sft"]])
@@ -165,7 +174,7 @@ class Own:
                 params["arms"].insert(0, "start", _flow({"folder": "models/base"}))
                 params["compare"].append(_flow(["sft", "start"]))
         else:
-            del params["demonstrations"]
+            del params["demonstrations"], params["methods"]
             params["rounds"]["r1"]["from"] = "base"
             params["arms"] = {
                 "start": _flow({"folder": "models/base"}),
@@ -190,6 +199,12 @@ def _files_of_agent(agent: str) -> Iterator[Path]:
     """The files of this folder that an agent consists of: those that its command names, and the modules that it
     imports. Raises InputError for a module that cannot be read, or a command that is none.
     """
+    if found := re.fullmatch(r"(?:(.*)/)?(\w+)(?:(?:\.py)?:(\w+)|\.py)", agent):
+        folder, module, function = found.groups()
+        if folder is not None or not _is_callable(agent):
+            cd = f"cd {folder}, then " if folder else ""
+            fix = f"{cd}write --agent {module}:{function or 'FUNCTION'}, or --agent 'python {module}.py'"
+            raise InputError("is neither MODULE:FUNCTION nor a command", where=f"--agent {agent}", fix=fix)
     if _is_callable(agent):
         words, modules = [], [agent.partition(":")[0]]
     else:

@@ -35,16 +35,16 @@ def find(params: Params, wanted: str, base: Path | None = None) -> Named:
     """Raises InputError, ModelError or ParamsError where there is no such policy, or a part of it is missing."""
     if wanted.startswith("@"):
         return _registered(params, wanted[1:])
-    folder = Path(wanted)
+    folder, name = Path(wanted), Path(wanted).resolve().name
     if os.sep not in wanted and wanted in params.arms:
-        folder = arm_of(params, wanted).weights
+        folder, name = arm_of(params, wanted).weights, wanted
     elif not folder.is_dir():
         raise InputError(
             f"no such policy; arms are {', '.join(params.arms) or 'none'}",
             where=wanted,
             fix="name an arm, a policy's folder, or @champion",
         )
-    return Named(folder.resolve().name, folder, resolve_policy(folder, base), _evaluation(folder), _inputs(folder))
+    return Named(name, folder, resolve_policy(folder, base), _evaluation(folder, name), _inputs(folder))
 
 
 def _registered(params: Params, which: str) -> Named:
@@ -59,9 +59,9 @@ def _registered(params: Params, which: str) -> Named:
     return Named(name, folder, resolve_policy(folder), load_evaluation(tracking, version), lineage, (which,))
 
 
-def _evaluation(folder: Path) -> Evaluation | None:
-    """That of the arm that lies in the folder, if it is of these weights."""
-    path = EVALUATION / f"{folder.resolve().name}.json"
+def _evaluation(folder: Path, arm: str) -> Evaluation | None:
+    """That of the arm, if it is of the weights in the folder."""
+    path = EVALUATION / f"{arm}.json"
     if not path.exists() or folder.resolve().parent != MODELS.resolve():
         return None
     try:

@@ -21,6 +21,7 @@ from steptool.core.storage import output_folder, write_json
 from steptool.core.types import AnswerCheck, Tool, Trajectory
 from steptool.traces import folder as imported
 from steptool.traces.conversation import Conversation, Reader, Skipped
+from steptool.traces.labels import RecordSettings
 from steptool.traces.merging import Merging
 from steptool.traces.report import MOST_JUDGED, Report, Skips, judge
 from steptool.traces.scrub import Scrubber
@@ -55,6 +56,8 @@ class Import:
     _offered: Offered = field(default_factory=Offered)
     _system_messages: int = 0
     _earlier: int = 0
+    _found: set[str] = field(default_factory=set)
+    """Settings of the reader that some conversation had something for."""
 
     def into(self, path: Path, *, add: bool = False) -> Report:
         """Write the folder `path`, or with `add` what it holds and this.
@@ -98,6 +101,7 @@ class Import:
             if isinstance(found, Skipped):
                 self._skip(found)
                 continue
+            self._found |= _said(found)
             conversation = self.scrubber.conversation(found)
             shown = attempt_of(conversation, with_system=self.with_system)
             if isinstance(shown, Skipped):
@@ -125,6 +129,13 @@ class Import:
         for number, line in self._merging.remaining(waiting):
             yield tasks.add(self._merging.completed(number, Attempt.model_validate_json(line)))
 
+    def _never_found(self) -> Iterator[str]:
+        yield from (f"--drop {name}" for name in self.scrubber.never_found)
+        config = getattr(self.reader, "config", None)
+        if isinstance(config, RecordSettings):
+            paths = {name: getattr(config, name) for name in ("label", "group", "expected")}
+            yield from (f"--set {name}={path}" for name, path in paths.items() if path and name not in self._found)
+
     def _report(self, tasks: _Tasks) -> Report:
         return Report(
             source=self.scrubber.text(self.source),
@@ -145,6 +156,7 @@ class Import:
             inferred_tools=tuple(self._offered.inferred()),
             varied_tools=tuple(self._offered.varied()),
             scrubbed=dict(self.scrubber.counts.most_common()),
+            never_found=tuple(self._never_found()),
             judged=judge(tasks.first, as_tasks(map(TaskLine.model_validate, tasks.lines), tasks.tools)),
         )
 
@@ -166,6 +178,12 @@ def _held(folder: Path) -> Iterator[Attempt]:
                 solved=done.outcome.solved,
                 evidence=done.outcome.evidence,
             )
+
+
+def _said(of: Conversation) -> set[str]:
+    """What it says beside its messages, by the settings that name it."""
+    has = {"label": of.solved is not None, "group": bool(of.group), "expected": of.check is not None}
+    return {name for name, is_there in has.items() if is_there}
 
 
 def _system_messages(of: Conversation) -> int:

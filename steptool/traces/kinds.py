@@ -17,6 +17,7 @@ from steptool.core.errors import InputError
 from steptool.core.plugins import config_class, load_class
 from steptool.traces.conversation import Recognises, Skipped
 from steptool.traces.importing import Import
+from steptool.traces.patterns import region_of
 from steptool.traces.records import ODD, Record, first_record
 from steptool.traces.report import Report
 from steptool.traces.scrub import Scrubber, project_key
@@ -50,6 +51,7 @@ def import_from(
     if not re.fullmatch(r"\w[\w.\-]*", folder.name) or (name and name != folder.name):
         fix = "take letters, digits, '_', '-' and '.'"
         raise InputError(f"{name[:80]!r} is no name of a folder", where="--name", fix=fix)
+    region = region_of(region)
     scrubber = Scrubber(project_key(), drop, region)
     if kind:
         _refuse_another(kind, source)
@@ -57,7 +59,14 @@ def import_from(
         kind = kind_of(source)
     reader = reader_of(kind, settings or {})
     run = Import(source, kind, reader, scrubber, lenient, with_system, on_progress)
-    return Imported(folder, run.into(folder, add=add))
+    was_there = folder.parent.exists()
+    try:
+        return Imported(folder, run.into(folder, add=add))
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):  # there is none, or another import wrote into it
+                folder.parent.rmdir()
+        raise
 
 
 def kind_of(source: str) -> str:

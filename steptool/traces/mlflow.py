@@ -11,6 +11,7 @@ one span: `@mlflow.trace`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -30,6 +31,10 @@ PAGE = 100
 """Traces that are asked for at once."""
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 SCHEMES = ("http://", "https://", "sqlite:", "postgresql", "mysql", "mssql", "databricks")
+FILE = "sqlite:///"
+"""How the address of a database begins that is a file: MLflow would make it."""
+_POOL = re.compile(r"(?: with exception|:)? HTTPS?ConnectionPool\(.*", re.DOTALL)
+"""What the library for HTTP says of a server that refuses, after MLflow's own words."""
 _NOT_GIVEN = "<openai."
 """How the text of an argument begins that an OpenAI client left out."""
 
@@ -54,6 +59,8 @@ class MlflowTraces:
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
         """Trace by trace, the oldest first. Raises InputError where MLflow is not installed, the server does not
         answer, or the experiment is not there."""
+        if source.startswith(FILE) and not os.path.isfile(source.removeprefix(FILE).partition("?")[0]):
+            raise InputError("no such database", where=public(source), fix="name one that is there")
         os.environ.setdefault(RETRIES, "2")
         try:
             from mlflow import MlflowClient
@@ -68,7 +75,7 @@ class MlflowTraces:
                 yield from self._attempts(trace)
         except MlflowException as error:
             fix = "look at its address, and at MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where it asks"
-            said = redact(reason(error), source)[:200]
+            said = _POOL.sub("", redact(reason(error), source))[:200]
             raise InputError(f"MLflow does not answer: {said}", where=public(source), fix=fix) from error
 
     def _traces(self, client: MlflowClient, source: str) -> Iterator[Trace]:

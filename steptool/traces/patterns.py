@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
+from steptool.core.errors import InputError
+
 EMAIL = re.compile(
     r"(?:(?<=\\[nrtbf/\"])|(?<=\\u[0-9a-fA-F]{4})|(?<![\w.+\-%\\]))"  # the escapes of JSON that was cut off
     r"[\w.+\-]{1,64}(?P<at>@|%40)(?:[^\W_](?:[\w\-]{0,62})\.){1,8}[^\W\d_]{2,24}\b"
@@ -139,3 +141,14 @@ def _is_phone(found: re.Match[str], text: str, is_field: bool) -> bool:
         return max(lengths) <= _LONGEST_GROUP
     is_all = found.start() == len(text) - len(text.lstrip()) and found.end() == len(text.rstrip())
     return is_field or is_all or _BEFORE_NUMBER.search(text[: found.start()][-60:]) is not None
+
+
+def region_of(written: str) -> str:
+    """A country by its two letters, in capitals. Raises InputError where there is none of that name."""
+    import phonenumbers
+
+    region = written.strip().upper()
+    if region not in phonenumbers.SUPPORTED_REGIONS:
+        fix = "write the country by its two letters, such as US, GB or DE"
+        raise InputError(f"{written[:80]!r} is no country", where="--region", fix=fix)
+    return region

@@ -71,6 +71,8 @@ class Report(Frozen):
     """Tools that the source describes in several ways; the commonest is kept."""
     scrubbed: dict[str, int]
     """Occurrences by what they were."""
+    never_found: tuple[str, ...] = ()
+    """Options that name a field which nothing had, such as `--drop nmae`."""
     judged: Judged
 
 

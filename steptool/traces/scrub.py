@@ -66,6 +66,7 @@ def project_key(path: Path = KEY) -> bytes:
         except FileExistsError:
             key = path.read_text(encoding="ascii").strip()
         else:
+            _ignore(path.parent / ".gitignore")
             key = secrets.token_hex(32)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(f"{key}\n")
@@ -81,6 +82,12 @@ def project_key(path: Path = KEY) -> bytes:
     return found
 
 
+def _ignore(path: Path) -> None:
+    """Keep a folder out of Git, where it says nothing of its own about that."""
+    if not path.exists():
+        path.write_text("*\n", encoding="ascii")
+
+
 def _is_number(text: str) -> bool:
     return re.fullmatch(r"-?\d+(?:\.\d+)?", text) is not None
 
@@ -93,12 +100,19 @@ class Scrubber:
         self.counts: Counter[str] = Counter()
         """Occurrences by what they were."""
         self._key, self._region = key, region
-        self._drop = frozenset(filter(None, map(plain_name, drop)))
+        self._drop = {plain: name for name in drop if (plain := plain_name(name))}
+        self._dropped_names: set[str] = set()
+        """Of these, the ones that were found."""
         self._field_in_text = field_in_text(self._drop) if self._drop else None
         self._known: dict[str, tuple[str, str]] = {}
         """Of the conversation at hand: the stand-in and the kind of each value that may stand elsewhere, casefolded."""
         self._spellings: set[str] = set()
         """Of these values."""
+
+    @property
+    def never_found(self) -> list[str]:
+        """The fields of `drop` that nothing had so far."""
+        return [name for plain, name in self._drop.items() if plain not in self._dropped_names]
 
     def text(self, text: str) -> str:
         """Of any text, such as a place or an error."""
@@ -143,6 +157,7 @@ class Scrubber:
     def _without_field(self, name: str, value: Any) -> Any:
         plain = plain_name(name)
         if plain in self._drop:
+            self._dropped_names.add(plain)
             return self._dropped(value)
         if plain in SECRET_FIELDS and not isinstance(value, dict):
             return self._hidden(value)
@@ -166,6 +181,7 @@ class Scrubber:
 
     def _dropped_in_text(self, found: re.Match[str]) -> str:
         value = found["value"]
+        self._dropped_names.add(plain_name(found["before"]))
         if found["quote"]:
             return f"{found['before']}{self._dropped(value)}"
         return f"{found['before']}{self._noted(value, self._digits_as(value, DROPPED, value), DROPPED)}"

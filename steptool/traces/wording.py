@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from steptool.traces.report import Judged, Report
+from steptool.traces.scrub import DROPPED, EMAILS, PHONES, SECRETS
 
 _MOST_NAMES = 5
+_ONE = {EMAILS: "e-mail address", PHONES: "phone number", SECRETS: "key or password", DROPPED: "dropped field"}
 
 
 def lines(folder: Path, report: Report) -> list[str]:
@@ -41,7 +43,10 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "tools", f"known from their calls alone: {_named(report.inferred_tools)}"
     if report.varied_tools:
         yield "tools", f"described in several ways, the commonest is kept: {_named(report.varied_tools)}"
-    yield "scrubbed", ", ".join(f"{count:,} {what}" for what, count in report.scrubbed.items()) or "nothing was found"
+    found = (_count(count, _ONE.get(what, what), what) for what, count in report.scrubbed.items())
+    yield "scrubbed", ", ".join(found) or "nothing was found"
+    if report.never_found:
+        yield "not found", f"nothing to read there: {', '.join(report.never_found)}"
     yield from _judgement(report.judged)
 
 

@@ -29,6 +29,9 @@ MAX_TEXT = 100_000
 """Characters of a question, or of what describes a tool."""
 MAX_REFERENCES = 24
 """In a tool's parameters. References to references multiply; this many make fewer than 10,000 parts."""
+MEND_DEMONSTRATIONS = (
+    'mend these demonstrations, or leave them out; a line of tasks.jsonl with "split": "train" is never held out'
+)
 MAX_PROBLEMS = 5
 """How many are listed."""
 PROBES: tuple[Any, ...] = (None, "a", 0, [0], {"a": 0})
@@ -50,7 +53,7 @@ def check_tasks(splits: Splits, references: Mapping[str, Reference], world: str)
 def check_demonstrations(demonstrations: Sequence[Trajectory], splits: Splits, where: str) -> None:
     """Refuse demonstrations that do not show how to do a training task. Raises DataError."""
     problems = _demonstration_problems(demonstrations, splits)
-    _refuse(problems, where=where, fix="mend these demonstrations, or leave them out")
+    _refuse(problems, where=where, fix=MEND_DEMONSTRATIONS)
 
 
 def _refuse(problems: Iterator[str], *, where: str, fix: str) -> None:

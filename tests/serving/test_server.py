@@ -167,3 +167,9 @@ def test_an_adapter_is_served_on_its_base_and_a_plain_model_by_itself(policy: Pa
     assert plain["--served-model-name"] == "base"
     assert not any("lora" in option for option in plain)
     assert plain["--max-model-len"] == "2048"
+
+
+def test_an_arm_that_is_a_folder_is_served_by_the_name_of_the_arm(policy: Path, params: Params) -> None:
+    Path("params.yaml").write_text("arms: {start: {folder: models/base}}\n", encoding="utf-8")
+    found = find(load_params(), "start")
+    assert (found.name, found.folder) == ("start", Path("models/base"))

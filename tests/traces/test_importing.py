@@ -158,11 +158,11 @@ def test_what_is_skipped_is_counted_with_its_first_places() -> None:
 def test_a_source_without_anything_to_learn_from_is_refused() -> None:
     with pytest.raises(DataError, match="no conversation to learn from: 1 × the model says nothing"):
         import_from(write("log.jsonl", {"messages": [{"role": "user", "content": "q"}]}))
-    with pytest.raises(InputError, match="--from"):
+    with pytest.raises(DataError, match="holds no record"):
         import_from(write("empty.jsonl"))
     with pytest.raises(DataError, match="no conversation in it"):
         import_from("empty.jsonl", kind="openai")
-    assert not list(Path("traces").iterdir())
+    assert not Path("traces").exists()
 
 
 def test_another_kind_is_named_with_what_it_looks_like() -> None:
@@ -363,3 +363,41 @@ def test_a_reader_of_ones_own_is_a_class() -> None:
     [task] = imported.tasks(Path("traces/notes"))
     assert task.query == "What does Dune cost?"
     assert imported.trajectories(Path("traces/notes"))[0].answer == "9.5"
+
+
+def test_a_region_is_a_country_in_letters_of_any_case() -> None:
+    source = write("log.jsonl", conversation("Call 030 23125000 now", reply="9.5"))
+    assert "1 phone number" in run("import", source, "--region", "de")[1]
+    for unknown in ("Germany", "XX"):
+        status, told = run("import", source, "--name", "other", "--region", unknown)
+        assert status == 2 and f"{unknown!r} is no country" in told and "such as US" in told
+
+
+def test_options_that_name_what_nothing_has_are_told() -> None:
+    source = write("log.jsonl", conversation(right=True))
+    options = ("--drop", "nmae", "--drop", "title", "--set", "label=right", "--set", "expected=gold")
+    told = run("import", source, *options)[1]
+    assert "nothing to read there: --drop nmae, --set expected=gold\n" in told
+    assert "" not in json.loads(Path("traces/log/import.json").read_text())["scrubbed"]
+
+
+def test_one_of_a_kind_is_told_in_the_singular() -> None:
+    told = run("import", write("log.jsonl", conversation("The password: hunter2hunter2")))[1]
+    assert "scrubbed    1 key or password\n" in told
+
+
+def test_an_import_that_fails_leaves_no_folder() -> None:
+    assert isinstance(CliRunner().invoke(app, ["traces", "import", write("log.jsonl", "{")]).exception, InputError)
+    with pytest.raises(DataError):
+        import_from(write("broken.jsonl", conversation(), "{"))
+    assert not Path("traces").exists()
+    with pytest.raises(InputError, match="no such database"):
+        import_from("sqlite:///nosuch.db")
+    assert not Path("nosuch.db").exists() and not Path("traces").exists()
+
+
+def test_a_server_that_refuses_is_told_in_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(InputError, match="MLflow does not answer: API request") as raised:
+        import_from("http://127.0.0.1:9")
+    assert "ConnectionPool" not in str(raised.value)

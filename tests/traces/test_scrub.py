@@ -328,3 +328,11 @@ def test_a_field_called_like_a_secret_hides_numbers_and_lists() -> None:
 def test_what_is_nested_too_deeply_is_scrubbed_as_text() -> None:
     done = scrubbed(f'{{"a": {"[" * 600}"anna@shop.example"{"]" * 600}}}')
     assert re.search(PERSON, done) and "anna" not in done
+
+
+def test_the_folder_of_a_new_key_is_kept_out_of_git(tmp_path: Path) -> None:
+    project_key(tmp_path / "new" / "scrub.key")
+    assert (tmp_path / "new" / ".gitignore").read_text() == "*\n"
+    (tmp_path / ".gitignore").write_text("own\n")
+    project_key(tmp_path / "scrub.key")
+    assert (tmp_path / ".gitignore").read_text() == "own\n"

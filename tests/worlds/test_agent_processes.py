@@ -58,6 +58,10 @@ def raises(query):
     print("so far so good")
     raise LookupError("no such book")
 
+def leaks(query):
+    print("it knows", os.environ["MY_SECRET"])
+    raise RuntimeError("oops " + os.environ["MY_SECRET"] + " " + os.environ["OPENAI_API_KEY"])
+
 def exits(query):
     sys.exit(3)
 
@@ -214,6 +218,16 @@ def test_what_a_command_prints_is_no_answer_unless_that_is_set() -> None:
     assert LOG.read_text() == "hello\n"
 
 
+def test_no_secret_is_in_what_an_agent_prints_or_fails_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_SECRET", "hunter2-hunter2")
+    monkeypatch.setattr(sys.modules[__name__], "MODEL", (MODEL[0], "sk-attempt-1"))
+    with pytest.raises(AgentFailed, match=r"oops \[MY_SECRET\] \[OPENAI_API_KEY\]"):
+        call("leaks")
+    assert "it knows [MY_SECRET]" in LOG.read_text()
+    assert not any(secret in LOG.read_text() for secret in ("hunter2", "sk-attempt-1"))
+    assert LOG.stat().st_mode & 0o777 == 0o600
+
+
 def test_what_an_agent_prints_is_in_a_file_and_nothing_that_prints_nothing_has_one() -> None:
     call("silent")
     assert not LOG.exists()
@@ -356,7 +370,8 @@ def test_a_cancelled_attempt_ends_its_agent() -> None:
     assert len(asyncio.run(cancelled())) == 1, "the fork server alone remains"
 
 
-def test_an_attempt_may_be_cancelled_before_its_agent_has_begun() -> None:
+def test_an_attempt_may_be_cancelled_before_its_agent_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))
     Path("slow_import.py").write_text("import time\ntime.sleep(1)\n")
 
     async def cancelled() -> None:

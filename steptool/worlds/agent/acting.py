@@ -17,6 +17,7 @@ from typing import Any
 
 from steptool.core.errors import InputError, describe
 from steptool.core.plugins import load_module
+from steptool.core.secrets import Secrets
 from steptool.worlds.agent.program import Program
 from steptool.worlds.workers.limits import end_with_parent, limit_memory
 
@@ -111,20 +112,27 @@ def _called(path: str, query: str) -> dict[str, Any]:
         value = function(query)
         answer = asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
     except InputError as fault:
-        traceback.print_exc()
+        print(_secrets().hide(traceback.format_exc()), end="", file=sys.stderr)
         return {"failed": f"{fault.where}: {fault.found}"}
     except BaseException as fault:  # noqa: BLE001 - code of somebody else, which may raise anything
-        traceback.print_exc()
-        return {"failed": f"{path} raised {describe(fault)}"}
+        print(_secrets().hide(traceback.format_exc()), end="", file=sys.stderr)
+        return {"failed": f"{path} raised {describe(fault, _secrets().hide)}"}
     if answer is not None and not isinstance(answer, str):
         return {"failed": f"{path} returned {type(answer).__name__}, not a text or None"}
     return {"answer": answer and answer[:MAX_ANSWER]}
 
 
+def _secrets() -> Secrets:
+    """Those of the agent's environment as it is now."""
+    found = Secrets()
+    found.add_environment(os.environ)
+    return found
+
+
 def _function(path: str) -> Callable[[str], Any]:
     """Raises InputError where there is no such function, or it takes no query."""
     module, _, name = path.partition(":")
-    function = getattr(load_module(module), name, None)
+    function = getattr(load_module(module, lambda error: _secrets().reason(error)), name, None)
     if not callable(function):
         raise InputError(f"has no function {name}", where=module)
     try:

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from steptool.core.secrets import Secrets
 from steptool.worlds.agent.acting import MAX_ANSWER, act, preload
 from steptool.worlds.agent.output import Kept
 from steptool.worlds.agent.program import Program
@@ -61,6 +62,9 @@ class _Agent:
     def __init__(self, program: Program, request: dict[str, Any], memory_mb: int, data: socket.socket) -> None:
         self._program, self._log = program, Path(request["log"])
         self._printed, self._answered, self._report = Kept(MAX_LOG), Kept(2 * MAX_ANSWER), b""
+        self._secrets = Secrets()
+        for variables in (dict(os.environ), request["environment"]):
+            self._secrets.add_environment(variables)
         self._status: int | None = None
         self._kill_at: float | None = None
         self._events = selectors.DefaultSelector()
@@ -98,19 +102,22 @@ class _Agent:
                 os.kill(self._pid, signal.SIGKILL)
                 self._kill_at = None
         self._read(0)  # a pipe holds no more than a chunk
-        if content := bytes(self._printed):
+        printed = self._printed.without(self._secrets)
+        if content := bytes(printed):
             with suppress(OSError):  # a full disk ends no attempt
                 self._log.parent.mkdir(parents=True, exist_ok=True)
+                self._log.touch(0o600)
+                self._log.chmod(0o600)
                 self._log.write_bytes(content)
         report = json.loads(self._report) if self._report.endswith(b"\n") else {}
-        answer = report.get("answer")
+        answer, failed = report.get("answer"), report.get("failed")
         if self._program.answer == "output" and self._program.command:
             answer = bytes(self._answered).decode("utf-8", "replace").strip() or None
         return {
             "status": self._status,
             "answer": answer,
-            "failed": report.get("failed"),
-            "last": self._printed.last_line[:MAX_LAST],
+            "failed": failed and self._secrets.hide(failed),
+            "last": printed.last_line[:MAX_LAST],
         }
 
     def _read(self, timeout_s: float | None) -> None:
