@@ -158,7 +158,7 @@ def test_what_is_skipped_is_counted_with_its_first_places() -> None:
 def test_a_source_without_anything_to_learn_from_is_refused() -> None:
     with pytest.raises(DataError, match="no conversation to learn from: 1 × the model says nothing"):
         import_from(write("log.jsonl", {"messages": [{"role": "user", "content": "q"}]}))
-    with pytest.raises(DataError, match="holds no record"):
+    with pytest.raises(InputError, match="holds no record"):
         import_from(write("empty.jsonl"))
     with pytest.raises(DataError, match="no conversation in it"):
         import_from("empty.jsonl", kind="openai")
