@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from steptool.core.types import Frozen, Tool
+from steptool.core.types import Frozen, Task, Tool
 
 GAVE_UP = "I cannot answer this."
 """What a policy that gives up says where a message has to say it."""
@@ -52,6 +52,12 @@ def tool_of(function: Mapping[str, Any]) -> Tool:
         description=function.get("description") or "",
         parameters=function.get("parameters") or {"type": "object", "properties": {}},
     )
+
+
+def task_messages(task: Task) -> list[Message]:
+    """What a task begins with: its system message, where it has one, and its query."""
+    system = [Message(role="system", text=task.system)] if task.system else []
+    return [*system, Message(role="user", text=task.query)]
 
 
 def openai_call(call: MessageCall) -> dict[str, Any]:
