@@ -28,10 +28,7 @@ from starlette.requests import ClientDisconnect
 
 from steptool.core.errors import StepToolError, reason
 from steptool.core.messages import Message
-from steptool.gateway.base import ChatReply as ChatReply
-from steptool.gateway.base import ChatRequest as ChatRequest
-from steptool.gateway.base import Complete
-from steptool.gateway.base import Refused as Refused
+from steptool.gateway.base import ChatReply, ChatRequest, Complete, Refused
 from steptool.gateway.body import Stamp
 from steptool.gateway.chat import read_chat, stream_chat, write_chat
 from steptool.gateway.connections import Connections
