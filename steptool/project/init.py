@@ -75,7 +75,6 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
 def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
     """Import the traces into the new project: what they hold, and what to tell the user. Where that fails, the folder
     is as it was. Raises what the import does, and DataError for a log that nothing can be trained with."""
-    from steptool.traces import folder as imported
     from steptool.traces import wording
     from steptool.traces.kinds import import_from
     from steptool.tracking.redaction import public
@@ -95,10 +94,10 @@ def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
                 region=own.region,
                 settings=own.settings,
             )
-            if problem := _problem(len(imported.tasks(path)), len(imported.tools(path)), own):
+            if problem := _problem(report.tasks, report.tools, own):
                 fix = "bring a log with more, or your own with --tools and --tasks; docs/logs.md says what each is for"
                 raise DataError(problem, where=public(own.traces), fix=fix)
-            return _measured(path), wording.lines(path, report)
+            return _measured(path, report.tasks_with_a_check), wording.lines(path, report)
     except BaseException:
         for made in (folder / "traces", folder / ".steptool") if was_there else (folder,):
             shutil.rmtree(made, ignore_errors=True)
@@ -121,13 +120,11 @@ def _problem(questions: int, tools: int, own: Own) -> str:
     return ""
 
 
-def _measured(path: Path) -> Log:
+def _measured(path: Path, checked: int) -> Log:
     from steptool.traces import folder as imported
     from steptool.traces.tasks import as_tasks
 
-    lines = imported.tasks(path)
-    checked = sum(bool(line.checks) for line in lines)
-    tasks = as_tasks(lines, imported.tools(path))
+    tasks = as_tasks(imported.tasks(path), imported.tools(path))
     return measured(path.as_posix(), tasks, checked, imported.trajectories(path))
 
 
