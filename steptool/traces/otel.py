@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings
+from steptool.traces.openai import json_of
 from steptool.traces.records import ODD, records
 from steptool.traces.spans import Requests, attempt_of_trace, labels_of_trace
 
@@ -214,7 +215,7 @@ def _of_parts(message: Any) -> Iterator[dict[str, Any]]:
             )
         elif kind == "tool_call_response":
             content = part.get("response", part.get("result"))
-            yield {"role": "tool", "tool_call_id": part.get("id"), "content": _text(content)}
+            yield {"role": "tool", "tool_call_id": part.get("id"), "content": json_of(content)}
         elif kind == "reasoning":
             thoughts.append(str(part.get("content")))
         else:
@@ -331,7 +332,3 @@ def _parsed_text(written: Any) -> Any:
     except (ValueError, RecursionError):
         return written
     return parts
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
