@@ -116,7 +116,7 @@ def parse_json(text: str) -> Any:
     a name given twice in an object, more than 200 levels, half of a surrogate pair.
     """
     try:
-        value = json.loads(text, parse_float=_finite, parse_constant=_no_number, object_pairs_hook=_without_duplicates)
+        value = json.loads(text, parse_float=_finite, parse_constant=_no_number, object_pairs_hook=without_duplicates)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     from_json(text)  # checks the depth and the surrogates
@@ -134,7 +134,8 @@ def _no_number(constant: str) -> float:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError where a name is given twice in it."""
     found = dict(pairs)
     if len(found) != len(pairs):
         name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
