@@ -27,8 +27,6 @@ HIDDEN = ("gitignore", "dvcignore")
 """Files whose names begin with a dot in the project; in the template they would hold for this repository."""
 NAME = "PROJECT"
 """Stands in the template for the project's name."""
-SQLITE = "sqlite:///"
-"""How the address of a database begins that is a file."""
 FEWEST_TASKS = 2
 """Questions that a log must ask: one to learn from, one to test with."""
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
@@ -106,9 +104,9 @@ def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
 
 def _absolute(source: str) -> str:
     """The same source from any folder: a file, the file of a database, or the address of a server."""
-    if source.startswith(SQLITE):
-        return f"{SQLITE}{Path(source.removeprefix(SQLITE)).resolve()}"
-    return source if "://" in source else str(Path(source).resolve())
+    from steptool.tracking.client import resolve_uri
+
+    return resolve_uri(source, Path.cwd()) if "://" in source else str(Path(source).resolve())
 
 
 def _problem(questions: int, tools: int, own: Own) -> str:

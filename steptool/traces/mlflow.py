@@ -20,6 +20,7 @@ from steptool.core.fields import Text
 from steptool.traces.conversation import Conversation, Skipped
 from steptool.traces.labels import RecordSettings
 from steptool.traces.spans import attempt_of_spans, labels_of_trace
+from steptool.tracking.client import database_file
 from steptool.tracking.redaction import public, redact
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ if TYPE_CHECKING:
 PAGE = 100
 """Traces that are asked for at once."""
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-SCHEMES = ("http://", "https://", "sqlite:", "postgresql", "mysql", "mssql", "databricks")
-FILE = "sqlite:///"
-"""How the address of a database begins that is a file: MLflow would make it."""
+SCHEMES = ("http://", "https://", "sqlite:", "sqlite+pysqlite:", "postgresql", "mysql", "mssql", "databricks")
 _POOL = re.compile(r"(?: with exception|:)? HTTPS?ConnectionPool\(.*", re.DOTALL)
 """What the library for HTTP says of a server that refuses, after MLflow's own words."""
 _NOT_GIVEN = "<openai."
@@ -58,7 +57,8 @@ class MlflowTraces:
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
         """Trace by trace, the oldest first. Raises InputError where MLflow is not installed, the server does not
         answer, or the experiment is not there."""
-        if source.startswith(FILE) and not os.path.isfile(source.removeprefix(FILE).partition("?")[0]):
+        database = database_file(source)
+        if database is not None and not database.is_file():  # MLflow would make it
             raise InputError("no such database", where=public(source), fix="name one that is there")
         os.environ.setdefault(RETRIES, "2")
         try:
