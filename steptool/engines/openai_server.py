@@ -28,7 +28,7 @@ from tokenizers import Tokenizer
 
 from steptool.core.errors import ModelError, StepToolError
 from steptool.core.fields import Bound, Natural, Settings, Text
-from steptool.core.secrets import Beginning, Secrets, Variable, read_secret
+from steptool.core.secrets import Beginning, Secrets, Variable
 from steptool.core.storage import file_hash
 from steptool.core.types import content_hash
 from steptool.engines.base import Generation, Request
@@ -177,8 +177,7 @@ class _Server:
         self.url, self._config = url, config
         self._secrets, self._key = Secrets(), NO_KEY
         if config.key is not None:
-            self._key = read_secret(config.key, f"engine server {url}")
-            self._secrets.add(config.key, [self._key])
+            self._key = self._secrets.read(config.key, f"engine server {url}")
         self._loop = OwnLoop("server")
         self._client: AsyncOpenAI | None = None
 
@@ -278,8 +277,7 @@ class _Server:
         except APIStatusError as fault:
             raise ServerFailed(f"it answers {fault.status_code}: {self._secrets.reason(fault)}") from None
         except APIConnectionError as fault:
-            causes = [fault, *([fault.__cause__] if fault.__cause__ else [])]
-            raise ServerFailed(" ".join(map(self._secrets.reason, causes))) from None
+            raise ServerFailed(self._secrets.reason_and_cause(fault)) from None
 
 
 def _read(choice: dict[str, Any], request: Request) -> Generation:
