@@ -132,7 +132,7 @@ class ServerEngine:
             try:
                 model = server.plain_model(self._longest)
                 server.check(model, ids, most)
-                computed = server.wait(server.logprobs(model, ids))
+                computed = asyncio.run(server.logprobs(model, ids))
             except ServerFailed as fault:
                 found.append(f"{server.url}: {fault}")
                 continue
@@ -159,7 +159,7 @@ class ServerEngine:
             _copy(files, Path(self._config.shared) / name)
             place = Path(self._config.there or self._config.shared) / name
         try:
-            server.wait(server.load_adapter(name, place))
+            asyncio.run(server.load_adapter(name, place))
         except ServerFailed as fault:
             raise ModelError(
                 f"{server.url} cannot load its adapter from {place}: {fault}",
@@ -183,7 +183,7 @@ class _Server:
 
     def plain_model(self, longest: int) -> str:
         """What it calls its plain model. Raises ServerFailed where `longest` tokens are too many for it."""
-        served = self.wait(self._ask("get", "/models")).get("data")
+        served = asyncio.run(self._ask("get", "/models")).get("data")
         plain = [each for each in served or [] if isinstance(each, dict) and not each.get("parent")]
         if not plain:
             raise ServerFailed("it serves no plain model")
@@ -198,8 +198,8 @@ class _Server:
         `rounding`: nats a token that two computations of one distribution may differ by.
         """
         asked = Request(ids, max_tokens=HOT_TOKENS, temperature=HOT, top_p=1.0, seed=0, stop_ids=())
-        sampled = self.wait(self.generate(model, asked))
-        own = self.wait(self.logprobs(model, [*ids, *sampled.ids]))[-len(sampled.ids) :]
+        sampled = asyncio.run(self.generate(model, asked))
+        own = asyncio.run(self.logprobs(model, [*ids, *sampled.ids]))[-len(sampled.ids) :]
         if _gap(own, sampled.logprobs) < rounding:
             raise ServerFailed("its log-probabilities are not those that it samples with: start it with "
                                "--logprobs-mode processed_logprobs")  # fmt: skip
@@ -233,9 +233,6 @@ class _Server:
         except ServerFailed as fault:
             if "already been loaded" not in str(fault):  # by this name it is the same
                 raise
-
-    def wait(self, work: Any) -> Any:
-        return asyncio.run(work)
 
     def close(self) -> None:
         """May be called twice."""
