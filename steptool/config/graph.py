@@ -129,21 +129,9 @@ def _stages(params: Params) -> Iterator[StageSpec]:
 
 def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
     name = wanted.name
-    yield (
-        _imported(params, wanted, wanted.traces)
-        if wanted.traces is not None
-        else StageSpec(
-            "sample",
-            f"Trajectories of the policy of round {name}",
-            name,
-            deps=(TASKS, *_policy_folders(wanted.arm)),
-            out=TRAJECTORIES / name,
-            keys=("seed", "sample", "world", "format", "engine", "search", "model.dtype"),
-            plugins=_acting(params),
-            decided={"index": wanted.index},
-            meta={**GPU, "emits": "steptool.data.new"},
-        )
-    )
+    drawn = {"index": wanted.index, "sample": [params.sample.tasks, params.sample.draw]}
+    asked: dict[str, Any] = drawn if wanted.traces is None else {"traces": True}
+    yield _sampled(params, wanted) if wanted.traces is None else _imported(wanted, wanted.traces)
     yield StageSpec(
         "annotate",
         f"Scores of every step of round {name}",
@@ -161,16 +149,25 @@ def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
         out=VALIDATED / name,
         keys=("seed", "validate", "reward"),
         plugins=(params.reward,),
-        decided={"compares": comparison_of(params, name)}
-        | (
-            {"traces": True}
-            if wanted.traces is not None
-            else {"index": wanted.index, "sample": [params.sample.tasks, params.sample.draw]}
-        ),
+        decided={"compares": comparison_of(params, name), **asked},
     )
 
 
-def _imported(params: Params, wanted: Round, traces: Use) -> StageSpec:
+def _sampled(params: Params, wanted: Round) -> StageSpec:
+    return StageSpec(
+        "sample",
+        f"Trajectories of the policy of round {wanted.name}",
+        wanted.name,
+        deps=(TASKS, *_policy_folders(wanted.arm)),
+        out=TRAJECTORIES / wanted.name,
+        keys=("seed", "sample", "world", "format", "engine", "search", "model.dtype"),
+        plugins=_acting(params),
+        decided={"index": wanted.index},
+        meta={**GPU, "emits": "steptool.data.new"},
+    )
+
+
+def _imported(wanted: Round, traces: Use) -> StageSpec:
     return StageSpec(
         "sample",
         f"Imported attempts of round {wanted.name}",

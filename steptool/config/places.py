@@ -18,6 +18,8 @@ VALIDATED = Path("data/validated")
 MODELS = Path("models")
 BASE = MODELS / "base"
 EVALUATION = Path("metrics/evaluation")
+JUDGED = ".trajectories.jsonl.gz"
+"""Behind the name of an arm, the file of its judged attempts there and in the selection."""
 COMPARISONS = "comparisons.json"
 """Of pairs of arms, in that folder."""
 SELECTION = Path("metrics/selection")

@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
-
-from steptool.core.types import Frozen, Tool
+from steptool.core.types import Frozen, Task, Tool
 
 GAVE_UP = "I cannot answer this."
 """What a policy that gives up says where a message has to say it."""
@@ -43,7 +41,7 @@ class Message(Frozen):
     """Of a tool alone: the id of the call that it replies to."""
     name: str = ""
     """Of a tool alone: its name, where the source gives it."""
-    error: str | None = Field(default=None)
+    error: str | None = None
     """Of a tool alone: the kind of failure where the source marks it as one; None where it does not say."""
 
 
@@ -56,14 +54,22 @@ def tool_of(function: Mapping[str, Any]) -> Tool:
     )
 
 
+def task_messages(task: Task) -> list[Message]:
+    """What a task begins with: its system message, where it has one, and its query."""
+    system = [Message(role="system", text=task.system)] if task.system else []
+    return [*system, Message(role="user", text=task.query)]
+
+
+def openai_call(call: MessageCall) -> dict[str, Any]:
+    """A call in OpenAI's form, within an assistant's message."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
 def openai_message(message: Message) -> dict[str, Any]:
     """A message in OpenAI's form, its arguments as text."""
     written: dict[str, Any] = {"role": message.role, "content": message.text}
     if message.calls:
-        written["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in message.calls
-        ]
+        written["tool_calls"] = [openai_call(call) for call in message.calls]
     if message.role == "tool":
         written["tool_call_id"] = message.call_id
     return written

@@ -62,21 +62,6 @@ Beginning = Annotated[Address, AfterValidator(_beginning)]
 """What the addresses of a service begin with, without / at its end."""
 
 
-def read_secret(variable: str, what: str) -> str:
-    """The value of an environment variable. Raises WorldError, which never shows it, where it is no secret.
-
-    `what` says what needs it.
-    """
-    value = os.environ.get(variable, "")
-    fix = f"set {variable} in the environment of the command"
-    if not value:
-        raise WorldError(f"{variable} is not set", where=what, fix=fix)
-    if len(value) < SHORTEST or not value.isprintable():
-        found = f"{variable} holds less than {SHORTEST} characters, or one that cannot be printed"
-        raise WorldError(found, where=what, fix=fix)
-    return value
-
-
 SECRET_NAME = re.compile("KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 LONG_ENOUGH = 8
 """Characters of a value, or of a line of it, that is hidden because of its variable's name."""
@@ -93,6 +78,22 @@ class Secrets:
         for value in values:
             for written in _spellings(value):
                 self._hidden[written] = f"[{variable}]"
+
+    def read(self, variable: str, what: str) -> str:
+        """The value of an environment variable, a secret from now on. Raises WorldError, which never shows it, where it
+        is none.
+
+        `what` says what needs it.
+        """
+        value = os.environ.get(variable, "")
+        fix = f"set {variable} in the environment of the command"
+        if not value:
+            raise WorldError(f"{variable} is not set", where=what, fix=fix)
+        if len(value) < SHORTEST or not value.isprintable():
+            found = f"{variable} holds less than {SHORTEST} characters, or one that cannot be printed"
+            raise WorldError(found, where=what, fix=fix)
+        self.add(variable, [value])
+        return value
 
     def hide(self, text: str) -> str:
         """`text` with the name of the variable in place of each secret, as it is or as JSON or an address has it."""
@@ -116,6 +117,10 @@ class Secrets:
         so it is hidden before.
         """
         return in_short(self.hide(str(error))) or type(error).__name__
+
+    def reason_and_cause(self, error: BaseException) -> str:
+        """The same with what it was raised from: a lost connection says little by itself."""
+        return " ".join(self.reason(each) for each in (error, error.__cause__) if each is not None)
 
 
 def _spellings(value: str) -> set[str]:

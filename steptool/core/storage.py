@@ -116,7 +116,7 @@ def parse_json(text: str) -> Any:
     a name given twice in an object, more than 200 levels, half of a surrogate pair.
     """
     try:
-        value = json.loads(text, parse_float=_finite, parse_constant=_no_number, object_pairs_hook=_without_duplicates)
+        value = json.loads(text, parse_float=_finite, parse_constant=_no_number, object_pairs_hook=without_duplicates)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     from_json(text)  # checks the depth and the surrogates
@@ -134,7 +134,8 @@ def _no_number(constant: str) -> float:
     raise ValueError(f"{constant} is no number of JSON")
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON. Raises ValueError where a name is given twice in it."""
     found = dict(pairs)
     if len(found) != len(pairs):
         name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
@@ -272,31 +273,34 @@ def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
 
 
 def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
-    """Read what `write_jsonl` wrote.
-
-    Raises DataError naming file and line for a missing file, another schema version, a truncated
-    file, a line that is not JSON, and a record that breaks an invariant of `model`.
-    """
+    """Read what `write_jsonl` wrote. Raises what `each_of_jsonl` does."""
     again = f"restore it: dvc checkout --force {path}"
+    return list(each_of_jsonl(path, model, missing="run `dvc repro`, or `dvc pull` it", broken=again))
+
+
+def each_of_jsonl(path: Path, model: type[Record], *, missing: str, broken: str) -> Iterator[Record]:
+    """The records that `write_jsonl` wrote, one after the other.
+
+    Raises DataError naming file and line for a missing file (with the fix `missing`), another schema version, a
+    truncated file, a line that is not JSON, and a record that breaks an invariant of `model` (with the fix `broken`).
+    That rows are missing shows at the end.
+    """
     header: Any = None
-    records: list[Record] = []
     number = 0
-    for line in read_lines(path, missing="run `dvc repro`, or `dvc pull` it", broken=again):
+    for line in read_lines(path, missing=missing, broken=broken):
         number += 1
         if not line.endswith("\n"):
-            raise DataError("the last line is cut off", where=f"{path}:{number}", fix=again)
-        value = parse_text(line, str(path), line=number, fix=again)
+            raise DataError("the last line is cut off", where=f"{path}:{number}", fix=broken)
+        value = parse_text(line, str(path), line=number, fix=broken)
         if number == 1:
-            header = _header(path, value, model, again)
+            header = _header(path, value, model, broken)
         else:
-            records.append(parse_record(value, model, where=f"{path}:{number}", fix=again))
+            yield parse_record(value, model, where=f"{path}:{number}", fix=broken)
     if header is None:
-        raise DataError("it is empty", where=f"{path}:1", fix=again)
-    if header["rows"] != len(records):
-        raise DataError(
-            f"{len(records)} rows, but its first line says {header['rows']}", where=f"{path}:{number}", fix=again
-        )
-    return records
+        raise DataError("it is empty", where=f"{path}:1", fix=broken)
+    rows = number - 1
+    if header["rows"] != rows:
+        raise DataError(f"{rows} rows, but its first line says {header['rows']}", where=f"{path}:{number}", fix=broken)
 
 
 def _header(path: Path, header: Any, model: type[Record], fix: str) -> dict[str, Any]:

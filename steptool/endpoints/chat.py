@@ -95,7 +95,8 @@ def _count(value: Any) -> int | None:
 def opening(task: Task, system: str) -> Chat:
     """What a conversation about a task begins with."""
     told = "\n\n".join(filter(None, [system, task.system]))
-    return [*([{"role": "system", "content": told}] if told else []), {"role": "user", "content": task.query}]
+    first = [Message(role="system", text=told)] if told else []
+    return [openai_message(each) for each in (*first, Message(role="user", text=task.query))]
 
 
 def offered(task: Task) -> list[dict[str, Any]]:
@@ -145,7 +146,7 @@ def following(reply: Reply, observations: Sequence[Observation], user: str | Non
         back = user if user is not None else observations[0].text
         # A message without any text is refused by some servers.
         said = [Message(role="assistant", text=reply.text)] if reply.text.strip() else []
-        return [*map(openai_message, said), {"role": "user", "content": back}]
+        return [openai_message(each) for each in (*said, Message(role="user", text=back))]
     calls = tuple(call.model_copy(update={"arguments": _sent_back(call.arguments)}) for call in reply.calls)
     texts = [seen.text for seen in observations]
     texts = texts * len(calls) if len(texts) == 1 else texts  # one hint for calls that could not be read

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steptool.core.errors import StepToolError, reason
-from steptool.core.secrets import Secrets, read_secret
+from steptool.core.secrets import Secrets
 from steptool.core.types import content_hash
 from steptool.endpoints.base import Spent
 from steptool.endpoints.budget import Budget
@@ -55,8 +55,7 @@ class Client:
         self._secrets = Secrets()
         self._key = NO_KEY
         if settings.key is not None:
-            self._key = read_secret(settings.key, f"endpoint {settings.url}")
-            self._secrets.add(settings.key, [self._key])
+            self._key = self._secrets.read(settings.key, f"endpoint {settings.url}")
         self._ledger = Ledger(Path(settings.store), settings.url, settings.model)
         self._loop = OwnLoop("endpoint")
         self._client: AsyncOpenAI | None = None
@@ -149,8 +148,7 @@ class Client:
         except APIStatusError as fault:
             raise self._refusal(fault) from None  # its request holds the key
         except APIConnectionError as fault:  # timeouts, too
-            causes = [fault, *([fault.__cause__] if fault.__cause__ else [])]
-            raise EndpointFailed(" ".join(map(self._secrets.reason, causes))) from None
+            raise EndpointFailed(self._secrets.reason_and_cause(fault)) from None
 
     def _refusal(self, fault: APIStatusError) -> Exception:
         said = f"{fault.status_code}: {self._secrets.reason(fault)}"

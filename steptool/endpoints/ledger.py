@@ -8,16 +8,15 @@ reserved  one row for each request that is on the way, of all processes: the mos
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from steptool.core.errors import DataError, StorageError
 from steptool.endpoints.base import Spent
+from steptool.system.database import explained, open_database
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, url TEXT, model TEXT, answer TEXT NOT NULL);
@@ -31,8 +30,6 @@ CREATE TABLE IF NOT EXISTS reserved (
 );
 CREATE INDEX IF NOT EXISTS ledger_of ON ledger (url, model, prompt_tokens, tokens, money);
 """
-BUSY_S = 30.0
-"""How long another process may keep the file to itself."""
 LONGEST_S = 3600.0
 """How long a request is on the way at most; after that, another process may have its number."""
 
@@ -55,10 +52,7 @@ class Ledger:
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)  # what users asked may stand in it
-            # It is used by one thread at a time, though not always by the one that made it.
-            self._database = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False, isolation_level=None)
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.executescript(TABLES)
+            self._database = open_database(path, TABLES)
 
     def answer(self, key: str) -> str | None:
         with self._explained():
@@ -118,16 +112,13 @@ class Ledger:
     def close(self) -> None:
         self._database.close()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.OperationalError) as error:
-            fix = "free some space, mend its permissions, or set another `store` of the endpoint"
-            raise StorageError(f"cannot be used: {error}", where=str(self._path), fix=fix) from error
-        except sqlite3.DatabaseError as error:
-            fix = f"move it away (what it holds was paid for): mv {self._path} {self._path}.old"
-            raise DataError(f"is no database of an endpoint: {error}", where=str(self._path), fix=fix) from error
+    def _explained(self) -> AbstractContextManager[None]:
+        return explained(
+            self._path,
+            is_not="is no database of an endpoint",
+            fix=f"move it away (what it holds was paid for): mv {self._path} {self._path}.old",
+            fix_unusable="free some space, mend its permissions, or set another `store` of the endpoint",
+        )
 
 
 def _is_alive(process: int) -> bool:

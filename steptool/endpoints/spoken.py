@@ -37,8 +37,9 @@ class Spoken:
         return self._token((opening(task, self._system), offered(task)))
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
-        told = [] if any(each.role == "system" for each in messages) or not self._system else [self._system]
-        chat = [*({"role": "system", "content": each} for each in told), *map(openai_message, messages)]
+        has_system = any(each.role == "system" for each in messages)
+        first = [Message(role="system", text=self._system)] if self._system and not has_system else []
+        chat = [openai_message(each) for each in (*first, *messages)]
         return self._token((chat, openai_tools(tools)))
 
     async def act(self, stream: Sequence[int], most: int, seed: int) -> Generation:

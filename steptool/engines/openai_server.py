@@ -28,7 +28,7 @@ from tokenizers import Tokenizer
 
 from steptool.core.errors import ModelError, StepToolError
 from steptool.core.fields import Bound, Natural, Settings, Text
-from steptool.core.secrets import Beginning, Secrets, Variable, read_secret
+from steptool.core.secrets import Beginning, Secrets, Variable
 from steptool.core.storage import file_hash
 from steptool.core.types import content_hash
 from steptool.engines.base import Generation, Request
@@ -132,7 +132,7 @@ class ServerEngine:
             try:
                 model = server.plain_model(self._longest)
                 server.check(model, ids, most)
-                computed = server.wait(server.logprobs(model, ids))
+                computed = asyncio.run(server.logprobs(model, ids))
             except ServerFailed as fault:
                 found.append(f"{server.url}: {fault}")
                 continue
@@ -159,7 +159,7 @@ class ServerEngine:
             _copy(files, Path(self._config.shared) / name)
             place = Path(self._config.there or self._config.shared) / name
         try:
-            server.wait(server.load_adapter(name, place))
+            asyncio.run(server.load_adapter(name, place))
         except ServerFailed as fault:
             raise ModelError(
                 f"{server.url} cannot load its adapter from {place}: {fault}",
@@ -177,14 +177,13 @@ class _Server:
         self.url, self._config = url, config
         self._secrets, self._key = Secrets(), NO_KEY
         if config.key is not None:
-            self._key = read_secret(config.key, f"engine server {url}")
-            self._secrets.add(config.key, [self._key])
+            self._key = self._secrets.read(config.key, f"engine server {url}")
         self._loop = OwnLoop("server")
         self._client: AsyncOpenAI | None = None
 
     def plain_model(self, longest: int) -> str:
         """What it calls its plain model. Raises ServerFailed where `longest` tokens are too many for it."""
-        served = self.wait(self._ask("get", "/models")).get("data")
+        served = asyncio.run(self._ask("get", "/models")).get("data")
         plain = [each for each in served or [] if isinstance(each, dict) and not each.get("parent")]
         if not plain:
             raise ServerFailed("it serves no plain model")
@@ -199,8 +198,8 @@ class _Server:
         `rounding`: nats a token that two computations of one distribution may differ by.
         """
         asked = Request(ids, max_tokens=HOT_TOKENS, temperature=HOT, top_p=1.0, seed=0, stop_ids=())
-        sampled = self.wait(self.generate(model, asked))
-        own = self.wait(self.logprobs(model, [*ids, *sampled.ids]))[-len(sampled.ids) :]
+        sampled = asyncio.run(self.generate(model, asked))
+        own = asyncio.run(self.logprobs(model, [*ids, *sampled.ids]))[-len(sampled.ids) :]
         if _gap(own, sampled.logprobs) < rounding:
             raise ServerFailed("its log-probabilities are not those that it samples with: start it with "
                                "--logprobs-mode processed_logprobs")  # fmt: skip
@@ -234,9 +233,6 @@ class _Server:
         except ServerFailed as fault:
             if "already been loaded" not in str(fault):  # by this name it is the same
                 raise
-
-    def wait(self, work: Any) -> Any:
-        return asyncio.run(work)
 
     def close(self) -> None:
         """May be called twice."""
@@ -278,8 +274,7 @@ class _Server:
         except APIStatusError as fault:
             raise ServerFailed(f"it answers {fault.status_code}: {self._secrets.reason(fault)}") from None
         except APIConnectionError as fault:
-            causes = [fault, *([fault.__cause__] if fault.__cause__ else [])]
-            raise ServerFailed(" ".join(map(self._secrets.reason, causes))) from None
+            raise ServerFailed(self._secrets.reason_and_cause(fault)) from None
 
 
 def _read(choice: dict[str, Any], request: Request) -> Generation:

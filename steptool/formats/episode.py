@@ -20,7 +20,7 @@ def encode(format: Format, task: Task, steps: Sequence[Step]) -> tuple[tuple[int
     ValueError for a step that is neither, or that the format cannot write.
     """
     if isinstance(format, OneAtATime):
-        steps = [single for step in steps for single in _singles(step)]
+        steps = [single for step in steps for single in singles(step)]
     ids: list[int] = []
     mask: list[bool] = []
     previous: tuple[int, ...] = ()
@@ -38,7 +38,7 @@ def encode(format: Format, task: Task, steps: Sequence[Step]) -> tuple[tuple[int
     return tuple(ids), tuple(mask)
 
 
-def _singles(step: Step) -> Iterator[Step]:
+def singles(step: Step) -> Iterator[Step]:
     """A demonstrated step of several calls as a step each, the thought before the first; any other as it is."""
     calls = step.action.calls
     if step.action_ids or len(calls) < 2:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from steptool.core.errors import InputError, ModelError
 from steptool.core.fields import Positive, Settings
-from steptool.core.messages import GAVE_UP, Message
+from steptool.core.messages import GAVE_UP, Message, task_messages
 from steptool.core.types import FINISH, Action, Observation, Task, Tool, ToolCall
 from steptool.formats.arguments import MAX_DEPTH, depth_of, read_arguments
 from steptool.formats.bounded import bounded
@@ -84,8 +84,7 @@ class Native:
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """What the template writes of the tools and the query, and the generation prompt."""
-        system = [Message(role="system", text=task.system)] if task.system else []
-        return self.conversation([*system, Message(role="user", text=task.query)], task.tools)
+        return self.conversation(task_messages(task), task.tools)
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """What the template writes of the tools and the messages, and the generation prompt.

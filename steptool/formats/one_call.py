@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from steptool.core.fields import Positive, Settings
-from steptool.core.messages import Message, openai_message
+from steptool.core.messages import Message, openai_message, task_messages
 from steptool.core.types import Action, Observation, Task, Tool
 from steptool.formats.names import TEXT, Names
 from steptool.formats.served_template import action_text, served_template
@@ -65,7 +65,7 @@ class OneCall(ABC):
 
     def prompt(self, task: Task) -> tuple[int, ...]:
         """System message with the offered tools, the query, and the generation prompt."""
-        return self.turns.prompt("\n".join(filter(None, [self._system(task.tools), task.system])), task.query)
+        return self.conversation(task_messages(task), task.tools)
 
     def conversation(self, messages: Sequence[Message], tools: Sequence[Tool]) -> tuple[int, ...]:
         """The tokens that `chat_template` writes of these messages and tools, and the generation prompt.
@@ -81,7 +81,9 @@ class OneCall(ABC):
             for message in messages
             if message.role != "system"
         ]
-        return self.turns.conversation("\n".join([self._system(tools), *system]), turns)
+        text, _ = describe_tools(tools, self.config.tools_budget * CHARACTERS_A_TOKEN)
+        offer = f"{self.instructions}\n{text}" if text else self.instructions
+        return self.turns.conversation("\n".join([offer, *system]), turns)
 
     def reply(
         self, action_ids: Sequence[int], observations: Sequence[Observation], message: str | None
@@ -112,10 +114,6 @@ class OneCall(ABC):
             raise ValueError(f"{self.name} can write an action of one call, and no other")
         action = action if task is None else Names.of(task.tools, TEXT).write(action)
         return (*self.turns.encode_action(self.write(action)), self.end_of_turn)
-
-    def _system(self, tools: Sequence[Tool]) -> str:
-        text, _ = describe_tools(tools, self.config.tools_budget * CHARACTERS_A_TOKEN)
-        return f"{self.instructions}\n{text}" if text else self.instructions
 
     def shortened(self, task: Task) -> list[str]:
         """What the budget left out of the tools of a task, a line each."""

@@ -29,8 +29,7 @@ class Turns:
         self._tokenizer = tokenizer
         self._max_observation = max_observation
         self._encoder = Encoder(tokenizer, template.markers)
-        before_system, before_query, before_action, before_observation, after_observation = template.markers
-        self._prompt = self._encoder.chunk(before_system, before_query, before_action)
+        _, _, before_action, before_observation, after_observation = template.markers
         self._observation = self._encoder.chunk(before_observation, after_observation)
         self._action = self._encoder.chunk(self._encoder.last_turn(before_action), "")
         self._before_action = self._encoder.encode(self._action, "")
@@ -38,12 +37,6 @@ class Turns:
         self.end_text: str = tokenizer.convert_ids_to_tokens(self.end_of_turn)
         ends = {self.end_of_turn, tokenizer.eos_token_id} - {None}
         self.stop_ids: tuple[int, ...] = tuple(sorted(ends))
-
-    def prompt(self, system: str, query: str) -> tuple[int, ...]:
-        """System message, query, and all markers up to where the policy begins."""
-        template = self.template
-        texts = template.system.trim(valid_text(system)), template.query.trim(valid_text(query))
-        return tuple(self._encoder.encode(self._prompt, *texts))
 
     def conversation(self, system: str, turns: Sequence[tuple[bool, str]]) -> tuple[int, ...]:
         """Any turns behind a system message, up to where the policy begins: of each whether it is an action, and its

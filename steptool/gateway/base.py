@@ -36,6 +36,11 @@ class ChatReply(Frozen):
     finish: Literal["stop", "tool_calls", "length"] = "stop"
     """`length`: it was cut at a limit of its tokens."""
 
+    @property
+    def message(self) -> Message:
+        """As it stands in the messages of a request that continues it."""
+        return Message(role="assistant", text=self.text, calls=self.calls)
+
 
 Complete = Callable[[ChatRequest], Awaitable[ChatReply]]
 """Answers the requests of one attempt. May raise Refused; anything else that it raises is an internal error."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from steptool.core.messages import tool_of
 from steptool.core.types import Tool
 from steptool.gateway.base import Refused
 
@@ -61,8 +62,7 @@ class Function(Part):
     parameters: dict[str, Any] | None = None
 
     def tool(self) -> Tool:
-        parameters = self.parameters or {"type": "object", "properties": {}}
-        return Tool(name=self.name, description=self.description or "", parameters=parameters)
+        return tool_of(self.model_dump())
 
 
 @dataclass(frozen=True)

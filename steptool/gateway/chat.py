@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from steptool.core.messages import Message, MessageCall
+from steptool.core.messages import Message, MessageCall, openai_call
 from steptool.gateway.base import ChatReply, ChatRequest
 from steptool.gateway.body import (
     MOST_MESSAGES,
@@ -122,7 +122,7 @@ def read_chat(raw: bytes) -> tuple[ChatRequest, ChatBody]:
 def write_chat(reply: ChatReply, stamp: Stamp) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": _content(reply), "refusal": None}
     if reply.calls:
-        message["tool_calls"] = [_call(call) for call in reply.calls]
+        message["tool_calls"] = [openai_call(call) for call in reply.calls]
     choice = {"index": 0, "message": message, "finish_reason": reply.finish, "logprobs": None}
     return _envelope(stamp, "chat.completion") | {"choices": [choice], "usage": _usage(reply)}
 
@@ -137,7 +137,7 @@ def stream_chat(reply: ChatReply, stamp: Stamp, *, with_usage: bool) -> Iterator
     envelope = _envelope(stamp, "chat.completion.chunk")
     yield chunk({"role": "assistant", "content": _content(reply)})
     for index, call in enumerate(reply.calls):
-        yield chunk({"tool_calls": [{"index": index, **_call(call)}]})
+        yield chunk({"tool_calls": [{"index": index, **openai_call(call)}]})
     yield chunk({}, reply.finish)
     if with_usage:
         yield _event(envelope | {"choices": [], "usage": _usage(reply)})
@@ -154,10 +154,6 @@ def _envelope(stamp: Stamp, kind: str) -> dict[str, Any]:
 
 def _content(reply: ChatReply) -> str | None:
     return None if reply.calls and not reply.text else reply.text
-
-
-def _call(call: MessageCall) -> dict[str, Any]:
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def _usage(reply: ChatReply) -> dict[str, int]:

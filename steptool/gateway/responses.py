@@ -156,11 +156,6 @@ def _messages(items: Sequence[_MessageItem | _CallItem | _OutputItem | _Reasonin
     return found
 
 
-def said(reply: ChatReply) -> Message:
-    """A reply as the message that it is for a request which continues it."""
-    return Message(role="assistant", text=reply.text, calls=reply.calls)
-
-
 def write_response(reply: ChatReply, stamp: Stamp, body: ResponsesBody) -> dict[str, Any]:
     is_cut = reply.finish == "length"
     return _begun(stamp, body) | {

@@ -28,14 +28,11 @@ from starlette.requests import ClientDisconnect
 
 from steptool.core.errors import StepToolError, reason
 from steptool.core.messages import Message
-from steptool.gateway.base import ChatReply as ChatReply
-from steptool.gateway.base import ChatRequest as ChatRequest
-from steptool.gateway.base import Complete
-from steptool.gateway.base import Refused as Refused
+from steptool.gateway.base import ChatReply, ChatRequest, Complete, Refused
 from steptool.gateway.body import Stamp
 from steptool.gateway.chat import read_chat, stream_chat, write_chat
 from steptool.gateway.connections import Connections
-from steptool.gateway.responses import read_responses, said, stream_response, write_response
+from steptool.gateway.responses import read_responses, stream_response, write_response
 from steptool.system.own_loop import OwnLoop
 
 HOST = "127.0.0.1"
@@ -188,7 +185,7 @@ class Gateway:
             reply = await _answered(attempt, wanted)
         stamp = _stamp(wanted)
         whole = write_response(reply, stamp, body)
-        attempt.known[whole["id"]] = (*messages, said(reply))
+        attempt.known[whole["id"]] = (*messages, reply.message)
         return _events(stream_response(reply, stamp, body)) if body.stream else JSONResponse(whole)
 
     def _attempt(self, request: Request) -> _Attempt:

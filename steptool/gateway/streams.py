@@ -160,7 +160,7 @@ class Streams:
         stream.steps.append(step)
         stream.orders.append(next(self._orders))
         stream.replies.append(reply)
-        stream.seen = (*turn.seen, _key(Message(role="assistant", text=reply.text, calls=reply.calls)))
+        stream.seen = (*turn.seen, _key(reply.message))
         stream.is_acting = False
         return reply
 

@@ -27,8 +27,6 @@ HIDDEN = ("gitignore", "dvcignore")
 """Files whose names begin with a dot in the project; in the template they would hold for this repository."""
 NAME = "PROJECT"
 """Stands in the template for the project's name."""
-SQLITE = "sqlite:///"
-"""How the address of a database begins that is a file."""
 FEWEST_TASKS = 2
 """Questions that a log must ask: one to learn from, one to test with."""
 DVC_CONFIG = "[core]\n    analytics = false\n    check_update = false\n    autostage = false\n"
@@ -75,7 +73,6 @@ def init(folder: Path, own: Own = EXAMPLE) -> None:
 def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
     """Import the traces into the new project: what they hold, and what to tell the user. Where that fails, the folder
     is as it was. Raises what the import does, and DataError for a log that nothing can be trained with."""
-    from steptool.traces import folder as imported
     from steptool.traces import wording
     from steptool.traces.kinds import import_from
     from steptool.tracking.redaction import public
@@ -95,10 +92,10 @@ def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
                 region=own.region,
                 settings=own.settings,
             )
-            if problem := _problem(len(imported.tasks(path)), len(imported.tools(path)), own):
+            if problem := _problem(report.tasks, report.tools, own):
                 fix = "bring a log with more, or your own with --tools and --tasks; docs/logs.md says what each is for"
                 raise DataError(problem, where=public(own.traces), fix=fix)
-            return _measured(path), wording.lines(path, report)
+            return _measured(path, report.tasks_with_a_check), wording.lines(path, report)
     except BaseException:
         for made in (folder / "traces", folder / ".steptool") if was_there else (folder,):
             shutil.rmtree(made, ignore_errors=True)
@@ -107,9 +104,9 @@ def _import(folder: Path, own: Own) -> tuple[Log, list[str]]:
 
 def _absolute(source: str) -> str:
     """The same source from any folder: a file, the file of a database, or the address of a server."""
-    if source.startswith(SQLITE):
-        return f"{SQLITE}{Path(source.removeprefix(SQLITE)).resolve()}"
-    return source if "://" in source else str(Path(source).resolve())
+    from steptool.tracking.client import resolve_uri
+
+    return resolve_uri(source, Path.cwd()) if "://" in source else str(Path(source).resolve())
 
 
 def _problem(questions: int, tools: int, own: Own) -> str:
@@ -121,13 +118,11 @@ def _problem(questions: int, tools: int, own: Own) -> str:
     return ""
 
 
-def _measured(path: Path) -> Log:
+def _measured(path: Path, checked: int) -> Log:
     from steptool.traces import folder as imported
     from steptool.traces.tasks import as_tasks
 
-    lines = imported.tasks(path)
-    checked = sum(bool(line.checks) for line in lines)
-    tasks = as_tasks(lines, imported.tools(path))
+    tasks = as_tasks(imported.tasks(path), imported.tools(path))
     return measured(path.as_posix(), tasks, checked, imported.trajectories(path))
 
 

@@ -66,7 +66,7 @@ class Agent:
             ending = Ending(StopReason.world_error, error=describe(fault))
         ending, outcome = await judged(session, ending)
         found = [] if recording is None else recording.trajectories(ending, outcome)
-        return found or [recorded(attempt, (), ending, outcome)]
+        return found or [recorded(attempt, (), (), ending, outcome)]
 
     async def _run(self, session: Acts, recording: Recording) -> Ending:
         base_url = self._gateway.start()

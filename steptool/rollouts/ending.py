@@ -38,8 +38,14 @@ async def judged(session: GuardedSession | None, ending: Ending) -> tuple[Ending
         return ending, Outcome()
 
 
-def recorded(attempt: Attempt, steps: Sequence[Step], ending: Ending, outcome: Outcome) -> Trajectory:
-    return Trajectory.create(
+def recorded(
+    attempt: Attempt, steps: Sequence[Step], stream: Sequence[int], ending: Ending, outcome: Outcome
+) -> Trajectory:
+    """Write everything down. `stream`: the tokens up to the end of the last action, as the engine saw them.
+
+    Raises AssertionError, a defect of this package, where the steps do not add up to them.
+    """
+    trajectory = Trajectory.create(
         task_id=attempt.task.id,
         steps=tuple(steps),
         stop_reason=ending.reason,
@@ -51,3 +57,7 @@ def recorded(attempt: Attempt, steps: Sequence[Step], ending: Ending, outcome: O
         attempt=attempt.number,
         error=ending.error,
     )
+    # What the engine saw last is a prefix of what is trained on, token by token.
+    if trajectory.token_ids != tuple(stream):
+        raise AssertionError(f"task {attempt.task.id}: the steps do not add up to the token stream")
+    return trajectory

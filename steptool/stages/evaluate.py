@@ -10,7 +10,7 @@ import numpy as np
 
 from steptool.annotators.annotate import annotate_all
 from steptool.config.arms import Arm, arms_of, pairs_of
-from steptool.config.places import COMPARISONS, EVALUATION, PARAMS, TASKS
+from steptool.config.places import COMPARISONS, EVALUATION, JUDGED, PARAMS, TASKS
 from steptool.config.plugins import Use
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import ParamsError
@@ -129,7 +129,7 @@ def measure_policy(
     )
     annotator = params.annotate.build()
     revision = revision_of(annotator, params.annotate.config)
-    judged = out / f"{name}.trajectories.jsonl.gz"
+    judged = out / f"{name}{JUDGED}"
     scored = annotate_all(
         annotator,
         revision,

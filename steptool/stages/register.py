@@ -73,7 +73,7 @@ def arm_to_register(params: Params) -> str:
     if params.register_.best_on is not None:
         return _best([arm.name for arm in arms if arm.method is not None], METRIC_OF[params.promote.measure])
     with_weights = [arm.name for arm in arms if arm.endpoint is None]
-    candidates = [*(candidate for candidate, _ in pairs_of(params)), *with_weights, arms[0].name]
+    candidates = [*(candidate for candidate, _ in pairs_of(params)), *with_weights]
     return params.register_.arm or next((name for name in candidates if name in with_weights), arms[0].name)
 
 

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from steptool.config.arms import Round as RoundOfParams
 from steptool.config.arms import arms_of, rounds_of
-from steptool.config.places import EVALUATION, MODELS, PARAMS, REPORT, TASKS, VALIDATED
+from steptool.config.places import EVALUATION, JUDGED, MODELS, PARAMS, REPORT, TASKS, VALIDATED
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError
 from steptool.core.storage import read_jsonl, read_record, write_bytes
@@ -74,7 +74,7 @@ def _settings(params: Params) -> str:
 
 def _judged(evaluation: Evaluation, tasks: list[Task]) -> list[ScoredTrajectory]:
     """The attempts that an evaluation was made of."""
-    path = EVALUATION / f"{evaluation.name}.trajectories.jsonl.gz"
+    path = EVALUATION / f"{evaluation.name}{JUDGED}"
     scored = read_jsonl(path, ScoredTrajectory)
     try:
         attempts_by_task(

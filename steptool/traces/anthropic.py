@@ -61,7 +61,7 @@ class Anthropic:
         )
 
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
-        return read_each(source, lambda record: [self._conversation(record)])
+        return read_each(source, self.of_record)
 
     def of_record(self, record: Record) -> Iterator[Conversation]:
         """That of one record. Raises Unusable."""

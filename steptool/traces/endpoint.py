@@ -18,6 +18,7 @@ from steptool.core.types import FINISH, Action, Revision, Sampling, Step, StopRe
 from steptool.endpoints.base import Spent
 from steptool.endpoints.policy import ITS_OWN_TEMPERATURE, Endpoint
 from steptool.endpoints.settings import DECIDING, EndpointSettings
+from steptool.formats.episode import singles
 from steptool.rollouts.base import Search
 from steptool.worlds.base import Ends, World
 
@@ -122,17 +123,5 @@ def demonstration_of(made: Trajectory, *, is_parallel: bool) -> Trajectory:
             thought=last.action.thought, calls=(ToolCall(name=FINISH, arguments={"answer": last.action.message}),)
         )
     )
-    one_by_one = steps if is_parallel else [each for step in steps for each in _apart(step)]
+    one_by_one = steps if is_parallel else [each for step in steps for each in singles(step)]
     return Trajectory.create(**{**dict(made), "steps": (*one_by_one, answered), "conditions": None})
-
-
-def _apart(step: Step) -> list[Step]:
-    if len(step.action.calls) < 2:
-        return [step]
-    return [
-        Step(
-            action=Action(thought="" if index else step.action.thought, calls=(call,)),
-            observations=(step.observations[index],),
-        )
-        for index, call in enumerate(step.action.calls)
-    ]

@@ -23,10 +23,9 @@ from steptool.core.errors import DataError
 from steptool.core.storage import (
     SCHEMA_VERSION,
     dumps,
+    each_of_jsonl,
     file_hash,
-    parse_record,
     parse_text,
-    read_jsonl,
     read_lines,
     read_text,
     write_json,
@@ -65,7 +64,7 @@ def tools(folder: Path) -> list[Tool]:
 
 def trajectories(folder: Path) -> list[Trajectory]:
     """In the order of the import. Raises DataError that names the line which is broken."""
-    return read_jsonl(folder / TRAJECTORIES, Trajectory)
+    return list(each_trajectory(folder))
 
 
 def attempts(folder: Path) -> Iterator[tuple[str, Trajectory]]:
@@ -76,7 +75,7 @@ def attempts(folder: Path) -> Iterator[tuple[str, Trajectory]]:
     """
     refuse_unless_imported(folder)
     asked = {line.id: line.query for line in tasks(folder)}
-    for done in stored_trajectories(folder / TRAJECTORIES):
+    for done in each_trajectory(folder):
         if done.task_id in asked:
             yield asked[done.task_id], done
 
@@ -88,13 +87,9 @@ def refuse_unless_imported(folder: Path) -> None:
         raise DataError(f"holds no imported traces: there is no {missing[0]}", where=str(folder), fix=fix)
 
 
-def stored_trajectories(path: Path) -> Iterator[Trajectory]:
-    """Those of any file that `write_jsonl` wrote, one after the other. Raises DataError as `trajectories` does."""
-    lines = read_lines(path, missing="name a file that is there", broken=IMPORT_AGAIN)
-    next(lines, None)
-    for number, line in enumerate(lines, start=2):
-        value = parse_text(line, str(path), line=number, fix=IMPORT_AGAIN)
-        yield parse_record(value, Trajectory, where=f"{path}:{number}", fix=IMPORT_AGAIN)
+def each_trajectory(folder: Path) -> Iterator[Trajectory]:
+    """Those of `trajectories`, one after the other."""
+    return each_of_jsonl(folder / TRAJECTORIES, Trajectory, missing=IMPORT_AGAIN, broken=IMPORT_AGAIN)
 
 
 def raw_tasks(folder: Path) -> list[dict[str, Any]]:

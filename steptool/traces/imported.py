@@ -105,7 +105,7 @@ def judged_by(reference: Reference, task: Task, attempt: Trajectory) -> Trajecto
 
 
 def _changed(record: Trajectory, **fields: Any) -> Trajectory:
-    return Trajectory.create(**{name: getattr(record, name) for name in Trajectory.model_fields} | fields)
+    return Trajectory.create(**{**dict(record), **fields})
 
 
 def counted(left_out: Mapping[str, int]) -> str:

@@ -164,7 +164,7 @@ class Import:
 def _held(folder: Path) -> Iterator[Attempt]:
     """The attempts of an imported folder. One at a task that is no longer in it is left out."""
     tasks = {task.id: task for task in imported.tasks(folder)}
-    for done in imported.stored_trajectories(folder / imported.TRAJECTORIES):
+    for done in imported.each_trajectory(folder):
         if (task := tasks.get(done.task_id)) is not None:
             yield Attempt(
                 where=done.id,

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from steptool.core.errors import InputError, reason
 from steptool.core.fields import Text
-from steptool.traces.conversation import Conversation, Skipped, Unusable
+from steptool.traces.conversation import Conversation, Skipped
 from steptool.traces.labels import RecordSettings
-from steptool.traces.records import ODD
-from steptool.traces.spans import Requests, attempt_of_trace, labels_of_trace
+from steptool.traces.spans import attempt_of_spans, labels_of_trace
+from steptool.tracking.client import database_file
 from steptool.tracking.redaction import public, redact
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 PAGE = 100
 """Traces that are asked for at once."""
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-SCHEMES = ("http://", "https://", "sqlite:", "postgresql", "mysql", "mssql", "databricks")
-FILE = "sqlite:///"
-"""How the address of a database begins that is a file: MLflow would make it."""
+SCHEMES = ("http://", "https://", "sqlite:", "sqlite+pysqlite:", "postgresql", "mysql", "mssql", "databricks")
 _POOL = re.compile(r"(?: with exception|:)? HTTPS?ConnectionPool\(.*", re.DOTALL)
 """What the library for HTTP says of a server that refuses, after MLflow's own words."""
 _NOT_GIVEN = "<openai."
@@ -59,7 +57,8 @@ class MlflowTraces:
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
         """Trace by trace, the oldest first. Raises InputError where MLflow is not installed, the server does not
         answer, or the experiment is not there."""
-        if source.startswith(FILE) and not os.path.isfile(source.removeprefix(FILE).partition("?")[0]):
+        database = database_file(source)
+        if database is not None and not database.is_file():  # MLflow would make it
             raise InputError("no such database", where=public(source), fix="name one that is there")
         os.environ.setdefault(RETRIES, "2")
         try:
@@ -93,19 +92,9 @@ class MlflowTraces:
                 return
 
     def _attempts(self, trace: Trace) -> Iterator[Conversation | Skipped]:
-        where, requests, problem = f"trace {trace.info.trace_id}", Requests(), ""
-        conversations: list[Conversation] = []
-        for span in sorted(trace.data.spans, key=lambda span: span.start_time_ns or 0):
-            try:
-                conversations += requests.read(where, *_request(span))
-            except Unusable as error:  # of one request: a later one may hold all of it
-                problem = problem or error.reason
-            except ODD:
-                problem = problem or "a span is not what a request to a chat model is"
-        if problem and not conversations:
-            yield Skipped(where=where, reason=problem)
-            return
-        yield from attempt_of_trace(where, conversations, labels_of_trace(_noted(trace), self.config))
+        spans = sorted(trace.data.spans, key=lambda span: span.start_time_ns or 0)
+        labels, odd = labels_of_trace(_noted(trace), self.config), "a span is not what a request to a chat model is"
+        return attempt_of_spans(f"trace {trace.info.trace_id}", spans, _request, labels, odd)
 
 
 def _experiment(client: MlflowClient, name: str, source: str) -> str:

@@ -27,7 +27,7 @@ from steptool.traces.records import Record, read_each
 
 _REQUESTS = ("request", "input", "inputs", "kwargs")
 _RESPONSES = ("response", "output", "outputs", "completion")
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Types of content parts that are text, and where it stands in them."""
 
@@ -124,10 +124,8 @@ def text_of(content: Any) -> str:
     """A text, or parts that are text. Raises Unusable for others: an image cannot be learned from."""
     if content is None:
         return ""
-    if isinstance(content, str):
-        return content
     if not isinstance(content, list):
-        return json.dumps(content, ensure_ascii=False)
+        return json_of(content)
     found = []
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
@@ -140,6 +138,16 @@ def text_of(content: Any) -> str:
     return "\n".join(found)
 
 
+def json_of(value: Any) -> str:
+    """A text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def arguments_of(written: Any) -> str:
+    """Arguments of a call as JSON text; some sources have the object, or leave out an empty one."""
+    return json_of(written if isinstance(written, str) else written or {})
+
+
 def _message(written: Any) -> Message:
     role = written.get("role") if isinstance(written, Mapping) else None
     if role in ("tool", "function"):
@@ -149,13 +157,13 @@ def _message(written: Any) -> Message:
             call_id=str(written.get("tool_call_id") or ""),
             name=str(written.get("name") or ""),
         )
-    if role not in _ROLES:
+    if role not in ROLES:
         raise Unusable("a message has no role of chat completions", is_broken=True)
     thought = written.get("reasoning_content") or written.get("reasoning")
     text = text_of(written.get("content")) or str(written.get("refusal") or "") or _spoken(written)
     is_model = role == "assistant"
     return Message(
-        role=_ROLES[role],
+        role=ROLES[role],
         text=text,
         calls=tuple(_calls(written)) if is_model else (),
         thought=thought if is_model and isinstance(thought, str) else "",
@@ -180,9 +188,8 @@ def _calls(message: Mapping[str, Any]) -> Iterator[MessageCall]:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise Unusable("a tool call names no function", is_broken=True)
-        arguments = function.get("arguments")
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
-        yield MessageCall(id=str(call.get("id") or ""), name=function["name"], arguments=text)
+        arguments = arguments_of(function.get("arguments"))
+        yield MessageCall(id=str(call.get("id") or ""), name=function["name"], arguments=arguments)
 
 
 # The shapes of records

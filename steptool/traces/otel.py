@@ -22,8 +22,9 @@ from typing import Any, ClassVar
 
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings
+from steptool.traces.openai import json_of
 from steptool.traces.records import ODD, records
-from steptool.traces.spans import Requests, attempt_of_trace, labels_of_trace
+from steptool.traces.spans import attempt_of_spans, labels_of_trace
 
 _EVENTS = {f"gen_ai.{role}.message": role for role in ("system", "user", "assistant", "tool")}
 _CHOICE, _DETAILS, _EVALUATION = (
@@ -83,22 +84,11 @@ class Otel:
             yield from self._attempts(f"trace {id}", sorted(of_trace, key=lambda span: span.start))
 
     def _attempts(self, where: str, spans: list[_Span]) -> Iterator[Conversation | Skipped]:
-        requests, problem = Requests(), ""
-        conversations: list[Conversation] = []
-        noted: dict[str, Any] = {}
+        noted: dict[str, Any] = {"attributes": nested(spans[0].attributes)}
         for span in spans:
             noted |= _evaluations(span)
-            try:
-                conversations += requests.read(where, *_request(span))
-            except Unusable as error:  # of one request: a later one may hold all of it
-                problem = problem or error.reason
-            except ODD:
-                problem = problem or "an attribute of a span is not what its convention says"
-        if problem and not conversations:
-            yield Skipped(where=where, reason=problem)
-            return
-        attributes = {"attributes": nested(spans[0].attributes)}
-        yield from attempt_of_trace(where, conversations, labels_of_trace({**attributes, **noted}, self.config))
+        odd = "an attribute of a span is not what its convention says"
+        return attempt_of_spans(where, spans, _request, labels_of_trace(noted, self.config), odd)
 
 
 # Spans of a record
@@ -214,7 +204,7 @@ def _of_parts(message: Any) -> Iterator[dict[str, Any]]:
             )
         elif kind == "tool_call_response":
             content = part.get("response", part.get("result"))
-            yield {"role": "tool", "tool_call_id": part.get("id"), "content": _text(content)}
+            yield {"role": "tool", "tool_call_id": part.get("id"), "content": json_of(content)}
         elif kind == "reasoning":
             thoughts.append(str(part.get("content")))
         else:
@@ -331,7 +321,3 @@ def _parsed_text(written: Any) -> Any:
     except (ValueError, RecursionError):
         return written
     return parts
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -66,8 +66,12 @@ def records(source: str) -> Iterator[Record | Skipped]:
 
 def first_record(source: str) -> Record | Skipped | None:
     """The first record that can be read, to see what the source holds; of the first 100 where none can the first."""
-    found = list(itertools.islice(records(source), 100))
-    return next((record for record in found if isinstance(record, Record)), next(iter(found), None))
+    broken = None
+    for record in itertools.islice(records(source), 100):
+        if isinstance(record, Record):
+            return record
+        broken = broken or record
+    return broken
 
 
 def files(source: Path) -> list[Path]:

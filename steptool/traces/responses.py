@@ -15,18 +15,16 @@ source, in their order. What a tool of OpenAI's own did, such as a web search, i
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from steptool.core.messages import Message, MessageCall
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings, labels_of
-from steptool.traces.openai import text_of, tools
+from steptool.traces.openai import ROLES, arguments_of, text_of, tools
 from steptool.traces.records import Record, read_each
 
 _KINDS = ("message", "reasoning", "function_call", "function_call_output")
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
 class Responses:
@@ -49,7 +47,7 @@ class Responses:
         return isinstance(record.get("items"), list) or has_input or response.get("object") == "response"
 
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
-        return read_each(source, lambda record: [self._conversation(record)])
+        return read_each(source, self.of_record)
 
     def of_record(self, record: Record) -> Iterator[Conversation]:
         """That of one record. Raises Unusable."""
@@ -95,9 +93,9 @@ def messages(items: Sequence[Any]) -> Iterator[Message]:
         if kind not in _KINDS:
             raise Unusable(f"it holds an item of another kind: {str(kind)[:40]}")
         if kind == "message":
-            if item.get("role") not in _ROLES:
+            if item.get("role") not in ROLES:
                 raise Unusable("a message has no role of Responses", is_broken=True)
-            yield Message(role=_ROLES[item["role"]], text=text_of(item.get("content")))
+            yield Message(role=ROLES[item["role"]], text=text_of(item.get("content")))
         elif kind == "reasoning":
             if thought := "\n".join(_texts(item.get("content")) or _texts(item.get("summary"))):
                 yield Message(role="assistant", thought=thought)
@@ -122,8 +120,7 @@ def _texts(parts: Any) -> list[str]:
 
 
 def _call(item: Mapping[str, Any]) -> MessageCall:
-    name, arguments = item.get("name"), item.get("arguments")
+    name, id = item.get("name"), str(item.get("call_id") or item.get("id") or "")
     if not isinstance(name, str):
         raise Unusable("a call names no function", is_broken=True)
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
-    return MessageCall(id=str(item.get("call_id") or item.get("id") or ""), name=name, arguments=text)
+    return MessageCall(id=id, name=name, arguments=arguments_of(item.get("arguments")))

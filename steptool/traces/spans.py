@@ -10,16 +10,16 @@ of theirs. The longest is the attempt that the trace is about.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from steptool.core.messages import Message
 from steptool.formats.arguments import read_arguments
 from steptool.traces.anthropic import Anthropic
-from steptool.traces.conversation import Conversation, Skipped
+from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import Labels, RecordSettings, labels_of, solved_of
 from steptool.traces.openai import OpenAi
-from steptool.traces.records import Record
+from steptool.traces.records import ODD, Record
 from steptool.traces.responses import Responses
 
 NOTHING = "a trace without a request to a chat model"
@@ -44,6 +44,32 @@ class Requests:
             if reader.recognises("", record.value):
                 return list(reader.of_record(record))
         return []
+
+
+Of = TypeVar("Of")
+
+
+def attempt_of_spans(
+    where: str, spans: Iterable[Of], request_of: Callable[[Of], tuple[Mapping[str, Any], Any]], labels: Labels, odd: str
+) -> Iterator[Conversation | Skipped]:
+    """The attempt that a trace is about, as `attempt_of_trace` says, of spans in their order.
+
+    `request_of`: request and response of a span, empty where it is none to a chat model. A span that it or a reader
+    stumbles over, which `odd` says, or refuses, is left out: a later one may hold all of it.
+    """
+    requests, problem = Requests(), ""
+    conversations: list[Conversation] = []
+    for span in spans:
+        try:
+            conversations += requests.read(where, *request_of(span))
+        except Unusable as error:
+            problem = problem or error.reason
+        except ODD:
+            problem = problem or odd
+    if problem and not conversations:
+        yield Skipped(where=where, reason=problem)
+    else:
+        yield from attempt_of_trace(where, conversations, labels)
 
 
 def attempt_of_trace(where: str, requests: Sequence[Conversation], labels: Labels) -> Iterator[Conversation | Skipped]:

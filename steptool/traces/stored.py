@@ -13,14 +13,14 @@ from pathlib import Path
 
 from steptool.config.places import TASKS
 from steptool.core.errors import DataError, InputError
-from steptool.core.storage import parse_record, parse_text, read_jsonl, read_lines
+from steptool.core.storage import each_of_jsonl, read_jsonl, read_lines
 from steptool.core.types import ScoredTrajectory, Task, Trajectory
 from steptool.traces import folder as imported
 from steptool.traces.tasks import as_tasks
 
 NAMES = ("trajectories.jsonl.gz", "scored.jsonl.gz", "demonstrations.jsonl")
 """What the files of trajectories are called in the folder of a stage."""
-_RESTORE = "run `dvc repro`, or restore it: dvc checkout"
+_RESTORE = "run `dvc repro` or `steptool traces import` again, or restore it: dvc checkout"
 
 
 def is_stored(source: Path) -> bool:
@@ -61,13 +61,10 @@ def _kind(file: Path) -> str:
 
 def _trajectories(file: Path) -> Iterator[Trajectory]:
     if _kind(file) == Trajectory.__name__:
-        yield from imported.stored_trajectories(file)
-        return
-    lines = read_lines(file, missing=_RESTORE, broken=_RESTORE)
-    for number, line in enumerate(lines, start=1):
-        if number > 1:
-            value = parse_text(line, str(file), line=number, fix=_RESTORE)
-            yield parse_record(value, ScoredTrajectory, where=f"{file}:{number}", fix=_RESTORE).trajectory
+        yield from each_of_jsonl(file, Trajectory, missing=_RESTORE, broken=_RESTORE)
+    else:
+        scored = each_of_jsonl(file, ScoredTrajectory, missing=_RESTORE, broken=_RESTORE)
+        yield from (each.trajectory for each in scored)
 
 
 def _tasks(beside: Path, given: Path | None) -> dict[str, Task]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from steptool.core.messages import Message
+from steptool.core.storage import without_duplicates
 from steptool.core.types import AnswerCheck, Tool
 from steptool.traces.conversation import Conversation
 
@@ -30,13 +31,6 @@ def same_number(value: float) -> float:
     return value
 
 
-def _each_name_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is given twice")
-    return found
-
-
 class Texts:
     """`on_text` gets every text that is no JSON, and every string and name within JSON. `on_field` may replace the
     value of a field of JSON, or raise NotReplaced. `on_number` gets every number of JSON."""
@@ -50,7 +44,7 @@ class Texts:
         if text.lstrip()[:1] not in ("{", "[") or depth > MOST_DEPTH:
             return self._on_text(text)
         try:
-            value = json.loads(text, object_pairs_hook=_each_name_once)
+            value = json.loads(text, object_pairs_hook=without_duplicates)
             changed = self._value(value, depth)
         except (ValueError, RecursionError):
             return self._on_text(text)

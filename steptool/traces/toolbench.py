@@ -11,7 +11,6 @@ of its steps; the longest is kept (`merging`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -23,6 +22,7 @@ from steptool.core.messages import Message, MessageCall
 from steptool.core.types import FINISH, Task
 from steptool.traces.conversation import Conversation, Skipped, Unusable
 from steptool.traces.labels import RecordSettings, labels_of
+from steptool.traces.openai import arguments_of, json_of
 from steptool.traces.records import Record, read_each
 from steptool.traces.toolbench_answers import answer_of, finish, is_converted, is_inferred, of_converted, of_inferred
 from steptool.traces.toolbench_text import is_text, of_text
@@ -106,13 +106,12 @@ def _steps_of_run(steps: Sequence[Any]) -> Iterator[Message]:
     for step in steps:
         if not isinstance(step, Mapping) or not isinstance(step.get("name"), str):
             raise Unusable("a step names no function", is_broken=True)
-        arguments, reply = step.get("arguments"), step.get("response")
-        written = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+        written = arguments_of(step.get("arguments"))
         error = str(step.get("error") or "")
         written = finish(written) if step["name"] == FINISH else written
         yield Message(role="assistant", calls=(MessageCall(name=step["name"], arguments=written),))
         yield Message(
             role="tool",
-            text=reply if isinstance(reply, str) else json.dumps(reply, ensure_ascii=False),
+            text=json_of(step.get("response")),
             error=None if error in _NO_ERROR else error,
         )

@@ -13,7 +13,7 @@ from steptool.core.types import FINISH, Tool
 from steptool.formats.react import ANSWERS, GIVES_UP
 from steptool.traces.conversation import Conversation, Unusable
 from steptool.traces.labels import Labels
-from steptool.traces.openai import tools
+from steptool.traces.openai import arguments_of, json_of, tools
 from steptool.traces.records import Record
 
 MOST_LITERAL = 200_000
@@ -86,7 +86,7 @@ def answer_of(kind: Any, answer: Any) -> str | None:
         return GAVE_UP
     if kind != ANSWERS or answer is None:
         return None
-    return answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)
+    return json_of(answer)
 
 
 def of_converted(record: Record, labels: Labels) -> Conversation:
@@ -119,13 +119,12 @@ def _messages_of_node(node: Mapping[str, Any]) -> Iterator[Message]:
     if role != "tool":
         return
     call = said if isinstance(said, Mapping) else _literal(said)
-    name, arguments = call.get("name"), call.get("arguments")
+    name = call.get("name")
     if name == FINISH:
         return
-    written = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
-    reply = call.get("response", "")
+    written = arguments_of(call.get("arguments"))
     yield Message(role="assistant", calls=(MessageCall(name=str(name), arguments=written),))
-    yield Message(role="tool", text=reply if isinstance(reply, str) else json.dumps(reply, ensure_ascii=False))
+    yield Message(role="tool", text=json_of(call.get("response", "")))
 
 
 def _literal(said: Any) -> Mapping[str, Any]:

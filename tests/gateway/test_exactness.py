@@ -25,11 +25,11 @@ from steptool.formats.episode import encode
 from steptool.formats.json_call import JsonCall
 from steptool.gateway.base import ChatReply, ChatRequest, Refused
 from steptool.policies import tiny_model
-from steptool.rollouts.base import Attempt
 from steptool.rollouts.ending import Ending
 from steptool.rollouts.recording import Recording
-from steptool.testing import call, conditions, revision, task, tool
+from steptool.testing import call, task, tool
 from tests.formats.test_native import native
+from tests.rollouts.attempts import attempt_of
 
 TOOLS = (tool("find_order", needs={"id": "string"}), tool("ping"))
 TASK = task("t1", "Where is order a-1?", *TOOLS)
@@ -108,11 +108,7 @@ class Chat:
 async def live(name: str, seed: int) -> tuple[RandomEngine, list[Trajectory]]:
     chosen, engine = random.Random(seed), RandomEngine(name, seed)
 
-    def act(stream: Any, most: int, seed: int) -> Any:
-        return engine.generate(Request(stream, most, 1.0, 1.0, seed, engine.format.stop_ids))
-
-    attempt = Attempt(TASK, lambda: None, act, engine.format, conditions(sampling=SAMPLING), revision("p"), 1, 0, 5.0)  # type: ignore[arg-type,return-value]
-    recording = Recording(attempt)
+    recording = Recording(attempt_of(TASK, engine, None, sampling=SAMPLING, format=engine.format))
     chats, codes = [Chat(Message(role="user", text=TASK.query))], list[str]()
     try:
         for _ in range(chosen.randrange(1, 12)):
@@ -176,12 +172,7 @@ def test_a_stream_begins_with_what_the_format_writes_of_its_first_request(name: 
 
     async def first() -> Trajectory:
         engine = RandomEngine(name, seed)
-
-        def act(stream: Any, most: int, seed: int) -> Any:
-            return engine.generate(Request(stream, most, 1.0, 1.0, seed, format.stop_ids))
-
-        made = Attempt(TASK, lambda: None, act, format, conditions(sampling=SAMPLING), revision("p"), 1, 0, 5.0)  # type: ignore[arg-type,return-value]
-        recording = Recording(made)
+        recording = Recording(attempt_of(TASK, engine, None, sampling=SAMPLING, format=format))
         await recording.complete(ChatRequest(messages=tuple(messages), tools=TOOLS))
         return recording.trajectories(Ending(StopReason.call_budget), Outcome())[0]
 

@@ -22,7 +22,8 @@ from steptool.core.errors import StepToolError
 from steptool.core.messages import Message, MessageCall
 from steptool.core.types import Tool
 from steptool.gateway import connections, server
-from steptool.gateway.server import ChatReply, ChatRequest, Gateway, Refused
+from steptool.gateway.base import ChatReply, ChatRequest, Refused
+from steptool.gateway.server import Gateway
 
 FUNCTION = {"name": "find", "description": "Finds.", "parameters": {"type": "object", "properties": {"id": {}}}}
 CHAT_TOOLS: Any = [{"type": "function", "function": FUNCTION}]

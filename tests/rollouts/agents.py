@@ -10,21 +10,16 @@ from typing import Any
 
 from openai import APIStatusError, AsyncOpenAI
 
-from steptool.core.types import Action, Observation, Outcome, Sampling, Task, ToolCall, Trajectory
-from steptool.engines.base import Request
-from steptool.formats.json_call import JsonCall
+from steptool.core.types import Observation, Outcome, Sampling, Task, ToolCall, Trajectory
 from steptool.formats.tool_text import openai_tools
-from steptool.policies import tiny_model
 from steptool.rollouts.agent import Agent
-from steptool.rollouts.base import Attempt
-from steptool.testing import call, conditions, revision, task, tool
+from steptool.testing import task, tool
 from steptool.worlds.base import AgentFailed
+from tests.rollouts.attempts import CHAT, SAMPLING, attempt_of
 
-CHAT = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
 FIND = tool("find_order", "Finds an order.", needs={"id": "string"})
 TASK = task("t1", "Where is order a-1?", FIND, tool("ping"))
 TOOLS = openai_tools(TASK.tools)
-SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_calls=4, max_step_tokens=64, max_tokens=2048)
 
 Program = Callable[[AsyncOpenAI], Awaitable[str | None]]
 
@@ -66,14 +61,6 @@ class Session:
         return self.outcome
 
 
-def said(made: ToolCall, thought: str = "") -> tuple[int, ...]:
-    return CHAT.render(Action(thought=thought, calls=(made,)))
-
-
-LOOK = said(call("find_order", id="a-1"), "Look it up.")
-PING = said(call("ping"))
-ANSWER = said(call("Finish", answer="shipped"))
-SURRENDER = said(call("Finish", give_up=True))
 MUMBLE = (*CHAT.turns.encode_action("Well, now."), CHAT.end_of_turn)
 SHIPPED = '{"state": "shipped"}'
 
@@ -91,22 +78,7 @@ async def job(
     agent: Agent, engine: Any, session: Any, *, sampling: Sampling = SAMPLING, format: Any = CHAT, of: Task = TASK,
     number: int = 0,
 ) -> Sequence[Trajectory]:  # fmt: skip
-    def act(stream: Sequence[int], most: int, seed: int) -> Any:
-        return engine.generate(Request(stream, most, sampling.temperature, sampling.top_p, seed, format.stop_ids))
-
-    return await agent.attempt(
-        Attempt(
-            task=of,
-            open=lambda: session,
-            act=act,
-            format=format,
-            conditions=conditions(sampling=sampling),
-            policy=revision("p"),
-            seed=3,
-            number=number,
-            tool_timeout_s=5.0,
-        )
-    )
+    return await agent.attempt(attempt_of(of, engine, session, sampling=sampling, format=format, number=number))
 
 
 def attempt(engine: Any, session: Any, **options: Any) -> Sequence[Trajectory]:

@@ -19,29 +19,11 @@ from steptool.core.types import Observation, Outcome, StopReason, Task
 from steptool.engines.fake import AnsweringEngine, ScriptedEngine
 from steptool.gateway.base import ChatRequest, Refused
 from steptool.rollouts import recording
-from steptool.rollouts.base import Attempt
 from steptool.rollouts.ending import Ending
-from steptool.testing import call, conditions, revision, task
+from steptool.testing import call, task
 from steptool.worlds.base import AgentFailed
-from tests.rollouts.agents import (
-    ANSWER,
-    CHAT,
-    LOOK,
-    MUMBLE,
-    PING,
-    SAMPLING,
-    SHIPPED,
-    SURRENDER,
-    TASK,
-    TOOLS,
-    Session,
-    ask,
-    attempt,
-    job,
-    loop,
-    running,
-    said,
-)
+from tests.rollouts.agents import MUMBLE, SHIPPED, TASK, TOOLS, Session, ask, attempt, job, loop, running
+from tests.rollouts.attempts import ANSWER, CHAT, LOOK, PING, SAMPLING, SURRENDER, attempt_of, said
 
 
 def test_an_agents_attempt_is_recorded_as_a_rollout_of_our_own_is() -> None:
@@ -427,8 +409,7 @@ def test_a_request_that_comes_behind_the_end_gets_no_action() -> None:
     engine = ScriptedEngine([LOOK, ANSWER])
 
     async def late() -> None:
-        made = Attempt(TASK, lambda: None, None, CHAT, conditions(sampling=SAMPLING), revision("p"), 1, 0, 5.0)  # type: ignore[arg-type,return-value]
-        ended = recording.Recording(made)
+        ended = recording.Recording(attempt_of(TASK, engine, None))
         ended.stop()
         with pytest.raises(Refused, match="the attempt has ended"):
             await ended.complete(ChatRequest(messages=(Message(role="user", text="Hello."),)))

@@ -18,29 +18,16 @@ from hypothesis import strategies as st
 from steptool.core.errors import WorldError
 from steptool.core.plugins import NoSettings
 from steptool.core.types import Action, Observation, Outcome, Sampling, Step, StopReason, ToolCall, Trajectory
-from steptool.engines.base import Generation, Request
+from steptool.engines.base import Generation
 from steptool.engines.fake import AnsweringEngine, ScriptedEngine
 from steptool.formats.episode import encode
-from steptool.formats.json_call import JsonCall
 from steptool.policies import tiny_model
-from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain
 from steptool.rollouts.tries import run_searches
-from steptool.testing import call, conditions, message, revision, task
+from steptool.testing import call, message, task
+from tests.rollouts.attempts import ANSWER, CHAT, LOOK, PING, SAMPLING, SURRENDER, attempt_of, said
 
-CHAT = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
-
-
-def said(made: ToolCall, thought: str = "") -> tuple[int, ...]:
-    return CHAT.render(Action(thought=thought, calls=(made,)))
-
-
-LOOK = said(call("find_order", id="a-1"), "Look it up.")
-PING = said(call("ping"))
-ANSWER = said(call("Finish", answer="shipped"))
-SURRENDER = said(call("Finish", give_up=True))
 SHIPPED = Observation(text='{"state": "shipped"}')
-SAMPLING = Sampling(temperature=0.7, top_p=0.9, max_calls=4, max_step_tokens=64, max_tokens=2048)
 TASK = task("t1", "Where is order a-1?")
 SOLVED = Outcome(solved=1.0, evidence="the order was found")
 
@@ -97,22 +84,10 @@ async def job(
     number: int = 0,
     format: Any = CHAT,
 ) -> Sequence[Trajectory]:
-    def act(stream: Sequence[int], most: int, seed: int) -> Any:
-        return engine.generate(Request(stream, most, sampling.temperature, sampling.top_p, seed, format.stop_ids))
-
-    return await Chain(NoSettings()).attempt(
-        Attempt(
-            task=TASK,
-            open=lambda: session,
-            act=act,
-            format=format,
-            conditions=conditions(sampling=sampling),
-            policy=revision("p"),
-            seed=3,
-            number=number,
-            tool_timeout_s=tool_timeout_s,
-        )
+    made = attempt_of(
+        TASK, engine, session, sampling=sampling, format=format, number=number, tool_timeout_s=tool_timeout_s
     )
+    return await Chain(NoSettings()).attempt(made)
 
 
 def seen(step: Step) -> Observation:

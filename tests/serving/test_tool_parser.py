@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from steptool.core.messages import GAVE_UP
 from steptool.formats.json_call import JsonCall
 from steptool.formats.react import React
 from steptool.policies import tiny_model
@@ -21,7 +22,7 @@ pytest.importorskip("vllm")
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 from vllm.parser.parser_manager import ParserManager
 
-from steptool.serving.tool_parser import GAVE_UP, read, read_react, written_names
+from steptool.serving.tool_parser import read, read_react, written_names
 
 TOKENIZER = tiny_model.tokenizer()
 CHAT = JsonCall(JsonCall.Config(), TOKENIZER)

@@ -21,30 +21,18 @@ import psutil
 import pytest
 
 from steptool.core.revision import forget_sources
-from steptool.core.types import Conditions, Revision, Sampling, StopReason, Task, Trajectory
-from steptool.engines.base import Generation, Request
+from steptool.core.types import Sampling, StopReason, Task, Trajectory
 from steptool.engines.fake import AnsweringEngine
-from steptool.formats.json_call import JsonCall
-from steptool.policies import tiny_model
 from steptool.rollouts.agent import Agent
-from steptool.rollouts.base import Attempt
 from steptool.worlds.agent.world import AgentWorld
+from tests.rollouts.attempts import CHAT, attempt_of
 from tests.worlds.test_agent_processes import is_alive
-from tests.worlds.test_agent_world import ASKING
+from tests.worlds.test_agent_world import AGENT as PLAIN
 
-AGENT = f"""{ASKING}
+AGENT = f"""{PLAIN}
 import subprocess, threading, time, urllib.error
 
-def plain(query):
-    messages = [{{"role": "user", "content": query}}]
-    while True:
-        message = ask(messages)
-        messages.append(message)
-        if not message.get("tool_calls"):
-            return message["content"]
-        for call in message["tool_calls"]:
-            reply = find(**json.loads(call["function"]["arguments"]))
-            messages.append({{"role": "tool", "tool_call_id": call["id"], "content": json.dumps(reply)}})
+plain = run
 
 def act(query):
     return ask([{{"role": "user", "content": query}}])
@@ -126,10 +114,7 @@ ENDS: dict[str, tuple[StopReason, float | None, str | None]] = {
     "forks": (StopReason.finished, 1.0, None),
     "floods": (StopReason.finished, 1.0, None),
 }
-FORMAT = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
 SAMPLING = Sampling(temperature=0.0, top_p=1.0, max_calls=4, max_step_tokens=100, max_tokens=4096)
-HERE = Revision(name="here", revision="0")
-CONDITIONS = Conditions(world=HERE, format=HERE, engine=HERE, dtype="float32", search=HERE, sampling=SAMPLING)
 
 
 @pytest.fixture
@@ -151,30 +136,16 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentWorl
 
 
 def says(prompt: tuple[int, ...]) -> Sequence[int]:
-    said = 'Finish {"answer": "enuD"}' if "enuD" in FORMAT.turns.decode(prompt) else 'find {"title": "Dune"}'
-    return (*FORMAT.turns.encode_action(said), FORMAT.end_of_turn)
+    said = 'Finish {"answer": "enuD"}' if "enuD" in CHAT.turns.decode(prompt) else 'find {"title": "Dune"}'
+    return (*CHAT.turns.encode_action(said), CHAT.end_of_turn)
 
 
 def attempts(world: AgentWorld, tasks: Sequence[Task]) -> dict[str, Sequence[Trajectory]]:
     engine, search = AnsweringEngine(says), Agent(Agent.Config())
 
-    async def act(stream: Sequence[int], most: int, seed: int) -> Generation:
-        return await engine.generate(Request(stream, most, 0.0, 1.0, seed, FORMAT.stop_ids))
-
     async def attempt(task: Task) -> Sequence[Trajectory]:
-        return await search.attempt(
-            Attempt(
-                task=task,
-                open=lambda: world.open(task, 0),
-                act=act,
-                format=FORMAT,
-                conditions=CONDITIONS,
-                policy=HERE,
-                seed=0,
-                number=0,
-                tool_timeout_s=10.0,
-            )
-        )
+        session = world.open(task, 0)
+        return await search.attempt(attempt_of(task, engine, session, sampling=SAMPLING, tool_timeout_s=10.0))
 
     async def all_at_once() -> list[Sequence[Trajectory]]:
         return list(await asyncio.gather(*map(attempt, tasks)))

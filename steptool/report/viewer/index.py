@@ -101,9 +101,9 @@ class Index:
     def _record(self, row: int) -> Trajectory | ScoredTrajectory:
         place = self._places[row]
         line = os.pread(self._lines.fileno(), place.length, place.start).decode()
-        path = str(self.source.parts[self.rows[row].part].path)
-        fix = f"restore it: dvc checkout --force {path}"
-        value = parse_text(line, path, line=place.number, fix=fix)
+        path = self.source.parts[self.rows[row].part].path
+        fix = _restored(path)
+        value = parse_text(line, str(path), line=place.number, fix=fix)
         return parse_record(value, KINDS[place.kind][1], where=f"{path}:{place.number}", fix=fix)
 
     def _read(self) -> None:
@@ -120,7 +120,7 @@ class Index:
 
     def _read_file(self, part: int, path: Path) -> None:
         """Raises DataError where it ends being readable; what stands before is published."""
-        again = f"restore it: dvc checkout --force {path}"
+        again = _restored(path)
         lines = read_lines(path, missing="run `dvc repro`, or `dvc pull` it", broken=again)
         header = next(lines, None)
         if header is None:
@@ -145,11 +145,8 @@ class Index:
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))[:200]
-            found, fix = (
-                f"{f'{place}: ' if place else ''}{first['msg'][:300]}",
-                f"restore it: dvc checkout --force {path}",
-            )
-            raise DataError(found, where=f"{path}:{number}", fix=fix) from error
+            found = f"{f'{place}: ' if place else ''}{first['msg'][:300]}"
+            raise DataError(found, where=f"{path}:{number}", fix=_restored(path)) from error
         task = record.trajectory.task_id if isinstance(record, Judged) else record.task_id
         query = self._tasks.query(task)
         row = row_of(record, part, query, self._tasks.group(task))
@@ -170,7 +167,7 @@ class Index:
 
 def _header(path: Path, line: str) -> tuple[str, int]:
     """Kind and number of the records. Raises DataError for a file that holds no attempts."""
-    again = f"restore it: dvc checkout --force {path}"
+    again = _restored(path)
     header = parse_text(line, str(path), line=1, fix=again)
     kind = header.get("kind") if isinstance(header, dict) else None
     if not isinstance(header, dict) or not isinstance(header.get("rows"), int):
@@ -186,6 +183,11 @@ def _header(path: Path, line: str) -> tuple[str, int]:
         found = f"holds {str(kind)[:64]} records, no attempts"
         raise DataError(found, where=f"{path}:1", fix=f"name a file of {' or '.join(KINDS)} records")
     return (kind if isinstance(kind, str) and kind in KINDS else "Trajectory"), header["rows"]
+
+
+def _restored(path: Path) -> str:
+    """What to do where the file is broken."""
+    return f"restore it: dvc checkout --force {path}"
 
 
 def state_of(root: Path, source: Source) -> list[tuple[int, int]]:

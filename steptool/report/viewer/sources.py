@@ -13,14 +13,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from steptool.config.places import DEMONSTRATIONS, EVALUATION, SCORED, SELECTION, TRACES, TRAJECTORIES, VALIDATED
+from steptool.config.places import (
+    DEMONSTRATIONS,
+    EVALUATION,
+    JUDGED,
+    SCORED,
+    SELECTION,
+    TRACES,
+    TRAJECTORIES,
+    VALIDATED,
+)
 from steptool.core.errors import DataError
 
-EVALUATED = ".trajectories.jsonl.gz"
-"""Ends the name of a file of an arm's judged attempts."""
 ENDINGS = ("trajectories.jsonl.gz", "trajectories.jsonl", "scored.jsonl.gz", "scored.jsonl", DEMONSTRATIONS.name)
 """How the names of files of attempts end."""
-SUFFIXES = (EVALUATED, ".jsonl.gz", ".jsonl")
+SUFFIXES = (JUDGED, ".jsonl.gz", ".jsonl")
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,8 @@ class Stage:
 
 
 STAGES = (
-    Stage("evaluation", "Evaluation", "arm", f"{EVALUATION}/*{EVALUATED}"),
-    Stage("selection", "Selection on dev tasks", "arm", f"{SELECTION}/*{EVALUATED}"),
+    Stage("evaluation", "Evaluation", "arm", f"{EVALUATION}/*{JUDGED}"),
+    Stage("selection", "Selection on dev tasks", "arm", f"{SELECTION}/*{JUDGED}"),
     Stage("validated", "Validated rounds", "round", f"{VALIDATED}/*/scored.jsonl.gz"),
     Stage("scored", "Scored rounds", "round", f"{SCORED}/*/scored.jsonl.gz"),
     Stage("sampled", "Sampled rounds", "round", f"{TRAJECTORIES}/*/trajectories.jsonl.gz"),

@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from steptool.config.places import REFERENCES, TASKS
 from steptool.core.storage import read_lines, read_text
 from steptool.report.viewer.sources import Source
-
-SPLITS = ("train", "dev", "test")
+from steptool.worlds.base import SPLITS
 
 
 class _Read(BaseModel):

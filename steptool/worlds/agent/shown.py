@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from steptool.core.errors import DataError, InputError, reason
-from steptool.core.messages import tool_of
+from steptool.core.messages import GAVE_UP, tool_of
 from steptool.core.storage import parse_text, read_text, write_bytes
 from steptool.core.types import FINISH, Frozen, Tool
 from steptool.gateway.base import ChatReply, ChatRequest, Refused
@@ -26,10 +26,8 @@ from steptool.system.own_loop import OwnLoop
 from steptool.worlds.agent.agents import Agents
 from steptool.worlds.base import AgentFailed
 
-CANNOT = "I cannot answer this."
-"""What the agent is answered while its tools are asked for."""
 MOST_REQUESTS = 20
-"""How many of its requests get that answer; those behind them are refused."""
+"""How many of its requests are answered; those behind them are refused."""
 DRY_RUN_S = 60.0
 """How long it may take."""
 FOLDER = Path(".steptool", "agent")
@@ -63,7 +61,7 @@ class DryRun:
             self.tools.setdefault(tool.name, tool)
         if self.requests > MOST_REQUESTS:
             raise Refused("this is a dry run, and it has made enough requests", code="dry_run")
-        return ChatReply(text=CANNOT)
+        return ChatReply(text=GAVE_UP)
 
 
 def dry_run(agents: Agents, query: str, log: Path) -> DryRun:

@@ -12,7 +12,7 @@ import httpx2
 from mcp import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from steptool.core.secrets import Secrets, read_secret
+from steptool.core.secrets import Secrets
 
 LAST_WORDS = 2000
 """Bytes that are kept of what a server wrote to stderr: the rest of it floods nothing."""
@@ -71,8 +71,4 @@ class Place:
         )
 
     def _read(self, variables: Variables) -> dict[str, str]:
-        found = {}
-        for name, variable in variables:
-            found[name] = read_secret(variable, str(self))
-            self.secrets.add(variable, [found[name]])
-        return found
+        return {name: self.secrets.read(variable, str(self)) for name, variable in variables}

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steptool.core.errors import InputError
-from steptool.core.secrets import Secrets, read_secret
+from steptool.core.secrets import Secrets
 from steptool.worlds.openapi.document import Document
 from steptool.worlds.openapi.operations import Operation
 from steptool.worlds.openapi.request import Parts
@@ -68,8 +68,7 @@ class Security:
 
     def _add(self, name: str, parts: Parts) -> None:
         scheme, variable = self._schemes[name], self._variable(name)
-        secret = read_secret(variable, f"security scheme {name} of {self._where}")
-        self._secrets.add(variable, [secret])
+        secret = self._secrets.read(variable, f"security scheme {name} of {self._where}")
         kind, key = _kind(scheme), str(scheme.get("name", ""))
         if kind == "basic":
             encoded = base64.b64encode(secret.encode()).decode()

@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from steptool.core.errors import DataError, StorageError, WorldError
+from steptool.core.errors import WorldError
 from steptool.core.types import Observation, ToolCall
+from steptool.system.database import explained, open_database
 from steptool.worlds.project.session import failure
 from steptool.worlds.project.toolbox import PASSES, Called, Connection, Judges, Toolbox
 
-BUSY_S = 30.0
-"""How long another process may write before that is an error."""
 TABLES = """
+pragma synchronous = normal;
 create table if not exists replies (
     key text primary key, toolbox text not null, earlier text not null, call text not null,
     text text not null, error text, at text not null default current_timestamp);
@@ -123,34 +123,20 @@ class Recordings:
             return file.execute(query, values).fetchall()
 
     def _write(self, statement: str, *values: Any) -> None:
-        with self._speaking() as file, file:
+        with self._speaking() as file:
             file.execute(statement, values)
 
     @contextmanager
     def _speaking(self) -> Iterator[sqlite3.Connection]:
-        where, fix = str(self._path), "make its folder writable and free some space, or set world.record: off"
-        try:
+        with explained(
+            self._path,
+            is_not="holds no recordings",
+            fix="move the file away, or name another as world.recordings",
+            fix_unusable="make its folder writable and free some space, or set world.record: off",
+        ):
             if self._file is None:
-                self._file = _opened(self._path)
+                self._file = open_database(self._path, TABLES)  # rollouts run on a loop in any thread, one at a time
             yield self._file
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise StorageError(f"cannot be used: {error}", where=where, fix=fix) from error
-            fix = "move the file away, or name another as world.recordings"
-            raise DataError(f"holds no recordings: {error}", where=where, fix=fix) from error
-
-
-def _opened(path: Path) -> sqlite3.Connection:
-    """Rollouts run on an event loop in any thread, one at a time."""
-    file = sqlite3.connect(path, timeout=BUSY_S, check_same_thread=False)
-    try:
-        file.execute("pragma journal_mode = wal")
-        file.execute("pragma synchronous = normal")
-        file.executescript(TABLES)
-    except sqlite3.DatabaseError:
-        file.close()
-        raise
-    return file
 
 
 class RecordedConnection:

@@ -1,11 +1,12 @@
 // The page: it reads a source, shows what fits in the list, and the task that is chosen.
 
 import { FACETS, ORDERS, byTask, filtered } from "./attempts.js";
+import { many } from "./colour.js";
 import { cell, drawCompare, firstPair, measureOf } from "./compare.js";
 import * as data from "./data.js";
 import { Detail } from "./detail.js";
 import { el } from "./dom.js";
-import { attemptLine, many, taskLine } from "./entries.js";
+import { attemptLine, taskLine } from "./entries.js";
 import { closeMenus, drawFilters } from "./filters.js";
 import { fillHelp, listen } from "./keys.js";
 import { List } from "./list.js";

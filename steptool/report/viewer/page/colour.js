@@ -15,7 +15,7 @@ export const MEASURES = {
   logprob: { title: "log-probability", kind: "doubt", step: (step) => step.logprob, token: (token) => token.logprob },
 };
 
-export const score = (step, name) => step.scores.find(([key]) => key === name)?.[1] ?? null;
+const score = (step, name) => step.scores.find(([key]) => key === name)?.[1] ?? null;
 
 /** The value furthest from 0: where the advantages of a step's tokens differ, the token that is pushed most. */
 export function largest(values) {
@@ -56,5 +56,8 @@ export function number(value, digits = 2) {
   const text = value.toFixed(digits);
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
+
+/** `1 step`, `2 steps` */
+export const many = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
 
 export const signed = (value, digits = 2) => (Number(value.toFixed(digits)) > 0 ? "+" : "") + number(value, digits);

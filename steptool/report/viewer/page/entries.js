@@ -1,11 +1,10 @@
 // The lines of the list.
 
+import { many } from "./colour.js";
 import { el } from "./dom.js";
 import { verdict } from "./steps.js";
 
 const MOST_MARKS = 12;
-
-export const many = (count, what) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`;
 
 /** A task with the verdicts of its attempts, by part. */
 export function taskLine({ task, all }, parts, onclick) {

@@ -1,6 +1,6 @@
 // A list of any length: only the rows in sight are elements, each HEIGHT px high.
 
-export const HEIGHT = 62;
+const HEIGHT = 62;
 const SPARE = 6;
 
 export class List {

@@ -1,5 +1,6 @@
 // What is asked, and with which tools.
 
+import { many } from "./colour.js";
 import { el, folded } from "./dom.js";
 
 export function question(of) {
@@ -39,7 +40,7 @@ export function question(of) {
         "details",
         "tools",
         {},
-        el("summary", "", {}, `${task.tools.length} tool${task.tools.length === 1 ? "" : "s"} offered${helps}`),
+        el("summary", "", {}, `${many(task.tools.length, "tool")} offered${helps}`),
         el("dl", "", {}, list),
       ),
     );

@@ -1,7 +1,7 @@
 // The chosen attempts: what they have in common once, then side by side from where they part.
 
 import { parting } from "./attempts.js";
-import { signed } from "./colour.js";
+import { many, signed } from "./colour.js";
 import { el, folded } from "./dom.js";
 import { view } from "./state.js";
 import { called, ending, label, scores, verdict } from "./steps.js";
@@ -45,11 +45,10 @@ export function sideBySide(of) {
 }
 
 function head(of, side) {
-  const counted = `${side.steps.length} step${side.steps.length === 1 ? "" : "s"}`;
   const tokens = side.steps.reduce((sum, step) => sum + step.sampled, 0);
   const total = side.steps[0]?.return;
   const numbers = [
-    counted,
+    many(side.steps.length, "step"),
     tokens ? `${tokens} tokens` : "",
     total === null || total === undefined ? "" : `return ${signed(total)}`,
   ];
@@ -79,7 +78,7 @@ function head(of, side) {
 function inCommon(of, sides, count, why) {
   const [first] = sides;
   const names = first.steps.slice(0, count).map(label).join(" → ");
-  const title = `${count} step${count === 1 ? "" : "s"} in common`;
+  const title = `${many(count, "step")} in common`;
   const box = el(
     "details",
     "shared",

@@ -1,6 +1,6 @@
 // The token stream of a step: what came in, folded, and each sampled token by its measure.
 
-import { MEASURES, number, paint, signed } from "./colour.js";
+import { MEASURES, many, number, paint, signed } from "./colour.js";
 import { el } from "./dom.js";
 
 /** `measure` is logprob or advantage; advantages are painted against `scale`. */
@@ -22,7 +22,6 @@ export function stream(found, { advantages, sampled: count }, measure, scale) {
   });
   const context = found.context.map(([text, isControl]) => el("span", isControl ? "control" : "", {}, text));
   const rest = found.left_out ? ` … ${found.left_out.toLocaleString("en")} more characters` : "";
-  const plural = (count) => `${count.toLocaleString("en")} token${count === 1 ? "" : "s"}`;
   return el(
     "div",
     "stream",
@@ -31,14 +30,14 @@ export function stream(found, { advantages, sampled: count }, measure, scale) {
       "details",
       "",
       {},
-      el("summary", "", {}, `${plural(found.context_size)} came in`),
+      el("summary", "", {}, `${many(found.context_size, "token")} came in`),
       el("pre", "context", {}, context, rest),
     ),
     el(
       "p",
       "label",
       {},
-      `${plural(count)} sampled, ${sampled.length < count ? `the first ${sampled.length.toLocaleString("en")} ` : ""}painted by ${MEASURES[measure].title}`,
+      `${many(count, "token")} sampled, ${sampled.length < count ? `the first ${sampled.length.toLocaleString("en")} ` : ""}painted by ${MEASURES[measure].title}`,
     ),
     el("pre", "sampled", {}, sampled),
   );
