@@ -66,6 +66,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "methods": {
         "sft": "steptool.methods.sft:Sft",
         "rft": "steptool.methods.rft:Rft",
+        "dpo": "steptool.methods.dpo:Dpo",
         "step_ppo": "steptool.methods.step_ppo:StepPpo",
     },
     "metrics": {},
