@@ -67,6 +67,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "sft": "steptool.methods.sft:Sft",
         "rft": "steptool.methods.rft:Rft",
         "dpo": "steptool.methods.dpo:Dpo",
+        "archer": "steptool.methods.archer:Archer",
         "step_ppo": "steptool.methods.step_ppo:StepPpo",
     },
     "metrics": {},
