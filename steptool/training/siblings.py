@@ -80,22 +80,27 @@ def with_different_siblings(
     Left out and counted: truncated attempts (without a critic their return is not known), an attempt without a
     sibling, and all attempts at a task where they ended alike, so that every advantage is 0.
     """
-    by_task: dict[str, list[Episode]] = defaultdict(list)
-    for item in episodes:
-        if not item.truncated:
-            by_task[item.task_id].append(item)
+    groups, skipped = groups_of(episodes)
     kept: list[Episode] = []
-    skipped = {"skipped_truncated": sum(item.truncated for item in episodes), "skipped_alone": 0, "skipped_alike": 0}
-    for attempts in by_task.values():
-        if len(attempts) < 2:
-            skipped["skipped_alone"] += 1
-            continue
+    skipped["skipped_alike"] = 0
+    for attempts in groups:
         found = advantages_of_attempts(attempts, [item.rewards for item in attempts], comparison, gamma)
         if all(abs(advantage) < 1e-9 for own in found for advantage in own):
             skipped["skipped_alike"] += len(attempts)
         else:
             kept += attempts
     return kept, skipped
+
+
+def groups_of(episodes: Sequence[Episode]) -> tuple[list[list[Episode]], dict[str, int]]:
+    """The attempts at each task, two or more, that came to an end; and how many were left out, for which reason."""
+    by_task: dict[str, list[Episode]] = defaultdict(list)
+    for item in episodes:
+        if not item.truncated:
+            by_task[item.task_id].append(item)
+    groups = [attempts for attempts in by_task.values() if len(attempts) > 1]
+    truncated = sum(item.truncated for item in episodes)
+    return groups, {"skipped_truncated": truncated, "skipped_alone": len(by_task) - len(groups)}
 
 
 def returns_to_go(rewards: Sequence[float], gamma: float) -> list[float]:
