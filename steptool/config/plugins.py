@@ -73,6 +73,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "dpo": "steptool.methods.dpo:Dpo",
         "archer": "steptool.methods.archer:Archer",
         "step_ppo": "steptool.methods.step_ppo:StepPpo",
+        "step_ppo_release": "steptool.methods.step_ppo_release:StepPpoRelease",
+        "ppo_final": "steptool.methods.ppo_final:PpoFinal",
+        "grpo": "steptool.methods.grpo:Grpo",
+        "gigpo": "steptool.methods.gigpo:Gigpo",
     },
     "metrics": {},
 }
