@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from steptool.core.errors import DataError, ModelError
-from steptool.core.types import Judgement, Revision, ScoredTrajectory, Trajectory
+from steptool.core.types import Trajectory
 from steptool.policies.folder import resolve_policy, saved_config
 from steptool.system.progress import progress
 from steptool.training.batch import Batch, pack
-from steptool.training.episode import Episode, episode
+from steptool.training.episode import Episode, sampled_episode
 from steptool.training.model import AdapterSettings, PolicyWithValue
 
 ROW = 2048
@@ -85,9 +85,7 @@ def _stream(attempt: Trajectory) -> Episode | None:
         return None
     if not sampled[-1] and attempt.stop_reason.terminated:
         return None
-    plain = Revision(name="", revision="")
-    unjudged = ScoredTrajectory(trajectory=attempt, judgements=(Judgement(),) * len(attempt.steps), annotator=plain)
-    made = episode(unjudged, [0.0] * len(attempt.steps))
+    made = sampled_episode(attempt, [0.0] * len(attempt.steps))
     return made and replace(made, temperature=1.0)
 
 
