@@ -21,32 +21,32 @@ differs there is nothing to learn.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from steptool.core.errors import DataError, ValidationFailed
-from steptool.core.fields import LARGEST, Bound, Many, Rate, Weight
-from steptool.methods.base import AdapterMethod, Examples, Measured
-from steptool.rewards.base import rewards_of
+from steptool.core.errors import DataError
+from steptool.core.fields import Many, Rate
+from steptool.methods.base import Measured
+from steptool.methods.clipped import ClippedMethod, ClippedObjective
 from steptool.training import losses
-from steptool.training.batch import Batch, Row, pack
+from steptool.training.batch import Batch, pack
 from steptool.training.credit import step_bounds, whiten
-from steptool.training.episode import Episode, episode
-from steptool.training.job import Data, Job
-from steptool.training.measure import engine_kl, measure
-from steptool.training.model import Output, PolicyWithValue
+from steptool.training.episode import Episode
+from steptool.training.job import Job
+from steptool.training.measure import Measurement, measure
+from steptool.training.model import PolicyWithValue
 from steptool.training.siblings import returns_to_go
-from steptool.training.trainer import LowerCache, Objective, optimise
+from steptool.training.trainer import LowerCache, optimise
 from steptool.training.twin_critic import Transitions, TwinCritic
 
 
-class Archer(AdapterMethod):
-    class Config(AdapterMethod.Config):
+class Archer(ClippedMethod):
+    class Config(ClippedMethod.Config):
         iterations: Many = 2
         """How often the critic learns, and then the actor, for `epochs` of `minibatches` with a rate that falls."""
         critic_updates: Many = 200
@@ -57,45 +57,22 @@ class Archer(AdapterMethod):
         polyak: Annotated[float, Field(gt=0, le=1)] = 0.1
         """How far the targets follow at every update."""
         whiten: bool = True
-        clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.8
-        clip_high: Bound = 4.0
-        dual_clip: Annotated[float, Field(gt=1, le=LARGEST)] = 3.0
-        kl_coef: Weight = 1.0
-        """Weight of the divergence from the policy that the arm starts from."""
-        importance_cap: Bound = 2.0
-        max_engine_kl: Weight = 0.05
-        """Most divergence, in nats per token, between the policy in training and in the engine that sampled from it."""
 
     config: Config
-    needs = frozenset({"scored", "sampled"})
+    name: ClassVar[str] = "archer"
 
-    def examples(self, data: Data) -> Examples:
-        """Raises DataError for attempts that this policy did not sample, or not at random, and where no reward
-        differs."""
-        if imported := [item for item in data.scored if item.trajectory.conditions is None]:
-            raise DataError(
-                f"{len(imported)} of {len(data.scored)} trajectories are imported: they were not sampled from this "
-                "policy, so no token has a probability ratio",
-                where=f"trajectory {imported[0].trajectory.id}",
-                fix="learn from them with rft or dpo, or as demonstrations with sft",
-            )
-        rewards = rewards_of(data.reward, data.scored)
-        found = [episode(item, own) for item, own in zip(data.scored, rewards, strict=True)]
-        episodes = [item for item in found if item is not None]
-        if greedy := next((item for item in episodes if item.temperature == 0), None):
-            raise DataError(
-                "was sampled at temperature 0, so no probability ratio exists",
-                where=f"trajectory {greedy.trajectory_id}",
-                fix="set sample.temperature above 0 and sample again",
-            )
-        returns = [returns_to_go(item.rewards, data.reward.gamma)[0] for item in episodes]
-        if not episodes or max(returns) - min(returns) < 1e-9:
-            raise DataError(
-                f"no attempt earned more than another: {len(episodes)} have a step, all with the same return",
-                fix="sample more tasks or attempts (sample.tasks, sample.attempts), or look at `reward` and at what "
-                "the annotator gives",
-            )
-        return Examples(episodes, {"trajectories": len(found), "skipped_empty": len(found) - len(episodes)})
+    def contrasted(self, episodes: list[Episode], gamma: float) -> tuple[list[Episode], Mapping[str, float]]:
+        """All of them, where one earned more than another."""
+        returns = [returns_to_go(item.rewards, gamma)[0] for item in episodes]
+        differ = bool(returns) and max(returns) - min(returns) > 1e-9
+        return (episodes if differ else []), {}
+
+    def without_signal(self) -> DataError:
+        return DataError(
+            "no attempt earned more than another",
+            fix="sample more tasks or attempts (sample.tasks, sample.attempts), or look at `reward` and at what the "
+            "annotator gives",
+        )
 
     def fit(self, policy: PolicyWithValue, job: Job) -> dict[str, float]:
         """As the base class says; each iteration has a checkpoint of its own."""
@@ -105,65 +82,41 @@ class Archer(AdapterMethod):
         measured: Measured = {}
         history: list[dict[str, float]] = []
         for iteration in range(self.config.iterations):
-            run = self._run(_iteration(job, iteration, len(history)), f"{fingerprint}-{iteration}")
+            run = self._run(_iteration(job, iteration, len(history)), fingerprint)
             snapshot = run.resume()
             if snapshot:
                 measured = snapshot.part("measured")
             elif iteration == 0:
                 measured = self.prepare(policy, batch, lower, job.data)
-                measured |= self._credit(policy, batch, measured, measured["old_logprobs"], job)
+                measured |= self._learned(policy, batch, measured, measured["old_logprobs"], job)
             else:
                 now = measure(policy, batch, lower, reference=False).logprobs
-                measured |= self._credit(policy, batch, measured, now, job, iteration)
+                measured |= self._learned(policy, batch, measured, now, job, iteration)
             objective, optimizer = self.objective(policy, batch, measured), self.optimizer(policy)
             history += optimise(policy, batch, objective, optimizer, run, lower, measured=measured, snapshot=snapshot)
         policy.value_head.load_state_dict(_part(measured, "critic.v."))
         counts = {**examples.counts, "tasks": len(batch.groups), "rows": len(batch.rows), "tokens": batch.tokens}
         return {**counts, **self.summary(batch, measured, history)}
 
-    def prepare(self, policy: PolicyWithValue, batch: Batch, lower: LowerCache, data: Data) -> Measured:
-        """The policy that sampled, what the critic reads, and a critic that knows nothing yet.
+    def credit(
+        self, policy: PolicyWithValue, batch: Batch, before: Measurement, penalties: Tensor, gamma: float
+    ) -> Measured:
+        """What the critic reads, and one that knows no action yet; `_learned` gives the advantages."""
+        steps = {f"steps.{name}": value for name, value in vars(read(policy, batch)).items()}
+        return steps | _named("critic.", TwinCritic(policy.value_head))
 
-        Raises ValidationFailed where the engine sampled from another distribution than this policy's.
-        """
-        before = measure(policy, batch, lower, reference=False)
-        found, most = engine_kl(batch, before.logprobs), self.config.max_engine_kl
-        if not found <= most:
-            raise ValidationFailed(
-                f"engine_kl is {found:.3g}, above methods.archer.max_engine_kl = {most:g}: the engine sampled from "
-                "another distribution than the policy that is trained, and no step was taken",
-                fix="set sample.top_p: 1.0 and model.dtype: float32, then run `dvc repro`, which samples again",
-            )
-        measured = {"old_logprobs": before.logprobs, "entropy": before.entropy}
-        if self.config.kl_coef:
-            measured["reference_features"] = before.features
-        measured |= {f"steps.{name}": value for name, value in vars(read(policy, batch)).items()}
-        return measured | _named("critic.", TwinCritic(policy.value_head))
-
-    def objective(self, policy: PolicyWithValue, batch: Batch, measured: Measured) -> ActorObjective:
-        weights = batch.weights(by_step=False)
+    def objective(self, policy: PolicyWithValue, batch: Batch, measured: Measured) -> ClippedObjective:
         advantages = measured["advantages"]
-        old, engine = measured["old_logprobs"], batch.engine_logprobs()
-        return ActorObjective(
-            config=self.config,
-            weights=weights,
-            old_logprobs=old,
-            advantages=whiten(advantages, weights) if self.config.whiten else advantages,
-            importance=losses.importance_weights(old, engine, self.config.importance_cap),
-            reference_features=measured.get("reference_features"),
-        )
+        if self.config.whiten:
+            advantages = whiten(advantages, self.weights(batch))
+        return ClippedObjective(**self.surrogate(batch, measured, advantages))
 
     def summary(self, batch: Batch, measured: Measured, history: Sequence[dict[str, float]]) -> dict[str, float]:
-        """Of the batch before training, but for the last critic's."""
-        return {
-            "entropy": float(measured["entropy"].mean()),
-            "engine_kl": engine_kl(batch, measured["old_logprobs"]),
-            "reward_mean": sum(sum(item.rewards) for item in batch.episodes) / len(batch.episodes),
-            "advantage_std": float(measured["advantages"].std(correction=0)),
-            "value_explained_variance": float(measured["explained"]),
-        }
+        """Of the batch before training, but for the advantages and values, which are those of the last critic."""
+        result = super().summary(batch, measured, history)
+        return {**result, "value_explained_variance": float(measured["explained"])}
 
-    def _credit(
+    def _learned(
         self, policy: PolicyWithValue, batch: Batch, measured: Measured, now: Tensor, job: Job, iteration: int = 0
     ) -> Measured:
         """The critic after this iteration's updates, and the advantages [N] that it gives; `now` [N] are the policy's
@@ -251,37 +204,3 @@ def _named(prefix: str, critic: TwinCritic) -> Measured:
 
 def _part(measured: Measured, prefix: str) -> Measured:
     return {name.removeprefix(prefix): value for name, value in measured.items() if name.startswith(prefix)}
-
-
-@dataclass
-class ActorObjective(Objective):
-    """Clipped surrogate and divergence from the start; tensors are [N]."""
-
-    config: Archer.Config
-    weights: Tensor
-    old_logprobs: Tensor
-    advantages: Tensor
-    importance: Tensor
-    reference_features: Tensor | None
-    diverged = "lower methods.archer.learning_rate, then run the same command again"
-
-    def loss(self, row: Row, output: Output, denominator: float) -> tuple[Tensor, dict[str, Tensor]]:
-        def of(flat: Tensor) -> Tensor:
-            return flat[row.tokens].to(output.logprobs.device)
-
-        config, weights = self.config, of(self.weights)
-        loss, stats = losses.policy_loss(
-            output.logprobs,
-            of(self.old_logprobs),
-            of(self.advantages),
-            of(self.importance),
-            weights,
-            denominator,
-            losses.Clip(config.clip_low, config.clip_high, config.dual_clip),
-        )
-        stats["policy_loss"] = loss.detach()
-        if output.divergence is not None:
-            kl = losses.weighted_mean(output.divergence, weights, denominator)
-            stats["kl_to_start"] = kl.detach()
-            loss = loss + config.kl_coef * kl
-        return loss, stats

@@ -92,7 +92,7 @@ def test_advantages_are_what_the_action_is_worth_above_what_was_expected(
     job = Job(Path(), Path(), data_of(bandit(make_scored), gamma=0.8), 1, "float32", 64)
     policy, batch = make_policy(), pack(method.examples(job.data).episodes, 64)
     measured = method.prepare(policy, batch, LowerCache(policy), job.data)
-    measured |= method._credit(policy, batch, measured, measured["old_logprobs"], job)
+    measured |= method._learned(policy, batch, measured, measured["old_logprobs"], job)
     for index in range(10):
         sign = 1 - 2 * (index % 2)
         expected = torch.tensor([0.4 * sign, 0.4 * sign, 0.0])
@@ -109,7 +109,7 @@ def test_a_later_critic_expects_what_the_policy_of_now_does(make_policy: MakePol
     change = torch.zeros(batch.tokens)
     for index in range(10):
         change[batch.starts[index]] = (-1) ** index * torch.tensor(3.0).log()
-    measured |= method._credit(policy, batch, measured, measured["old_logprobs"] + change, job)
+    measured |= method._learned(policy, batch, measured, measured["old_logprobs"] + change, job)
     good, bad = (float(measured["advantages"][batch.starts[index]]) for index in (0, 1))
     value = 0.8 * 2 / (2 + 1 / 3)
     assert (good, bad) == (pytest.approx(0.8 - value, abs=0.08), pytest.approx(-value, abs=0.08))
@@ -155,9 +155,9 @@ def test_the_value_head_holds_what_the_critic_expects_in_the_end(
 
 def test_where_all_rewards_are_equal_there_is_nothing_to_learn(make_scored: MakeScored) -> None:
     scored = [make_scored([([1], [token])], solved=1, attempt=token) for token in (2, 3)]
-    with pytest.raises(DataError, match="no attempt earned more than another: 2 have a step"):
+    with pytest.raises(DataError, match="no attempt earned more than another"):
         archer().examples(data_of(scored))
-    with pytest.raises(DataError, match="no attempt earned more than another: 0 have a step"):
+    with pytest.raises(DataError, match="no attempt earned more than another"):
         archer().examples(data_of([]))
 
 
