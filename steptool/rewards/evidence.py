@@ -61,6 +61,11 @@ class Evidence(Frozen):
     weight: float
     """In solved tasks per score, at least 0; for the length, what one step costs."""
 
+    @property
+    def costs(self) -> bool:
+        """Whether the weight is taken off, not paid."""
+        return self.name == LENGTH
+
 
 @dataclass(frozen=True)
 class Tally:
@@ -125,12 +130,12 @@ def moments(tallies: Iterable[Tally]) -> Moments:
         y = np.array([each.solved for each in ordered])
         x, y = x - x.mean(axis=0), y - y.mean()
         rows.append((x.T @ x, x.T @ y, y @ y))
-    k = len(names)
+    tasks, k = len(rows), len(names)
     return Moments(
         names,
-        np.array([row[0] for row in rows]).reshape(-1, k, k),
-        np.array([row[1] for row in rows]).reshape(-1, k),
-        np.array([row[2] for row in rows], dtype=np.float64),
+        np.array([row[0] for row in rows]).reshape(tasks, k, k),
+        np.array([row[1] for row in rows]).reshape(tasks, k),
+        np.array([row[2] for row in rows]).reshape(tasks),
     )
 
 
@@ -198,7 +203,5 @@ def _least_squares(xx: Floats, xy: Floats) -> Floats:
 def _drawn(tasks: int) -> Floats:
     """[RESAMPLES, tasks] how often a resample holds each task."""
     rng = np.random.default_rng(0)
-    counts = np.zeros((RESAMPLES, tasks))
-    for row in counts if tasks else ():
-        row += np.bincount(rng.integers(tasks, size=tasks), minlength=tasks)
-    return counts
+    drawn = [np.bincount(rng.integers(tasks, size=tasks), minlength=tasks) for _ in range(RESAMPLES)] if tasks else []
+    return np.array(drawn, dtype=np.float64).reshape(RESAMPLES, tasks)
