@@ -4,14 +4,16 @@
     the project's setting   how well its advantages foretell the outcomes of other attempts, in attempts
 
 The worth. The bare outcome foretells better the more attempts at a task there are, so a setting is worth as many
-attempts as the bare outcome needs to foretell as well:
+attempts as the bare outcome needs to foretell as well. Between and beyond the numbers that were measured, the square of
+its agreement is taken to grow as that of a mean of n measurements with noise does, from nothing for one attempt, which
+has no other to be compared with:
 
-    agreement², by attempts   1: 0      2: .14      3: .25         a setting of 3 attempts with .28
-    each more attempt         .14       .11         (.11)          is as good as 3 + .03 / .11 = 3.3 attempts
+    agreement² = c (n − 1) / (n − 1 + k)          c such that it is right for all n = h attempts of a half, and k, of
+                                                  those in GROWTHS, such that it is nearest to those of 2 to h − 1
 
-One attempt alone has no other to be compared with, so it foretells nothing. The square is what grows about evenly with
-the attempts; beyond the most that were measured it is taken to grow as it did last, which it will not quite: a worth
-there is a little too small. It is cut at twice the attempts.
+    the bare outcome has .36 for n = 2, .64 for n = 3: k = 7, c = 2.88; a setting with .80 is worth 3.7 attempts
+
+So the bare outcome of h attempts is worth exactly h. Worths are cut at 2 h.
 
 Measured a second time with all verdicts hidden from the reward form: what its calls alone foretell.
 """
@@ -34,6 +36,8 @@ from steptool.training.siblings import Baseline, Comparison
 
 MOST_ATTEMPTS = 1_200
 """Of whole tasks, that the worth is measured on: it takes a few seconds for these, and its interval is narrow."""
+GROWTHS = (100.0, 50.0, 30.0, 20.0, 15.0, 10.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)
+"""How many attempts it takes for half of what any number could foretell, but for one; the first is all but a line."""
 Floats = NDArray[np.float64]
 
 
@@ -155,22 +159,29 @@ def worth_of(scored: Sequence[ScoredTrajectory], form: RewardForm, comparison: C
 
 def in_attempts(found: Agreement, alone: Sequence[Agreement]) -> Interval:
     """Attempts of which the bare outcome agrees as well; `alone` are its agreements with 2, 3, … attempts."""
-    own = np.concatenate([[found.value], found.draws])
-    curve = np.array([np.concatenate([[each.value], each.draws]) for each in alone])
-    counts = np.array([_attempts_for(*each) for each in zip(own, curve.T, strict=True)])
+    wanted = _squared(np.concatenate([[found.value], found.draws]))
+    curve = _squared(np.array([np.concatenate([[each.value], each.draws]) for each in alone]))
+    counts = _attempts_for(wanted, curve)
     low, high = np.percentile(counts[1:], EDGES)
     return Interval(value=float(counts[0]), low=float(low), high=float(high))
 
 
-def _attempts_for(value: float, curve: Floats) -> float:
-    """Where the square of `value` lies on that of the curve, which begins with 0 at 1 attempt."""
-    wanted = max(value, 0.0) ** 2
-    known = np.maximum.accumulate(np.concatenate([[0.0], np.maximum(curve, 0.0) ** 2]))
-    half = len(known)
-    if wanted <= known[-1]:
-        return float(np.interp(wanted, known, np.arange(1, half + 1)))
-    last = known[-1] - known[-2]
-    return float(min(2.0 * half, half + (wanted - known[-1]) / last)) if last > 0 else 2.0 * half
+def _squared(agreement: Floats) -> Floats:
+    """0 where it foretells the opposite."""
+    return np.maximum(agreement, 0.0) ** 2
+
+
+def _attempts_for(wanted: Floats, curve: Floats) -> Floats:
+    """[R] squares of agreements of a setting, [h - 1, R] of the outcome of 2 to h attempts -> [R] in [1, 2 h]."""
+    others, most = np.arange(1, len(curve) + 1), curve[-1]
+    n, half = others[:, None], float(others[-1])
+    shapes = np.array([(n / (n + k)) * ((half + k) / half) for k in GROWTHS])
+    nearest = np.argmin(((shapes * most - curve) ** 2).sum(axis=1), axis=0)
+    k = np.array(GROWTHS)[nearest]
+    left = most * (half + k) / half - wanted
+    found = np.divide(k * wanted, left, out=np.full_like(wanted, np.inf), where=left > 0)
+    found = np.where(np.isclose(wanted, most, rtol=1e-9, atol=1e-12), half, found)
+    return 1 + np.minimum(found, 2 * half + 1)
 
 
 def without_verdict(scored: ScoredTrajectory) -> ScoredTrajectory:
