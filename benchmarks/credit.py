@@ -23,8 +23,9 @@ from steptool.core.errors import DataError, InputError
 from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm
+from steptool.training.siblings import Comparison
 
-KNOWN = ("reward.", "lambda_step=")
+KNOWN = ("reward.", "lambda_step=", "merge=", "smoothing=")
 
 
 def chosen(written: dict[str, Any], setting: str) -> Setting:
@@ -34,7 +35,8 @@ def chosen(written: dict[str, Any], setting: str) -> Setting:
         raise InputError(f"{strange[0]} is not measured here", where=setting, fix=f"settings are those of {known}")
     params = with_settings(written, f"step_ppo:{setting}")
     reward: RewardForm = params.reward.build()
-    return Setting(reward, reward.gamma * method_of(params).config.lambda_step)
+    config = method_of(params).config
+    return Setting(reward, Comparison(**{name: getattr(config, name) for name in Comparison.model_fields}))
 
 
 def main(

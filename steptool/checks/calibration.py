@@ -32,7 +32,7 @@ from steptool.core.errors import DataError, printable
 from steptool.core.types import Frozen, ScoredTrajectory
 from steptool.rewards.base import RewardForm, fitted
 from steptool.rewards.evidence import EDGES, ENOUGH, RESAMPLES, Evidence, Interval, Tally, evidence_of, moments, tally
-from steptool.training.siblings import Baseline, Comparison
+from steptool.training.siblings import Comparison
 
 MOST_ATTEMPTS = 1_200
 """Of whole tasks, that the worth is measured on: it takes a few seconds for these, and its interval is narrow."""
@@ -128,10 +128,11 @@ def worth_of(scored: Sequence[ScoredTrajectory], form: RewardForm, comparison: C
     judged = _some_tasks(scored)
     if not judged:
         return None, f"no task has {LEAST_ATTEMPTS} attempts with a verdict"
-    baseline: Baseline = "attempts" if comparison.baseline == "attempts" else "branches"
+    if comparison.baseline == "critic":  # which is not trained yet
+        comparison = Comparison(lambda_step=comparison.lambda_step)
     try:
         form = fitted(form, scored)
-        setting = Setting(form, form.gamma * comparison.lambda_step, baseline)
+        setting = Setting(form, comparison)
         bare = outcome_of(form)
         halved = Halved(judged, bare, resamples=RESAMPLES)
         if not halved.attempts:

@@ -25,11 +25,10 @@ from numpy.typing import NDArray
 
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm, rewards_of
-from steptool.rewards.costs import Costs
+from steptool.rewards.costs import Costs, less_costs, verdict_of
 from steptool.rewards.evidence import EDGES, Interval
-from steptool.rewards.outcome import Outcome
 from steptool.training.episode import Episode, episode
-from steptool.training.siblings import Baseline, advantages_of_attempts
+from steptool.training.siblings import Comparison, advantages_of_attempts
 
 MOST_HALVES = 20
 LEAST_ATTEMPTS = 4
@@ -42,17 +41,31 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class Setting:
     reward: RewardForm
-    decay: float
-    """gamma lambda of the returns that attempts are compared by."""
-    baseline: Baseline = "branches"
+    comparison: Comparison
+
+
+class Outcome:
+    """The verdict less the costs: r_t = −cost, r_T = solved − cost − budget."""
+
+    needs_verdict = True
+
+    def __init__(self, costs: Costs) -> None:
+        self.costs = costs
+
+    @property
+    def gamma(self) -> float:
+        return self.costs.gamma
+
+    def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
+        return less_costs(scored, self.costs, verdict_of(scored))
 
 
 def outcome_of(form: RewardForm) -> Setting:
-    """The bare outcome as it is compared with `form`: with its costs and its gamma, where it has such settings."""
+    """The bare outcome as it is compared with `form`: with its costs, where it has such settings, and its gamma."""
     own = getattr(form, "config", None)
     costs = own if isinstance(own, Costs) else Costs(step_cost=0.0, budget_cost=0.0)
     same = Costs(step_cost=costs.step_cost, budget_cost=costs.budget_cost, gamma=form.gamma)
-    return Setting(Outcome(same), form.gamma)
+    return Setting(Outcome(same), Comparison(lambda_step=1.0))
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,8 @@ class Halved:
 
 def advantages(attempts: Sequence[Episode], setting: Setting) -> dict[Way, float]:
     """Where these attempts part: the advantage of each way, as training has it; the mean of those that took it."""
-    values = advantages_of_attempts(attempts, [item.rewards for item in attempts], setting.baseline, setting.decay)
+    rewards = [item.rewards for item in attempts]
+    values = advantages_of_attempts(attempts, rewards, setting.comparison, setting.reward.gamma)
     found: dict[Way, list[float]] = defaultdict(list)
     for item, own in zip(attempts, values, strict=True):
         for history, token, value in zip(item.histories, item.targets, own, strict=True):
@@ -145,18 +159,21 @@ def agreement(sums: Floats) -> Floats:
 
 
 def episodes(scored: Sequence[ScoredTrajectory], setting: Setting) -> dict[str, list[Episode]]:
-    """Task -> its attempts that ended by themselves, where these are four or more, with the tokens alone at which some
-    of them part: at all others no setting sees a difference."""
+    """Task -> its attempts that ended by themselves, where these are four or more."""
     by_task: dict[str, list[Episode]] = defaultdict(list)
     for item, rewards in zip(scored, rewards_of(setting.reward, scored), strict=True):
         found = episode(item, rewards)
         if found is not None and not found.truncated:
             by_task[found.task_id].append(found)
-    return {task: where_they_part(each) for task, each in by_task.items() if len(each) >= LEAST_ATTEMPTS}
+    enough = {task: attempts for task, attempts in by_task.items() if len(attempts) >= LEAST_ATTEMPTS}
+    if setting.comparison.merge != "tokens":
+        return enough
+    return {task: where_they_part(attempts) for task, attempts in enough.items()}
 
 
 def where_they_part(attempts: Sequence[Episode]) -> list[Episode]:
-    """The attempts at one task, with no other sampled tokens than those at which two of them differ."""
+    """The attempts at one task, with no other sampled tokens than those at which two of them differ: at all others no
+    setting that compares them by their tokens sees a difference, and there are a few of these to a hundred others."""
     taken: dict[Hashable, set[int]] = defaultdict(set)
     known = [(item.histories, item.targets) for item in attempts]
     for histories, targets in known:

@@ -62,13 +62,16 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "potential": "steptool.rewards.potential:Potential",
         "paper": "steptool.rewards.paper:Paper",
         "auto": "steptool.rewards.auto:Auto",
-        "outcome": "steptool.rewards.outcome:Outcome",
         "calibrated": "steptool.rewards.calibrated:Calibrated",
     },
     "methods": {
         "sft": "steptool.methods.sft:Sft",
         "rft": "steptool.methods.rft:Rft",
         "step_ppo": "steptool.methods.step_ppo:StepPpo",
+        "step_ppo_release": "steptool.methods.step_ppo_release:StepPpoRelease",
+        "ppo_final": "steptool.methods.ppo_final:PpoFinal",
+        "grpo": "steptool.methods.grpo:Grpo",
+        "gigpo": "steptool.methods.gigpo:Gigpo",
     },
     "metrics": {},
 }

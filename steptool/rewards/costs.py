@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from steptool.core.fields import Fraction, Settings, Weight
 from steptool.core.types import ScoredTrajectory, StopReason
+from steptool.rewards.base import RewardForm
 
 OUT_OF_BUDGET = (StopReason.call_budget, StopReason.token_budget)
 
@@ -40,6 +41,14 @@ def less_costs(scored: ScoredTrajectory, costs: Costs, verdict: float) -> list[f
     if rewards:
         rewards[-1] += _at_the_end(scored, costs, verdict)
     return rewards
+
+
+def final_rewards(form: RewardForm, scored: ScoredTrajectory) -> list[float]:
+    """r_t = 0 of every step but the last, which is paid the verdict less all costs that `form` has, if it has any."""
+    costs = getattr(form, "config", None)
+    verdict = verdict_of(scored)
+    earned = sum(less_costs(scored, costs, verdict)) if isinstance(costs, Costs) else verdict
+    return [*[0.0] * (len(scored.judgements) - 1), earned] if scored.judgements else []
 
 
 def discounted(scored: ScoredTrajectory, costs: Costs, verdict: float) -> float:

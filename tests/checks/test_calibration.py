@@ -15,10 +15,10 @@ import pytest
 
 from steptool import testing
 from steptool.checks.calibration import Calibration, calibrate, in_attempts, without_verdict
-from steptool.checks.credit import Agreement
+from steptool.checks.credit import Agreement, Outcome
 from steptool.core.types import ScoredTrajectory, StopReason
 from steptool.rewards.calibrated import Calibrated
-from steptool.rewards.outcome import Outcome
+from steptool.rewards.costs import Costs
 from steptool.rewards.paper import Paper
 from steptool.testing import call, finish, judgement, step
 from steptool.training.siblings import Comparison
@@ -101,7 +101,7 @@ def test_rewards_that_pay_for_the_worse_way_cost_attempts() -> None:
 
 def test_the_outcome_alone_is_worth_no_more_than_itself() -> None:
     """And without any verdict nothing: all attempts earn the same."""
-    worth = calibrate(world(guesses), Outcome(Outcome.Config(**FREE)), comparison=WHOLE).worth
+    worth = calibrate(world(guesses), Outcome(Costs(**FREE)), comparison=WHOLE).worth
     assert worth is not None
     assert (worth.more.value, worth.more.low, worth.more.high) == pytest.approx((0, 0, 0))
     assert (worth.hidden.value, worth.hidden.low) == (1, 1)
@@ -147,7 +147,7 @@ def test_one_sentence_says_what_they_are_worth() -> None:
     assert "3 attempts with them foretell the outcomes of others as " in said
     assert "attempts with verdicts do" in said
     assert "cannot be told from 0" not in said
-    nothing = calibrate(world(guesses), Outcome(Outcome.Config(**FREE)), name="outcome", comparison=WHOLE).says
+    nothing = calibrate(world(guesses), Outcome(Costs(**FREE)), name="outcome", comparison=WHOLE).says
     assert "are worth 0.0 [0.0, 0.0] attempts a task, which cannot be told from 0" in nothing
     assert nothing.endswith("with no verdict at all, they foretell nothing for certain")
 
