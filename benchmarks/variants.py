@@ -45,7 +45,8 @@ def written_params(path: Path = PARAMS) -> dict[str, Any]:
 
 
 def with_settings(written: dict[str, Any], variant: str) -> Params:
-    """`method:key=value,…` as an arm of the params: keys of its method's settings, or others with their section."""
+    """`method:key=value,…` as an arm of the params: keys of its method's settings, or others with their section. One
+    that names another plugin (`reward.use=paper`) stands before that plugin's settings, and replaces all others."""
     method, _, rest = variant.partition(":")
     data: dict[str, Any] = {"rounds": {"r1": {"from": "base"}}, "arms": {}} | deepcopy(written)
     settings: dict[str, Any] = {}
@@ -53,6 +54,8 @@ def with_settings(written: dict[str, Any], variant: str) -> Params:
         key, _, value = pair.partition("=")
         section, _, name = key.rpartition(".")
         try:
+            if name == "use":
+                data[section] = {}
             (data.setdefault(section, {}) if section else settings)[name] = YAML(typ="safe").load(value)
         except (TypeError, YAMLError) as error:
             raise InputError(f"no setting {pair!r}", where=variant, fix="write section.key=value") from error
