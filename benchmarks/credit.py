@@ -32,7 +32,7 @@ from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm, rewards_of
 from steptool.training.episode import Episode, episode
-from steptool.training.siblings import advantages_of_attempts
+from steptool.training.siblings import Comparison, advantages_of_attempts
 
 MOST_HALVES = 20
 KNOWN = ("reward.", "lambda_step=")
@@ -44,13 +44,14 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 @dataclass(frozen=True)
 class Setting:
     reward: RewardForm
-    decay: float
-    """gamma lambda of the returns that attempts are compared by."""
+    comparison: Comparison
 
 
 def advantages(attempts: Sequence[Episode], setting: Setting) -> dict[Way, float]:
     """Where these attempts part: the advantage of each way, as training has it."""
-    values = advantages_of_attempts(attempts, [item.rewards for item in attempts], "branches", setting.decay)
+    values = advantages_of_attempts(
+        attempts, [item.rewards for item in attempts], setting.comparison, setting.reward.gamma
+    )
     found = {
         (history, token): value
         for item, own in zip(attempts, values, strict=True)
@@ -112,7 +113,7 @@ def chosen(written: dict[str, Any], setting: str) -> Setting:
         raise InputError(f"{strange[0]} is not measured here", where=setting, fix=f"settings are those of {known}")
     params = with_settings(written, f"step_ppo:{setting}")
     reward: RewardForm = params.reward.build()
-    return Setting(reward, reward.gamma * method_of(params).config.lambda_step)
+    return Setting(reward, Comparison(lambda_step=method_of(params).config.lambda_step))
 
 
 def main(

@@ -101,8 +101,7 @@ class StepPpo(AdapterMethod):
                 fix="set sample.temperature above 0 and sample again",
             )
         if config.baseline != "critic":
-            decay = reward.gamma * config.lambda_step
-            episodes, skipped = with_different_siblings(episodes, config.baseline, decay)
+            episodes, skipped = with_different_siblings(episodes, config, reward.gamma)
             counts |= skipped
         if not episodes:
             raise DataError(
@@ -126,8 +125,7 @@ class StepPpo(AdapterMethod):
             measured["reference_features"] = anchor
         if config.baseline == "critic":
             return measured | self._critic_credit(policy.value_head, batch, before, penalties, data.reward.gamma)
-        decay = data.reward.gamma * config.lambda_step
-        return measured | {"advantages": sibling_advantages(batch, penalties, config.baseline, decay)}
+        return measured | {"advantages": sibling_advantages(batch, penalties, config, data.reward.gamma)}
 
     def objective(self, policy: PolicyWithValue, batch: Batch, measured: Measured) -> PpoObjective:
         config, advantages = self.config, measured["advantages"]

@@ -9,6 +9,7 @@ from itertools import accumulate
 
 from steptool.core.errors import DataError
 from steptool.core.types import ScoredTrajectory, Trajectory
+from steptool.trajectories.states import states_of
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Episode:
     temperature: float
     truncated: bool
     """True if the state after the last token must be bootstrapped."""
+    states: tuple[str, ...] = ()
+    """One a step, by `states_of`; empty for what is only imitated."""
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -43,6 +46,18 @@ class Episode:
         """[M] hash of what the policy saw before it sampled the token: equal where all tokens up to there are."""
         seen = tuple(accumulate(self.ids, lambda before, token: hash((before, token))))
         return tuple(seen[position] for position in self.predict)
+
+    @property
+    def merged_histories(self) -> tuple[int, ...]:
+        """[M] hash of the state of the token's step, and of what its action began with: equal where both are."""
+        found: list[int] = []
+        before, step = 0, -1
+        for index, token in zip(self.step_ids, self.targets, strict=True):
+            if index != step:
+                before, step = hash(self.states[index]), index
+            found.append(before)
+            before = hash((before, token))
+        return tuple(found)
 
 
 def written_episode(attempt: Trajectory, ids: Sequence[int], own: Sequence[bool]) -> Episode:
@@ -115,4 +130,5 @@ def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | Non
         rewards=tuple(rewards[: len(sampled)]),
         temperature=trajectory.conditions.sampling.temperature,
         truncated=truncated,
+        states=states_of(trajectory)[: len(sampled)],
     )
