@@ -177,7 +177,9 @@ def advantages(groups: Sequence[Sequence[Episode]], credit: Credit) -> list[list
     """One number an action of each attempt, by group; every action of a scripted attempt is one token."""
     gamma = credit.form.gamma
     if len(groups[0]) == 1:
-        return [[own] for own in against_other_tasks([group[0] for group in groups], gamma * credit.comparison.lambda_step)]
+        return [
+            [own] for own in against_other_tasks([group[0] for group in groups], gamma * credit.comparison.lambda_step)
+        ]
     if credit.name == GROUP:
         return [by_group(group, gamma) for group in groups]
     return [
@@ -211,7 +213,9 @@ def sums(data: Drawn, scored: Sequence[ScoredTrajectory], size: int, credit: Cre
         for first in range(0, most, size):
             places = [[task * most + first + k for k in range(size)] for task in range(len(data.tasks))]
             flat = [place for group in places for place in group]
-            rewards = rewards_of(credit.form, [scored[i] for i in flat]) if of_all is None else [of_all[i] for i in flat]
+            rewards = (
+                rewards_of(credit.form, [scored[i] for i in flat]) if of_all is None else [of_all[i] for i in flat]
+            )
             found = iter([episode(scored[place], own) for place, own in zip(flat, rewards, strict=True)])
             groups = [[item for _ in group if (item := next(found)) is not None] for group in places]
             for task, (group, values) in enumerate(zip(places, advantages(groups, credit), strict=True)):
