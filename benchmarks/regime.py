@@ -63,16 +63,21 @@ DRAWN = 12
 """Short tasks that are made for each that is wanted: not all have the length SHORT."""
 RESAMPLES = 2000
 GROUP = "group"
+OUTCOME, MERGED = "reward.use=outcome", "merge=state"
 CREDITS = {
-    GROUP: "reward.alpha=0,lambda_step=1",
-    "branches": "reward.alpha=0,lambda_step=1",
-    "merged": "reward.alpha=0,lambda_step=1,merge=state,smoothing=1",
+    GROUP: f"{OUTCOME},lambda_step=1",
+    "branches": f"{OUTCOME},lambda_step=1",
+    "merged": f"{OUTCOME},lambda_step=1,{MERGED}",
+    "smoothed": f"{OUTCOME},lambda_step=1,{MERGED},smoothing=1",
     "published": "reward.use=paper,reward.alpha=0.5,reward.step_cost=0,reward.budget_cost=0,lambda_step=0.95",
+    "paper": "reward.use=paper,reward.alpha=0.1",
     "potential": "reward.use=potential",
+    "potential merged": f"reward.use=potential,{MERGED}",
     "calibrated": "reward.use=calibrated",
+    "calibrated merged": f"reward.use=calibrated,{MERGED}",
 }
 """Name -> settings. The first compare outcomes alone."""
-OUTCOME_ONLY = (GROUP, "branches", "merged")
+OUTCOME_ONLY = (GROUP, "branches", "merged", "smoothed")
 Floats = NDArray[np.float64]
 
 
