@@ -41,7 +41,7 @@ from benchmarks.variants import method_of, with_settings
 from steptool.annotators.rules import Rules
 from steptool.core.errors import DataError, InputError
 from steptool.core.revision import MEANS_NOTHING, code_revision
-from steptool.core.storage import read_json, write_bytes, write_json
+from steptool.core.storage import read_json, write_json
 from steptool.core.types import Outcome, Reference, ScoredTrajectory, StopReason, Task, Trajectory, content_hash
 from steptool.rewards.base import RewardForm, rewards_of
 from steptool.training.episode import Episode, episode
@@ -63,7 +63,7 @@ DRAWN = 12
 """Short tasks that are made for each that is wanted: not all have the length SHORT."""
 RESAMPLES = 2000
 GROUP = "group"
-OUTCOME, MERGED = "reward.use=outcome", "merge=state"
+OUTCOME, MERGED = "reward.alpha=0", "merge=state"
 CREDITS = {
     GROUP: f"{OUTCOME},lambda_step=1",
     "branches": f"{OUTCOME},lambda_step=1",

@@ -1,7 +1,7 @@
 """The grid of regimes: a scripted policy of known values, and how well a credit agrees with them.
 
-    i    0        1            answered           chance of right .5, of each mistake the rest
-    V    .25      .5           1                  two actions are left at i = 0: both must be right
+i    0        1            answered           chance of right .5, of each mistake the rest
+V    .25      .5           1                  two actions are left at i = 0: both must be right
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def drawn() -> Drawn:
 
 def test_what_training_knows_of_an_attempt() -> None:
     attempts = [each.trajectory for each in drawn().attempts]
-    wrong = {verdict: 0 for verdict in regime.WRONG}
+    wrong = dict.fromkeys(regime.WRONG, 0)
     for attempt in attempts:
         finished = attempt.stop_reason is StopReason.finished
         assert known(attempt, "exact") == attempt
@@ -154,7 +154,12 @@ def test_the_table_shows_what_beats_outcomes() -> None:
     def cell(credit: str, value: float | None, low: float | None, high: float | None) -> Cell:
         return Cell(8, "none", 2, credit, 6, value, 0.0, 1.0, low, high)
 
-    found = [cell("branches", 0.1, None, None), cell("a", 0.3, 0.1, 0.3), cell("b", -0.05, -0.2, -0.1), cell("c", None, None, None)]
+    found = [
+        cell("branches", 0.1, None, None),
+        cell("a", 0.3, 0.1, 0.3),
+        cell("b", -0.05, -0.2, -0.1),
+        cell("c", None, None, None),
+    ]
     (row,) = [line for line in table(found, ["branches", "a", "b", "c"]) if line.startswith("| none | 2 ")]
     assert row == "| none | 2 | .10 | **.30** | ~~-.05~~ | refused |"
 
