@@ -7,15 +7,18 @@ one of
     right     the next call of the solution, or its answer           i + 1, m = 0; after the answer solved
     repeat    the last right call again                              m + 1
     stray     a call that the task does not need                     m + 1
+    misread   the next call, with a note that says the wrong thing   i + 1, m = 0; the answer will be wrong
     early     an answer that replies have shown, a wrong one         ends unsolved
     give up                                                          ends unsolved
+
+Only a verdict can tell `misread` from `right`, whereas a `repeat` or a `stray` shows in the calls.
 
 The chance of `right` differs from task to task and from decision to decision, and falls with m; so do the shares of the
 mistakes. Replies do not depend on chance, so the value of each state and action follows exactly, backwards from the
 last action:
 
     V(i, m, left) = sum over actions of their chance times Q(i, m, left, action)
-    Q(…, right) = V(i + 1, 0, left - 1)        Q(…, repeat) = Q(…, stray) = V(i, m + 1, left - 1)
+    Q(…, right) = V(i + 1, 0, left - 1)        Q(…, repeat) = Q(…, stray) = V(i, m + 1, left - 1)        else Q = 0
 """
 
 from __future__ import annotations
@@ -43,13 +46,13 @@ from steptool.worlds.mini import MiniWorld
 from steptool.worlds.mini.plans import Case, finish
 
 Floats = NDArray[np.float64]
-RIGHT, REPEAT, STRAY, EARLY, GIVE_UP = range(5)
+RIGHT, REPEAT, STRAY, MISREAD, EARLY, GIVE_UP = range(6)
 MOST_CONFUSED = 2
 CONFUSION = 0.8
 """What each mistake just made leaves of the chance to go on rightly."""
 TASK_SPREAD, DECISION_SPREAD = 0.7, 1.0
 """Standard deviations of the log odds of `right`, between tasks and between the decisions of one."""
-MISTAKES = (0.25, 0.25, 0.25, 0.25)
+MISTAKES = (0.25,) * 5
 """Parameters of the Dirichlet distribution that shares of the mistakes are drawn from: low, so that at one decision
 one kind of mistake prevails."""
 NOBODY = Revision(name="scripted", revision="0")
@@ -73,20 +76,22 @@ class Scripted:
         rng = np.random.default_rng([seed, *case.task.id.encode()])
         self._log_odds = rng.normal(0, TASK_SPREAD) + rng.normal(0, DECISION_SPREAD, len(solution) + 1)
         shares = rng.dirichlet(MISTAKES, len(solution) + 1)
-        self._actions: list[tuple[ToolCall | None, ...]] = []
+        self._actions: list[tuple[Action | None, ...]] = []
         """[i][action]; None where there is no such action."""
         for made in range(len(solution) + 1):
             following = solution[made] if made < len(solution) else finish(case.answer)
             last = solution[made - 1] if made else None
             wrong = self._wrong_answer(replies[:made])
+            note = f"So far: {wrong or 'nothing'}."
             self._actions.append((
-                following,
-                None if last == following else last,
-                self._stray(last, rng),
-                None if wrong is None else finish(wrong),
-                finish(None),
+                _action(following),
+                _action(None if last == following else last),
+                _action(self._stray(last, rng)),
+                _action(following if made < len(solution) else None, note),
+                _action(None if wrong is None else finish(wrong)),
+                _action(finish(None)),
             ))  # fmt: skip
-        possible = np.array([[call is not None for call in actions[1:]] for actions in self._actions])
+        possible = np.array([[action is not None for action in actions[1:]] for actions in self._actions])
         shares = (shares + 1e-3) * possible
         self._shares = shares / shares.sum(axis=1, keepdims=True)
 
@@ -120,26 +125,32 @@ class Scripted:
         steps: list[Step] = []
         worth: list[float] = []
         made = confused = 0
+        misread = False
         context = (0,)
         while len(steps) < self.most_calls:
             chance = chances[made, confused]
-            action = int(rng.choice(len(chance), p=chance))
-            worth.append(float(q[len(steps), made, confused, action] - v[len(steps), made, confused]))
-            call = self._actions[made][action]
-            assert call is not None, "an action of no chance was taken"
+            taken = int(rng.choice(len(chance), p=chance))
+            worth.append(
+                0.0 if misread else float(q[len(steps), made, confused, taken] - v[len(steps), made, confused])
+            )
+            misread = misread or taken == MISREAD
+            ending = made == len(self._actions) - 1 and taken == RIGHT and misread
+            action = self._actions[made][(EARLY if self._actions[made][EARLY] else GIVE_UP) if ending else taken]
+            assert action is not None, "an action of no chance was taken"
             step = Step(
-                action=Action(calls=(call,)),
+                action=action,
                 context_ids=context,
-                action_ids=(self._word(json.dumps([call.name, call.arguments])),),
-                action_logprobs=(float(np.log(chance[action])),),
+                action_ids=(self._word(action.model_dump_json()),),
+                action_logprobs=(float(np.log(chance[taken])),),
             )
             if step.is_finish:
                 steps.append(step)
                 break
-            observation = session.reply(call)
+            observation = session.reply(action.calls[0])
             steps.append(step.model_copy(update={"observations": (observation,)}))
             context = (self._word(observation.text),)
-            made, confused = (made + 1, 0) if action == RIGHT else (made, min(confused + 1, MOST_CONFUSED))
+            goes_on = taken in (RIGHT, MISREAD)
+            made, confused = (made + 1, 0) if goes_on else (made, min(confused + 1, MOST_CONFUSED))
         answer = steps[-1].action.answer
         ended = StopReason.gave_up if answer is None else StopReason.finished
         trajectory = Trajectory.create(
@@ -186,6 +197,10 @@ class Scripted:
         properties = tool.parameters["properties"]
         values = {name: known if properties[name]["type"] == "string" else 1 for name in tool.parameters["required"]}
         return ToolCall(name=tool.name, arguments=values)
+
+
+def _action(call: ToolCall | None, note: str = "") -> Action | None:
+    return None if call is None else Action(thought=note, calls=(call,))
 
 
 def _texts(reply: object) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import regime, scripted
 from benchmarks.regime import Cell, Drawn, agreement, known, table
-from benchmarks.scripted import EARLY, GIVE_UP, REPEAT, RIGHT, STRAY, Scripted, skill_for
+from benchmarks.scripted import EARLY, GIVE_UP, MISREAD, REPEAT, RIGHT, STRAY, Scripted, skill_for
 from steptool.core.errors import InputError
 from steptool.core.types import StopReason
 from steptool.worlds.mini import MiniWorld
@@ -28,7 +28,7 @@ def one_call(most_calls: int) -> Scripted:
 
 
 def half_right(policy: Scripted, mistake: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    chances = np.zeros((2, scripted.MOST_CONFUSED + 1, 5))
+    chances = np.zeros((2, scripted.MOST_CONFUSED + 1, 6))
     chances[..., RIGHT] = chances[..., mistake] = 0.5
     monkeypatch.setattr(policy, "chances", lambda skill: chances)
 
@@ -40,6 +40,7 @@ def half_right(policy: Scripted, mistake: int, monkeypatch: pytest.MonkeyPatch) 
         (3, STRAY, 0.5, 0.75, 0.25),  # at most one of three wrong: (1 + 3) / 8
         (3, GIVE_UP, 0.25, 0.5, 0.0),  # what ends the attempt is not made good by more calls
         (3, EARLY, 0.25, 0.5, 0.0),
+        (3, MISREAD, 0.25, 0.5, 0.0),  # it goes on, and its answer will be wrong; the answer itself cannot be misread
         (1, STRAY, 0.0, 0.0, 0.0),
     ],
 )
@@ -97,11 +98,25 @@ def test_a_repeated_call_is_none_that_the_solution_makes_next() -> None:
         for case in world.cases("train"):
             policy, solution = Scripted(world, case, 10, 3), case.solution()
             for made, actions in enumerate(policy._actions[:-1]):
-                assert actions[RIGHT] == solution[made]
-                assert actions[REPEAT] != solution[made]
-                assert actions[STRAY] not in solution
+                assert actions[RIGHT].calls == actions[MISREAD].calls == (solution[made],)
+                assert actions[RIGHT] != actions[MISREAD]
+                assert actions[REPEAT] is None or actions[REPEAT].calls != (solution[made],)
+                assert actions[STRAY].calls[0] not in solution
                 wrong = actions[EARLY]
-                assert wrong is None or world.open(case.task, 0).outcome(wrong.arguments["answer"]).solved == 0.0
+                assert wrong is None or world.open(case.task, 0).outcome(wrong.answer).solved == 0.0
+
+
+def test_who_has_misread_something_goes_on_and_answers_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Scripted(LONG, LONG.cases("train")[0], 10, 3)
+    always = np.zeros((8, scripted.MOST_CONFUSED + 1, 6))
+    always[:3, :, RIGHT] = always[3, :, MISREAD] = always[4:, :, RIGHT] = 1.0
+    monkeypatch.setattr(policy, "chances", lambda skill: always)
+    (made,) = policy.attempts(0.0, 1, 0)
+    assert [step.action.calls[0] for step in made.trajectory.steps[:-1]] == policy.case.solution()
+    assert [bool(step.action.thought) for step in made.trajectory.steps] == [index == 3 for index in range(8)]
+    assert made.trajectory.stop_reason is StopReason.finished
+    assert made.trajectory.outcome.solved == 0.0
+    assert made.worth == (0.0,) * 8  # as it always misreads, nothing is ever worth anything
 
 
 def drawn() -> Drawn:
