@@ -130,13 +130,10 @@ class Scripted:
         while len(steps) < self.most_calls:
             chance = chances[made, confused]
             taken = int(rng.choice(len(chance), p=chance))
-            worth.append(
-                0.0 if misread else float(q[len(steps), made, confused, taken] - v[len(steps), made, confused])
-            )
+            gained = float(q[len(steps), made, confused, taken] - v[len(steps), made, confused])
+            worth.append(0.0 if misread else gained)
+            action = self._done(made, taken, misread)
             misread = misread or taken == MISREAD
-            ending = made == len(self._actions) - 1 and taken == RIGHT and misread
-            action = self._actions[made][(EARLY if self._actions[made][EARLY] else GIVE_UP) if ending else taken]
-            assert action is not None, "an action of no chance was taken"
             step = Step(
                 action=action,
                 context_ids=context,
@@ -164,6 +161,15 @@ class Scripted:
             attempt=number,
         )
         return Attempted(trajectory, tuple(worth))
+
+    def _done(self, made: int, taken: int, misread: bool) -> Action:
+        """What it does when it takes an action; after it has misread something, its answer is a wrong one."""
+        actions = self._actions[made]
+        if misread and taken == RIGHT and made == len(self._actions) - 1:
+            taken = GIVE_UP if actions[EARLY] is None else EARLY
+        action = actions[taken]
+        assert action is not None, "an action of no chance was taken"
+        return action
 
     @cached_property
     def _conditions(self) -> Conditions:

@@ -7,15 +7,18 @@ V    .25      .5           1                  two actions are left at i = 0: bot
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from benchmarks import regime, scripted
 from benchmarks.regime import Cell, Drawn, agreement, known, table
-from benchmarks.scripted import EARLY, GIVE_UP, MISREAD, REPEAT, RIGHT, STRAY, Scripted, skill_for
+from benchmarks.scripted import EARLY, GIVE_UP, MISREAD, RIGHT, STRAY, Scripted, skill_for
 from steptool.core.errors import InputError
-from steptool.core.types import StopReason
+from steptool.core.types import ScoredTrajectory, StopReason
+from steptool.training.episode import episode
 from steptool.worlds.mini import MiniWorld
 
 SHORT = MiniWorld(MiniWorld.Config(train_tasks=24, dev_tasks=1, test_tasks=1), 17)
@@ -71,9 +74,6 @@ def test_attempts_are_solved_as_often_as_their_value_says() -> None:
 
 
 def test_an_attempt_is_made_in_the_real_session_and_is_one_that_training_reads() -> None:
-    from steptool.core.types import ScoredTrajectory
-    from steptool.training.episode import episode
-
     policy = Scripted(LONG, LONG.cases("train")[0], 10, 3)
     stops = set()
     for each in policy.attempts(1.5, 60, 4):
@@ -84,7 +84,7 @@ def test_an_attempt_is_made_in_the_real_session_and_is_one_that_training_reads()
                 assert step.observations == (session.reply(step.action.calls[0]),)
         assert trajectory.outcome == session.outcome(trajectory.answer)
         assert len(each.worth) == len(trajectory.steps) <= 10
-        scored = ScoredTrajectory.model_construct(trajectory=trajectory)
+        scored = ScoredTrajectory.model_construct(trajectory=trajectory, judgements=(), annotator=trajectory.policy)
         found = episode(scored, [0.0] * len(each.worth))
         assert found is not None
         assert not found.truncated
@@ -97,12 +97,14 @@ def test_a_repeated_call_is_none_that_the_solution_makes_next() -> None:
     for world in (SHORT, LONG):
         for case in world.cases("train"):
             policy, solution = Scripted(world, case, 10, 3), case.solution()
-            for made, actions in enumerate(policy._actions[:-1]):
-                assert actions[RIGHT].calls == actions[MISREAD].calls == (solution[made],)
-                assert actions[RIGHT] != actions[MISREAD]
-                assert actions[REPEAT] is None or actions[REPEAT].calls != (solution[made],)
-                assert actions[STRAY].calls[0] not in solution
-                wrong = actions[EARLY]
+            for made, (right, repeat, stray, misread, wrong, _) in enumerate(policy._actions[:-1]):
+                assert right
+                assert misread
+                assert stray
+                assert right.calls == misread.calls == (solution[made],)
+                assert right != misread
+                assert repeat is None or repeat.calls != (solution[made],)
+                assert stray.calls[0] not in solution
                 assert wrong is None or world.open(case.task, 0).outcome(wrong.answer).solved == 0.0
 
 
@@ -142,7 +144,6 @@ def test_what_training_knows_of_an_attempt() -> None:
 
 def test_group_relative_scores_are_those_of_grpo() -> None:
     """Returns 1, 0, 0, 1: mean .5, deviation .5. A group of equal returns says nothing."""
-    from types import SimpleNamespace
 
     def attempt(*rewards: float) -> object:
         return SimpleNamespace(rewards=rewards)
@@ -191,7 +192,12 @@ def test_cells_that_are_there_are_not_made_again(
     assert len((tmp_path / "regime.csv").read_text().splitlines()) == 1 + 2 * 2 * 4 * 2
     made: list[tuple[int, str]] = []
     cells = regime.cells
-    monkeypatch.setattr(regime, "cells", lambda *args: made.append(args[:2]) or cells(*args))
+
+    def counted(horizon: int, verdict: str, *rest: Any) -> list[Cell]:
+        made.append((horizon, verdict))
+        return cells(horizon, verdict, *rest)
+
+    monkeypatch.setattr(regime, "cells", counted)
     (tmp_path / "8-none.json").unlink()
     regime.main(**run)  # type: ignore[arg-type]
     assert made == [(8, "none")]
