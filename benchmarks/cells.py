@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from benchmarks.habits import Corner, Habits, as_known, habits, within_tasks
+from benchmarks.habits import Corner, Habits, as_known, habits, within_tasks, without_score
 from steptool.annotators.annotate import annotate_all
 from steptool.config.arms import arm_of
 from steptool.config.places import JUDGED
@@ -73,6 +73,8 @@ class Variant:
     name: str
     params: Params
     method: Use
+    hidden: str = ""
+    """A score of the calls that its training does not see: it is 0 everywhere."""
 
     def of_round(self, round: int) -> Use:
         """A later round can break as much as it can gain, so it learns at a lower rate."""
@@ -205,6 +207,10 @@ class Bench:
                     write_jsonl(out / ATTEMPTS, made)
         return read_jsonl(folder / ATTEMPTS, Trajectory)
 
+    def first_attempts(self, corner: Corner) -> list[Trajectory]:
+        """Those of the start, which all variants of a corner learn from."""
+        return self.attempts(corner, f"{corner.tasks}x{corner.attempts}", self.start, 1)
+
     def policy(self, corner: Corner, variant: Variant, round: int) -> Path:
         """Folder of what a variant makes in so many rounds, of the start for 0. Raises DataError where the method
         refuses the data."""
@@ -212,8 +218,7 @@ class Bench:
             return self.start
         before = self.policy(corner, variant, round - 1)
         name = f"{corner.name}.{variant.name}.r{round}"
-        source = name if round > 1 else f"{corner.tasks}x{corner.attempts}"
-        attempts = self.attempts(corner, source, before, round)
+        attempts = self.attempts(corner, name, before, round) if round > 1 else self.first_attempts(corner)
         method, reward, annotate = variant.of_round(round), variant.params.reward, self.params.annotate
         made_by = {
             "start": self._hash(before),
@@ -221,6 +226,7 @@ class Bench:
             "corner": asdict(corner),
             "method": _described(method),
             "reward": _plain(reward),
+            "hidden": variant.hidden,
             "annotate": _plain(annotate),
             "dtype": compute_dtype(self.params.model),
             "code": code_revision([JUDGING, *_modules(method, reward, annotate)], without=MEANS_NOTHING),
@@ -296,6 +302,8 @@ class Bench:
         params, method = variant.params, variant.of_round(round)
         known, references = as_known(attempts, self.references, corner, params.seed)
         scored, truth = self._judged(known, references), self._judged(attempts, self.references)
+        if variant.hidden:
+            scored = [without_score(item, variant.hidden) for item in scored]
         data = self._data(params, start, scored, references)
         seed, dtype, row_tokens = params.seed + round - 1, compute_dtype(params.model), params.machine.row_tokens
         checkpoints = self.folder / "checkpoints" / f"{corner.name}.{variant.name}.r{round}"

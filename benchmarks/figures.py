@@ -121,6 +121,15 @@ class Row:
         rates = [each.pass_rate or 0.0 for each in self.evaluations.values()]
         return float(np.mean(rates)) if rates else -1.0
 
+    @property
+    def interval(self) -> str:
+        """Of the mean, over seeds and tasks."""
+        values = [np.array(list(each.values("solved").values())) for each in self.evaluations.values()]
+        if not values:
+            return "–"
+        low, high = np.quantile(resampled(values, np.random.default_rng(0)), [0.025, 0.975])
+        return f"{percent(self.mean, 1)} [{points(low, 1)}, {points(high, 1)}]"
+
 
 def tables(cells: Sequence[Cell]) -> Iterator[str]:
     """Lines, a section for each corner, split and budget."""
@@ -162,7 +171,7 @@ def _differences(rows: Sequence[Row]) -> Iterator[str]:
             [
                 row.title,
                 *(_rate(row.cells.get(seed)) for seed in seeds),
-                percent(row.mean, 1) if row.evaluations else "–",
+                row.interval,
                 *(_paired(row, other) for other in baselines),
             ]
             for row in rows
