@@ -102,8 +102,8 @@ class Wanted:
         return self.variant.name if self.variant else SFT
 
     def label(self, seed: int) -> str:
-        """Of its files."""
-        return f"{seed}.{self.corner.name}.{self.name}.r{self.round}.{self.split}.c{self.calls}"
+        """Its file, without the ending, in the folder of cells."""
+        return f"{seed}.{self.name}/{self.corner.name}.r{self.round}.{self.split}.c{self.calls}"
 
 
 class Trained(Frozen):
@@ -247,8 +247,10 @@ class Bench:
     def cell(self, wanted: Wanted, folder: Path) -> Cell | None:
         """Its cell, which lies in `folder`; None where another process is making it."""
         label = wanted.label(self.params.seed)
+        lock = self.folder / "measuring" / f"{label}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(folder / f"{label}.lock", timeout=0):
+            with FileLock(lock, timeout=0):
                 return self._cell(wanted, folder / f"{label}.json")
         except Timeout:
             return None
@@ -281,12 +283,10 @@ class Bench:
         }
         if there and not there.refused and self._is_same(there.made_by, made_by):
             return there
-        began, work = time.monotonic(), self.folder / "judged"
-        work.mkdir(parents=True, exist_ok=True)
+        began, work = time.monotonic(), self.folder / "measuring" / file.parent.name
         tasks, sampler = self.tasks[wanted.split], self._acting(policy)
-        evaluation = measure_policy(
-            params, file.stem, sampler, tasks, self.references, wanted.split, {}, work
-        )  # its attempts lie there, for whoever wants to see what was learnt
+        # Its attempts stay there, for whoever wants to see what was learnt.
+        evaluation = measure_policy(params, file.stem, sampler, tasks, self.references, wanted.split, {}, work)
         found = {
             "made_by": made_by,
             "trained": read_record(policy / TRAINED, Trained) if wanted.variant else None,

@@ -8,8 +8,8 @@
     python -m benchmarks.corners table
 
 A cell is one policy: made by a variant, in a corner, from the attempts of one seed's SFT policy, and measured on the
-dev tasks by the world's own verdicts. It lies in one file as one line of JSON, so `run` goes on where it stopped, and
-several `run` beside each other, given the same folder, share the work. `table` reads the files.
+dev tasks by the world's own verdicts. It is one line of JSON in a file of its own (OUT/cells/SEED.VARIANT/), so `run`
+goes on where it stopped, and several of them beside each other, given the same folder, share the work.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from benchmarks.variants import method_of, with_settings, written_params
 from steptool.config.places import PARAMS
 from steptool.config.settings import apply_profile, parse_params
 from steptool.core.errors import InputError, ParamsError, StepToolError
+from steptool.core.storage import write_bytes
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory
 
@@ -89,9 +90,15 @@ def show() -> None:
 
 
 @app.command()
-def table(out: Annotated[Path, typer.Option(help="Folder of what was made.")] = OUT) -> None:
+def table(
+    out: Annotated[Path, typer.Option(help="Folder of what was made.")] = OUT,
+    to: Annotated[Path | None, typer.Option(help="A file to write too.")] = None,
+) -> None:
     """Print what the cells say."""
-    print("\n".join(tables(read_cells(out / "cells"))))
+    text = "\n".join(tables(read_cells(out / "cells")))
+    if to is not None:
+        write_bytes(to, f"{text}\n".encode())
+    print(text)
 
 
 Corners = Annotated[str, typer.Option(help="Such as none-2,exact-*.")]
@@ -133,6 +140,7 @@ def run(
     changes: Changes = None,
     out: Out = OUT,
     take_old: TakeOld = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no table.")] = False,
 ) -> None:
     """Make the cells that are missing, then print the table."""
     own = dict(_pairs(more or (), "--variant"))
@@ -143,7 +151,8 @@ def run(
         with bench:
             for wanted in _plan(corner, list(variants_of(written, named)), SFT in named, rounds, split, budgets):
                 failed += not _is_made(bench, wanted, out / "cells")
-    print("\n".join(tables(read_cells(out / "cells"))))
+    if not quiet:
+        table(out)
     if failed:
         raise StepToolError(f"{failed} cells failed", where=str(out), fix="see above, then run the same command again")
 
@@ -217,7 +226,6 @@ def _plan(
 
 def _is_made(bench: Bench, wanted: Wanted, folder: Path) -> bool:
     """Make a cell and say what came of it. A fault of one must not cost the others."""
-    folder.mkdir(parents=True, exist_ok=True)
     label = wanted.label(bench.params.seed)
     try:
         cell = bench.cell(wanted, folder)

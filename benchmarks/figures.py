@@ -93,7 +93,7 @@ def resampled(by_seed: Sequence[Array], rng: np.random.Generator) -> Array:
 
 def read_cells(folder: Path) -> list[Cell]:
     """Raises DataError where there is none, or one cannot be read."""
-    found = [read_record(file, Cell) for file in sorted(folder.glob("*.json"))]
+    found = [read_record(file, Cell) for file in sorted(folder.glob("*/*.json"))]
     if not found:
         raise DataError("no cells", where=str(folder), fix="run `python -m benchmarks.corners run` first")
     return found

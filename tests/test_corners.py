@@ -88,7 +88,7 @@ def test_a_comparison_goes_on_where_it_stopped(
     assert "none of 8 trajectories has a verdict" in cells["rft", 1].refused == cells["rft", 2].refused
     assert (out / "seed17/policies/none-2.potential.r2").is_dir()
     assert "| potential, round 2 |" in capsys.readouterr().out
-    before = {file: file.read_bytes() for file in (out / "cells").glob("*.json")}
+    before = {file: file.read_bytes() for file in (out / "cells").rglob("*.json")}
     assert all(len(text.splitlines()) == 1 for text in before.values())
 
     def fails(*_: Any) -> None:
@@ -97,7 +97,7 @@ def test_a_comparison_goes_on_where_it_stopped(
     monkeypatch.setattr(Bench, "_train", fails)
     monkeypatch.setattr("benchmarks.cells.measure_policy", fails)
     run(start, out, rounds=2)
-    assert {file: file.read_bytes() for file in (out / "cells").glob("*.json")} == before
+    assert {file: file.read_bytes() for file in (out / "cells").rglob("*.json")} == before
 
 
 def test_a_fault_of_one_cell_costs_no_other(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
