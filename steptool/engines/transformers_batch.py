@@ -2,10 +2,10 @@
 
 engine: {use: transformers}
 
-    a step     every action that is being sampled gets its next token, all in one forward pass; prompts that have come in
-               are read in passes of their own first, and get their first
-    slots      a row of keys and values for each action in flight; a prompt takes a free one, and leaves it with its last
-               token. Nothing of a slot is used again: on a GPU a prompt of this size is read in no time
+    a step     every action that is being sampled gets its next token, all in one forward pass; prompts that have come
+               in are read in passes of their own first, and get their first
+    slots      a row of keys and values for each action in flight; a prompt takes a free one, and leaves it with its
+               last token. Nothing of a slot is used again: on a GPU a prompt of this size is read in no time
     graphs     a pass over tokens is a thousand small kernels, and to start them takes ten times as long as they run.
                On a GPU a pass of one shape is recorded once and replayed
 
@@ -129,6 +129,8 @@ class _Batch:
     def __init__(self, model: PreTrainedModel, max_model_len: int, slots: int, *, graphs: bool) -> None:
         self._model, self._longest, self._graphs = model, max_model_len, graphs
         self._count = -(-slots // ROWS) * ROWS
+        self._aside: torch.cuda.Stream | None = None
+        """Where passes are recorded: every stream has a workspace of its own for matrix products."""
         self._waiting: list[_Running] = []
         self._running: list[_Running] = []
         self._free = sorted(range(slots), reverse=True)
@@ -280,14 +282,14 @@ class _Batch:
 
     def _record(self, rows: int, length: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """A decoding pass of that shape, and where its replay leaves the scores."""
+        self._aside = self._aside or torch.cuda.Stream()
         torch.cuda.synchronize()
-        aside = torch.cuda.Stream()
-        with torch.cuda.stream(aside):
+        with torch.cuda.stream(self._aside):
             self._pass(rows, length)  # what is made at a first run must not be recorded
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self._recorded.values()))[0].pool() if self._recorded else None
-        with torch.cuda.graph(graph, pool=pool, stream=aside, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=self._aside, capture_error_mode="thread_local"):
             scores = self._pass(rows, length)
         return graph, scores
 
@@ -410,7 +412,7 @@ def _model_of(policy: Path, dtype: str, device: torch.device) -> PreTrainedModel
     base, adapter = resolve_policy(policy)
     wanted: torch.dtype = getattr(torch, dtype)
     if adapter is None:
-        model: Any = load_model(base, dtype=wanted).to(device)  # type: ignore[arg-type]
+        model: Any = load_model(base, dtype=wanted).to(device)
     else:
         model = merged_model(base, adapter, dtype=dtype, device=device)
     model.set_attn_implementation(SLOT_ATTENTION)
