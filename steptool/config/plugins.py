@@ -52,6 +52,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "engine": {
         "vllm": "steptool.engines.vllm_local:VllmEngine",
         "server": "steptool.engines.openai_server:ServerEngine",
+        "transformers": "steptool.engines.transformers_batch:TransformersEngine",
     },
     "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
     "search": {
@@ -66,6 +67,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "potential": "steptool.rewards.potential:Potential",
         "paper": "steptool.rewards.paper:Paper",
         "auto": "steptool.rewards.auto:Auto",
+        "calibrated": "steptool.rewards.calibrated:Calibrated",
     },
     "methods": {
         "sft": "steptool.methods.sft:Sft",

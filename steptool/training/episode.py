@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 from steptool.core.errors import DataError
@@ -37,11 +38,11 @@ class Episode:
     def prompt(self) -> tuple[int, ...]:
         return self.ids[: self.prompt_length]
 
-    @property
+    @cached_property
     def targets(self) -> tuple[int, ...]:
         return tuple(self.ids[position + 1] for position in self.predict)
 
-    @property
+    @cached_property
     def histories(self) -> tuple[int, ...]:
         """[M] hash of what the policy saw before it sampled the token: equal where all tokens up to there are."""
         seen = tuple(accumulate(self.ids, lambda before, token: hash((before, token))))
