@@ -35,6 +35,7 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks import run
+from benchmarks.habits import misjudged, without_verdict
 from benchmarks.scripted import Attempted, Scripted, skill_for
 from benchmarks.variants import method_of, with_settings
 from steptool.annotators.rules import Rules
@@ -62,7 +63,7 @@ SOLVED = 0.45
 DRAWN = 12
 """Short tasks that are made for each that is wanted: not all have the length SHORT."""
 RESAMPLES = 2000
-OUTCOME = "reward.use=outcome"
+OUTCOME = "reward.alpha=0"
 FREE = "reward.step_cost=0,reward.budget_cost=0"
 CREDITS = {
     "grpo": f"grpo:{OUTCOME},{FREE}",
@@ -150,20 +151,13 @@ def drawn(horizon: int, tasks: int, seeds: tuple[int, ...]) -> Drawn:
 
 
 def known(attempt: Trajectory, verdict: str) -> Trajectory:
-    """The attempt as training knows it."""
-    outcome, is_answered = attempt.outcome, attempt.stop_reason is StopReason.finished
+    """The attempt as training knows it. What is misjudged at a share is so at a higher one, too."""
     if verdict == "none":
-        outcome = Outcome()
-    elif verdict == "answered":
-        outcome = Outcome(solved=float(is_answered))
-    elif is_answered and outcome.solved is not None and _is_misjudged(attempt, WRONG.get(verdict, 0.0)):
-        outcome = Outcome(solved=1 - outcome.solved)
-    return Trajectory.create(**{**dict(attempt), "outcome": outcome})
-
-
-def _is_misjudged(attempt: Trajectory, share: float) -> bool:
-    """The same for the same answer to the same task; whatever is misjudged at a share is so at a higher one, too."""
-    return int(content_hash([attempt.task_id, attempt.answer]), 16) % 1_000_000 < share * 1_000_000
+        return without_verdict(attempt)
+    if verdict == "answered":
+        solved = float(attempt.stop_reason is StopReason.finished)
+        return Trajectory.create(**{**dict(attempt), "outcome": Outcome(solved=solved)})
+    return misjudged(attempt, WRONG.get(verdict, 0.0), seed=0)
 
 
 def judged(data: Drawn, verdict: str) -> list[ScoredTrajectory]:

@@ -154,10 +154,10 @@ def test_credits_are_those_of_the_methods() -> None:
     assert [len(own) for own in found] == [2, 1, 2, 1]
     assert [own[0] for own in found] == pytest.approx([score, -score, -score, score])
     assert found[0][0] == found[0][1]
-    bare = regime.Credit.of("gigpo", "gigpo:reward.use=outcome,reward.gamma=1.0,scale=none")
+    bare = regime.Credit.of("gigpo", "gigpo:reward.alpha=0,reward.gamma=1.0,scale=none")
     (found,) = regime.advantages([group], bare)
     assert found == [[1.0, 1.0], [-1.0], [-1.0, -1.0], [1.0]]  # .5 of the whole, and .5 among the steps in each state
-    plain = regime.Credit.of("branches", "step_ppo:reward.use=outcome,reward.gamma=1.0,lambda_step=1")
+    plain = regime.Credit.of("branches", "step_ppo:reward.alpha=0,reward.gamma=1.0,lambda_step=1")
     alone = regime.advantages([[item] for item in group], plain)
     assert alone == [[[0.5, 0.5]], [[-0.5]], [[-0.5, -0.5]], [[0.5]]]  # of step 0: (1 + 0 + 0 + 1) / 4
 
