@@ -87,6 +87,8 @@ ABLATIONS = {
 }
 """Parts of the rewards left out; a critic in place of the other attempts. They run where they are named."""
 
+THE_CORNERS, THE_VARIANTS = ",".join(corner.name for corner in CORNERS), ",".join(VARIANTS)
+
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 
@@ -123,7 +125,7 @@ TakeOld = Annotated[bool, typer.Option("--take-old", help="Take what other code 
 
 @app.command()
 def sample(
-    corners: Corners = ",".join(corner.name for corner in CORNERS),
+    corners: Corners = THE_CORNERS,
     seeds: Seeds = "17,18,19",
     start: Starts = None,
     profile: ProfileName = "",
@@ -139,8 +141,8 @@ def sample(
 
 @app.command()
 def run(
-    corners: Corners = ",".join(corner.name for corner in CORNERS),
-    variants: Annotated[str, typer.Option(help="Such as sft,grpo,dpo*.")] = ",".join(VARIANTS),
+    corners: Corners = THE_CORNERS,
+    variants: Annotated[str, typer.Option(help="Such as sft,grpo,dpo*.")] = THE_VARIANTS,
     more: Annotated[list[str] | None, typer.Option("--variant", help="Another: NAME=method:key=value,…")] = None,
     seeds: Seeds = "17,18,19",
     rounds: Annotated[int, typer.Option(help="Each samples from the policy of the one before.")] = 1,
