@@ -38,7 +38,7 @@ export HF_HUB_OFFLINE ?= 1
 # Commands that steptool starts (dvc, and the stages through it) are the ones in .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run compare serve deploy services test test-slow chaos lint format lock doctor clean
+.PHONY: help setup run compare serve deploy services test test-slow chaos regime lint format lock doctor clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -89,6 +89,9 @@ SEED ?= 1
 JOB ?= toy
 chaos: $(STAMP)  ## kill the processes of a pipeline at random moments: make chaos N=20 SEED=1 JOB=toy|tiny
 	STEPTOOL_CHAOS_ROUNDS=$(N) STEPTOOL_CHAOS_SEED=$(SEED) STEPTOOL_CHAOS_JOB=$(JOB) $(BIN)/python -m pytest tests/chaos -s
+
+regime: $(STAMP)  ## print which credit agrees with the truth, by horizon, attempts and verdict (minutes; resumes)
+	$(BIN)/python -m benchmarks.regime
 
 lint: $(STAMP)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .

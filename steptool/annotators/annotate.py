@@ -8,10 +8,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from steptool.annotators.base import Annotator
+from steptool.annotators.base import Annotator, LooksAhead
 from steptool.core.errors import DataError, StepToolError, describe
 from steptool.core.types import Reference, Revision, ScoredTrajectory, Task, Trajectory
 from steptool.system.progress import progress
+
+MEND = "mend the annotator, then run the same command again"
 
 
 def annotate_all(
@@ -52,8 +54,19 @@ def annotate_all(
 
         return await asyncio.gather(*map(score, trajectories))
 
+    if isinstance(annotator, LooksAhead):
+        _look_ahead(annotator, revision, trajectories, source)
     with progress(what, len(trajectories), "trajectories") as advance:
         return asyncio.run(score_all())
+
+
+def _look_ahead(annotator: LooksAhead, revision: Revision, trajectories: Sequence[Trajectory], source: Path) -> None:
+    try:
+        annotator.look_ahead(trajectories)
+    except (KeyboardInterrupt, StepToolError):
+        raise
+    except BaseException as fault:  # as below
+        raise StepToolError(f"annotator {revision} failed: {describe(fault)}", where=str(source), fix=MEND) from fault
 
 
 async def _score(
@@ -78,7 +91,7 @@ async def _score(
         raise StepToolError(
             f"annotator {revision} failed: {describe(fault)}",
             where=where,
-            fix="mend the annotator, then run the same command again",
+            fix=MEND,
         ) from fault
 
 
