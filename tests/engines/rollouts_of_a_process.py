@@ -1,5 +1,8 @@
 """Rollouts of some turns over vLLM, printed to the last bit: run by test_vllm_local in processes of their own.
 
+Printed with them: which requests joined the batch at which step, in their order. On a model this small the order hardly
+shows in the last bit; on a real one it does.
+
     python -m tests.engines.rollouts_of_a_process MODEL_FOLDER SWITCH_INTERVAL
 
 SWITCH_INTERVAL, in seconds, is how long Python lets a thread run before another one may: it disturbs the order in which
@@ -13,12 +16,22 @@ from contextlib import closing
 from pathlib import Path
 
 from steptool.core.plugins import NoSettings
+from steptool.engines import vllm_local
 from steptool.engines.base import Request
 from steptool.engines.vllm_local import VllmEngine
 from steptool.rollouts.loop import run
 
 ROLLOUTS, TURNS, AT_ONCE, STOP_IDS = 96, 4, 32, tuple(range(0, 60, 2))
 REPLY = (5, 7, 11)
+
+
+joined: list[tuple[int, tuple[int, ...]]] = []
+
+
+class Noted(vllm_local._Vllm):
+    def add(self, id: str, request: Request) -> None:
+        joined.append((self._steps, tuple(request.prompt_ids)))
+        super().add(id, request)
 
 
 async def rollout(engine: VllmEngine, number: int, slots: asyncio.Semaphore) -> list[list[object]]:
@@ -39,8 +52,9 @@ async def all_of(engine: VllmEngine) -> list[list[list[object]]]:
 
 
 if __name__ == "__main__":
+    vllm_local._Vllm = Noted  # type: ignore[misc]
     sys.setswitchinterval(float(sys.argv[2]))
     with closing(
         VllmEngine(NoSettings(), Path(sys.argv[1]), dtype="bfloat16", max_model_len=128, concurrency=AT_ONCE, seed=7)
     ) as engine:
-        print(json.dumps(run(all_of(engine))))
+        print(json.dumps({"rollouts": run(all_of(engine)), "joined": joined}))

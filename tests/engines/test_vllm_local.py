@@ -282,6 +282,7 @@ def test_two_processes_sample_the_same_to_the_last_bit(models: tuple[Path, Path]
         command = [sys.executable, "-m", "tests.engines.rollouts_of_a_process", str(models[0]), switch_interval]
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
         made.append(json.loads(done.stdout.splitlines()[-1]))
-    lengths = {len(ids) for rollout in made[0] for ids, _ in rollout}
+    lengths = {len(ids) for rollout in made[0]["rollouts"] for ids, _ in rollout}
     assert len(lengths) > 3, "rollouts join and leave the batch at different times"
-    assert made[0] == made[1]
+    assert made[0]["joined"] == made[1]["joined"]
+    assert made[0]["rollouts"] == made[1]["rollouts"]
