@@ -1,10 +1,10 @@
 """How long `annotate` and `validate` take for many trajectories, and in how much memory.
 
-    python -m benchmarks.growth                      100,000 trajectories, made of round r1 of the project in this folder
+    python -m benchmarks.growth                                  100,000 copies of round r1 of the project here
     python -m benchmarks.growth 1000 10000 --project ../other --round r2
 
-The round's tasks and attempts are copied under new names until there are enough, into a folder of their own, and the two
-stages run there as commands. Peak memory is that of a command's process.
+The round's tasks and attempts are copied under new names until there are enough, into a folder of their own, and the
+two stages run there as commands. Peak memory is that of a command's process.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ STAGES = ("annotate", "validate")
 
 
 def main(
-    counts: Annotated[list[int] | None, typer.Argument(help="Trajectories; 100,000 where none is given.", min=1)] = None,
+    counts: Annotated[
+        list[int] | None, typer.Argument(help="Trajectories; 100,000 where none is given.", min=1)
+    ] = None,
     project: Annotated[Path, typer.Option(help="Folder of a project that has sampled the round.")] = Path(),
     round: Annotated[str, typer.Option(help="Whose attempts are copied.")] = "r1",
 ) -> None:
