@@ -29,6 +29,7 @@ from pydantic_core import from_json
 
 from steptool import __version__
 from steptool.core.errors import DataError, StorageError
+from steptool.core.sharing import Pool
 
 SCHEMA_VERSION = 2
 """Raised when a stored record changes meaning; readers refuse other versions."""
@@ -291,8 +292,9 @@ def _packer(file: BinaryIO) -> gzip.GzipFile:
 
 
 def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
-    """Read what `write_jsonl` wrote. Raises what `each_of_jsonl` does."""
-    return list(stream_jsonl(path, model))
+    """Read what `write_jsonl` wrote; equal parts of the records are one object. Raises what `each_of_jsonl` does."""
+    pool = Pool()
+    return [pool.shared(record) for record in stream_jsonl(path, model)]
 
 
 def stream_jsonl(path: Path, model: type[Record]) -> Iterator[Record]:

@@ -469,12 +469,12 @@ def test_a_folder_where_the_file_should_go_is_a_storage_error(tmp_path: Path) ->
 
 
 def test_records_are_written_as_they_come(tmp_path: Path) -> None:
-    """The second is made when the first was let go."""
+    """Before the third is made, the first was let go."""
     alive: list[weakref.ref[Any]] = []
 
     def made() -> Iterator[Task]:
         for name in ("a", "b", "c"):
-            assert all(one() is None for one in alive)
+            assert sum(one() is not None for one in alive) <= 1
             record = TASKS[0].model_copy(update={"id": name})
             alive.append(weakref.ref(record))
             yield record
