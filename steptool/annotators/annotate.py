@@ -9,13 +9,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from steptool.annotators.base import Annotator
+from steptool.annotators.base import Annotator, LooksAhead
 from steptool.core.errors import DataError, StepToolError, describe
 from steptool.core.types import Reference, Revision, ScoredTrajectory, Task, Trajectory
 from steptool.system.progress import Advance, progress
 
 BLOCK = 4096
 """Trajectories that are scored before the next are read; some 100 MB."""
+
+MEND = "mend the annotator, then run the same command again"
 
 
 def annotate_all(
@@ -90,7 +92,18 @@ def annotate_each(
         while block := list(islice(waiting, BLOCK)):
             for trajectory in block:
                 check(trajectory)
+            if isinstance(annotator, LooksAhead):
+                _look_ahead(annotator, revision, block, source)
             yield from runner.run(score_all(block))
+
+
+def _look_ahead(annotator: LooksAhead, revision: Revision, trajectories: Sequence[Trajectory], source: Path) -> None:
+    try:
+        annotator.look_ahead(trajectories)
+    except (KeyboardInterrupt, StepToolError):
+        raise
+    except BaseException as fault:  # as below
+        raise StepToolError(f"annotator {revision} failed: {describe(fault)}", where=str(source), fix=MEND) from fault
 
 
 async def _score(
@@ -115,7 +128,7 @@ async def _score(
         raise StepToolError(
             f"annotator {revision} failed: {describe(fault)}",
             where=where,
-            fix="mend the annotator, then run the same command again",
+            fix=MEND,
         ) from fault
 
 

@@ -10,6 +10,8 @@ What a plugin class may have, all of it optional:
     name: ClassVar[str]                       what results call it; else the name of the class
     @staticmethod def content(config) -> str  what the files that it reads outside of its sources consist of, as a
                                               hash or another short text; without one it reads none
+    @staticmethod def policies(config)        the folders of policies that it reads, such as models/sft: the stages
+                                              that run it wait for the arms that are trained into them
     self.seed: int                            where the seed that it was given decides what it does, as in a world that
                                               makes its tasks
 
@@ -23,6 +25,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -87,6 +90,11 @@ def config_class(plugin: type[Any]) -> type[BaseModel]:
 def content_of(plugin: type[Any], config: BaseModel) -> str:
     """What the files that a plugin reads consist of; empty where it reads none."""
     return str(plugin.content(config)) if hasattr(plugin, "content") else ""
+
+
+def policies_of(plugin: type[Any], config: BaseModel) -> tuple[Path, ...]:
+    """The folders of policies that a plugin reads."""
+    return tuple(map(Path, plugin.policies(config))) if hasattr(plugin, "policies") else ()
 
 
 def modules_of(plugin: type[Any], config: BaseModel) -> list[str]:

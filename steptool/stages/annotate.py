@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from steptool.annotators.annotate import annotate_each
 from steptool.config.arms import round_of
+from steptool.config.graph import judging
 from steptool.config.places import PARAMS, SCORED, TASKS, TRAJECTORIES
 from steptool.config.settings import load_params
 from steptool.core.plugins import revision_of
@@ -22,6 +23,7 @@ def main(round: str) -> None:
     name = round_of(params, round).name
     source = TRAJECTORIES / name / "trajectories.jsonl.gz"
     inputs = {"trajectories": source, "tasks": TASKS}
+    inputs |= {f"policy {folder}": folder for folder in judging(params, name)}
     with stage(
         "annotate", SCORED / name, params, uses={"annotate": params.annotate}, inputs=inputs, argument=name
     ) as running:

@@ -116,14 +116,15 @@ def _advantages(
         return nothing, f"No advantages: {arm} has settings that are not valid; `steptool params` says which."
     if comparison.baseline == "critic":
         return nothing, f"No advantages: {arm} asks a critic, which is not kept after the training."
-    decay = gamma * comparison.lambda_step
     episodes = [episode(each, own) for each, own in zip(attempts, rewards, strict=True)]
-    kept, _ = with_different_siblings([each for each in episodes if each], comparison.baseline, decay)
+    kept, _ = with_different_siblings([each for each in episodes if each], comparison, gamma)
     if not kept:
         return nothing, f"No advantages: {arm} leaves these attempts out, {_why_none(episodes)}."
-    found = advantages_of_attempts(kept, [each.rewards for each in kept], comparison.baseline, decay)
+    found = advantages_of_attempts(kept, [each.rewards for each in kept], comparison, gamma)
     of_kept = {each.trajectory_id: own for each, own in zip(kept, found, strict=True)}
-    said = f"Advantages as {arm} learns: baseline {comparison.baseline}, gamma · lambda {decay:.3g}, before whitening."
+    decay, merged = gamma * comparison.lambda_step, " by state" if comparison.merge == "state" else ""
+    said = f"Advantages as {arm} learns: baseline {comparison.baseline}{merged}, gamma · lambda {decay:.3g}, before "
+    said += "whitening."
     return [of_kept.get(each.trajectory_id) if each else None for each in episodes], said
 
 
