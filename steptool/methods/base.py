@@ -119,21 +119,24 @@ class AdapterMethod(ABC):
             return dict(examples.counts)
         batch = pack(examples.episodes, job.row_tokens, examples.together)
         lower = LowerCache(policy)
-        run = Run(
-            epochs=self.config.epochs,
-            minibatches=self.config.minibatches,
-            max_grad_norm=self.config.max_grad_norm,
-            seed=job.seed,
-            fingerprint=self._fingerprint(policy, batch, job),
-            on_metrics=job.on_metrics,
-            checkpoint_dir=job.checkpoint_dir,
-        )
+        run = self._run(job, self._fingerprint(policy, batch, job))
         snapshot = run.resume()
         measured = snapshot.part("measured") if snapshot else self.prepare(policy, batch, lower, job.data)
         objective, optimizer = self.objective(policy, batch, measured), self.optimizer(policy)
         history = optimise(policy, batch, objective, optimizer, run, lower, measured=measured, snapshot=snapshot)
         counts = {**examples.counts, "tasks": len(batch.groups), "rows": len(batch.rows), "tokens": batch.tokens}
         return {**counts, **self.summary(batch, measured, history)}
+
+    def _run(self, job: Job, fingerprint: str) -> Run:
+        return Run(
+            epochs=self.config.epochs,
+            minibatches=self.config.minibatches,
+            max_grad_norm=self.config.max_grad_norm,
+            seed=job.seed,
+            fingerprint=fingerprint,
+            on_metrics=job.on_metrics,
+            checkpoint_dir=job.checkpoint_dir,
+        )
 
     def _fingerprint(self, policy: PolicyWithValue, batch: Batch, job: Job) -> str:
         """Identifies a training: the same code of the method, settings, start, data, rewards and seed."""
