@@ -49,8 +49,8 @@ def audit(
 ) -> int:
     """The exit status: 0 where no attack earns more than it should on more than the share `most` of the tasks.
 
-    `tasks` is how many are attacked at most; `attempts` a file of scored attempts whose solved ones are the honest ones,
-    the world's experts without one. `reward` is such as use=paper,alpha=0.5, the form of params.yaml without one.
+    `tasks` is how many are attacked at most; `attempts` a file of scored attempts whose solved ones are the honest
+    ones, the world's experts without one. `reward` is such as use=paper,alpha=0.5, else the form of params.yaml counts.
     Raises InputError where the world has no experts and no file is given, DataError where nothing in it is solved.
     """
     params = load_params(PARAMS)
@@ -74,7 +74,7 @@ def audit(
     failing = [row for row in found if row.most > most and (verdicts or row.name not in NEEDS_VERDICT)]
     known = "with the world's verdicts" if verdicts else "without verdicts and relevant tools"
     console.print(f"{len(made)} tasks, {known}; lambda_step {lambda_step:g}\n", markup=False, highlight=False)
-    console.print("\n".join(table(found)), markup=False, highlight=False)
+    console.print("\n".join(table(found, () if verdicts else NEEDS_VERDICT)), markup=False, highlight=False)
     if not verdicts:
         console.print("\n* a wrong answer that calls showed: only a verdict can tell, so it is not counted",
                       markup=False, highlight=False)  # fmt: skip
@@ -103,8 +103,8 @@ def compared_at(params: Params) -> float:
 
 
 def honest_of(params: Params, world: World, attempts: Path | None, tasks: int) -> list[Trajectory]:
-    """At most `tasks` of them, one right attempt a task, in which no call is made again that had succeeded: the shortest of a file, or the
-    expert's."""
+    """Right attempts at `tasks` tasks at most, one each, in which no call is made again that had succeeded: the
+    shortest of a file, or the expert's."""
     if attempts is not None:
         given = [each.trajectory for each in read_jsonl(attempts, ScoredTrajectory) if each.solved == 1]
         where, fix = str(attempts), "name a file of scored attempts of which some are solved"
@@ -145,9 +145,9 @@ def attacked(params: Params, world: World, honest: Sequence[Trajectory], judges:
     return [[next(found) for _ in own] for own in made]
 
 
-def table(found: Sequence[Row]) -> list[str]:
-    """A line an attack: on which share of the tasks it earns more, by each measure."""
-    names = [f"{row.name}{'*' if row.name in NEEDS_VERDICT else ''}" for row in found]
+def table(found: Sequence[Row], starred: Sequence[str] = ()) -> list[str]:
+    """A line an attack: on which share of the tasks it earns more, by each measure; those of `starred` get a star."""
+    names = [f"{row.name}{'*' if row.name in starred else ''}" for row in found]
     width = max(map(len, names), default=0)
     lines = [
         f"{'share of tasks on which it earns more':{width}} {'tasks':>6}" + "".join(f"{key:>11}" for key in MEASURES)
