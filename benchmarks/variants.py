@@ -25,12 +25,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from benchmarks import run
+from benchmarks.habits import without_verdict
 from steptool.config.arms import arm_of
 from steptool.config.places import PARAMS
 from steptool.config.plugins import Use
 from steptool.config.settings import Params, parse_params
 from steptool.core.errors import InputError
-from steptool.core.types import Outcome, Reference, Trajectory
+from steptool.core.types import Reference
 from steptool.system.environment import be_quiet
 
 OUT = Path(".steptool/variants")
@@ -73,11 +74,6 @@ def method_of(params: Params) -> Use:
     from steptool.stages import train
 
     return train.method_of(arm_of(params, VARIANT))
-
-
-def without_verdict(trajectory: Trajectory) -> Trajectory:
-    fields = {name: value for name, value in trajectory if name != "id"}
-    return Trajectory.create(**fields | {"outcome": Outcome()})
 
 
 def main(

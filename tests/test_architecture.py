@@ -32,8 +32,11 @@ SOURCES = sorted(
 
 LEARNING = ("steptool/training/", "steptool/methods/", "steptool/policies/")
 OWNERS = {
-    "torch": (*LEARNING, "steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py"),
-    "transformers": LEARNING,
+    "torch": (
+        *LEARNING,
+        *(f"steptool/engines/{name}.py" for name in ("vllm_local", "cpu_kernels", "transformers_batch")),
+    ),
+    "transformers": (*LEARNING, "steptool/engines/transformers_batch.py"),
     "peft": LEARNING,
     "trl": LEARNING,
     "accelerate": LEARNING,

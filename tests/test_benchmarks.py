@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import training
-from benchmarks.variants import method_of, with_settings, without_verdict, written_params
+from benchmarks.habits import without_verdict
+from benchmarks.variants import method_of, with_settings, written_params
 from steptool.config.places import PARAMS
 from steptool.config.settings import parse_params
 from steptool.core.errors import InputError, ParamsError

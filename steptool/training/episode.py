@@ -83,13 +83,17 @@ def written_episode(attempt: Trajectory, ids: Sequence[int], own: Sequence[bool]
 
 
 def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | None:
+    """As `sampled_episode`, of an attempt that is judged."""
+    return sampled_episode(scored.trajectory, rewards)
+
+
+def sampled_episode(trajectory: Trajectory, rewards: Sequence[float]) -> Episode | None:
     """The token stream of a trajectory, or None if nothing was sampled because the engine failed.
 
     Context after the last sampled token is kept only where its value is needed (a truncation).
     Raises DataError for a step that was not sampled by us, a first step without prompt tokens, and
     rewards that are not finite or not one a step.
     """
-    trajectory = scored.trajectory
     where = f"trajectory {trajectory.id}"
     if len(rewards) != len(trajectory.steps):
         raise DataError(f"{len(rewards)} rewards for {len(trajectory.steps)} steps", where=where)

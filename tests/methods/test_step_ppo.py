@@ -347,7 +347,7 @@ def test_merging_and_smoothing_are_refused_where_no_branches_are_compared(
     settings: dict[str, Any], baseline: str
 ) -> None:
     with pytest.raises(ValueError, match="settings of baseline: branches"):
-        StepPpo.Config(baseline=baseline, **settings)
+        StepPpo.Config.model_validate({"baseline": baseline, **settings})
 
 
 def test_attempts_compared_by_step_use_lambda_returns_too(make_scored: MakeScored) -> None:
