@@ -4,9 +4,9 @@ With w the weights that the outcomes give the scores s of a step (`steptool.rewa
 
     r_t = strength (Σ w s_t − w_length) − cost          r_T = solved + the same of its own scores − budget
 
-A weight is in solved tasks: where of ten attempts with one more useful call three more are solved, w is 0.3. It is 0 where its interval holds 0, so a score that says nothing of the outcome, or the opposite, is not
-paid. A call that succeeded before earns nothing, and the scores of an attempt together earn at most 1, as much as a
-solved task.
+A weight is in solved tasks: where of ten attempts with one more useful call three more are solved, w is 0.3. It is 0
+where its interval holds 0, so a score that says nothing of the outcome, or the opposite, is not paid. A call that
+succeeded before earns nothing, and the scores of an attempt together earn at most 1, as much as a solved task.
 
 A task of which some attempts have no verdict is rewarded without: what the weights, measured on the tasks with
 verdicts, foretell of an attempt stands in for it.
