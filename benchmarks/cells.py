@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from benchmarks.habits import Corner, Habits, as_known, habits, within_tasks
+from benchmarks.habits import Corner, Habits, as_known, habits, within_tasks, without_score
 from steptool.annotators.annotate import annotate_all
 from steptool.config.arms import arm_of
 from steptool.config.places import JUDGED
@@ -73,6 +73,8 @@ class Variant:
     name: str
     params: Params
     method: Use
+    hidden: str = ""
+    """A score of the calls that its training does not see: it is 0 everywhere."""
 
     def of_round(self, round: int) -> Use:
         """A later round can break as much as it can gain, so it learns at a lower rate."""
@@ -100,8 +102,8 @@ class Wanted:
         return self.variant.name if self.variant else SFT
 
     def label(self, seed: int) -> str:
-        """Of its files."""
-        return f"{seed}.{self.corner.name}.{self.name}.r{self.round}.{self.split}.c{self.calls}"
+        """Its file, without the ending, in the folder of cells."""
+        return f"{seed}.{self.name}/{self.corner.name}.r{self.round}.{self.split}.c{self.calls}"
 
 
 class Trained(Frozen):
@@ -205,6 +207,10 @@ class Bench:
                     write_jsonl(out / ATTEMPTS, made)
         return read_jsonl(folder / ATTEMPTS, Trajectory)
 
+    def first_attempts(self, corner: Corner) -> list[Trajectory]:
+        """Those of the start, which all variants of a corner learn from."""
+        return self.attempts(corner, f"{corner.tasks}x{corner.attempts}", self.start, 1)
+
     def policy(self, corner: Corner, variant: Variant, round: int) -> Path:
         """Folder of what a variant makes in so many rounds, of the start for 0. Raises DataError where the method
         refuses the data."""
@@ -212,8 +218,7 @@ class Bench:
             return self.start
         before = self.policy(corner, variant, round - 1)
         name = f"{corner.name}.{variant.name}.r{round}"
-        source = name if round > 1 else f"{corner.tasks}x{corner.attempts}"
-        attempts = self.attempts(corner, source, before, round)
+        attempts = self.attempts(corner, name, before, round) if round > 1 else self.first_attempts(corner)
         method, reward, annotate = variant.of_round(round), variant.params.reward, self.params.annotate
         made_by = {
             "start": self._hash(before),
@@ -221,6 +226,7 @@ class Bench:
             "corner": asdict(corner),
             "method": _described(method),
             "reward": _plain(reward),
+            "hidden": variant.hidden,
             "annotate": _plain(annotate),
             "dtype": compute_dtype(self.params.model),
             "code": code_revision([JUDGING, *_modules(method, reward, annotate)], without=MEANS_NOTHING),
@@ -241,8 +247,10 @@ class Bench:
     def cell(self, wanted: Wanted, folder: Path) -> Cell | None:
         """Its cell, which lies in `folder`; None where another process is making it."""
         label = wanted.label(self.params.seed)
+        lock = self.folder / "measuring" / f"{label}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(folder / f"{label}.lock", timeout=0):
+            with FileLock(lock, timeout=0):
                 return self._cell(wanted, folder / f"{label}.json")
         except Timeout:
             return None
@@ -275,12 +283,10 @@ class Bench:
         }
         if there and not there.refused and self._is_same(there.made_by, made_by):
             return there
-        began, work = time.monotonic(), self.folder / "judged"
-        work.mkdir(parents=True, exist_ok=True)
+        began, work = time.monotonic(), self.folder / "measuring" / file.parent.name
         tasks, sampler = self.tasks[wanted.split], self._acting(policy)
-        evaluation = measure_policy(
-            params, file.stem, sampler, tasks, self.references, wanted.split, {}, work
-        )  # its attempts lie there, for whoever wants to see what was learnt
+        # Its attempts stay there, for whoever wants to see what was learnt.
+        evaluation = measure_policy(params, file.stem, sampler, tasks, self.references, wanted.split, {}, work)
         found = {
             "made_by": made_by,
             "trained": read_record(policy / TRAINED, Trained) if wanted.variant else None,
@@ -296,6 +302,8 @@ class Bench:
         params, method = variant.params, variant.of_round(round)
         known, references = as_known(attempts, self.references, corner, params.seed)
         scored, truth = self._judged(known, references), self._judged(attempts, self.references)
+        if variant.hidden:
+            scored = [without_score(item, variant.hidden) for item in scored]
         data = self._data(params, start, scored, references)
         seed, dtype, row_tokens = params.seed + round - 1, compute_dtype(params.model), params.machine.row_tokens
         checkpoints = self.folder / "checkpoints" / f"{corner.name}.{variant.name}.r{round}"
@@ -307,7 +315,7 @@ class Bench:
         paid = [sum(rewards) for rewards in rewards_of(data.reward, scored)]
         return Trained(
             seconds=seconds,
-            tokens=int(summary.get("tokens", 0) * getattr(method.config, "epochs", 1)),
+            tokens=int(summary.get("tokens", 0) * passes(method.config)),
             sampled=habits(truth),
             paid_for_length=within_tasks([item.trajectory.task_id for item in scored], paid, lengths),
             summary={key: float(value) for key, value in summary.items()},
@@ -384,6 +392,11 @@ class Bench:
     def _is_same(self, there: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
         ignored = {"code"} if self.take_old else set()
         return all(there.get(key) == value for key, value in made_by.items() if key not in ignored)
+
+
+def passes(config: Any) -> int:
+    """How often a method trains on each of its tokens."""
+    return getattr(config, "epochs", 1) * getattr(config, "iterations", 1)
 
 
 def _written(file: Path, cell: Cell) -> Cell:

@@ -2,13 +2,14 @@
 
     python -m benchmarks.corners list
     python -m benchmarks.corners run --seeds 17,18,19 --start 17=models/sft
-    python -m benchmarks.corners run --corners none-2 --variants published,auto --rounds 3
+    python -m benchmarks.corners run --corners none-2 --variants sft,published,auto --rounds 3
     python -m benchmarks.corners run --set engine.use=transformers --out .steptool/gpu
+    python -m benchmarks.corners sample --corners none-2 --seeds 18     the start and its attempts alone
     python -m benchmarks.corners table
 
 A cell is one policy: made by a variant, in a corner, from the attempts of one seed's SFT policy, and measured on the
-dev tasks by the world's own verdicts. It lies in one file as one line of JSON, so `run` goes on where it stopped, and
-several `run` beside each other, given the same folder, share the work. `table` reads the files.
+dev tasks by the world's own verdicts. It is one line of JSON in a file of its own (OUT/cells/SEED.VARIANT/), so `run`
+goes on where it stopped, and several of them beside each other, given the same folder, share the work.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks import run as run_command
-from benchmarks.cells import Bench, Cell, Variant, Wanted
+from benchmarks.cells import SFT, Bench, Cell, Variant, Wanted
 from benchmarks.figures import START, read_cells, tables
 from benchmarks.habits import Corner
 from benchmarks.variants import method_of, with_settings, written_params
 from steptool.config.places import PARAMS
 from steptool.config.settings import apply_profile, parse_params
 from steptool.core.errors import InputError, ParamsError, StepToolError
+from steptool.core.storage import write_bytes
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory
 
 OUT = Path(".steptool/corners")
 PROFILES = Path("profiles")
 
-CORNERS = [
+CORNERS: list[Corner] = [
     Corner("exact-6", tasks=60, attempts=6, verdict="exact"),
     Corner("exact-2", tasks=160, attempts=2, verdict="exact"),
     Corner("wrong-2", tasks=160, attempts=2, verdict="wrong", wrong=0.3),
@@ -45,8 +47,17 @@ CORNERS = [
     Corner("long-6", tasks=60, attempts=6, verdict="exact", profile="long"),
 ]
 
+EQUAL_BUDGET: list[Corner] = [
+    Corner(f"{verdict}-{attempts}", tasks=tasks, attempts=attempts, verdict=verdict)
+    for verdict in ("exact", "none")
+    for tasks, attempts in ((40, 8), (80, 4), (320, 1))
+]
+"""As many attempts as exact-2 and none-2 have, at fewer tasks or more. They run where they are named."""
+
 AS_PUBLISHED = "reward.use=paper,reward.alpha=0.5,reward.step_cost=0,reward.budget_cost=0"
+MERGED = "merge=state,smoothing=2"
 VARIANTS = {
+    SFT: SFT,
     "rft": "rft",
     "grpo": "grpo",
     "ppo_final": "ppo_final",
@@ -57,13 +68,26 @@ VARIANTS = {
     "archer": "archer",
     "release": f"step_ppo_release:{AS_PUBLISHED}",
     "potential": "step_ppo",
-    "merged": "step_ppo:merge=state,smoothing=2",
+    "merged": f"step_ppo:{MERGED}",
     "paper": "step_ppo:reward.use=paper,reward.alpha=0.1",
     "published": f"step_ppo:{AS_PUBLISHED},lambda_step=0.95",
     "auto": "step_ppo:reward.use=auto",
     "calibrated": "step_ppo:reward.use=calibrated",
+    "grounded": "step_ppo:reward.use=grounded",
+    "grounded_merged": f"step_ppo:reward.use=grounded,{MERGED}",
 }
-"""Name → method and settings, as `benchmarks.variants` reads them."""
+"""Name → method and settings, as `benchmarks.variants` reads them. The first is not trained: all start from it."""
+ABLATIONS = {
+    "paper_no_success": "step_ppo:reward.use=paper,reward.alpha=0.1 without success",
+    "paper_no_contribution": "step_ppo:reward.use=paper,reward.alpha=0.1 without contribution",
+    "paper_no_cost": "step_ppo:reward.use=paper,reward.alpha=0.1,reward.step_cost=0,reward.budget_cost=0",
+    "published_no_success": f"step_ppo:{AS_PUBLISHED},lambda_step=0.95 without success",
+    "published_no_contribution": f"step_ppo:{AS_PUBLISHED},lambda_step=0.95 without contribution",
+    "critic": "step_ppo:baseline=critic",
+}
+"""Parts of the rewards left out; a critic in place of the other attempts. They run where they are named."""
+
+THE_CORNERS, THE_VARIANTS = ",".join(corner.name for corner in CORNERS), ",".join(VARIANTS)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -71,55 +95,106 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 @app.command("list")
 def show() -> None:
     """Show the corners and the variants."""
-    for corner in CORNERS:
+    for corner in (*CORNERS, *EQUAL_BUDGET):
         known = f"{corner.wrong:.0%} of the answers judged wrongly" if corner.wrong else f"verdict: {corner.verdict}"
-        print(f"{corner.name:12} {corner.tasks} tasks × {corner.attempts} attempts, {known}")
-    for name, written in VARIANTS.items():
-        print(f"{name:12} {written}")
+        print(f"{corner.name:26} {corner.tasks} tasks × {corner.attempts} attempts, {known}")
+    for name, spelt in (VARIANTS | ABLATIONS).items():
+        print(f"{name:26} {spelt}")
 
 
 @app.command()
-def table(out: Annotated[Path, typer.Option(help="Folder of what was made.")] = OUT) -> None:
+def table(
+    out: Annotated[Path, typer.Option(help="Folder of what was made.")] = OUT,
+    to: Annotated[Path | None, typer.Option(help="A file to write too.")] = None,
+) -> None:
     """Print what the cells say."""
-    print("\n".join(tables(read_cells(out / "cells"))))
+    text = "\n".join(tables(read_cells(out / "cells")))
+    if to is not None:
+        write_bytes(to, f"{text}\n".encode())
+    print(text)
+
+
+Corners = Annotated[str, typer.Option(help="Such as none-2,exact-*; see `list`.")]
+Seeds = Annotated[str, typer.Option(help="Such as 17,18.")]
+Starts = Annotated[list[str] | None, typer.Option(help="SEED=FOLDER of an SFT policy; else it is trained.")]
+ProfileName = Annotated[str, typer.Option(help="A name in profiles/, for corners without one of their own.")]
+Changes = Annotated[list[str] | None, typer.Option("--set", help="Over params.yaml: section.key=value.")]
+Out = Annotated[Path, typer.Option(help="Folder of what is made.")]
+TakeOld = Annotated[bool, typer.Option("--take-old", help="Take what other code has made.")]
+
+
+@app.command()
+def sample(
+    corners: Corners = THE_CORNERS,
+    seeds: Seeds = "17,18,19",
+    start: Starts = None,
+    profile: ProfileName = "",
+    changes: Changes = None,
+    out: Out = OUT,
+) -> None:
+    """Make the policies that all start from, and their attempts."""
+    for corner, _, bench in _benches(corners, seeds, start, profile, changes, out, take_old=False):
+        with bench:
+            made = bench.first_attempts(corner)
+        print(f"{corner.name}, seed {bench.params.seed}: {len(made)} attempts", flush=True)
 
 
 @app.command()
 def run(
-    corners: Annotated[str, typer.Option(help="Such as none-2,exact-*; all where none is named.")] = "*",
-    variants: Annotated[str, typer.Option(help="Such as grpo,dpo*; all where none is named.")] = "*",
+    corners: Corners = THE_CORNERS,
+    variants: Annotated[str, typer.Option(help="Such as sft,grpo,dpo*.")] = THE_VARIANTS,
     more: Annotated[list[str] | None, typer.Option("--variant", help="Another: NAME=method:key=value,…")] = None,
-    seeds: Annotated[str, typer.Option(help="Such as 17,18.")] = "17,18,19",
+    seeds: Seeds = "17,18,19",
     rounds: Annotated[int, typer.Option(help="Each samples from the policy of the one before.")] = 1,
     split: Annotated[str, typer.Option(help="Of the tasks that policies are measured on: dev, or test once.")] = "dev",
     calls: Annotated[str, typer.Option(help="Most actions of a measured attempt, such as 3,4,6,8.")] = "",
-    start: Annotated[list[str] | None, typer.Option(help="SEED=FOLDER of an SFT policy; else trained.")] = None,
-    profile: Annotated[str, typer.Option(help="Of corners without one of their own: a name in profiles/.")] = "",
-    changes: Annotated[list[str] | None, typer.Option("--set", help="Over params.yaml: section.key=value.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of what is made.")] = OUT,
-    take_old: Annotated[bool, typer.Option("--take-old", help="Take what other code has made.")] = False,
+    start: Starts = None,
+    profile: ProfileName = "",
+    changes: Changes = None,
+    out: Out = OUT,
+    take_old: TakeOld = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print no table.")] = False,
 ) -> None:
     """Make the cells that are missing, then print the table."""
-    known = VARIANTS | dict(_pairs(more or (), "--variant"))
-    named = {name: known[name] for name in _chosen(known, variants, "variant")}
-    wanted = _chosen([corner.name for corner in CORNERS], corners, "corner")
-    starts, failed = dict(_pairs(start or (), "--start")), 0
-    for corner in (corner for corner in CORNERS if corner.name in wanted):
-        used = corner.profile or profile
-        if used and not (PROFILES / f"{used}.yaml").exists():
-            print(f"{corner.name}: there is no profile {used}", file=sys.stderr)
-            continue
-        for seed in map(int, seeds.split(",")):
-            written = settings_of(used, changes or (), seed)
-            params, place = parse_params(PARAMS, written), f"{seed}-{used}" if used else f"{seed}"
-            budgets = [int(each) for each in calls.split(",") if each] or [params.sample.max_calls]
-            begin = Path(starts[place]) if place in starts else None
-            with Bench(params, out / f"seed{place}", begin, take_old=take_old) as bench:
-                for each in _plan(corner, list(variants_of(written, named)), rounds, split, budgets):
-                    failed += not _is_made(bench, each, out / "cells")
-    print("\n".join(tables(read_cells(out / "cells"))))
+    own = dict(_pairs(more or (), "--variant"))
+    known, failed = VARIANTS | ABLATIONS | own, 0
+    named = {name: known[name] for name in _chosen(known, ",".join([variants, *own]), "variant")}
+    for corner, written, bench in _benches(corners, seeds, start, profile, changes, out, take_old=take_old):
+        budgets = [int(each) for each in calls.split(",") if each] or [bench.params.sample.max_calls]
+        with bench:
+            for wanted in _plan(corner, list(variants_of(written, named)), SFT in named, rounds, split, budgets):
+                failed += not _is_made(bench, wanted, out / "cells")
+    if not quiet:
+        table(out)
     if failed:
         raise StepToolError(f"{failed} cells failed", where=str(out), fix="see above, then run the same command again")
+
+
+def _benches(
+    corners: str,
+    seeds: str,
+    start: Sequence[str] | None,
+    profile: str,
+    changes: Sequence[str] | None,
+    out: Path,
+    *,
+    take_old: bool,
+) -> Iterator[tuple[Corner, dict[str, Any], Bench]]:
+    """Each corner, with what params.yaml says there, and a bench of each seed."""
+    starts, known = dict(_pairs(start or (), "--start")), {each.name: each for each in (*CORNERS, *EQUAL_BUDGET)}
+    for corner in (known[name] for name in _chosen(list(known), corners, "corner")):
+        used = corner.profile or profile
+        if used and not (PROFILES / f"{used}.yaml").exists():
+            print(f"{corner.name}: left out: there is no profile {used}", file=sys.stderr, flush=True)
+            continue
+        for seed in map(int, seeds.split(",")):
+            written, place = settings_of(used, changes or (), seed), "-".join(filter(None, [str(seed), corner.profile]))
+            begin = Path(starts[place]) if place in starts else None
+            yield (
+                corner,
+                written,
+                Bench(parse_params(PARAMS, written), out / f"seed{place}", begin, take_old=take_old),
+            )
 
 
 def settings_of(profile: str, changes: Sequence[str], seed: int) -> dict[str, Any]:
@@ -139,29 +214,31 @@ def settings_of(profile: str, changes: Sequence[str], seed: int) -> dict[str, An
 def variants_of(written: dict[str, Any], named: Mapping[str, str]) -> Iterator[Variant]:
     """Those whose method and reward there are, with settings that these take; the others are said."""
     for name, spelt in named.items():
+        if name == SFT:
+            continue
+        setting, _, hidden = spelt.partition(" without ")
         try:
-            params = with_settings(written, spelt)
+            params = with_settings(written, setting)
             method = method_of(params)
         except (InputError, ParamsError) as error:
             print(f"{name}: left out: {error.found}", file=sys.stderr, flush=True)
             continue
-        yield Variant(name, params, method)
+        yield Variant(name, params, method, hidden)
 
 
 def _plan(
-    corner: Corner, variants: Sequence[Variant], rounds: int, split: str, budgets: Sequence[int]
+    corner: Corner, variants: Sequence[Variant], with_start: bool, rounds: int, split: str, budgets: Sequence[int]
 ) -> Iterator[Wanted]:
-    """The start first: what all are compared with."""
     begin = Corner(f"{START}-{corner.profile}" if corner.profile else START, 0, 0, "exact", profile=corner.profile)
-    for calls in budgets:
-        yield Wanted(begin, None, 0, split, calls)
-        for round in range(1, rounds + 1):
-            yield from (Wanted(corner, variant, round, split, calls) for variant in variants)
+    if with_start:
+        yield from (Wanted(begin, None, 0, split, calls) for calls in budgets)
+    for round in range(1, rounds + 1):
+        for variant in variants:
+            yield from (Wanted(corner, variant, round, split, calls) for calls in budgets)
 
 
 def _is_made(bench: Bench, wanted: Wanted, folder: Path) -> bool:
     """Make a cell and say what came of it. A fault of one must not cost the others."""
-    folder.mkdir(parents=True, exist_ok=True)
     label = wanted.label(bench.params.seed)
     try:
         cell = bench.cell(wanted, folder)

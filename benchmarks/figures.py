@@ -93,7 +93,7 @@ def resampled(by_seed: Sequence[Array], rng: np.random.Generator) -> Array:
 
 def read_cells(folder: Path) -> list[Cell]:
     """Raises DataError where there is none, or one cannot be read."""
-    found = [read_record(file, Cell) for file in sorted(folder.glob("*.json"))]
+    found = [read_record(file, Cell) for file in sorted(folder.glob("*/*.json"))]
     if not found:
         raise DataError("no cells", where=str(folder), fix="run `python -m benchmarks.corners run` first")
     return found
@@ -120,6 +120,15 @@ class Row:
         """Pass rate; −1 where it was refused."""
         rates = [each.pass_rate or 0.0 for each in self.evaluations.values()]
         return float(np.mean(rates)) if rates else -1.0
+
+    @property
+    def interval(self) -> str:
+        """Of the mean, over seeds and tasks."""
+        values = [np.array(list(each.values("solved").values())) for each in self.evaluations.values()]
+        if not values:
+            return "–"
+        low, high = np.quantile(resampled(values, np.random.default_rng(0)), [0.025, 0.975])
+        return f"{percent(self.mean, 1)} [{points(low, 1)}, {points(high, 1)}]"
 
 
 def tables(cells: Sequence[Cell]) -> Iterator[str]:
@@ -162,7 +171,7 @@ def _differences(rows: Sequence[Row]) -> Iterator[str]:
             [
                 row.title,
                 *(_rate(row.cells.get(seed)) for seed in seeds),
-                percent(row.mean, 1) if row.evaluations else "–",
+                row.interval,
                 *(_paired(row, other) for other in baselines),
             ]
             for row in rows

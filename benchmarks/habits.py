@@ -58,6 +58,17 @@ def misjudged(attempt: Trajectory, share: float, seed: int) -> Trajectory:
     return Trajectory.create(**{**dict(attempt), "outcome": turned})
 
 
+def without_score(scored: ScoredTrajectory, name: str) -> ScoredTrajectory:
+    """With this score of the calls 0 wherever there is one."""
+    judgements = tuple(
+        judgement.model_copy(update={"scores": {**judgement.scores, name: 0.0}})
+        if judgement.scores.get(name) is not None
+        else judgement
+        for judgement in scored.judgements
+    )
+    return scored.model_copy(update={"judgements": judgements})
+
+
 class Habits(Frozen):
     """What attempts do; shares of them but for `calls`."""
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from benchmarks import corners
 from benchmarks.cells import Bench, Cell
 from benchmarks.figures import paired, read_cells, resampled, tables
-from benchmarks.habits import Corner, as_known, habits, misjudged, repeats, within_tasks
+from benchmarks.habits import Corner, as_known, habits, misjudged, repeats, within_tasks, without_score
 from steptool.config.places import PARAMS
 from steptool.config.settings import parse_params
 from steptool.core.errors import InputError, NotComparable
@@ -66,8 +66,9 @@ def run(start: Path, out: Path, **more: Any) -> None:
     few = Corner("none-2", tasks=4, attempts=2, verdict="none")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corners, "CORNERS", [few])
+        patch.setattr(corners, "EQUAL_BUDGET", [])
         corners.run(
-            "*", "potential,rft,dpo_steps", None, "17", start=[f"17-tiny={start}"], profile="tiny", changes=SMALL,
+            few.name, "sft,potential,rft,dpo_steps", None, "17", start=[f"17={start}"], profile="tiny", changes=SMALL,
             out=out, **more,
         )  # fmt: skip
 
@@ -86,9 +87,9 @@ def test_a_comparison_goes_on_where_it_stopped(
     assert 0 < sampled.finished == 1 - sampled.out_of_budget < 1
     assert first.acted and first.acted.attempts == 12
     assert "none of 8 trajectories has a verdict" in cells["rft", 1].refused == cells["rft", 2].refused
-    assert (out / "seed17-tiny/policies/none-2.potential.r2").is_dir()
+    assert (out / "seed17/policies/none-2.potential.r2").is_dir()
     assert "| potential, round 2 |" in capsys.readouterr().out
-    before = {file: file.read_bytes() for file in (out / "cells").glob("*.json")}
+    before = {file: file.read_bytes() for file in (out / "cells").rglob("*.json")}
     assert all(len(text.splitlines()) == 1 for text in before.values())
 
     def fails(*_: Any) -> None:
@@ -97,7 +98,7 @@ def test_a_comparison_goes_on_where_it_stopped(
     monkeypatch.setattr(Bench, "_train", fails)
     monkeypatch.setattr("benchmarks.cells.measure_policy", fails)
     run(start, out, rounds=2)
-    assert {file: file.read_bytes() for file in (out / "cells").glob("*.json")} == before
+    assert {file: file.read_bytes() for file in (out / "cells").rglob("*.json")} == before
 
 
 def test_a_fault_of_one_cell_costs_no_other(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +130,8 @@ def test_every_variant_with_a_method_that_there_is_has_settings_that_it_takes(
     found = list(corners.variants_of(written, corners.VARIANTS))
     parse_params(PARAMS, written)
     assert {"rft", "outcome", "potential", "paper", "published", "auto"} <= {each.name for each in found}
+    hidden = {each.name: each.hidden for each in corners.variants_of(written, corners.ABLATIONS)}
+    assert hidden["paper_no_success"] == "success" and hidden["paper_no_cost"] == ""
     assert "unexpected" not in capsys.readouterr().err
 
 
@@ -161,6 +164,12 @@ def test_without_an_exact_verdict_nothing_tells_which_tools_matter() -> None:
     assert attempts[0].outcome.solved is None and references == {"task": Reference(task_id="task")}
     attempts, references = as_known([answered(1.0)], known, Corner("", 1, 1, "exact"), 0)
     assert attempts == [answered(1.0)] and references is known
+
+
+def test_a_score_that_is_left_out_is_0_and_the_others_stay() -> None:
+    lookup, end = step(call("find", name="tea"), {"id": 7}), judgement(solved=1)
+    whole = scored(trajectory(lookup, finish("7")), judgement(success=1, contribution=1), end)
+    assert without_score(whole, "success").judgements == (judgement(success=0, contribution=1), end)
 
 
 # What attempts do

@@ -129,7 +129,7 @@ def _method(params: Params, arm: str) -> Use:
     return replace(used, settings={**used.settings, **wanted.settings})
 
 
-COMPARES = ("baseline", "lambda_step")
+COMPARES = ("baseline", "lambda_step", "merge", "smoothing")
 """Settings of a method that compares the attempts at a task; their defaults are in `steptool.training.siblings`."""
 
 

@@ -15,14 +15,14 @@ the return of an attempt is still its verdict less its costs. Where every task h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from steptool.core.fields import Weight
-from steptool.core.types import ScoredTrajectory, ToolCall
+from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm
 from steptool.rewards.costs import Weights, discounted, less_costs
 from steptool.rewards.potential import Potential
+from steptool.rewards.repeats import first_shares
 
 
 class Auto:
@@ -86,20 +86,7 @@ class Calls:
 
     def _paid(self, scored: ScoredTrajectory) -> list[float]:
         """What the scores of each step earn."""
-        paid, done = [], set[str]()
-        for step, judgement in zip(scored.trajectory.steps, scored.judgements, strict=True):
-            made = [_written(call) for call in step.action.calls]
-            success = (judgement.success or 0.0) * _new_share(made, done)
-            if success:
-                done.update(made)
-            paid.append(self.config.alpha * (success + (judgement.contribution or 0.0)))
-        return paid
-
-
-def _new_share(made: Sequence[str], done: set[str]) -> float:
-    """Share of the calls of a step that are not in `done`, each counted once; 1 for a step without calls."""
-    return len(set(made) - done) / len(made) if made else 1.0
-
-
-def _written(call: ToolCall) -> str:
-    return json.dumps([call.name, call.arguments], sort_keys=True)
+        return [
+            self.config.alpha * (share * (judgement.success or 0.0) + (judgement.contribution or 0.0))
+            for share, judgement in zip(first_shares(scored), scored.judgements, strict=True)
+        ]

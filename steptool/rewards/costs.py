@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from steptool.core.fields import Fraction, Settings, Weight
 from steptool.core.types import ScoredTrajectory, StopReason
+from steptool.rewards.base import RewardForm
 
 OUT_OF_BUDGET = (StopReason.call_budget, StopReason.token_budget)
 
 
-class Weights(Settings):
-    """Settings of a reward form."""
+class Costs(Settings):
+    """Settings of a reward form; a solved task counts 1."""
 
-    alpha: Weight = 0.2
-    """Weight of success and of contribution; a solved task counts 1."""
     step_cost: Weight = 0.02
     budget_cost: Weight = 0.2
     """What it costs to run out of calls or tokens."""
@@ -24,28 +23,43 @@ class Weights(Settings):
     """Discount between steps."""
 
 
+class Weights(Costs):
+    """Settings of a form that pays for success and contribution by a weight of its own."""
+
+    alpha: Weight = 0.2
+    """Weight of success and of contribution; a solved task counts 1."""
+
+
 def verdict_of(scored: ScoredTrajectory) -> float:
     """0 where there is none."""
     return scored.solved or 0.0
 
 
-def less_costs(scored: ScoredTrajectory, weights: Weights, verdict: float) -> list[float]:
+def less_costs(scored: ScoredTrajectory, costs: Costs, verdict: float) -> list[float]:
     """One number a step."""
-    rewards = [-weights.step_cost] * len(scored.judgements)
+    rewards = [-costs.step_cost] * len(scored.judgements)
     if rewards:
-        rewards[-1] += _at_the_end(scored, weights, verdict)
+        rewards[-1] += _at_the_end(scored, costs, verdict)
     return rewards
 
 
-def discounted(scored: ScoredTrajectory, weights: Weights, verdict: float) -> float:
+def final_rewards(form: RewardForm, scored: ScoredTrajectory) -> list[float]:
+    """r_t = 0 of every step but the last, which is paid the verdict less all costs that `form` has, if it has any."""
+    costs = getattr(form, "config", None)
+    verdict = verdict_of(scored)
+    earned = sum(less_costs(scored, costs, verdict)) if isinstance(costs, Costs) else verdict
+    return [*[0.0] * (len(scored.judgements) - 1), earned] if scored.judgements else []
+
+
+def discounted(scored: ScoredTrajectory, costs: Costs, verdict: float) -> float:
     """Σ γ^t of `less_costs` in closed form: γ^T (verdict − budget) − cost Σ γ^t."""
-    n, gamma = len(scored.judgements), weights.gamma
+    n, gamma = len(scored.judgements), costs.gamma
     if not n:
         return 0.0
-    total = gamma ** (n - 1) * _at_the_end(scored, weights, verdict)
-    return total - weights.step_cost * (n if gamma == 1 else (1 - gamma**n) / (1 - gamma))
+    total = gamma ** (n - 1) * _at_the_end(scored, costs, verdict)
+    return total - costs.step_cost * (n if gamma == 1 else (1 - gamma**n) / (1 - gamma))
 
 
-def _at_the_end(scored: ScoredTrajectory, weights: Weights, verdict: float) -> float:
+def _at_the_end(scored: ScoredTrajectory, costs: Costs, verdict: float) -> float:
     spent = scored.trajectory.stop_reason in OUT_OF_BUDGET
-    return verdict - (weights.budget_cost if spent else 0.0)
+    return verdict - (costs.budget_cost if spent else 0.0)

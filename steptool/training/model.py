@@ -162,6 +162,10 @@ class PolicyWithValue(nn.Module):
     def _model(self) -> Any:
         return self.peft.get_base_model()
 
+    @property
+    def vocabulary(self) -> int:
+        return int(self._model.get_input_embeddings().weight.shape[0])
+
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """The adapter's weights by name."""
         return {name: p for name, p in self.peft.named_parameters() if p.requires_grad}
@@ -181,14 +185,13 @@ class PolicyWithValue(nn.Module):
         the sliding window, which is made small meanwhile.
         """
         model, where = self._model, str(self.base)
-        vocabulary = int(model.get_input_embeddings().weight.shape[0])
-        drawn = torch.randint(0, vocabulary, (3, 2 * _CHECK_WINDOW), generator=torch.Generator().manual_seed(1))
+        drawn = torch.randint(0, self.vocabulary, (3, 2 * _CHECK_WINDOW), generator=torch.Generator().manual_seed(1))
         drawn[1, :_CHECK_WINDOW] = drawn[0, :_CHECK_WINDOW]
         (row,) = pack(map(_stream, drawn.tolist()), drawn.numel()).rows
         with decoder.refusing(model, where), decoder.small_window(model, _CHECK_WINDOW - 3), autocast(model):
             features = self(row).features
             ones = torch.ones(len(features), device=self.device)
-            scores = torch.empty(len(features), vocabulary)
+            scores = torch.empty(len(features), self.vocabulary)
             scores[row.tokens] = self._log_softmax(features, ones).cpu()
             found = [
                 decoder.difference(model, ids[:-1].to(self.device), own.to(self.device))

@@ -200,3 +200,30 @@ def test_ppo_on_imported_traces_is_refused_before_anything_runs() -> None:
         check_methods(parse_params(PARAMS, LOG | {"arms": arms}))
     assert "imported traces teach the method rft, and sft by demonstrations: {use: traces}" in str(no.value)
     check_methods(parse_params(PARAMS, LOG))
+
+
+PROGRESS = {"annotate": {"use": "progress", "policy": "models/sft", "reference": "models/base"}}
+
+
+def test_what_judges_by_policies_waits_for_them() -> None:
+    made = stages(SMALL | PROGRESS)
+    assert made["annotate-r1"]["deps"][1:] == ["data/tasks", "data/trajectories/r1", "models/sft", "models/base"]
+    assert made["evaluate"]["deps"].count("models/sft") == 1
+    outside = {"annotate": {**PROGRESS["annotate"], "policy": "given/old"}}
+    assert "given/old" in stages(SMALL | outside)["annotate-r1"]["deps"]
+    assert "given/old" in stages(SMALL | outside)["evaluate"]["deps"]
+
+
+def test_a_policy_that_learns_from_a_round_cannot_judge_it() -> None:
+    own = {"annotate": {**PROGRESS["annotate"], "policy": "models/ppo1"}}
+    with pytest.raises(ParamsError, match="reads the policy models/ppo1, which learns from round r1: it cannot judge"):
+        stages(SMALL | own)
+    later = {
+        "rounds": {**SMALL["rounds"], "r2": {"from": "ppo1"}},
+        "arms": {**SMALL["arms"], "ppo2": {"method": "step_ppo", "from": "sft", "data": ["r2"]}},
+        "annotate": {**PROGRESS["annotate"], "policy": "models/ppo2"},
+    }
+    with pytest.raises(ParamsError, match="models/ppo2, which learns from round r1 by way of arm ppo1"):
+        stages(SMALL | later)
+    with pytest.raises(ParamsError, match="reads the policy models/stf, and no arm is trained into that folder"):
+        stages(SMALL | {"annotate": {**PROGRESS["annotate"], "policy": "models/stf"}})

@@ -347,7 +347,7 @@ def settings(model: type[BaseModel], *path: str) -> Iterator[tuple[str, ...]]:
             yield (*path, key)
 
 
-SHIPPED = ("sft", "rft", "step_ppo")
+SHIPPED = tuple(BUILT_IN["methods"])
 METHOD_SETTINGS = [
     found
     for name in SHIPPED

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.credit import Setting, agreement, chosen, episodes, halves, main, moments, outcomes
+from benchmarks.credit import chosen, main
 from benchmarks.variants import written_params
+from steptool.checks.credit import Setting, agreement, episodes, halves, moments, outcomes
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import write_jsonl
 from steptool.core.types import ScoredTrajectory

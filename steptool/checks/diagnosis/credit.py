@@ -70,9 +70,8 @@ def advantage(of: Round) -> Diagnosed:
     compared = of.comparison
     if compared is None or compared.baseline == "critic":
         return fine(Name.advantage, "no arm of this round compares attempts with each other")
-    decay = of.gamma * compared.lambda_step
     try:
-        share = share_with_advantage(of.scored, of.rewards, compared.baseline, decay)
+        share = share_with_advantage(of.scored, of.rewards, compared, of.gamma)
     except DataError as error:
         return fine(Name.advantage, f"not computed: {error.found}")
     says = f"{share:.1%} of the sampled tokens have an advantage (baseline {compared.baseline})"

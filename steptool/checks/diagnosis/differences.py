@@ -11,7 +11,7 @@ import numpy as np
 from steptool.checks.diagnosis.counts import sampled_tokens
 from steptool.core.types import ScoredTrajectory
 from steptool.training.episode import Episode, episode
-from steptool.training.siblings import Baseline, advantages_of_attempts, with_different_siblings
+from steptool.training.siblings import Comparison, advantages_of_attempts, with_different_siblings
 
 NO_SPREAD = 1e-12
 """A sum of squares below it is none."""
@@ -72,19 +72,19 @@ def _correlation(one: Array, two: Array) -> float:
 
 
 def share_with_advantage(
-    scored: Sequence[ScoredTrajectory], rewards: Sequence[Sequence[float]], baseline: Baseline, decay: float
+    scored: Sequence[ScoredTrajectory], rewards: Sequence[Sequence[float]], comparison: Comparison, gamma: float
 ) -> float:
     """Of all sampled tokens: those whose advantage over the other attempts at the task is not zero, in [0, 1].
 
-    `decay` is gamma lambda, as the training has it. Raises DataError for attempts that were not sampled.
+    Raises DataError for attempts that were not sampled.
     """
     found = [episode(item, list(own)) for item, own in zip(scored, rewards, strict=True)]
     episodes = [item for item in found if item is not None]
-    kept, _ = with_different_siblings(episodes, baseline, decay)
+    kept, _ = with_different_siblings(episodes, comparison, gamma)
     credited = sum(
         abs(value) > ZERO
         for attempts in _by_task(kept).values()
-        for own in advantages_of_attempts(attempts, [item.rewards for item in attempts], baseline, decay)
+        for own in advantages_of_attempts(attempts, [item.rewards for item in attempts], comparison, gamma)
         for value in own
     )
     return credited / max(1, sum(len(item.predict) for item in episodes))

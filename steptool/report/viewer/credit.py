@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from steptool.config.arms import learner_of
-from steptool.config.places import PARAMS
+from steptool.config.places import PARAMS, SCORED, VALIDATED
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError, StepToolError, describe
+from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory
-from steptool.rewards.base import RewardForm, rewards_of
+from steptool.rewards.base import Fits, RewardForm, rewards_of
 from steptool.training.episode import Episode, episode
 from steptool.training.siblings import Comparison, advantages_of_attempts, returns_to_go, with_different_siblings
 
-LEARNED_FROM = ("validated", "scored")
-"""Sources whose parts are rounds with scores, which arms learn from."""
+LEARNED_FROM = {"validated": VALIDATED, "scored": SCORED}
+"""Sources whose parts are rounds with scores, which arms learn from, and where these lie."""
 PLACES = 6
 """Decimal places that numbers are shown with at most."""
 
@@ -56,6 +57,7 @@ class Credit:
 
     def __init__(self, params: Params | None, problem: str = "") -> None:
         self.params, self._problem = params, problem
+        self._fitted: dict[tuple[str, str], RewardForm] = {}
 
     @classmethod
     def of_project(cls) -> Credit:
@@ -72,7 +74,7 @@ class Credit:
         if self.params is None:
             return no_rewards(self._problem)
         try:
-            form: RewardForm = self.params.reward.build()
+            form = self._form(self.params, source, part)
             rewards = [tuple(own) for own in rewards_of(form, attempts)]
             returns = [returns_to_go(own, form.gamma) for own in rewards]
         except Exception as fault:  # noqa: BLE001 - a form may be the project's own
@@ -89,6 +91,18 @@ class Credit:
         )
         notes = (f"Rewards by {self.params.reward.name}, gamma {form.gamma:g}.", said)
         return Credited(earned, tuple(note for note in notes if note))
+
+    def _form(self, params: Params, source: str, part: str) -> RewardForm:
+        """One that must see data first sees all attempts of the round, once."""
+        form: RewardForm = params.reward.build()
+        if not isinstance(form, Fits):
+            return form
+        if source not in LEARNED_FROM:
+            raise DataError("it is fitted to the attempts of a round, and these are of none")
+        if (source, part) not in self._fitted:
+            path = LEARNED_FROM[source] / part / "scored.jsonl.gz"
+            self._fitted[source, part] = form.fitted(read_jsonl(path, ScoredTrajectory))
+        return self._fitted[source, part]
 
 
 def _advantages(
@@ -116,14 +130,15 @@ def _advantages(
         return nothing, f"No advantages: {arm} has settings that are not valid; `steptool params` says which."
     if comparison.baseline == "critic":
         return nothing, f"No advantages: {arm} asks a critic, which is not kept after the training."
-    decay = gamma * comparison.lambda_step
     episodes = [episode(each, own) for each, own in zip(attempts, rewards, strict=True)]
-    kept, _ = with_different_siblings([each for each in episodes if each], comparison.baseline, decay)
+    kept, _ = with_different_siblings([each for each in episodes if each], comparison, gamma)
     if not kept:
         return nothing, f"No advantages: {arm} leaves these attempts out, {_why_none(episodes)}."
-    found = advantages_of_attempts(kept, [each.rewards for each in kept], comparison.baseline, decay)
+    found = advantages_of_attempts(kept, [each.rewards for each in kept], comparison, gamma)
     of_kept = {each.trajectory_id: own for each, own in zip(kept, found, strict=True)}
-    said = f"Advantages as {arm} learns: baseline {comparison.baseline}, gamma · lambda {decay:.3g}, before whitening."
+    decay, merged = gamma * comparison.lambda_step, " by state" if comparison.merge == "state" else ""
+    said = f"Advantages as {arm} learns: baseline {comparison.baseline}{merged}, gamma · lambda {decay:.3g}, before "
+    said += "whitening."
     return [of_kept.get(each.trajectory_id) if each else None for each in episodes], said
 
 
