@@ -69,8 +69,8 @@ def run(start: Path, out: Path, **more: Any) -> None:
         patch.setattr(corners, "CORNERS", [few])
         patch.setattr(corners, "EQUAL_BUDGET", [])
         corners.run(
-            few.name, "sft,potential,rft", ["nobody=no_such_method"], "17", start=[f"17={start}"], profile="tiny", changes=SMALL,
-            out=out, **more,
+            few.name, "sft,potential,rft", ["nobody=no_such_method"], "17", start=[f"17={start}"], profile="tiny",
+            changes=SMALL, out=out, **more,
         )  # fmt: skip
 
 
