@@ -315,7 +315,7 @@ class Bench:
         paid = [sum(rewards) for rewards in rewards_of(data.reward, scored)]
         return Trained(
             seconds=seconds,
-            tokens=int(summary.get("tokens", 0) * getattr(method.config, "epochs", 1)),
+            tokens=int(summary.get("tokens", 0) * passes(method.config)),
             sampled=habits(truth),
             paid_for_length=within_tasks([item.trajectory.task_id for item in scored], paid, lengths),
             summary={key: float(value) for key, value in summary.items()},
@@ -392,6 +392,11 @@ class Bench:
     def _is_same(self, there: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
         ignored = {"code"} if self.take_old else set()
         return all(there.get(key) == value for key, value in made_by.items() if key not in ignored)
+
+
+def passes(config: Any) -> int:
+    """How often a method trains on each of its tokens."""
+    return getattr(config, "epochs", 1) * getattr(config, "iterations", 1)
 
 
 def _written(file: Path, cell: Cell) -> Cell:

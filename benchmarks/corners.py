@@ -39,7 +39,7 @@ from steptool.system.memory import keep_freed_memory
 OUT = Path(".steptool/corners")
 PROFILES = Path("profiles")
 
-CORNERS = [
+CORNERS: list[Corner] = [
     Corner("exact-6", tasks=60, attempts=6, verdict="exact"),
     Corner("exact-2", tasks=160, attempts=2, verdict="exact"),
     Corner("wrong-2", tasks=160, attempts=2, verdict="wrong", wrong=0.3),
@@ -47,7 +47,15 @@ CORNERS = [
     Corner("long-6", tasks=60, attempts=6, verdict="exact", profile="long"),
 ]
 
+EQUAL_BUDGET: list[Corner] = [
+    Corner(f"{verdict}-{attempts}", tasks=tasks, attempts=attempts, verdict=verdict)
+    for verdict in ("exact", "none")
+    for tasks, attempts in ((40, 8), (80, 4), (320, 1))
+]
+"""As many attempts as exact-2 and none-2 have, at fewer tasks or more. They run where they are named."""
+
 AS_PUBLISHED = "reward.use=paper,reward.alpha=0.5,reward.step_cost=0,reward.budget_cost=0"
+MERGED = "merge=state,smoothing=2"
 VARIANTS = {
     SFT: SFT,
     "rft": "rft",
@@ -60,11 +68,13 @@ VARIANTS = {
     "archer": "archer",
     "release": f"step_ppo_release:{AS_PUBLISHED}",
     "potential": "step_ppo",
-    "merged": "step_ppo:merge=state,smoothing=2",
+    "merged": f"step_ppo:{MERGED}",
     "paper": "step_ppo:reward.use=paper,reward.alpha=0.1",
     "published": f"step_ppo:{AS_PUBLISHED},lambda_step=0.95",
     "auto": "step_ppo:reward.use=auto",
     "calibrated": "step_ppo:reward.use=calibrated",
+    "grounded": "step_ppo:reward.use=grounded",
+    "grounded_merged": f"step_ppo:reward.use=grounded,{MERGED}",
 }
 """Name → method and settings, as `benchmarks.variants` reads them. The first is not trained: all start from it."""
 ABLATIONS = {
@@ -73,8 +83,11 @@ ABLATIONS = {
     "paper_no_cost": "step_ppo:reward.use=paper,reward.alpha=0.1,reward.step_cost=0,reward.budget_cost=0",
     "published_no_success": f"step_ppo:{AS_PUBLISHED},lambda_step=0.95 without success",
     "published_no_contribution": f"step_ppo:{AS_PUBLISHED},lambda_step=0.95 without contribution",
+    "critic": "step_ppo:baseline=critic",
 }
-"""Parts of the rewards left out. They run where they are named."""
+"""Parts of the rewards left out; a critic in place of the other attempts. They run where they are named."""
+
+THE_CORNERS, THE_VARIANTS = ",".join(corner.name for corner in CORNERS), ",".join(VARIANTS)
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -82,7 +95,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 @app.command("list")
 def show() -> None:
     """Show the corners and the variants."""
-    for corner in CORNERS:
+    for corner in (*CORNERS, *EQUAL_BUDGET):
         known = f"{corner.wrong:.0%} of the answers judged wrongly" if corner.wrong else f"verdict: {corner.verdict}"
         print(f"{corner.name:26} {corner.tasks} tasks × {corner.attempts} attempts, {known}")
     for name, spelt in (VARIANTS | ABLATIONS).items():
@@ -101,7 +114,7 @@ def table(
     print(text)
 
 
-Corners = Annotated[str, typer.Option(help="Such as none-2,exact-*.")]
+Corners = Annotated[str, typer.Option(help="Such as none-2,exact-*; see `list`.")]
 Seeds = Annotated[str, typer.Option(help="Such as 17,18.")]
 Starts = Annotated[list[str] | None, typer.Option(help="SEED=FOLDER of an SFT policy; else it is trained.")]
 ProfileName = Annotated[str, typer.Option(help="A name in profiles/, for corners without one of their own.")]
@@ -112,7 +125,7 @@ TakeOld = Annotated[bool, typer.Option("--take-old", help="Take what other code 
 
 @app.command()
 def sample(
-    corners: Corners = "*",
+    corners: Corners = THE_CORNERS,
     seeds: Seeds = "17,18,19",
     start: Starts = None,
     profile: ProfileName = "",
@@ -128,8 +141,8 @@ def sample(
 
 @app.command()
 def run(
-    corners: Corners = "*",
-    variants: Annotated[str, typer.Option(help="Such as sft,grpo,dpo*.")] = ",".join(VARIANTS),
+    corners: Corners = THE_CORNERS,
+    variants: Annotated[str, typer.Option(help="Such as sft,grpo,dpo*.")] = THE_VARIANTS,
     more: Annotated[list[str] | None, typer.Option("--variant", help="Another: NAME=method:key=value,…")] = None,
     seeds: Seeds = "17,18,19",
     rounds: Annotated[int, typer.Option(help="Each samples from the policy of the one before.")] = 1,
@@ -168,8 +181,8 @@ def _benches(
     take_old: bool,
 ) -> Iterator[tuple[Corner, dict[str, Any], Bench]]:
     """Each corner, with what params.yaml says there, and a bench of each seed."""
-    starts, wanted = dict(_pairs(start or (), "--start")), _chosen([each.name for each in CORNERS], corners, "corner")
-    for corner in (each for each in CORNERS if each.name in wanted):
+    starts, known = dict(_pairs(start or (), "--start")), {each.name: each for each in (*CORNERS, *EQUAL_BUDGET)}
+    for corner in (known[name] for name in _chosen(list(known), corners, "corner")):
         used = corner.profile or profile
         if used and not (PROFILES / f"{used}.yaml").exists():
             print(f"{corner.name}: left out: there is no profile {used}", file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.regime                         all cells, some minutes; what is there already is not made anew
     python -m benchmarks.regime --horizon 16 --verdict none
-    python -m benchmarks.regime --credit mine=reward.use=paper,reward.alpha=0.1,lambda_step=0.9
+    python -m benchmarks.regime --credit mine=step_ppo:reward.use=paper,lambda_step=0.8
 
 A scripted policy whose actions have known values (`benchmarks.scripted`) attempts tasks of the bundled world, in its
 real sessions. The attempts are judged and rewarded by the code that training uses, and each credit says how much better
@@ -14,8 +14,7 @@ the sums of squares, over all actions of all attempts: the cosine between what t
     verdict     what training knows of the ends: exact; a share of the answers judged wrongly, the same answer alike;
                 whether there was an answer; nothing. Who does not know the ends does not know the relevant tools
     attempts    that are compared with each other at each task. A single one is compared with those at other tasks
-    credit      settings of `step_ppo`, or group: the outcome less its mean over the group, over its deviation, for all
-                actions alike, as GRPO has it (arXiv 2402.03300)
+    credit      a method that has no critic, with its settings and those of the reward: step_ppo, grpo or gigpo
 
 Intervals are 95 %, by a bootstrap over tasks. The attempts do not depend on the verdict or the credit, so that cells
 can be compared task by task.
@@ -36,6 +35,7 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks import run
+from benchmarks.habits import misjudged, without_verdict
 from benchmarks.scripted import Attempted, Scripted, skill_for
 from benchmarks.variants import method_of, with_settings
 from steptool.annotators.rules import Rules
@@ -45,7 +45,8 @@ from steptool.core.storage import read_json, write_json
 from steptool.core.types import Outcome, Reference, ScoredTrajectory, StopReason, Task, Trajectory, content_hash
 from steptool.rewards.base import RewardForm, rewards_of
 from steptool.training.episode import Episode, episode
-from steptool.training.siblings import Comparison, advantages_of_attempts, returns_to_go
+from steptool.training.groups import group_in_group, relative
+from steptool.training.siblings import advantages_of_attempts, returns_to_go
 from steptool.worlds.mini import MiniWorld
 
 OUT = Path(".steptool/regime")
@@ -62,37 +63,45 @@ SOLVED = 0.45
 DRAWN = 12
 """Short tasks that are made for each that is wanted: not all have the length SHORT."""
 RESAMPLES = 2000
-GROUP = "group"
-OUTCOME, MERGED = "reward.alpha=0", "merge=state"
+OUTCOME = "reward.alpha=0"
+FREE = "reward.step_cost=0,reward.budget_cost=0"
+BY_CALLS = "reward.answer=0.05,reward.next_call=0.95,reward.step_cost=0.005"
+"""Of what is grounded: most for the calls, and for late ones nearly as much as for early ones."""
 CREDITS = {
-    GROUP: f"{OUTCOME},lambda_step=1",
-    "branches": f"{OUTCOME},lambda_step=1",
-    "merged": f"{OUTCOME},lambda_step=1,{MERGED}",
-    "smoothed": f"{OUTCOME},lambda_step=1,{MERGED},smoothing=1",
-    "published": "reward.use=paper,reward.alpha=0.5,reward.step_cost=0,reward.budget_cost=0,lambda_step=0.95",
-    "paper": "reward.use=paper,reward.alpha=0.1",
-    "potential": "reward.use=potential",
-    "potential merged": f"reward.use=potential,{MERGED}",
-    "calibrated": "reward.use=calibrated",
-    "calibrated merged": f"reward.use=calibrated,{MERGED}",
+    "grpo": f"grpo:{OUTCOME},{FREE}",
+    "gigpo": f"gigpo:{OUTCOME}",
+    "branches": f"step_ppo:{OUTCOME},lambda_step=1",
+    "merged": f"step_ppo:{OUTCOME},lambda_step=1,merge=state",
+    "smoothed": f"step_ppo:{OUTCOME},lambda_step=1,merge=state,smoothing=1",
+    "published": f"step_ppo:reward.use=paper,reward.alpha=0.5,{FREE},lambda_step=0.95",
+    "paper": "step_ppo:reward.use=paper,reward.alpha=0.1",
+    "potential": "step_ppo:reward.use=potential",
+    "calibrated": "step_ppo:reward.use=calibrated",
+    "grounded": "step_ppo:reward.use=grounded,lambda_step=1",
+    "grounded calls": f"step_ppo:reward.use=grounded,{BY_CALLS},lambda_step=0.95",
 }
-"""Name -> settings. The first compare outcomes alone."""
-OUTCOME_ONLY = (GROUP, "branches", "merged", "smoothed")
+"""Name -> method:settings. The first compare outcomes alone."""
+OUTCOME_ONLY = ("grpo", "gigpo", "branches", "merged", "smoothed")
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Credit:
     name: str
-    setting: str
     form: RewardForm
-    comparison: Comparison
+    method: str
+    config: Any
+    """The settings of the method."""
 
     @classmethod
     def of(cls, name: str, setting: str) -> Credit:
-        """Raises ParamsError for settings that there are not."""
-        params = with_settings({}, f"step_ppo:{setting}")
-        return cls(name, setting, params.reward.build(), method_of(params).config)
+        """Raises ParamsError or InputError for settings that there are not, or a method whose credit needs a model."""
+        params = with_settings({}, setting)
+        method = method_of(params)
+        if method.name not in ("grpo", "gigpo", "step_ppo") or getattr(method.config, "baseline", "") == "critic":
+            fix = "measure step_ppo with another baseline, grpo or gigpo"
+            raise InputError("the credit of this method needs a model", where=setting, fix=fix)
+        return cls(name, params.reward.build(), method.name, method.config)
 
     @property
     def depends_on_all(self) -> bool:
@@ -146,20 +155,13 @@ def drawn(horizon: int, tasks: int, seeds: tuple[int, ...]) -> Drawn:
 
 
 def known(attempt: Trajectory, verdict: str) -> Trajectory:
-    """The attempt as training knows it."""
-    outcome, is_answered = attempt.outcome, attempt.stop_reason is StopReason.finished
+    """The attempt as training knows it. What is misjudged at a share is so at a higher one, too."""
     if verdict == "none":
-        outcome = Outcome()
-    elif verdict == "answered":
-        outcome = Outcome(solved=float(is_answered))
-    elif is_answered and outcome.solved is not None and _is_misjudged(attempt, WRONG.get(verdict, 0.0)):
-        outcome = Outcome(solved=1 - outcome.solved)
-    return Trajectory.create(**{**dict(attempt), "outcome": outcome})
-
-
-def _is_misjudged(attempt: Trajectory, share: float) -> bool:
-    """The same for the same answer to the same task; whatever is misjudged at a share is so at a higher one, too."""
-    return int(content_hash([attempt.task_id, attempt.answer]), 16) % 1_000_000 < share * 1_000_000
+        return without_verdict(attempt)
+    if verdict == "answered":
+        solved = float(attempt.stop_reason is StopReason.finished)
+        return Trajectory.create(**{**dict(attempt), "outcome": Outcome(solved=solved)})
+    return misjudged(attempt, WRONG.get(verdict, 0.0), seed=0)
 
 
 def judged(data: Drawn, verdict: str) -> list[ScoredTrajectory]:
@@ -180,24 +182,23 @@ def judged(data: Drawn, verdict: str) -> list[ScoredTrajectory]:
 
 def advantages(groups: Sequence[Sequence[Episode]], credit: Credit) -> list[list[list[float]]]:
     """One number an action of each attempt, by group; every action of a scripted attempt is one token."""
-    gamma = credit.form.gamma
     if len(groups[0]) == 1:
-        return [
-            [own] for own in against_other_tasks([group[0] for group in groups], gamma * credit.comparison.lambda_step)
-        ]
-    if credit.name == GROUP:
-        return [by_group(group, gamma) for group in groups]
-    return [
-        advantages_of_attempts(group, [item.rewards for item in group], credit.comparison, gamma) for group in groups
-    ]
+        decay = credit.form.gamma * getattr(credit.config, "lambda_step", 1.0)
+        return [[own] for own in against_other_tasks([group[0] for group in groups], decay)]
+    return [_among(group, credit) for group in groups]
 
 
-def by_group(group: Sequence[Episode], gamma: float) -> list[list[float]]:
-    """GRPO: the return of an attempt, less the mean of the group, over its standard deviation, for all its actions."""
-    returns = np.array([returns_to_go(item.rewards, gamma)[0] for item in group])
-    spread = returns.std()
-    scores = (returns - returns.mean()) / spread if spread > 1e-9 else np.zeros(len(returns))
-    return [[float(score)] * len(item.rewards) for score, item in zip(scores, group, strict=True)]
+def _among(group: Sequence[Episode], credit: Credit) -> list[list[float]]:
+    config, gamma = credit.config, credit.form.gamma
+    rewards = [item.rewards for item in group]
+    if credit.method == "step_ppo":
+        return advantages_of_attempts(group, rewards, config, gamma)
+    scaled = config.scale == "std"
+    if credit.method == "grpo":
+        whole = relative([sum(own) for own in rewards], scaled=scaled)
+        return [[value] * len(own) for value, own in zip(whole, rewards, strict=True)]
+    states = [item.states for item in group]
+    return group_in_group(rewards, states, gamma=gamma, step_weight=config.step_weight, scaled=scaled)
 
 
 def against_other_tasks(attempts: Sequence[Episode], decay: float) -> list[list[float]]:
@@ -292,7 +293,7 @@ def _shown(cell: Cell | None) -> str:
 def main(
     horizon: Annotated[list[int] | None, typer.Option(help="3, 8, 16 or 32; all of them by default.")] = None,
     verdict: Annotated[list[str] | None, typer.Option(help="Such as exact or none; all of them by default.")] = None,
-    credit: Annotated[list[str] | None, typer.Option(help="One more: name=settings of step_ppo.")] = None,
+    credit: Annotated[list[str] | None, typer.Option(help="One more: name=method:settings.")] = None,
     tasks: Annotated[int, typer.Option(min=1, help="Of each seed.")] = 40,
     seeds: Annotated[int, typer.Option(min=1, max=len(SEEDS), help="How many.")] = len(SEEDS),
     out: Annotated[Path, typer.Option(help="Folder of the cells.")] = OUT,
@@ -327,7 +328,8 @@ def main(
 def _named(text: str) -> tuple[str, str]:
     name, _, setting = text.partition("=")
     if not name or not setting:
-        raise InputError("a credit is written name=settings", where=text, fix="write mine=reward.use=paper")
+        fix = "write mine=step_ppo:reward.use=paper"
+        raise InputError("a credit is written name=method:settings", where=text, fix=fix)
     return name, setting
 
 

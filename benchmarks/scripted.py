@@ -42,6 +42,7 @@ from steptool.core.types import (
     ToolCall,
     Trajectory,
 )
+from steptool.worlds.base import HasState
 from steptool.worlds.mini import MiniWorld
 from steptool.worlds.mini.plans import Case, finish
 
@@ -139,6 +140,7 @@ class Scripted:
                 context_ids=context,
                 action_ids=(self._word(action.model_dump_json()),),
                 action_logprobs=(float(np.log(chance[taken])),),
+                state=session.state() if isinstance(session, HasState) else None,
             )
             if step.is_finish:
                 steps.append(step)

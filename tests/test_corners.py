@@ -66,8 +66,9 @@ def run(start: Path, out: Path, **more: Any) -> None:
     few = Corner("none-2", tasks=4, attempts=2, verdict="none")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corners, "CORNERS", [few])
+        patch.setattr(corners, "EQUAL_BUDGET", [])
         corners.run(
-            "*", "sft,potential,rft,dpo_steps", None, "17", start=[f"17={start}"], profile="tiny", changes=SMALL,
+            few.name, "sft,potential,rft,dpo_steps", None, "17", start=[f"17={start}"], profile="tiny", changes=SMALL,
             out=out, **more,
         )  # fmt: skip
 

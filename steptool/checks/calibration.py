@@ -142,7 +142,7 @@ def worth_of(scored: Sequence[ScoredTrajectory], form: RewardForm, comparison: C
         half = halved.half
         alone = [halved.agreement(bare, most) for most in range(2, half + 1)]
         found = halved.agreement(setting, half)
-        hidden = halved.agreement(setting, half, [without_verdict(each) for each in judged])
+        hidden = halved.agreement(setting, half, [with_verdict(each, None) for each in judged])
     except DataError as error:
         return None, error.found
     return (
@@ -185,13 +185,13 @@ def _attempts_for(wanted: Floats, curve: Floats) -> Floats:
     return 1 + np.minimum(found, 2 * half + 1)
 
 
-def without_verdict(scored: ScoredTrajectory) -> ScoredTrajectory:
-    """The same attempt, judged by one who cannot tell whether it solved the task."""
+def with_verdict(scored: ScoredTrajectory, solved: float | None) -> ScoredTrajectory:
+    """The same attempt with another verdict, or with none."""
     if not scored.judgements:
         return scored
     *steps, last = scored.judgements
-    hidden = last.model_copy(update={"scores": {**last.scores, "solved": None}})
-    return scored.model_copy(update={"judgements": (*steps, hidden)})
+    judged = last.model_copy(update={"scores": {**last.scores, "solved": solved}})
+    return scored.model_copy(update={"judgements": (*steps, judged)})
 
 
 def _some_tasks(scored: Sequence[ScoredTrajectory]) -> list[ScoredTrajectory]:

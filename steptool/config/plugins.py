@@ -67,6 +67,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "potential": "steptool.rewards.potential:Potential",
         "paper": "steptool.rewards.paper:Paper",
         "auto": "steptool.rewards.auto:Auto",
+        "grounded": "steptool.rewards.grounded:Grounded",
         "calibrated": "steptool.rewards.calibrated:Calibrated",
     },
     "methods": {

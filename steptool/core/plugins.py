@@ -16,7 +16,7 @@ What a plugin class may have, all of it optional:
                                               makes its tasks
 
 Its revision is computed from these, never kept by hand: a hash of what its sources mean (`steptool.core.revision`), of
-its settings with their defaults, of that content and of the seed.
+its settings with their defaults, of that content, of the weights of these policies and of the seed.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from pydantic import BaseModel
 from steptool.core.errors import InputError, reason
 from steptool.core.fields import Settings
 from steptool.core.revision import MEANS_NOTHING, code_revision
+from steptool.core.storage import file_hash
 from steptool.core.types import Revision, content_hash
 
 
@@ -110,5 +111,7 @@ def revision_of(plugin: object, config: BaseModel | None = None) -> Revision:
     settings = NoSettings() if settings is None else settings
     code = code_revision(modules_of(kind, settings), without=MEANS_NOTHING)
     seed = getattr(plugin, "seed", None)
-    parts = [kind.__qualname__, code, settings.model_dump(mode="json"), content_of(kind, settings), seed]
+    parts: list[Any] = [kind.__qualname__, code, settings.model_dump(mode="json"), content_of(kind, settings), seed]
+    if policies := policies_of(kind, settings):
+        parts.append([file_hash(folder) for folder in policies if folder.exists()])
     return Revision(name=getattr(kind, "name", kind.__qualname__), revision=content_hash(parts))

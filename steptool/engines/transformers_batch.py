@@ -37,9 +37,9 @@ from steptool.policies.model_folder import load_model
 from steptool.training import decoder
 
 SLOT_ATTENTION = "steptool_slots"
-ROWS, TOKENS = 32, 128
+ROWS, TOKENS = 32, 256
 """A decoding pass is over a multiple of so many slots, and of so many of their tokens: few shapes to record."""
-PROMPT_TOKENS = 1 << 15
+PROMPT_TOKENS = 1 << 13
 """Most tokens of prompts that are read in one pass, padding included."""
 CHECKED = 24
 """Tokens by which a model is compared with Transformers' own forward pass; half of them are read, half are decoded."""
@@ -383,7 +383,7 @@ def _sampled(logits: Tensor, running: Sequence[_Running]) -> tuple[list[int], li
         return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
 
     requests = [each.request for each in running]
-    scores = (logits.float() / column([each.temperature or 1.0 for each in requests])).float().log_softmax(-1)
+    scores = (logits.float() / column([each.temperature or 1.0 for each in requests]).float()).log_softmax(-1)
     ids = scores.argmax(-1)
     hot = [row for row, each in enumerate(requests) if each.temperature > 0]
     if hot:

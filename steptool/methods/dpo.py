@@ -165,6 +165,7 @@ def _decision(attempt: Episode, start: int) -> Episode:
         step_ids=(0,) * (stop - first),
         engine_logprobs=attempt.engine_logprobs[first:stop],
         rewards=(0.0,),
+        states=(),
         truncated=False,
     )
 

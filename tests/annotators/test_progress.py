@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,6 +129,14 @@ def test_its_revision_and_stages_know_what_it_reads(folders: tuple[Path, Path]) 
     assert "steptool.annotators.rules" in modules_of(Progress, by.config)
     assert revision_of(by) == revision_of(annotator(folders))
     assert revision_of(by) != revision_of(annotator(folders, beta=0.6))
+
+
+def test_other_weights_are_another_revision(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    copied = tmp_path / "trained"
+    shutil.copytree(folders[0], copied)
+    before = revision_of(annotator((copied, folders[1])))
+    (copied / "adapter_model.safetensors").write_bytes(b"other weights")
+    assert revision_of(annotator((copied, folders[1]))) != before
 
 
 def test_one_that_fails_while_it_looks_ahead_is_named() -> None:

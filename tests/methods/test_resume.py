@@ -58,6 +58,9 @@ CASES = {
     "gigpo": Case("steptool.methods.gigpo:Gigpo", MADE_UP),
     "step_ppo_release": Case("steptool.methods.step_ppo_release:StepPpoRelease", MADE_UP, calls_earn=0.5),
     "rft": Case("steptool.methods.rft:Rft"),
+    "dpo": Case("steptool.methods.dpo:Dpo"),
+    "dpo, steps": Case("steptool.methods.dpo:Dpo", {"pairs": "steps", "imitation": 0.5}),
+    "archer": Case("steptool.methods.archer:Archer", {**MADE_UP, "critic_updates": 20, "critic_batch": 8}),
 }
 
 

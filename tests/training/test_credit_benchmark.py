@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.credit import chosen, main
+from benchmarks.credit import as_told, chosen, main
 from benchmarks.variants import written_params
 from steptool.checks.credit import Setting, agreement, episodes, halves, moments, outcomes
 from steptool.core.errors import DataError, InputError
@@ -103,10 +103,34 @@ def test_the_outcome_is_the_yardstick_and_each_setting_gets_a_line(
     write_jsonl(tmp_path / "scored.jsonl.gz", both)
     main(tmp_path, ["reward.step_cost=0.5,lambda_step=1"])
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "12 attempts at 2 tasks"
+    assert said[0] == "12 attempts at 2 tasks; verdicts: exact"
     assert [line.split(",")[0] for line in said[2:4]] == ["the outcome alone"] * 2
     assert said[3].split() == ["the", "outcome", "alone,", "3", "attempts", "0.800", "[0.800,", "0.800]"]
     assert said[4].split() == [
         *("reward.step_cost=0.5,lambda_step=1", "0.800", "[0.800,", "0.800]"),
         *("+0.000", "[+0.000,", "+0.000]"),
     ]
+
+
+def test_settings_may_be_given_other_verdicts_than_the_true_ones(make_scored: MakeScored) -> None:
+    two = attempts(make_scored, "sf")
+    assert [each.solved for each in as_told(two, "exact", 0)] == [1, 0]
+    assert [each.solved for each in as_told(two, "none", 0)] == [None, None]
+    answered = [float(each.trajectory.answer is not None) for each in two]
+    assert [each.solved for each in as_told(two, "answered", 0)] == answered
+    assert [each.solved for each in as_told(two, "0.0", 0)] == [1, 0]
+    with pytest.raises(InputError, match="maybe"):
+        as_told(two, "maybe", 0)
+
+
+def test_a_fitted_form_may_see_the_verdicts_of_tasks_that_are_not_measured_on(
+    make_scored: MakeScored, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = [each for task in range(30) for each in attempts(make_scored, "sfsfsf", f"t{task}")]
+    write_jsonl(tmp_path / "scored.jsonl.gz", scored)
+    main(tmp_path, ["reward.use=calibrated"], verdict="none", most=2, fit_on=20)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "60 attempts at 10 tasks; verdicts: none"
+    assert [line.split()[0] for line in said[2:]] == ["the", "reward.use=calibrated"]
+    with pytest.raises(DataError, match="no verdict"):
+        main(tmp_path, ["reward.use=calibrated"], verdict="none")

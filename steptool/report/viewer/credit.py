@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from steptool.config.arms import learner_of
-from steptool.config.places import PARAMS
+from steptool.config.places import PARAMS, SCORED, VALIDATED
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError, StepToolError, describe
+from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory
-from steptool.rewards.base import RewardForm, rewards_of
+from steptool.rewards.base import Fits, RewardForm, rewards_of
 from steptool.training.episode import Episode, episode
 from steptool.training.siblings import Comparison, advantages_of_attempts, returns_to_go, with_different_siblings
 
-LEARNED_FROM = ("validated", "scored")
-"""Sources whose parts are rounds with scores, which arms learn from."""
+LEARNED_FROM = {"validated": VALIDATED, "scored": SCORED}
+"""Sources whose parts are rounds with scores, which arms learn from, and where these lie."""
 PLACES = 6
 """Decimal places that numbers are shown with at most."""
 
@@ -56,6 +57,7 @@ class Credit:
 
     def __init__(self, params: Params | None, problem: str = "") -> None:
         self.params, self._problem = params, problem
+        self._fitted: dict[tuple[str, str], RewardForm] = {}
 
     @classmethod
     def of_project(cls) -> Credit:
@@ -72,7 +74,7 @@ class Credit:
         if self.params is None:
             return no_rewards(self._problem)
         try:
-            form: RewardForm = self.params.reward.build()
+            form = self._form(self.params, source, part)
             rewards = [tuple(own) for own in rewards_of(form, attempts)]
             returns = [returns_to_go(own, form.gamma) for own in rewards]
         except Exception as fault:  # noqa: BLE001 - a form may be the project's own
@@ -89,6 +91,18 @@ class Credit:
         )
         notes = (f"Rewards by {self.params.reward.name}, gamma {form.gamma:g}.", said)
         return Credited(earned, tuple(note for note in notes if note))
+
+    def _form(self, params: Params, source: str, part: str) -> RewardForm:
+        """One that must see data first sees all attempts of the round, once."""
+        form: RewardForm = params.reward.build()
+        if not isinstance(form, Fits):
+            return form
+        if source not in LEARNED_FROM:
+            raise DataError("it is fitted to the attempts of a round, and these are of none")
+        if (source, part) not in self._fitted:
+            path = LEARNED_FROM[source] / part / "scored.jsonl.gz"
+            self._fitted[source, part] = form.fitted(read_jsonl(path, ScoredTrajectory))
+        return self._fitted[source, part]
 
 
 def _advantages(
