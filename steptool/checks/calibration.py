@@ -92,7 +92,9 @@ class Calibration(Frozen):
 
     def lines(self, name: str) -> list[str]:
         """For a terminal, which nothing in them can steer: a line a score, and the sentence. `name`: of the round."""
-        told = [f"  {_told(each)}" for each in self.scores if not each.costs]
+        shown = [each for each in self.scores if not each.costs]
+        wide = max((len(each.name) for each in shown), default=0)
+        told = [f"  {each.name:<{wide}}  {_told(each)}" for each in shown]
         return [printable(line) for line in (f"calibration of {name}", *told, f"  {self.says}.")]
 
 
@@ -215,9 +217,9 @@ def _some_tasks(scored: Sequence[ScoredTrajectory]) -> list[ScoredTrajectory]:
 def _told(evidence: Evidence) -> str:
     found = evidence.correlation
     if found is None:
-        return f"{evidence.name}  {evidence.tasks} tasks tell how it goes with the outcome, and {ENOUGH} are the least"
+        return f"{evidence.tasks} tasks tell how it goes with the outcome, and {ENOUGH} are the least"
     interval = f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{evidence.name}  {interval} with the outcome within a task, calibrated weight {evidence.weight:.2f}"
+    return f"{interval} with the outcome within a task, calibrated weight {evidence.weight:.2f}"
 
 
 def _written(found: Interval, most: float) -> str:
