@@ -52,6 +52,7 @@ Pair = tuple[Episode, Episode]
 class Dpo(AdapterMethod):
     class Config(AdapterMethod.Config):
         learning_rate: Rate = 3e-4
+        epochs: Many = 2
         beta: Bound = 0.1
         """How little the policy is held to what it was: at a larger one, a smaller change satisfies a pair."""
         pairs: Literal["attempts", "steps"] = "attempts"

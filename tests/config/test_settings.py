@@ -391,7 +391,7 @@ NEVER = {
 def test_no_setting_takes_a_value_that_fails_later(name: tuple[str, ...], tmp_path: Path) -> None:
     """Each is refused in one line with the line of the file; true is a number to nobody but Python."""
     takes_null = name[0] == "register" or name == ("arms", "a", "from")
-    takes_bool = name[-1] == "whiten"
+    takes_bool = name[-1] in ("whiten", "costs")
     lines_said = {1, len(name)} | ({2} if name == ("rounds", "r1", "from") else set())  # without it: the round lacks it
     values = NEVER | ({} if takes_bool else {"true": "true"})
     for what, value in values.items():
