@@ -74,6 +74,7 @@ VARIANTS = {
     "auto": "step_ppo:reward.use=auto",
     "calibrated": "step_ppo:reward.use=calibrated",
     "grounded": "step_ppo:reward.use=grounded",
+    "grounded_whole": "step_ppo:reward.use=grounded,lambda_step=1",
     "grounded_merged": f"step_ppo:reward.use=grounded,{MERGED}",
 }
 """Name → method and settings, as `benchmarks.variants` reads them. The first is not trained: all start from it."""

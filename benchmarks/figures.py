@@ -37,7 +37,7 @@ Setting = tuple[str, str, int]
 class Paired:
     """Candidate minus baseline, as fractions, over seeds that have both."""
 
-    seeds: tuple[int, ...]
+    by_seed: dict[int, float]
     difference: float
     low: float
     high: float
@@ -66,7 +66,7 @@ def paired(candidates: Mapping[int, Evaluation], baselines: Mapping[int, Evaluat
     everywhere = np.concatenate(differences)
     won, lost = int(np.sum(everywhere > 0)), int(np.sum(everywhere < 0))
     return Paired(
-        seeds=seeds,
+        by_seed={seed: float(each.mean()) for seed, each in zip(seeds, differences, strict=True)},
         difference=float(np.mean([each.mean() for each in differences])),
         low=float(np.quantile(drawn, 0.025)),
         high=float(np.quantile(drawn, 0.975)),
@@ -180,15 +180,23 @@ def _differences(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _best(rows: Sequence[Row]) -> Iterator[str]:
-    """Each variant that is not outcome-only against the best one that is."""
+    """Each variant that is not outcome-only against the best one that is, best first."""
     known = [row for row in rows if row.name in OUTCOME_ONLY and row.round < 2 and row.evaluations]
     others = [row for row in rows if row.name not in (*OUTCOME_ONLY, SFT) and row.evaluations]
     if not known or not others:
         return
     best = max(known, key=lambda row: row.mean)
-    found = [f"{row.title} {_paired(row, best)}" for row in sorted(others, key=lambda row: -row.mean)]
-    yield f"Against the best that learns from outcomes alone, {best.name}: {'; '.join(found)}."
+    yield f"The best that learns from outcomes alone is {best.name}. Against it:"
     yield ""
+    found = [(row, _compared(row, best)) for row in sorted(others, key=lambda row: -row.mean)]
+    yield from _table(
+        ["variant", "points", "won, lost", "by seed"],
+        ([row.title, str(each), f"{each.won}, {each.lost}", _by_seed(each)] for row, each in found if each is not None),
+    )
+
+
+def _by_seed(found: Paired) -> str:
+    return ", ".join(f"{seed}: {points(value, 1, sign=True)}" for seed, value in found.by_seed.items())
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[str]:
@@ -258,13 +266,18 @@ def _rate(cell: Cell | None) -> str:
 
 
 def _paired(row: Row, other: Row) -> str:
-    if row is other:
+    if row is other or not row.evaluations.keys() & other.evaluations.keys():
         return ""
+    found = _compared(row, other)
+    return "measured otherwise" if found is None else str(found)
+
+
+def _compared(row: Row, other: Row) -> Paired | None:
+    """None where they were measured under different conditions, or on no seed both."""
     try:
-        found = paired(row.evaluations, other.evaluations)
+        return paired(row.evaluations, other.evaluations)
     except NotComparable:
-        return "measured otherwise"
-    return "" if found is None else str(found)
+        return None
 
 
 def _metric(row: Row, metric: str, group: str = ALL) -> float | None:

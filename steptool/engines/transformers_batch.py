@@ -6,10 +6,10 @@ engine: {use: transformers}
                in are read in passes of their own first, and get their first
     slots      a row of keys and values for each action in flight; a prompt takes a free one, and leaves it with its
                last token. Nothing of a slot is used again: on a GPU a prompt of this size is read in no time
-    graphs     a pass over tokens is a thousand small kernels, and to start them takes ten times as long as they run.
-               On a GPU a pass of one shape is recorded once and replayed
+    graphs     a pass over tokens is a thousand small kernels, and to start them takes longer than they run. On a GPU a
+               pass of one shape is recorded once and replayed
 
-It computes every architecture whose attention is plain, and refuses others. On a CPU vLLM is ten times as fast.
+It computes every architecture whose attention is plain, and refuses others.
 """
 
 from __future__ import annotations

@@ -72,6 +72,27 @@ def test_a_way_that_a_setting_holds_equal_counts_against_it(setting: Setting, ma
     assert agreement(first + second) == pytest.approx(np.sqrt(0.5))
 
 
+@pytest.mark.parametrize(("merge", "expected"), [("tokens", 0.0), ("state", np.sqrt(0.5))])
+def test_merged_states_tell_ways_apart_that_a_half_has_not_seen_part(
+    setting: Setting, make_scored: MakeScored, merge: str, expected: float
+) -> None:
+    """All make the same call, in tokens 5 or 6, and then take 10 and solve or 12 and fail.
+
+    one half      5 10, 6 12     after 5 nobody took 12; in the state 10 is +1, and 12 is -1, after 6
+    the other     5 10, 5 12     y = (1, -1) after 5, so x = (1, 0)
+    """
+    ways = [(5, 10), (6, 12), (5, 10), (5, 12)]
+    scored = [
+        make_scored([([1], [first]), ([2], [last])], attempt=n, solved=last == 10)
+        for n, (first, last) in enumerate(ways)
+    ]
+    merged = Setting(setting.reward, setting.comparison.model_copy(update={"merge": merge}))
+    (bare,), (own,) = episodes(scored, setting).values(), episodes(scored, merged).values()
+    halved = [(half, y) for half, y in outcomes(bare, setting, 0) if half == [0, 1]]
+    assert len(halved) == 1
+    assert agreement(moments(own, halved, merged, most=2)) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("count", "ways"), [(4, 6), (5, 10), (6, 20), (7, 20), (12, 20)])
 def test_halves_are_equal_and_share_nothing(count: int, ways: int) -> None:
     found = halves(count, np.random.default_rng(1))
