@@ -2,7 +2,7 @@
 
 With w the weights that the outcomes give the scores s of a step (`steptool.rewards.evidence`), each at least 0:
 
-    r_t = strength (Σ w s_t − w_length) − cost          r_T = solved + the same of its own scores − budget
+    r_t = strength (Σ w s_t − w_length) − cost          and at the last step + solved − budget
 
 A weight is in solved tasks: where of ten attempts with one more useful call three more are solved, w is 0.3. It is 0
 where its interval holds 0, so a score that says nothing of the outcome, or the opposite, is not paid. A call that

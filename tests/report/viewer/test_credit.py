@@ -105,3 +105,31 @@ def test_a_form_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.earned is None and "RuntimeError: no idea" in found.notes[0]
     endless = own.replace("Mine'}", "Mine', how: 'inf'}")
     assert "not finite" in credited(tmp_path, monkeypatch, endless).notes[0]
+
+
+def test_a_form_that_is_fitted_sees_the_whole_round_and_not_the_task_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It pays every step the number of attempts that it saw; the round has more than the one that is shown."""
+    form = (
+        "from steptool.core.fields import Settings\n"
+        "class Seen:\n"
+        "    gamma = 1.0\n"
+        "    def __init__(self, count): self.count = count\n"
+        "    def rewards(self, scored): return [float(self.count)] * len(scored.judgements)\n"
+        "class Mine(Seen):\n"
+        "    class Config(Settings): ...\n"
+        "    def __init__(self, config): self.count = -1\n"
+        "    def fitted(self, scored): return Seen(len(scored))\n"
+    )
+    (tmp_path / "my_fitted_form.py").write_text(form)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = PARAMS.replace(
+        "{use: paper, alpha: 0.5, step_cost: 0, budget_cost: 0, gamma: 1.0}", "{use: 'my_fitted_form:Mine'}"
+    )
+    found = credited(tmp_path, monkeypatch, own, attempts=ROUND[:1])
+    assert found.earned is not None
+    assert set(found.earned[0].rewards) == {float(len(ROUND))}
+    elsewhere = credited(tmp_path, monkeypatch, own, source="evaluation")
+    assert elsewhere.earned is None
+    assert "fitted to the attempts of a round" in elsewhere.notes[0]
