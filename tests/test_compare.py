@@ -26,9 +26,8 @@ def test_what_is_compared_is_made_once_and_a_change_makes_again_what_it_changes(
     yaml = YAML()
     wanted = yaml.load(settings)
     wanted |= {"seeds": [17], "variants": ["rft", "published"], "calls": "2,3"}
-    wanted["options"] = (
-        "--profile tiny --set engine.use=steptool.engines.fake:RulesEngine --set engine.rules=says.jsonl"
-    )
+    engine = "--set engine.use=steptool.engines.fake:RulesEngine --set engine.rules=says.jsonl"
+    wanted["options"] = f"--profile tiny {engine} --set methods.step_ppo.max_engine_kl=1000"
     yaml.dump(wanted, settings)
     run(tmp_path, "git", "init", "-q")
     first = run(tmp_path, "dvc", "repro", PIPELINE)
