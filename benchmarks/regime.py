@@ -35,18 +35,16 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks import run
+from benchmarks.credits import CREDITS, OUTCOME_ONLY, Credit, advantages, agreement, named
 from benchmarks.habits import misjudged, without_verdict
 from benchmarks.scripted import Attempted, Scripted, skill_for
-from benchmarks.variants import method_of, with_settings
 from steptool.annotators.rules import Rules
 from steptool.core.errors import DataError, InputError
 from steptool.core.revision import MEANS_NOTHING, code_revision
 from steptool.core.storage import read_json, write_json
 from steptool.core.types import Outcome, Reference, ScoredTrajectory, StopReason, Task, Trajectory, content_hash
-from steptool.rewards.base import RewardForm, rewards_of
-from steptool.training.episode import Episode, episode
-from steptool.training.groups import group_in_group, relative
-from steptool.training.siblings import advantages_of_attempts, returns_to_go
+from steptool.rewards.base import rewards_of
+from steptool.training.episode import episode
 from steptool.worlds.mini import MiniWorld
 
 OUT = Path(".steptool/regime")
@@ -63,46 +61,7 @@ SOLVED = 0.45
 DRAWN = 12
 """Short tasks that are made for each that is wanted: not all have the length SHORT."""
 RESAMPLES = 2000
-OUTCOME = "reward.alpha=0"
-FREE = "reward.step_cost=0,reward.budget_cost=0"
-CREDITS = {
-    "grpo": f"grpo:{OUTCOME},{FREE}",
-    "gigpo": f"gigpo:{OUTCOME}",
-    "branches": f"step_ppo:{OUTCOME},lambda_step=1",
-    "merged": f"step_ppo:{OUTCOME},lambda_step=1,merge=state",
-    "smoothed": f"step_ppo:{OUTCOME},lambda_step=1,merge=state,smoothing=1",
-    "published": f"step_ppo:reward.use=paper,reward.alpha=0.5,{FREE},lambda_step=0.95",
-    "paper": "step_ppo:reward.use=paper,reward.alpha=0.1",
-    "potential": "step_ppo:reward.use=potential",
-    "calibrated": "step_ppo:reward.use=calibrated",
-}
-"""Name -> method:settings. The first compare outcomes alone."""
-OUTCOME_ONLY = ("grpo", "gigpo", "branches", "merged", "smoothed")
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Credit:
-    name: str
-    form: RewardForm
-    method: str
-    config: Any
-    """The settings of the method."""
-
-    @classmethod
-    def of(cls, name: str, setting: str) -> Credit:
-        """Raises ParamsError or InputError for settings that there are not, or a method whose credit needs a model."""
-        params = with_settings({}, setting)
-        method = method_of(params)
-        if method.name not in ("grpo", "gigpo", "step_ppo") or getattr(method.config, "baseline", "") == "critic":
-            fix = "measure step_ppo with another baseline, grpo or gigpo"
-            raise InputError("the credit of this method needs a model", where=setting, fix=fix)
-        return cls(name, params.reward.build(), method.name, method.config)
-
-    @property
-    def depends_on_all(self) -> bool:
-        """Whether what an attempt is rewarded with depends on the others."""
-        return hasattr(self.form, "fitted") or hasattr(self.form, "choose")
 
 
 @dataclass(frozen=True)
@@ -176,36 +135,6 @@ def judged(data: Drawn, verdict: str) -> list[ScoredTrajectory]:
     return asyncio.run(each())
 
 
-def advantages(groups: Sequence[Sequence[Episode]], credit: Credit) -> list[list[list[float]]]:
-    """One number an action of each attempt, by group; every action of a scripted attempt is one token."""
-    if len(groups[0]) == 1:
-        decay = credit.form.gamma * getattr(credit.config, "lambda_step", 1.0)
-        return [[own] for own in against_other_tasks([group[0] for group in groups], decay)]
-    return [_among(group, credit) for group in groups]
-
-
-def _among(group: Sequence[Episode], credit: Credit) -> list[list[float]]:
-    config, gamma = credit.config, credit.form.gamma
-    rewards = [item.rewards for item in group]
-    if credit.method == "step_ppo":
-        return advantages_of_attempts(group, rewards, config, gamma)
-    scaled = config.scale == "std"
-    if credit.method == "grpo":
-        whole = relative([sum(own) for own in rewards], scaled=scaled)
-        return [[value] * len(own) for value, own in zip(whole, rewards, strict=True)]
-    states = [item.states for item in group]
-    return group_in_group(rewards, states, gamma=gamma, step_weight=config.step_weight, scaled=scaled)
-
-
-def against_other_tasks(attempts: Sequence[Episode], decay: float) -> list[list[float]]:
-    """One attempt a task: its lambda-return less the mean of all that reached the same step."""
-    returns = [returns_to_go(item.rewards, decay) for item in attempts]
-    means = [
-        float(np.mean([own[step] for own in returns if len(own) > step])) for step in range(max(map(len, returns)))
-    ]
-    return [[value - means[step] for step, value in enumerate(own)] for own in returns]
-
-
 def sums(data: Drawn, scored: Sequence[ScoredTrajectory], size: int, credit: Credit) -> Floats | None:
     """[tasks, 3] sums of xy, xx, yy: x by the credit from `size` attempts at each task at a time, y the truth. None
     where the credit refuses such data."""
@@ -229,12 +158,6 @@ def sums(data: Drawn, scored: Sequence[ScoredTrajectory], size: int, credit: Cre
     return total
 
 
-def agreement(found: Floats) -> Floats:
-    """[..., 3] -> [...], in [-1, 1]; 0 where nothing varies."""
-    scale = np.sqrt(found[..., 1] * found[..., 2])
-    return np.divide(found[..., 0], scale, out=np.zeros_like(scale), where=scale > 1e-12)
-
-
 def cells(horizon: int, verdict: str, credits: Sequence[Credit], tasks: int, seeds: tuple[int, ...]) -> list[Cell]:
     data = drawn(horizon, tasks, seeds)
     scored = judged(data, verdict)
@@ -242,16 +165,13 @@ def cells(horizon: int, verdict: str, credits: Sequence[Credit], tasks: int, see
     made = []
     for size in ATTEMPTS:
         found = {credit.name: sums(data, scored, size, credit) for credit in credits}
-        drawn_anew = {name: agreement(each[draws].sum(axis=1)) for name, each in found.items() if each is not None}
         values = {name: float(agreement(each.sum(axis=0))) for name, each in found.items() if each is not None}
+        anew = {name: agreement(each[draws].sum(axis=1)) for name, each in found.items() if each is not None}
         best = max((name for name in values if name in OUTCOME_ONLY), key=values.__getitem__, default=None)
         for name in found:
-            low, high = _interval(drawn_anew.get(name))
-            beside = best is not None and name not in OUTCOME_ONLY and name in values
-            more_low, more_high = _interval(drawn_anew[name] - drawn_anew[best] if beside and best else None)
-            made.append(
-                Cell(horizon, verdict, size, name, len(data.tasks), values.get(name), low, high, more_low, more_high)
-            )
+            more = anew[name] - anew[best] if best and name in anew and name not in OUTCOME_ONLY else None
+            intervals = (*_interval(anew.get(name)), *_interval(more))
+            made.append(Cell(horizon, verdict, size, name, len(data.tasks), values.get(name), *intervals))
     return made
 
 
@@ -299,7 +219,7 @@ def main(
     for wanted, all_of in ((horizons, list(BUDGETS)), (verdicts, list(VERDICTS))):
         if strange := [each for each in wanted if each not in all_of]:
             raise InputError(f"{strange[0]} is not in the grid", where="benchmarks.regime", fix=f"use one of {all_of}")
-    settings = CREDITS | dict(_named(each) for each in credit or [])
+    settings = CREDITS | dict(named(each) for each in credit or [])
     credits = [Credit.of(name, setting) for name, setting in settings.items()]
     made_by: dict[str, Any] = {
         "code": code_revision(["benchmarks.regime"], without=MEANS_NOTHING),
@@ -319,14 +239,6 @@ def main(
             found += [Cell(**cell) for cell in stored["cells"]]
     print("\n".join(table(found, list(settings))))
     _write_csv(out / "regime.csv", found)
-
-
-def _named(text: str) -> tuple[str, str]:
-    name, _, setting = text.partition("=")
-    if not name or not setting:
-        fix = "write mine=step_ppo:reward.use=paper"
-        raise InputError("a credit is written name=method:settings", where=text, fix=fix)
-    return name, setting
 
 
 def _write_csv(file: Path, found: Sequence[Cell]) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from benchmarks import regime, scripted
-from benchmarks.regime import Cell, Drawn, agreement, known, table
+from benchmarks.credits import CREDITS, Credit, advantages, agreement
+from benchmarks.regime import Cell, Drawn, known, table
 from benchmarks.scripted import EARLY, GIVE_UP, MISREAD, RIGHT, STRAY, Scripted, skill_for
 from steptool.core.errors import InputError
 from steptool.core.types import ScoredTrajectory, StopReason
@@ -149,23 +150,23 @@ def test_credits_are_those_of_the_methods() -> None:
         return SimpleNamespace(rewards=rewards, states=[index for index, _ in enumerate(rewards)])
 
     group = [attempt(0.0, 1.0), attempt(0.0), attempt(0.0, 0.0), attempt(1.0)]
-    (found,) = regime.advantages([group], regime.Credit.of("grpo", regime.CREDITS["grpo"]))
+    (found,) = advantages([group], Credit.of("grpo", CREDITS["grpo"]))
     score = 0.5 * 3**0.5
     assert [len(own) for own in found] == [2, 1, 2, 1]
     assert [own[0] for own in found] == pytest.approx([score, -score, -score, score])
     assert found[0][0] == found[0][1]
-    bare = regime.Credit.of("gigpo", "gigpo:reward.alpha=0,reward.gamma=1.0,scale=none")
-    (found,) = regime.advantages([group], bare)
+    bare = Credit.of("gigpo", "gigpo:reward.alpha=0,reward.gamma=1.0,scale=none")
+    (found,) = advantages([group], bare)
     assert found == [[1.0, 1.0], [-1.0], [-1.0, -1.0], [1.0]]  # .5 of the whole, and .5 among the steps in each state
-    plain = regime.Credit.of("branches", "step_ppo:reward.alpha=0,reward.gamma=1.0,lambda_step=1")
-    alone = regime.advantages([[item] for item in group], plain)
+    plain = Credit.of("branches", "step_ppo:reward.alpha=0,reward.gamma=1.0,lambda_step=1")
+    alone = advantages([[item] for item in group], plain)
     assert alone == [[[0.5, 0.5]], [[-0.5]], [[-0.5, -0.5]], [[0.5]]]  # of step 0: (1 + 0 + 0 + 1) / 4
 
 
 @pytest.mark.parametrize("setting", ["rft:epochs=1", "step_ppo:baseline=critic", "archer"])
 def test_a_credit_that_needs_a_model_is_refused(setting: str) -> None:
     with pytest.raises(InputError, match="needs a model"):
-        regime.Credit.of("mine", setting)
+        Credit.of("mine", setting)
 
 
 def test_agreement_is_a_cosine() -> None:
@@ -173,7 +174,7 @@ def test_agreement_is_a_cosine() -> None:
 
 
 def test_outcomes_of_many_attempts_agree_better_than_those_of_few() -> None:
-    credits = [regime.Credit.of(name, regime.CREDITS[name]) for name in ("grpo", "branches")]
+    credits = [Credit.of(name, CREDITS[name]) for name in ("grpo", "branches")]
     found = {(cell.credit, cell.attempts): cell.agreement for cell in regime.cells(8, "exact", credits, 6, (17, 18))}
     assert (found["branches", 8] or 0) > (found["branches", 2] or 0) > 0.1
     assert (found["branches", 8] or 0) > (found["grpo", 8] or 0)
@@ -196,7 +197,7 @@ def test_the_table_shows_what_beats_outcomes() -> None:
 def test_cells_that_are_there_are_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(regime, "CREDITS", {name: regime.CREDITS[name] for name in ("grpo", "branches")})
+    monkeypatch.setattr(regime, "CREDITS", {name: CREDITS[name] for name in ("grpo", "branches")})
     monkeypatch.setattr(regime, "RESAMPLES", 20)
     run = {"horizon": [3, 8], "verdict": ["exact", "none"], "tasks": 2, "seeds": 1, "out": tmp_path}
     regime.main(**run)  # type: ignore[arg-type]

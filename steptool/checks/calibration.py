@@ -92,7 +92,9 @@ class Calibration(Frozen):
 
     def lines(self, name: str) -> list[str]:
         """For a terminal, which nothing in them can steer: a line a score, and the sentence. `name`: of the round."""
-        told = [f"  {_told(each)}" for each in self.scores if not each.costs]
+        shown = [each for each in self.scores if not each.costs]
+        wide = max((len(each.name) for each in shown), default=0)
+        told = [f"  {each.name:<{wide}}  {_told(each)}" for each in shown]
         return [printable(line) for line in (f"calibration of {name}", *told, f"  {self.says}.")]
 
 
@@ -142,7 +144,7 @@ def worth_of(scored: Sequence[ScoredTrajectory], form: RewardForm, comparison: C
         half = halved.half
         alone = [halved.agreement(bare, most) for most in range(2, half + 1)]
         found = halved.agreement(setting, half)
-        hidden = halved.agreement(setting, half, [without_verdict(each) for each in judged])
+        hidden = halved.agreement(setting, half, [with_verdict(each, None) for each in judged])
     except DataError as error:
         return None, error.found
     return (
@@ -185,13 +187,13 @@ def _attempts_for(wanted: Floats, curve: Floats) -> Floats:
     return 1 + np.minimum(found, 2 * half + 1)
 
 
-def without_verdict(scored: ScoredTrajectory) -> ScoredTrajectory:
-    """The same attempt, judged by one who cannot tell whether it solved the task."""
+def with_verdict(scored: ScoredTrajectory, solved: float | None) -> ScoredTrajectory:
+    """The same attempt with another verdict, or with none."""
     if not scored.judgements:
         return scored
     *steps, last = scored.judgements
-    hidden = last.model_copy(update={"scores": {**last.scores, "solved": None}})
-    return scored.model_copy(update={"judgements": (*steps, hidden)})
+    judged = last.model_copy(update={"scores": {**last.scores, "solved": solved}})
+    return scored.model_copy(update={"judgements": (*steps, judged)})
 
 
 def _some_tasks(scored: Sequence[ScoredTrajectory]) -> list[ScoredTrajectory]:
@@ -215,9 +217,9 @@ def _some_tasks(scored: Sequence[ScoredTrajectory]) -> list[ScoredTrajectory]:
 def _told(evidence: Evidence) -> str:
     found = evidence.correlation
     if found is None:
-        return f"{evidence.name}  {evidence.tasks} tasks tell how it goes with the outcome, and {ENOUGH} are the least"
+        return f"{evidence.tasks} tasks tell how it goes with the outcome, and {ENOUGH} are the least"
     interval = f"{found.value:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{evidence.name}  {interval} with the outcome within a task, calibrated weight {evidence.weight:.2f}"
+    return f"{interval} with the outcome within a task, calibrated weight {evidence.weight:.2f}"
 
 
 def _written(found: Interval, most: float) -> str:

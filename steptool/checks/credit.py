@@ -112,15 +112,14 @@ class Halved:
 
 
 def advantages(attempts: Sequence[Episode], setting: Setting) -> dict[Way, float]:
-    """Where these attempts part: the advantage of each way, as training has it; the mean of those that took it."""
+    """The advantage of each way, as training has it; the mean of those that took it."""
     rewards = [item.rewards for item in attempts]
     values = advantages_of_attempts(attempts, rewards, setting.comparison, setting.reward.gamma)
     found: dict[Way, list[float]] = defaultdict(list)
     for item, own in zip(attempts, values, strict=True):
         for history, token, value in zip(item.histories, item.targets, own, strict=True):
             found[history, token].append(value)
-    ways = Counter(history for history, _ in found)
-    return {way: sum(values) / len(values) for way, values in found.items() if ways[way[0]] > 1}
+    return {way: sum(values) / len(values) for way, values in found.items()}
 
 
 def halves(count: int, rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:
@@ -134,9 +133,14 @@ def halves(count: int, rng: np.random.Generator) -> list[tuple[list[int], list[i
 
 
 def outcomes(attempts: Sequence[Episode], bare: Setting, seed: int) -> list[tuple[list[int], dict[Way, float]]]:
-    """Of each halving of the attempts at one task: one half, and what the other half's outcome says of the ways."""
-    ways = halves(len(attempts), np.random.default_rng(seed))
-    return [(half, advantages([attempts[index] for index in rest], bare)) for half, rest in ways]
+    """Of each halving of the attempts at one task: one half, and what the other half's outcome says of the ways where
+    these part. A setting that merges states may tell ways apart that its half has not seen part."""
+    found = []
+    for half, rest in halves(len(attempts), np.random.default_rng(seed)):
+        values = advantages([attempts[index] for index in rest], bare)
+        ways = Counter(history for history, _ in values)
+        found.append((half, {way: value for way, value in values.items() if ways[way[0]] > 1}))
+    return found
 
 
 def moments(

@@ -45,7 +45,7 @@ class Pool:
 
     def _model(self, model: BaseModel) -> BaseModel:
         if isinstance(model, WHOLE):
-            return self._known.setdefault((type(model), model.model_dump_json()), model)  # type: ignore[no-any-return]
+            return self._known.setdefault((type(model), model.model_dump_json()), model)
         fields = model.__dict__
         for name, value in fields.items():
             fields[name] = self._of(value)  # not an assignment: a frozen model refuses that
@@ -60,4 +60,4 @@ class Pool:
         known = self._known.get((tuple, value))
         if known is None:
             known = self._known[tuple, value] = tuple(map(self._of, value))
-        return known  # type: ignore[no-any-return]
+        return known

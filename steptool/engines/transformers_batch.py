@@ -6,10 +6,10 @@ engine: {use: transformers}
                in are read in passes of their own first, and get their first
     slots      a row of keys and values for each action in flight; a prompt takes a free one, and leaves it with its
                last token. Nothing of a slot is used again: on a GPU a prompt of this size is read in no time
-    graphs     a pass over tokens is a thousand small kernels, and to start them takes ten times as long as they run.
-               On a GPU a pass of one shape is recorded once and replayed
+    graphs     a pass over tokens is a thousand small kernels, and to start them takes longer than they run. On a GPU a
+               pass of one shape is recorded once and replayed
 
-It computes every architecture whose attention is plain, and refuses others. On a CPU vLLM is ten times as fast.
+It computes every architecture whose attention is plain, and refuses others.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from steptool.policies.model_folder import load_model
 from steptool.training import decoder
 
 SLOT_ATTENTION = "steptool_slots"
-ROWS, TOKENS = 32, 128
+ROWS, TOKENS = 32, 256
 """A decoding pass is over a multiple of so many slots, and of so many of their tokens: few shapes to record."""
-PROMPT_TOKENS = 1 << 15
+PROMPT_TOKENS = 1 << 13
 """Most tokens of prompts that are read in one pass, padding included."""
 CHECKED = 24
 """Tokens by which a model is compared with Transformers' own forward pass; half of them are read, half are decoded."""
@@ -383,7 +383,7 @@ def _sampled(logits: Tensor, running: Sequence[_Running]) -> tuple[list[int], li
         return torch.tensor(values, dtype=torch.float64, device=logits.device)[:, None]
 
     requests = [each.request for each in running]
-    scores = (logits.float() / column([each.temperature or 1.0 for each in requests])).float().log_softmax(-1)
+    scores = (logits.float() / column([each.temperature or 1.0 for each in requests]).float()).log_softmax(-1)
     ids = scores.argmax(-1)
     hot = [row for row, each in enumerate(requests) if each.temperature > 0]
     if hot:

@@ -9,7 +9,7 @@ It departs where that would compare something else: attempts are sampled from th
 and format of this project, and their token ids are the engine's (there: a file of texts, encoded again, cut at 4096
 tokens); a round is one batch, so the KL coefficient does not adapt, and the value head is fitted to the returns before
 it is used; the head does not train the policy below it; the optimiser, the adapter and the number of steps are those of
-this project; a mean ratio above 10 does not drop a minibatch.
+this project (there: four epochs over a batch of eight); a mean ratio above 10 does not drop a minibatch.
 
 Its limits are its point. The reward of an attempt grows with the square of its number of calls, so it learns to call
 more, and nothing but calls. Without a reward for calls it learns nothing at all.
@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from steptool.core.errors import DataError
-from steptool.core.fields import LARGEST, Bound, Fraction, Many, Natural, Rate, Weight
+from steptool.core.fields import LARGEST, Bound, Fraction, Natural, Rate, Weight
 from steptool.methods.base import AdapterMethod, Examples, Measured
 from steptool.methods.clipped import (
     advantage_by_step,
@@ -49,7 +49,6 @@ from steptool.training.trainer import LowerCache, Objective
 
 class StepPpoRelease(AdapterMethod):
     class Config(AdapterMethod.Config):
-        epochs: Many = 4
         lambda_token: Fraction = 0.95
         clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
         clip_value: Bound = 0.2

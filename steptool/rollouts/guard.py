@@ -55,16 +55,16 @@ class GuardedSession:
         return None if reply is None else self._cut(reply)
 
     def state(self) -> str | None:
-        """What the world calls the state that it is in; None where it does not tell."""
+        """What the world calls the state that it is in; None for the first, and where it does not tell."""
         if not isinstance(self._session, HasState):
             return None
         try:
             state = self._session.state()
         except SystemExit as fault:
             raise WorldError(f"state raised {describe(fault)}") from fault
-        if not isinstance(state, str):
-            raise TypeError(f"state returned {type(state).__name__}, not a text")
-        return self._cut(state)
+        if not (state is None or isinstance(state, str)):
+            raise TypeError(f"state returned {type(state).__name__}, not a text or None")
+        return None if state is None else self._cut(state)
 
     async def close(self, answer: str | None) -> Outcome:
         """Raises NoAnswer where it does not end in time."""

@@ -97,9 +97,10 @@ class Acts(Protocol):
 class HasState(Protocol):
     """A session that can tell in which state its world is."""
 
-    def state(self) -> str:
-        """A short text, such as a hash, that is equal where every later call would bring the same. Asked before each
-        action, so it must be quick. No policy sees it; credit is compared by it (`steptool.trajectories.states`)."""
+    def state(self) -> str | None:
+        """A short text, such as a hash, that is equal where every later call would bring the same; None for the state
+        that a task begins in. Asked before each action, so it must be quick. No policy sees it; credit is compared by
+        it (`steptool.trajectories.states`)."""
         ...
 
 

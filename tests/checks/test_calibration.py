@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from steptool import testing
-from steptool.checks.calibration import Calibration, calibrate, in_attempts, without_verdict
+from steptool.checks.calibration import Calibration, calibrate, in_attempts, with_verdict
 from steptool.checks.credit import Agreement, Outcome
 from steptool.core.types import ScoredTrajectory, StopReason
 from steptool.rewards.calibrated import Calibrated
@@ -197,12 +197,12 @@ def test_the_same_attempts_give_the_same_calibration_in_any_order() -> None:
 
 def test_a_hidden_verdict_hides_nothing_else() -> None:
     judged = attempt(0, 0, True, 1.0, 0.5)
-    hidden = without_verdict(judged)
+    hidden = with_verdict(judged, None)
     assert hidden.solved is None
     assert hidden.judgements[:-1] == judged.judgements[:-1]
     assert hidden.trajectory == judged.trajectory
     empty = testing.scored(testing.trajectory(stop=StopReason.engine_error, error="lost"))
-    assert without_verdict(empty) == empty
+    assert with_verdict(empty, None) == empty
 
 
 def test_a_calibration_is_a_record_that_can_be_kept() -> None:

@@ -153,7 +153,7 @@ def calibrated() -> Calibration:
 def test_a_calibration_stands_before_the_expectations_with_its_sentence_and_its_scores() -> None:
     page = render_page(report(passed=True), calibration=calibrated())
     assert page.index("Calibration") < page.index("Rewards are finite.")
-    assert "<strong>What the step rewards of this data are worth cannot be said: &lt;script" in page
+    assert "<p>What the step rewards of this data are worth cannot be said: &lt;script" in page
     assert HOSTILE not in page
     assert re.search(r"\+0\.40</td><td[^>]*>\[\+0\.20, \+0\.60\]</td>.*left: 60\.0%; width: 20\.0%", page)
     assert '<td class="number">1,234</td>' in page

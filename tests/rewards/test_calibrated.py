@@ -6,7 +6,7 @@ attempts at a task     contribution   solved       within the task
                                                    weight Σxy / Σxx = 1: one more contribution is one more solved task
 
 one contribution more goes with .3 solved tasks more: weight .3; with strength 2, a contribution is paid .6
-find -> get -> Finish, contribution 0, 1; solved; cost .02: -.02, .3 - .02, 1 - .02
+find -> get -> Finish, contribution 0, 1; solved; cost .02; strength 1: -.02, .3 - .02, 1 - .02
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from steptool.rewards.calibrated import ByEvidence, Calibrated, Weighed
 from steptool.rewards.evidence import ENOUGH, Evidence, Tally, evidence_of, moments, tally, weights
 from steptool.testing import call, finish, judgement, step
 
-FORM = Calibrated(Calibrated.Config(step_cost=0.02, gamma=0.9))
+FORM = Calibrated(Calibrated.Config(step_cost=0.02, gamma=0.9, strength=1.0))
 FIND = step(call("find", name="Dune"), {"id": "bk417"})
 GET = step(call("get", id="bk417"), {"price": 12.5})
 

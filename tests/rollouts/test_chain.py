@@ -414,7 +414,7 @@ def test_a_step_holds_the_state_that_it_was_taken_in_where_the_world_tells_it() 
 @pytest.mark.parametrize(
     ("state", "error"),
     [
-        (lambda self: 7, "TypeError: state returned int, not a text"),
+        (lambda self: 7, "TypeError: state returned int, not a text or None"),
         (lambda self: sys.exit(3), "WorldError: state raised SystemExit: 3"),
         (None, "RuntimeError: no state"),
     ],

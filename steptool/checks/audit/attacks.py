@@ -25,6 +25,9 @@ UNKNOWN = "unknown"
 HONEST = "the honest attempt"
 WRONG = "a wrong answer at once"
 GIVING_UP = "giving up at once"
+EARLY = "a value of the first good reply as the answer"
+NEEDS_VERDICT = (WRONG, EARLY)
+"""Wrong answers that calls really showed: nothing but a verdict can tell them from right ones."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def plans(task: Task, honest: Trajectory, budget: int) -> Iterator[Plan]:
         yield Plan("the first good call repeated, then giving up", first, _gives_up)
         if len(good) > 1:
             early = calls[: calls.index(good[0]) + 1]
-            yield Plan("a value of the first good reply as the answer", early, wrong)
+            yield Plan(EARLY, early, wrong)
     counted = _counted(task, honest, budget - 1)
     if counted:
         yield Plan("a number varied in a call, then wrong", counted, wrong)
