@@ -87,7 +87,7 @@ ABLATIONS = {
     "critic": "step_ppo:baseline=critic",
     "dpo_return": "dpo:prefer=return,reward.use=grounded",
 }
-"""Parts of the rewards left out; a critic in place of the other attempts; pairs by pay. They run where they are named."""
+"""Parts of the rewards left out; a critic for the other attempts; pairs by pay. They run where they are named."""
 
 THE_CORNERS, THE_VARIANTS = ",".join(corner.name for corner in CORNERS), ",".join(VARIANTS)
 
