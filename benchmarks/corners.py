@@ -85,8 +85,9 @@ ABLATIONS = {
     "published_no_success": f"step_ppo:{AS_PUBLISHED},lambda_step=0.95 without success",
     "published_no_contribution": f"step_ppo:{AS_PUBLISHED},lambda_step=0.95 without contribution",
     "critic": "step_ppo:baseline=critic",
+    "dpo_return": "dpo:prefer=return,reward.use=grounded",
 }
-"""Parts of the rewards left out; a critic in place of the other attempts. They run where they are named."""
+"""Parts of the rewards left out; a critic for the other attempts; pairs by pay. They run where they are named."""
 
 THE_CORNERS, THE_VARIANTS = ",".join(corner.name for corner in CORNERS), ",".join(VARIANTS)
 
