@@ -24,10 +24,10 @@ solved        what the session recorded; 0 without an answer, but None where the
 grounded      of the last step: 1 if the answer holds a value that a successful call was first to show, or if it is
               in words of the query and a call that leads back to the query showed something new; else 0.
 
-builds        1 for a step that uses, in a call or in the answer, what a call was first to show that stands further
-              along a chain of such uses than anything used before; else 0. So a chain of n calls, each using what the
-              one before it showed, is built n times: by its calls from the second on, and by the answer. A repeated
-              call, a call on the side and an answer that holds a value of every reply build nothing more.
+builds        1 for a step that uses, in a call or in the answer, what a successful call was first to show and no step
+              before it has used; else 0. So a chain of n calls, each using what the one before it showed, is built n
+              times: by its calls from the second on, and by the answer. A repeated call, a call on the side and an
+              answer that holds a value of every reply build nothing more.
 
 A step that makes several calls at the same time succeeds by the share of them that succeed, and contributes
 what the best of them does.
@@ -82,20 +82,19 @@ class Rules:
         fresh = fresh_values(moves, task.query)
         links = _links(trajectory, task, moves, fresh)
         credits, reasons = self._contributions(trajectory, task, reference, moves, faults, fresh, links)
-        depths = _depths_used(trajectory, task, moves, faults, fresh, links)
-        is_answered = trajectory.stop_reason is StopReason.finished
+        builds, grounded = _first_used(trajectory, task, moves, faults, fresh, links)
         judgements = []
         for step in range(len(trajectory.steps) - 1):
             own = [index for index, move in enumerate(moves) if move.step == step]
             scores = {
                 "success": sum(faults[index] is None for index in own) / len(own),
                 "contribution": max(credits[index] for index in own),
-                "builds": _builds(depths, step),
+                "builds": builds[step],
             }
             reason = "; ".join(faults[index] or reasons[index] for index in own)
             judgements.append(Judgement(scores=scores, reason=reason))
         verdict = _verdict(trajectory, reference)
-        answered = {"grounded": float(is_answered and depths[-1] > 0), "builds": _builds(depths, len(depths) - 1)}
+        answered = {"grounded": grounded, "builds": builds[-1]}
         return (*judgements, verdict.model_copy(update={"scores": verdict.scores | answered}))
 
     def _contributions(
@@ -135,39 +134,29 @@ def _links(trajectory: Trajectory, task: Task, moves: list[Move], fresh: list[li
     return links
 
 
-def _depths_used(
+def _first_used(
     trajectory: Trajectory,
     task: Task,
     moves: list[Move],
     faults: list[str | None],
     fresh: list[list[str]],
     links: list[list[int]],
-) -> list[int]:
-    """Per step, how many calls the longest chain has that it uses; 0 where it uses none. An answer with values of
-    several replies stands on the one with the shortest chain.
-
-    A failed call whose error said how to go on is a link of a chain, and not counted.
-    """
+) -> tuple[list[float], float]:
+    """Of each step, 1 where it is the first to use a call; and 1 where the answer uses any."""
     judged = zip(moves, faults, fresh, strict=True)
     shows = [move.call is not None and fault is None and bool(new) for move, fault, new in judged]
-    chain: list[int] = []
-    depths = [0] * len(trajectory.steps)
-    for move, sources, shown in zip(moves, links, shows, strict=True):
-        before = max((chain[source] for source in sources), default=0)
-        chain.append(before + shown)
-        depths[move.step] = max(depths[move.step], before)
-    if trajectory.stop_reason is StopReason.finished:
-        depths[-1] = min((chain[source] for source in links[-1] if shows[source]), default=0)
-        answer = v.run(trajectory.answer or "")
-        if not depths[-1] and answer and answer in v.run(task.query):
-            roots = _roots(moves, task, links)
-            consulted = (length for length, shown, root in zip(chain, shows, roots, strict=False) if shown and root)
-            depths[-1] = max(consulted, default=0)
-    return depths
-
-
-def _builds(depths: Sequence[int], step: int) -> float:
-    return float(depths[step] > max(depths[:step], default=0))
+    uses = [{source for source in sources if shows[source]} for sources in links]
+    answer = v.run(trajectory.answer or "")
+    is_answered = trajectory.stop_reason is StopReason.finished
+    if is_answered and not uses[-1] and answer and answer in v.run(task.query):
+        roots = _roots(moves, task, links)
+        uses[-1] = {index for index, root in enumerate(roots) if root and shows[index]}
+    builds, used = [0.0] * len(trajectory.steps), set[int]()
+    for step in range(len(builds)):
+        own = {source for move, sources in zip(moves, uses, strict=True) if move.step == step for source in sources}
+        builds[step] = float(not own <= used)
+        used |= own
+    return builds, float(is_answered and bool(uses[-1]))
 
 
 def _verdict(trajectory: Trajectory, reference: Reference) -> Judgement:

@@ -1,8 +1,7 @@
 """Rewards that teach without a verdict, and that calling more does not earn.
 
-With t_1 < t_2 < … < t_D the steps that build (score `builds`: each uses, further along a chain than anything before
-it, what a call was first to show), g whether the answer stands on what calls showed (score `grounded`), T the last
-step, and v the verdict:
+With t_1 < t_2 < … < t_D the steps that build (score `builds`: each is the first to use what a call was first to show),
+g whether the answer stands on what calls showed (score `grounded`), T the last step, and v the verdict:
 
     r_t = w (1 − a) (1 − ρ) ρ^(k−1) [t = t_k] − cost          r_T = the same + w a g + (1 − w) v
 
@@ -17,15 +16,15 @@ delay      only the price of steps is negative, so no return is below −cost / 
            put in anywhere, turns the return G from there on into −cost + decay G <= G, at every decay in [0, 1). To put
            an answer off, or the giving up, never earns. So there is no price on a spent budget: it would be worth
            putting off. Such an attempt has no answer, and is paid for none
-order      of calls that do not use each other changes nothing but which of two equal chains is paid
+order      of calls that do not use each other changes nothing but when they are paid
 
 A step is paid by what came before it and by itself, never in hindsight, so where attempts part their returns differ by
 what they did from there on.
 
 Limits. A wrong answer that calls showed is paid as the right one is, where there is no verdict. An early answer saves
-the price of its steps, and at lambda below 1 it is discounted less: train with `lambda_step: 1` where a task needs more
-than two calls. A chain that goes on past what the task needs is paid (1 − a) (1 − ρ) ρ^D more: ρ says how soon that is
-below its price. An answer that was computed from several replies is not grounded.
+the price of steps; a call past what the task needs is paid (1 − a) (1 − ρ) ρ^D where something uses it. The price is a
+third of that pay: a higher one makes early answers earn, a lower one detours. An answer that was computed from several
+replies is not grounded. The more the answer is paid, the more an early one earns at lambda below 1, and in long tasks.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ class Grounded:
     needs_verdict = False
 
     class Config(Settings):
-        alpha: Weight = 0.5
+        alpha: Weight = 2.0
         """Weight of the grounding where there is a verdict, which counts 1."""
-        answer: Fraction = 0.6
+        answer: Fraction = 0.05
         """a: share that a grounded answer is paid; the steps that build share the rest."""
-        next_call: Fraction = 0.5
+        next_call: Fraction = 0.95
         """rho: what a step that builds is paid, of what the one before it was. Nearer to 1 for tasks of many calls."""
-        step_cost: Weight = 0.02
+        step_cost: Weight = 0.015
         gamma: Fraction = 0.99
         """Discount between steps."""
 

@@ -73,7 +73,7 @@ def test_the_default_pays_for_delay_in_what_training_compares_and_not_in_the_ret
 
 @pytest.mark.parametrize("verdicts", [True, False])
 def test_grounded_rewards_pay_for_no_attack(audited: Audit, verdicts: bool) -> None:
-    status, printed = audited("use=grounded", verdicts=verdicts, lambda_step=1.0)
+    status, printed = audited("use=grounded", verdicts=verdicts, lambda_step=0.95)
     assert status == HELD, printed
     assert "passed: no attack earns more on more than 5% of the tasks" in printed
     assert (f"{WRONG}*" in printed) is not verdicts, "without a verdict it is shown, and not counted"

@@ -5,7 +5,7 @@ query: what does Dune cost?    answer share 0.6, next_call 0.5, cost 0.02
 step            0 find        1 get(id)          2 Finish 9.99
                 -> id         -> price
 uses            nothing       find's id          get's price
-builds          0             1 (chain of 1)     1 (chain of 2)
+builds          0             1                  1
 paid            0             0.4 · 0.5 = 0.2    0.4 · 0.25 = 0.1, and 0.6 for a grounded answer
 reward          -0.02         0.18               0.68
 """
@@ -28,7 +28,7 @@ from steptool.testing import call, finish, give_up, judgement, step
 from steptool.training.siblings import returns_to_go
 from tests.rewards.conftest import annotated, make_task, make_trajectory
 
-FORM = Grounded(Grounded.Config())
+FORM = Grounded(Grounded.Config(alpha=0.5, answer=0.6, next_call=0.5, step_cost=0.02))
 QUERY = "What does Dune cost?"
 FIND = ("find", {"name": "Dune"}, {"id": "bk417"})
 GET = ("get", {"id": "bk417"}, {"price": 9.99, "stock": 3})
@@ -62,8 +62,13 @@ def test_a_repeated_call_is_paid_nothing_and_pays_for_nothing() -> None:
     assert rewards(FIND, GET, GET, GET, answer="9.99") == pytest.approx([-0.02, 0.18, -0.02, -0.02, 0.68])
 
 
-def test_an_answer_with_a_value_of_every_reply_stands_on_the_shortest_chain() -> None:
-    assert rewards(FIND, GET, answer="bk417, 9.99") == pytest.approx([-0.02, 0.18, 0.58])
+def test_an_answer_with_a_value_of_every_reply_is_paid_as_one_with_the_last() -> None:
+    assert rewards(FIND, GET, answer="bk417, 9.99") == rewards(FIND, GET, answer="9.99")
+
+
+def test_each_part_of_a_task_builds() -> None:
+    again = ("get", {"id": "bk500"}, {"price": 12.5})
+    assert rewards(FIND, GET, OTHER, again, answer="12.5") == pytest.approx([-0.02, 0.18, -0.02, 0.08, 0.63])
 
 
 def test_a_failed_call_that_said_how_to_go_on_is_a_link_and_not_counted() -> None:
