@@ -33,7 +33,7 @@ def test_a_variant_changes_nothing_else() -> None:
 @pytest.mark.parametrize(
     "variant",
     [
-        *("dpo", "sft", "step_ppo:nonsense=1", "step_ppo:epochs=many", "step_ppo:elsewhere.x=1"),
+        *("no_such_method", "sft", "step_ppo:nonsense=1", "step_ppo:epochs=many", "step_ppo:elsewhere.x=1"),
         *("step_ppo:seed.x=1", "step_ppo:epochs=["),
     ],
 )
