@@ -44,6 +44,7 @@ from steptool.training import decoder
 from steptool.training.attention import SPAN_ATTENTION
 from steptool.training.batch import Row, pack
 from steptool.training.episode import Episode
+from steptool.training.scoring import scores_of
 
 _HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
 _LOGPROBS_ROW = 1024  # tokens of a row that is only measured
@@ -192,7 +193,7 @@ class PolicyWithValue(nn.Module):
             features = self(row).features
             ones = torch.ones(len(features), device=self.device)
             scores = torch.empty(len(features), self.vocabulary)
-            scores[row.tokens] = self._log_softmax(features, ones).cpu()
+            scores[row.tokens] = self._logits(features, ones).log_softmax(-1).cpu()
             found = [
                 decoder.difference(model, ids[:-1].to(self.device), own.to(self.device))
                 for ids, own in zip(drawn, scores.chunk(len(drawn)), strict=True)
@@ -283,18 +284,12 @@ class PolicyWithValue(nn.Module):
 
         `hidden` and `reference` are [S, hidden], of the policy and of what it is compared with.
         """
-        scores = self._log_softmax(hidden, temperature)
-        picked = scores[state, targets]
         with torch.no_grad():
-            entropy = -(scores.exp() * scores).sum(-1)
-        if reference is None:
-            return picked, entropy, None
-        with torch.no_grad():
-            theirs = self._log_softmax(reference, temperature)
-        return picked, entropy, (scores.exp() * (scores - theirs)).sum(-1)
+            theirs = None if reference is None else self._logits(reference, temperature).log_softmax(-1)
+        return scores_of(self._logits(hidden, temperature), theirs, targets, state)
 
-    def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        return F.log_softmax(decoder.logits(self._model, hidden).float().div_(temperature[:, None]), dim=-1)
+    def _logits(self, hidden: Tensor, temperature: Tensor) -> Tensor:
+        return decoder.logits(self._model, hidden).float().div_(temperature[:, None])
 
 
 def _stream(ids: list[int]) -> Episode:

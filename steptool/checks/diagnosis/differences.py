@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from steptool.checks.diagnosis.counts import sampled_tokens
 from steptool.core.types import ScoredTrajectory
-from steptool.training.episode import Episode, episode
+from steptool.training.episode import episode
 from steptool.training.siblings import Comparison, advantages_of_attempts, with_different_siblings
 
 NO_SPREAD = 1e-12
@@ -78,23 +78,19 @@ def share_with_advantage(
 
     Raises DataError for attempts that were not sampled.
     """
-    found = [episode(item, list(own)) for item, own in zip(scored, rewards, strict=True)]
-    episodes = [item for item in found if item is not None]
-    kept, _ = with_different_siblings(episodes, comparison, gamma)
-    credited = sum(
-        abs(value) > ZERO
-        for attempts in _by_task(kept).values()
-        for own in advantages_of_attempts(attempts, [item.rewards for item in attempts], comparison, gamma)
-        for value in own
-    )
-    return credited / max(1, sum(len(item.predict) for item in episodes))
-
-
-def _by_task(episodes: Sequence[Episode]) -> Mapping[str, list[Episode]]:
-    found: dict[str, list[Episode]] = defaultdict(list)
-    for item in episodes:
-        found[item.task_id].append(item)
-    return found
+    by_task: dict[str, list[tuple[ScoredTrajectory, Sequence[float]]]] = defaultdict(list)
+    for item, own in zip(scored, rewards, strict=True):
+        by_task[item.trajectory.task_id].append((item, own))
+    credited = sampled = 0
+    for given in by_task.values():  # one task after the other: token streams take more memory than attempts
+        found = [episode(item, list(own)) for item, own in given]
+        episodes = [item for item in found if item is not None]
+        sampled += sum(len(item.predict) for item in episodes)
+        kept, _ = with_different_siblings(episodes, comparison, gamma)
+        if kept:
+            advantages = advantages_of_attempts(kept, [item.rewards for item in kept], comparison, gamma)
+            credited += sum(abs(value) > ZERO for own in advantages for value in own)
+    return credited / max(1, sampled)
 
 
 def same_attempts(scored: Sequence[ScoredTrajectory]) -> float:
