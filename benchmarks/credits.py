@@ -30,6 +30,7 @@ CREDITS = {
     "potential": "step_ppo:reward.use=potential",
     "calibrated": "step_ppo:reward.use=calibrated",
     "grounded": "step_ppo:reward.use=grounded,lambda_step=0.95",
+    "grounded cheap": "step_ppo:reward.use=grounded,reward.step_cost=0.005,lambda_step=0.95",
 }
 """Name -> method:settings. The first compare outcomes alone."""
 OUTCOME_ONLY = ("grpo", "gigpo", "branches", "merged", "smoothed")
