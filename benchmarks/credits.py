@@ -43,6 +43,10 @@ class Credit:
     method: str
     config: Any
     """The settings of the method."""
+    module: str
+    """That of the form; those of the methods are imported here."""
+    made_by: Any
+    """What it consists of: method and form, with all their settings."""
 
     @classmethod
     def of(cls, name: str, setting: str) -> Credit:
@@ -52,7 +56,9 @@ class Credit:
         if method.name not in ("grpo", "gigpo", "step_ppo") or getattr(method.config, "baseline", "") == "critic":
             fix = "measure step_ppo with another baseline, grpo or gigpo"
             raise InputError("the credit of this method needs a model", where=setting, fix=fix)
-        return cls(name, params.reward.build(), method.name, method.config)
+        made_by = [name, method.name, method.config.model_dump(mode="json"), params.reward.dump()]
+        module = params.reward.path.partition(":")[0]
+        return cls(name, params.reward.build(), method.name, method.config, module, made_by)
 
     @property
     def depends_on_all(self) -> bool:
