@@ -3,7 +3,7 @@
     python -m benchmarks.corners list
     python -m benchmarks.corners run --seeds 17,18,19 --start 17=models/sft
     python -m benchmarks.corners run --corners none-2 --variants sft,published,auto --rounds 3
-    python -m benchmarks.corners run --set engine.use=transformers --out .steptool/gpu
+    python -m benchmarks.corners run --set engine.use=benchmarks.transformers_batch:TransformersEngine
     python -m benchmarks.corners sample --corners none-2 --seeds 18     the start and its attempts alone
     python -m benchmarks.corners table
 

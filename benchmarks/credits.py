@@ -19,8 +19,6 @@ from steptool.training.siblings import advantages_of_attempts, returns_to_go
 Floats = NDArray[np.float64]
 OUTCOME = "reward.alpha=0"
 FREE = "reward.step_cost=0,reward.budget_cost=0"
-BY_CALLS = "reward.answer=0.05,reward.next_call=0.95,reward.step_cost=0.005"
-"""Of what is grounded: most for the calls, and for late ones nearly as much as for early ones."""
 CREDITS = {
     "grpo": f"grpo:{OUTCOME},{FREE}",
     "gigpo": f"gigpo:{OUTCOME}",
@@ -31,8 +29,8 @@ CREDITS = {
     "paper": "step_ppo:reward.use=paper,reward.alpha=0.1",
     "potential": "step_ppo:reward.use=potential",
     "calibrated": "step_ppo:reward.use=calibrated",
-    "grounded": "step_ppo:reward.use=grounded,lambda_step=1",
-    "grounded calls": f"step_ppo:reward.use=grounded,{BY_CALLS},lambda_step=0.95",
+    "grounded": "step_ppo:reward.use=grounded,lambda_step=0.95",
+    "grounded cheap": "step_ppo:reward.use=grounded,reward.step_cost=0.005,lambda_step=0.95",
 }
 """Name -> method:settings. The first compare outcomes alone."""
 OUTCOME_ONLY = ("grpo", "gigpo", "branches", "merged", "smoothed")
@@ -45,6 +43,10 @@ class Credit:
     method: str
     config: Any
     """The settings of the method."""
+    module: str
+    """That of the form; those of the methods are imported here."""
+    made_by: Any
+    """What it consists of: method and form, with all their settings."""
 
     @classmethod
     def of(cls, name: str, setting: str) -> Credit:
@@ -54,7 +56,9 @@ class Credit:
         if method.name not in ("grpo", "gigpo", "step_ppo") or getattr(method.config, "baseline", "") == "critic":
             fix = "measure step_ppo with another baseline, grpo or gigpo"
             raise InputError("the credit of this method needs a model", where=setting, fix=fix)
-        return cls(name, params.reward.build(), method.name, method.config)
+        made_by = [name, method.name, method.config.model_dump(mode="json"), params.reward.dump()]
+        module = params.reward.path.partition(":")[0]
+        return cls(name, params.reward.build(), method.name, method.config, module, made_by)
 
     @property
     def depends_on_all(self) -> bool:

@@ -1,11 +1,14 @@
 """What the cells of a comparison say, as tables in Markdown. Pure but for the reading of cells.
 
 Policies of one corner are compared task by task within each seed, and the seeds then count alike. An interval draws
-seeds, and tasks within each; the p-value is that of an exact sign test over the tasks of all seeds.
+seeds, and tasks within each. The p-value is that of an exact sign test over the tasks of all seeds; a task that several
+seeds share counts once, by whether the candidate did better at it over these seeds together. It speaks of the policies
+that were trained, not of what other seeds would bring: tasks are drawn there, trainings are not.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +27,8 @@ from steptool.report.wording import number, p_number, percent, points
 START = "start"
 """The corner of the policies that all others start from; `start-long` of those of a profile."""
 RESAMPLES = 10_000
-OUTCOME_ONLY = ("rft", "grpo", "ppo_final", "dpo", "outcome")
-"""Variants that learn from nothing but how attempts ended."""
+OUTCOME_ONLY = ("rft", "grpo", "ppo_final", "dpo", "dpo_steps", "outcome")
+"""Variants that learn from nothing but how attempts ended, and what they cost."""
 BASELINES = (SFT, "rft", "grpo", "ppo_final")
 
 Array = NDArray[np.float64]
@@ -56,15 +59,18 @@ def paired(candidates: Mapping[int, Evaluation], baselines: Mapping[int, Evaluat
     """Of policies by their seed; None where no seed has both. Raises NotComparable as `compare` does."""
     differences: list[Array] = []
     seeds = tuple(sorted(candidates.keys() & baselines.keys()))
+    by_task: dict[tuple[str, str], float] = defaultdict(float)
     for seed in seeds:
         refuse_unless_comparable(candidates[seed], baselines[seed])
         ours, theirs = candidates[seed].values("solved"), baselines[seed].values("solved")
-        differences.append(np.array([ours[task] - theirs[task] for task in ours if task in theirs]))
+        own = {task: ours[task] - theirs[task] for task in ours if task in theirs}
+        differences.append(np.array(list(own.values())))
+        for task, value in own.items():
+            by_task[candidates[seed].tasks_hash, task] += value
     if not differences:
         return None
     drawn = resampled(differences, np.random.default_rng(0))
-    everywhere = np.concatenate(differences)
-    won, lost = int(np.sum(everywhere > 0)), int(np.sum(everywhere < 0))
+    won, lost = sum(each > 0 for each in by_task.values()), sum(each < 0 for each in by_task.values())
     return Paired(
         by_seed={seed: float(each.mean()) for seed, each in zip(seeds, differences, strict=True)},
         difference=float(np.mean([each.mean() for each in differences])),
@@ -118,16 +124,19 @@ class Row:
     @property
     def mean(self) -> float:
         """Pass rate; −1 where it was refused."""
-        rates = [each.pass_rate or 0.0 for each in self.evaluations.values()]
+        rates = [float(np.mean(values)) for values in self._solved]
         return float(np.mean(rates)) if rates else -1.0
+
+    @property
+    def _solved(self) -> list[Array]:
+        return [np.array(list(each.values("solved").values())) for each in self.evaluations.values()]
 
     @property
     def interval(self) -> str:
         """Of the mean, over seeds and tasks."""
-        values = [np.array(list(each.values("solved").values())) for each in self.evaluations.values()]
-        if not values:
+        if not self._solved:
             return "–"
-        low, high = np.quantile(resampled(values, np.random.default_rng(0)), [0.025, 0.975])
+        low, high = np.quantile(resampled(self._solved, np.random.default_rng(0)), [0.025, 0.975])
         return f"{percent(self.mean, 1)} [{points(low, 1)}, {points(high, 1)}]"
 
 
@@ -180,19 +189,40 @@ def _differences(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _best(rows: Sequence[Row]) -> Iterator[str]:
-    """Each variant that is not outcome-only against the best one that is, best first."""
-    known = [row for row in rows if row.name in OUTCOME_ONLY and row.round < 2 and row.evaluations]
-    others = [row for row in rows if row.name not in (*OUTCOME_ONLY, SFT) and row.evaluations]
-    if not known or not others:
-        return
-    best = max(known, key=lambda row: row.mean)
-    yield f"The best that learns from outcomes alone is {best.name}. Against it:"
-    yield ""
-    found = [(row, _compared(row, best)) for row in sorted(others, key=lambda row: -row.mean)]
-    yield from _table(
-        ["variant", "points", "won, lost", "by seed"],
-        ([row.title, str(each), f"{each.won}, {each.lost}", _by_seed(each)] for row, each in found if each is not None),
-    )
+    """Each variant that is not outcome-only against the best without step rewards, best first, for every number of
+    rounds. What is not trained at all is without them too, or a corner in which outcomes teach harm would be won by
+    doing nothing."""
+    for round in sorted({row.round for row in rows if row.round}):
+        others = [row for row in rows if row.name not in (*OUTCOME_ONLY, SFT) and row.round == round]
+        known = [row for row in rows if row.name in (*OUTCOME_ONLY, SFT) and row.round <= round and row.evaluations]
+        most = max((len(row.evaluations) for row in known), default=0)
+        whole = [row for row in known if len(row.evaluations) == most]
+        if not whole or all(row.name == SFT for row in known):
+            continue
+        best = max(whole, key=lambda row: row.mean)
+        measured = sorted((row for row in others if row.evaluations), key=lambda row: -row.mean)
+        found = [(row, each) for row in measured if (each := _compared(row, best)) is not None]
+        if not found:
+            continue
+        yield f"The best without step rewards is {best.title} (chosen here, after looking). Against it:"
+        yield ""
+        together = holm([each.p_value for _, each in found])
+        yield from _table(
+            ["variant", "points", "p, of all rows", "won, lost", "by seed"],
+            (
+                [row.title, str(each), p_number(p), f"{each.won}, {each.lost}", _by_seed(each)]
+                for (row, each), p in zip(found, together, strict=True)
+            ),
+        )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's p-values: below .05 for any row that is not truly different in at most 5 % of all such tables."""
+    found, worst = [1.0] * len(p_values), 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        worst = max(worst, min(1.0, (len(p_values) - place) * p_values[index]))
+        found[index] = worst
+    return found
 
 
 def _by_seed(found: Paired) -> str:

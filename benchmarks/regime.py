@@ -25,8 +25,9 @@ from __future__ import annotations
 import asyncio
 import csv
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +45,7 @@ from steptool.core.revision import MEANS_NOTHING, code_revision
 from steptool.core.storage import read_json, write_json
 from steptool.core.types import Outcome, Reference, ScoredTrajectory, StopReason, Task, Trajectory, content_hash
 from steptool.rewards.base import rewards_of
-from steptool.training.episode import episode
+from steptool.training.episode import Episode, episode
 from steptool.worlds.mini import MiniWorld
 
 OUT = Path(".steptool/regime")
@@ -62,6 +63,8 @@ DRAWN = 12
 """Short tasks that are made for each that is wanted: not all have the length SHORT."""
 RESAMPLES = 2000
 Floats = NDArray[np.float64]
+Rewards = Sequence[Sequence[float]]
+"""Of attempts, one a step."""
 
 
 @dataclass(frozen=True)
@@ -135,26 +138,42 @@ def judged(data: Drawn, verdict: str) -> list[ScoredTrajectory]:
     return asyncio.run(each())
 
 
-def sums(data: Drawn, scored: Sequence[ScoredTrajectory], size: int, credit: Credit) -> Floats | None:
-    """[tasks, 3] sums of xy, xx, yy: x by the credit from `size` attempts at each task at a time, y the truth. None
-    where the credit refuses such data."""
+def sums(data: Drawn, scored: Sequence[ScoredTrajectory], credit: Credit) -> dict[int, Floats]:
+    """Number of attempts that are compared with each other -> [tasks, 3] sums of xy, xx, yy: x by the credit, y the
+    truth. Numbers at which the credit refuses such data are left out."""
+    found: dict[int, Floats] = {}
+    bare = [own for item in scored if (own := episode(item, (0.0,) * len(item.judgements))) is not None]
+    of_all: Rewards = []
+    for size in ATTEMPTS:
+        try:
+            if not credit.depends_on_all and not of_all:
+                of_all = rewards_of(credit.form, scored)
+            found[size] = _sums(data, scored, bare, of_all, size, credit)
+        except DataError:
+            continue
+    return found
+
+
+def _sums(
+    data: Drawn,
+    scored: Sequence[ScoredTrajectory],
+    bare: Sequence[Episode],
+    of_all: Rewards,
+    size: int,
+    credit: Credit,
+) -> Floats:
+    """`of_all`: rewards of all attempts; none where those of an attempt depend on the others that are compared."""
     most, total = ATTEMPTS[-1], np.zeros((len(data.tasks), 3))
-    try:
-        of_all = None if credit.depends_on_all else rewards_of(credit.form, scored)
-        for first in range(0, most, size):
-            places = [[task * most + first + k for k in range(size)] for task in range(len(data.tasks))]
-            flat = [place for group in places for place in group]
-            rewards = (
-                rewards_of(credit.form, [scored[i] for i in flat]) if of_all is None else [of_all[i] for i in flat]
-            )
-            found = iter([episode(scored[place], own) for place, own in zip(flat, rewards, strict=True)])
-            groups = [[item for _ in group if (item := next(found)) is not None] for group in places]
-            for task, (group, values) in enumerate(zip(places, advantages(groups, credit), strict=True)):
-                for place, own in zip(group, values, strict=True):
-                    x, y = np.array(own), np.array(data.attempts[place].worth)
-                    total[task] += x @ y, x @ x, y @ y
-    except DataError:
-        return None
+    for first in range(0, most, size):
+        places = [[task * most + first + k for k in range(size)] for task in range(len(data.tasks))]
+        flat = [place for group in places for place in group]
+        rewards = [of_all[i] for i in flat] if of_all else rewards_of(credit.form, [scored[i] for i in flat])
+        rewarded = iter([replace(bare[i], rewards=tuple(own)) for i, own in zip(flat, rewards, strict=True)])
+        groups = [list(islice(rewarded, size)) for _ in places]
+        for task, (group, values) in enumerate(zip(places, advantages(groups, credit), strict=True)):
+            for place, own in zip(group, values, strict=True):
+                x, y = np.array(own), np.array(data.attempts[place].worth)
+                total[task] += x @ y, x @ x, y @ y
     return total
 
 
@@ -162,13 +181,14 @@ def cells(horizon: int, verdict: str, credits: Sequence[Credit], tasks: int, see
     data = drawn(horizon, tasks, seeds)
     scored = judged(data, verdict)
     draws = np.random.default_rng(0).integers(len(data.tasks), size=(RESAMPLES, len(data.tasks)))
+    by_size = {credit.name: sums(data, scored, credit) for credit in credits}
     made = []
     for size in ATTEMPTS:
-        found = {credit.name: sums(data, scored, size, credit) for credit in credits}
-        values = {name: float(agreement(each.sum(axis=0))) for name, each in found.items() if each is not None}
-        anew = {name: agreement(each[draws].sum(axis=1)) for name, each in found.items() if each is not None}
+        found = {name: own[size] for name, own in by_size.items() if size in own}
+        values = {name: float(agreement(each.sum(axis=0))) for name, each in found.items()}
+        anew = {name: agreement(each[draws].sum(axis=1)) for name, each in found.items()}
         best = max((name for name in values if name in OUTCOME_ONLY), key=values.__getitem__, default=None)
-        for name in found:
+        for name in by_size:
             more = anew[name] - anew[best] if best and name in anew and name not in OUTCOME_ONLY else None
             intervals = (*_interval(anew.get(name)), *_interval(more))
             made.append(Cell(horizon, verdict, size, name, len(data.tasks), values.get(name), *intervals))
@@ -222,8 +242,8 @@ def main(
     settings = CREDITS | dict(named(each) for each in credit or [])
     credits = [Credit.of(name, setting) for name, setting in settings.items()]
     made_by: dict[str, Any] = {
-        "code": code_revision(["benchmarks.regime"], without=MEANS_NOTHING),
-        "credits": settings,
+        "code": code_revision(["benchmarks.regime", *(each.module for each in credits)], without=MEANS_NOTHING),
+        "credits": [each.made_by for each in credits],
         "tasks": tasks,
         "seeds": SEEDS[:seeds],
     }

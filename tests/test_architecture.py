@@ -32,11 +32,8 @@ SOURCES = sorted(
 
 LEARNING = ("steptool/training/", "steptool/methods/", "steptool/policies/")
 OWNERS = {
-    "torch": (
-        *LEARNING,
-        *(f"steptool/engines/{name}.py" for name in ("vllm_local", "cpu_kernels", "transformers_batch")),
-    ),
-    "transformers": (*LEARNING, "steptool/engines/transformers_batch.py"),
+    "torch": (*LEARNING, "steptool/engines/vllm_local.py", "steptool/engines/cpu_kernels.py"),
+    "transformers": LEARNING,
     "peft": LEARNING,
     "trl": LEARNING,
     "accelerate": LEARNING,

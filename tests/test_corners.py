@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from benchmarks import corners
 from benchmarks.cells import Bench, Cell
-from benchmarks.figures import paired, read_cells, resampled, tables
+from benchmarks.figures import holm, paired, read_cells, resampled, tables
 from benchmarks.habits import Corner, as_known, habits, misjudged, repeats, within_tasks, without_score
 from steptool.config.places import PARAMS
 from steptool.config.settings import parse_params
@@ -21,6 +21,7 @@ from steptool.core.errors import InputError, NotComparable
 from steptool.core.types import Reference
 from steptool.engines.base import Generation, Request
 from steptool.engines.fake import spoken
+from steptool.evaluation.metrics import Evaluation
 from steptool.policies.base_models import fetch_base
 from steptool.testing import call, finish, give_up, judgement, scored, step, trajectory
 
@@ -223,19 +224,27 @@ def with_solved(cell: Cell, variant: str, seed: int, solved: list[float]) -> Cel
     found = dict(zip(tasks, solved + [0.0] * (len(tasks) - len(solved)), strict=True))
     evaluation = cell.evaluation.model_copy(update={"solved": found, "name": variant})
     corner = "start" if variant == "sft" else "none-2"
-    return cell.model_copy(update={"variant": variant, "seed": seed, "corner": corner, "evaluation": evaluation})
+    place = {"variant": variant, "seed": seed, "corner": corner, "round": int(variant != "sft")}
+    return cell.model_copy(update={**place, "evaluation": evaluation})
+
+
+def of_seed(cell: Cell, variant: str, seed: int, solved: list[float]) -> Evaluation:
+    """On tasks that each seed has for itself, as the bundled world has."""
+    found = with_solved(cell, variant, seed, solved).evaluation
+    assert found
+    return found.model_copy(update={"tasks_hash": str(seed)})
 
 
 def test_policies_are_compared_task_by_task_within_each_seed(cell: Cell) -> None:
-    ours = {seed: with_solved(cell, "new", seed, [1, 1, 1, 0]).evaluation for seed in (17, 18)}
-    theirs = {seed: with_solved(cell, "old", seed, [0, 1, 0, 1]).evaluation for seed in (17, 18, 19)}
-    found = paired(ours, theirs)  # type: ignore[arg-type]
+    ours = {seed: of_seed(cell, "new", seed, [1, 1, 1, 0]) for seed in (17, 18)}
+    theirs = {seed: of_seed(cell, "old", seed, [0, 1, 0, 1]) for seed in (17, 18, 19)}
+    found = paired(ours, theirs)
     assert found is not None
     assert (list(found.by_seed), found.won, found.lost) == ([17, 18], 4, 2)
     assert found.difference == pytest.approx(1 / 12)
     assert found.low < found.difference < found.high
     assert found.p_value == pytest.approx(0.6875)  # 4 of 6 by an exact sign test
-    assert paired({}, theirs) is None  # type: ignore[arg-type]
+    assert paired({}, theirs) is None
 
 
 def test_an_interval_knows_that_seeds_differ() -> None:
@@ -252,8 +261,44 @@ def test_a_table_sets_each_variant_against_the_start_and_the_best_of_outcomes_al
     text = "\n".join(tables(cells))
     assert "## none-2: dev tasks, at most 3 actions" in text
     assert "| variant | seed 17 | mean | − sft | − rft |" in text
-    assert "The best that learns from outcomes alone is rft." in text
-    assert re.search(r"\| new \| \+33\.3 \[.*\], p = .* \| 4, 0 \| 17: \+33\.3 \|", text)
+    assert "The best without step rewards is rft (chosen here, after looking)." in text
+    assert re.search(r"\| new \| \+33\.3 \[.*\], p = 0\.12 \| 0\.12 \| 4, 0 \| 17: \+33\.3 \|", text)
+
+
+def test_where_outcomes_teach_harm_the_best_without_step_rewards_is_the_start(cell: Cell) -> None:
+    cells = [with_solved(cell, name, 17, [1.0] * count) for name, count in {"sft": 5, "outcome": 2, "new": 9}.items()]
+    assert "The best without step rewards is sft" in "\n".join(tables(cells))
+
+
+def test_a_policy_of_one_lucky_seed_is_not_the_best_of_three(cell: Cell) -> None:
+    whole = [with_solved(cell, name, seed, [1.0] * 4) for name in ("rft", "new") for seed in (17, 18)]
+    text = "\n".join(tables([*whole, with_solved(cell, "grpo", 17, [1.0] * 12)]))
+    assert "The best without step rewards is rft" in text
+
+
+def test_rounds_are_not_compared_with_later_ones(cell: Cell) -> None:
+    def after(name: str, round: int, count: int) -> Cell:
+        return with_solved(cell, name, 17, [1.0] * count).model_copy(update={"round": round})
+
+    text = "\n".join(tables([after("rft", 1, 3), after("rft", 2, 6), after("new", 1, 4), after("new", 2, 7)]))
+    first, second = text.split("The best without step rewards is ")[1:]
+    assert first.startswith("rft (") and "| new |" in first and "| new, round 2 |" not in first
+    assert second.startswith("rft, round 2 (") and "| new, round 2 | +8.3" in second
+
+
+def test_a_task_that_all_seeds_share_counts_once(cell: Cell) -> None:
+    """Two tasks won on each of three seeds: six wins of tasks that differ, two of tasks that are the same."""
+    ours = {seed: with_solved(cell, "new", seed, [1, 1]).evaluation for seed in (17, 18, 19)}
+    theirs = {seed: with_solved(cell, "old", seed, [0, 0]).evaluation for seed in (17, 18, 19)}
+    same = paired(ours, theirs)  # type: ignore[arg-type]
+    assert same is not None
+    assert (same.won, same.p_value) == (2, 0.5)
+    assert same.difference == pytest.approx(2 / 12)
+
+
+def test_many_rows_make_a_small_p_value_larger() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # 3 × .01, then 2 × .03, then 1 × .04, no less
+    assert holm([]) == []
 
 
 def test_policies_that_were_measured_otherwise_are_not_compared(cell: Cell) -> None:

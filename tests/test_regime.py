@@ -169,6 +169,14 @@ def test_a_credit_that_needs_a_model_is_refused(setting: str) -> None:
         Credit.of("mine", setting)
 
 
+def test_a_cell_knows_the_code_and_the_defaults_of_the_form_that_it_was_made_with() -> None:
+    credit = Credit.of("mine", "step_ppo:reward.use=grounded")
+    assert credit.module == "steptool.rewards.grounded"
+    name, method, settings, reward = credit.made_by
+    assert (name, method, settings["baseline"], reward["use"]) == ("mine", "step_ppo", "branches", "grounded")
+    assert reward["step_cost"] == credit.form.config.step_cost  # type: ignore[attr-defined]
+
+
 def test_agreement_is_a_cosine() -> None:
     assert agreement(np.array([[2.0, 1.0, 4.0], [0.0, 0.0, 4.0], [-3.0, 9.0, 1.0]])).tolist() == [1.0, 0.0, -1.0]
 

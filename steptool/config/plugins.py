@@ -52,7 +52,6 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "engine": {
         "vllm": "steptool.engines.vllm_local:VllmEngine",
         "server": "steptool.engines.openai_server:ServerEngine",
-        "transformers": "steptool.engines.transformers_batch:TransformersEngine",
     },
     "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
     "search": {

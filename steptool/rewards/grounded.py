@@ -33,7 +33,7 @@ from collections.abc import Iterator, Sequence
 
 from steptool.core.fields import Fraction, Weight
 from steptool.core.types import Judgement, ScoredTrajectory, StopReason
-from steptool.rewards.base import RewardForm
+from steptool.rewards.base import RewardForm, all_judged
 from steptool.rewards.costs import Priced, discounted, less_costs, verdict_of
 
 
@@ -53,7 +53,8 @@ class Grounded:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._judged = Paid(config, config.alpha / (1 + config.alpha))
-        self._unjudged = Paid(config, 1.0)
+        self.unjudged = Paid(config, 1.0)
+        """The form of tasks without a verdict."""
 
     @property
     def gamma(self) -> float:
@@ -61,8 +62,7 @@ class Grounded:
 
     def choose(self, attempts: Sequence[ScoredTrajectory]) -> RewardForm:
         """With the verdict where each attempt has one that no fault ended."""
-        judged = [each.solved is not None for each in attempts if not each.trajectory.stop_reason.broken]
-        return self._judged if judged and all(judged) else self._unjudged
+        return self._judged if all_judged(attempts) else self.unjudged
 
     def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
         """Of an attempt that is compared with no other."""
@@ -73,10 +73,10 @@ class Paid:
     """The form of all attempts at one task. `weight`: w of the formulas."""
 
     name = "grounded"
-    needs_verdict = False
 
     def __init__(self, config: Grounded.Config, weight: float) -> None:
         self.config, self.weight = config, weight
+        self.needs_verdict = weight < 1
 
     @property
     def gamma(self) -> float:

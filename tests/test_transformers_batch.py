@@ -11,16 +11,23 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from benchmarks.corners import settings_of
+from benchmarks.transformers_batch import TransformersEngine
+from steptool.config.places import PARAMS
+from steptool.config.settings import parse_params
 from steptool.core.errors import ModelError
 from steptool.engines.base import Generation, Request
-from steptool.engines.transformers_batch import TransformersEngine
 from steptool.policies import tiny_model
 from steptool.policies.canary import plain_logprobs
 from steptool.policies.folder import resolve_policy
 from steptool.rollouts.loop import run
+from tests.policies import test_canary
 
 PROMPTS = [tuple(range(10 * i, 10 * i + 15 + 6 * i)) for i in range(6)]
 STOP = 2
+
+policy = test_canary.policy
+"""Fixture: the folder of an adapter."""
 
 
 def save(folder: Path, model: Any) -> Path:
@@ -266,6 +273,12 @@ def test_recorded_passes_compute_what_others_do(models: tuple[Path, Path]) -> No
     for one, other in zip(*made, strict=True):
         assert one.ids == other.ids
         assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
+def test_corners_and_params_name_it_by_its_path() -> None:
+    named = "benchmarks.transformers_batch:TransformersEngine"
+    params = parse_params(PARAMS, settings_of("", [f"engine.use={named}", "engine.graphs=false"], seed=17))
+    assert (params.engine.cls, params.engine.config.graphs) == (TransformersEngine, False)
 
 
 def test_a_closed_engine_says_so(engine: TransformersEngine) -> None:

@@ -1,6 +1,6 @@
 """Transformers as an engine that batches, for a machine with a GPU where vLLM is not installed.
 
-engine: {use: transformers}
+engine: {use: 'benchmarks.transformers_batch:TransformersEngine'}
 
     a step     every action that is being sampled gets its next token, all in one forward pass; prompts that have come
                in are read in passes of their own first, and get their first
