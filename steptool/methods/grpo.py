@@ -5,7 +5,7 @@
 Its limits: no verdict, no learning, and none from a task whose attempts all ended alike, which a KL alone then holds.
 Every token of an attempt gets the same credit, the wrong call and the right ones before it. Divided by the spread, a
 task that nearly all attempts solve counts as much as one where it is even; by each attempt's own length, a long failure
-is pushed down less a token than a short one. `scale: none` with `mean: token` does neither (Dr. GRPO, 2503.20783).
+is pushed down less a token than a short one. `scale: none` with `mean: token` does neither, as Dr. GRPO (2503.20783).
 """
 
 from __future__ import annotations

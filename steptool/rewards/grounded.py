@@ -25,6 +25,7 @@ Limits. A wrong answer that calls showed is paid as the right one is, where ther
 the price of steps; a call past what the task needs is paid (1 − a) (1 − ρ) ρ^D where something uses it. The price is a
 third of that pay: a higher one makes early answers earn, a lower one detours. An answer that was computed from several
 replies is not grounded. The more the answer is paid, the more an early one earns at lambda below 1, and in long tasks.
+Of an annotator that gives no `builds`, a step that contributed at all is taken to build, which is known in hindsight.
 """
 
 from __future__ import annotations

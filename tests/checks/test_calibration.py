@@ -15,10 +15,11 @@ import pytest
 
 from steptool import testing
 from steptool.checks.calibration import Calibration, calibrate, in_attempts, with_verdict
-from steptool.checks.credit import Agreement, Outcome
+from steptool.checks.credit import Agreement, Outcome, outcome_of
 from steptool.core.types import ScoredTrajectory, StopReason
 from steptool.rewards.calibrated import Calibrated
 from steptool.rewards.costs import Costs
+from steptool.rewards.grounded import Grounded
 from steptool.rewards.paper import Paper
 from steptool.testing import call, finish, judgement, step
 from steptool.training.siblings import Comparison
@@ -105,6 +106,19 @@ def test_the_outcome_alone_is_worth_no_more_than_itself() -> None:
     assert worth is not None
     assert (worth.more.value, worth.more.low, worth.more.high) == pytest.approx((0, 0, 0))
     assert (worth.hidden.value, worth.hidden.low) == (1, 1)
+
+
+def test_the_outcome_that_a_form_is_compared_with_has_the_costs_of_the_form() -> None:
+    solved = attempt(0, 0, left=True, solved=1.0)
+    look = solved.trajectory.steps[0]
+    budget = testing.trajectory(look, look, stop=StopReason.call_budget)
+    spent = testing.scored(budget, judgement(success=1.0, contribution=0.0), judgement(solved=0.0))
+    for form, rewards in (
+        (Paper(Paper.Config(step_cost=0.1, budget_cost=0.3)), ([-0.1, 0.9], [-0.1, -0.4])),
+        (Grounded(Grounded.Config(step_cost=0.1)), ([-0.1, 0.9], [-0.1, -0.1])),
+    ):
+        bare = outcome_of(form).reward
+        assert [bare.rewards(solved), bare.rewards(spent)] == [pytest.approx(own) for own in rewards]
 
 
 @pytest.mark.parametrize(("score", "weighs"), [(knows, True), (errs, False), (guesses, False)])
