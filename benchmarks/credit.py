@@ -45,6 +45,9 @@ def chosen(written: dict[str, Any], setting: str) -> Setting:
     params = with_settings(written, f"step_ppo:{setting}")
     reward: RewardForm = params.reward.build()
     config = method_of(params).config
+    if config.baseline == "critic":
+        fix = "set methods.step_ppo.baseline: branches in params.yaml"
+        raise InputError("a critic compares no attempts, so there is nothing to measure", where=setting, fix=fix)
     return Setting(reward, Comparison(**{name: getattr(config, name) for name in Comparison.model_fields}))
 
 

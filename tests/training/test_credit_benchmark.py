@@ -117,6 +117,14 @@ def test_settings_that_it_does_not_measure_are_refused(wanted: str) -> None:
         chosen(written_params(), wanted)
 
 
+def test_a_project_with_a_critic_is_told_what_to_set() -> None:
+    written = written_params()
+    written["methods"]["step_ppo"]["baseline"] = "critic"
+    with pytest.raises(InputError, match="a critic compares no attempts") as refused:
+        chosen(written, "lambda_step=0.8")
+    assert "baseline: branches" in str(refused.value.fix)
+
+
 def test_the_outcome_is_the_yardstick_and_each_setting_gets_a_line(
     make_scored: MakeScored, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
