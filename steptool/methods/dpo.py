@@ -85,7 +85,8 @@ class Dpo(AdapterMethod):
             counts["parted_by_world"] = parted_by_world
         if not found:
             raise DataError(
-                f"no two of {sum(map(len, judged.values()))} attempts make a pair: at every task all came out alike"
+                f"no two of {sum(map(len, judged.values()))} attempts make a pair: at every task all came out alike, "
+                "or there is one alone"
                 + (", or part by what the world replied and not by what was done" if parted_by_world else ""),
                 fix="sample more attempts a task, or tasks that the policy solves sometimes (sample.attempts, "
                 "sample.tasks); where all are solved, there is nothing to learn",
