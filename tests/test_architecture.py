@@ -98,6 +98,7 @@ PURE = (
     "steptool/training/credit.py",
     "steptool/training/episode.py",
     "steptool/training/siblings.py",
+    "steptool/training/compared.py",
     "steptool/training/groups.py",
     "steptool/training/release.py",
     "steptool/trajectories/states.py",

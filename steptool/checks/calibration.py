@@ -80,14 +80,14 @@ class Calibration(Frozen):
         doubt = "" if more.low > 0 or more.high < 0 else ", which cannot be told from 0"
         as_many, half = _number(worth.as_many.value, 2 * worth.half), worth.half
         alone = (
-            f"they foretell them as {_written(hidden, 2 * half)} attempts with verdicts do"
+            f"as well as {_written(hidden, 2 * half)} attempts with verdicts, of which a single one foretells nothing"
             if hidden.low > 1
-            else "they foretell nothing for certain"
+            else "nothing for certain"
         )
         return (
-            f"The step rewards of this data ({self.form}) are worth {_written(more, half)} attempts a task{doubt}: "
-            f"{half} attempts with them foretell the outcomes of others as {as_many} attempts without them do; with no "
-            f"verdict at all, {alone}"
+            f"With the step rewards of this data ({self.form}), {half} attempts at a task foretell how others end as "
+            f"well as {as_many} do by their verdicts alone, so the rewards are worth {_written(more, half)} attempts a "
+            f"task{doubt}; with no verdict at all, they foretell {alone}"
         )
 
     def lines(self, name: str) -> list[str]:

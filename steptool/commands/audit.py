@@ -27,6 +27,7 @@ from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory, Task, Trajectory
 from steptool.rewards.base import Fits, RewardForm, fitted
 from steptool.rollouts.loop import run
+from steptool.training.compared import compared_by
 from steptool.training.siblings import Comparison
 from steptool.worlds.base import SPLITS, Demonstrates, Ends, World
 
@@ -89,17 +90,19 @@ def form_of(params: Params, written: str | None) -> RewardForm:
         return form
     try:
         form = Section("reward", "potential").read(settings_of(written.split(","))).build()
-    except ValueError as error:  # pydantic's ValidationError too
-        said = str(error).splitlines()[0]
-        raise InputError(f"no reward form: {said}", where=f"--reward {written}", fix="as in params.yaml") from error
+    except (ValueError, InputError) as error:  # pydantic's ValidationError is a ValueError
+        said = error.found if isinstance(error, InputError) else str(error).splitlines()[0]
+        raise InputError(
+            f"no reward form: {said}", where=f"--reward {written}", fix="write it as use=paper,alpha=0.5"
+        ) from error
     return form
 
 
 def compared_at(params: Params) -> float:
     """lambda_step of the first arm that compares attempts."""
     found = (comparison_of(params, name) for name in params.rounds)
-    settings: dict[str, Any] = next((each for each in found if each is not None), {})
-    return Comparison.model_validate(settings).lambda_step
+    compared = (compared_by(each) for each in found if each is not None)
+    return next((each for each in compared if isinstance(each, Comparison)), Comparison()).lambda_step
 
 
 def honest_of(params: Params, world: World, attempts: Path | None, tasks: int) -> list[Trajectory]:

@@ -15,30 +15,25 @@ group unfair.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from steptool.core.errors import DataError
-from steptool.core.fields import Weight
 from steptool.methods.base import Measured
 from steptool.methods.clipped import ClippedMethod
 from steptool.training.batch import Batch
+from steptool.training.compared import StateGroups, of_steps
 from steptool.training.episode import Episode
-from steptool.training.groups import group_in_group
 from steptool.training.measure import Measurement
 from steptool.training.model import PolicyWithValue
 from steptool.training.siblings import groups_of
 
 
 class Gigpo(ClippedMethod):
-    class Config(ClippedMethod.Config):
-        scale: Literal["std", "none"] = "std"
-        """What a difference to a group's mean is divided by: the group's standard deviation, or nothing."""
-        step_weight: Weight = 1.0
-        """w: how much the comparison within a state counts beside that of whole attempts."""
+    class Config(ClippedMethod.Config, StateGroups): ...
 
     config: Config
     name: ClassVar[str] = "gigpo"
@@ -46,7 +41,7 @@ class Gigpo(ClippedMethod):
     def contrasted(self, episodes: list[Episode], gamma: float) -> tuple[list[Episode], Mapping[str, float]]:
         """Attempts at a task that earned alike are kept, for the KL to hold, unless all tasks are like that."""
         groups, skipped = groups_of(episodes)
-        alike = [group for group in groups if not any(map(any, self._advantages(group, gamma)))]
+        alike = [group for group in groups if not any(map(any, of_steps(self.config, group, gamma)))]
         kept = [item for group in groups for item in group] if len(alike) < len(groups) else []
         return kept, {**skipped, "alike": sum(map(len, alike))}
 
@@ -64,18 +59,9 @@ class Gigpo(ClippedMethod):
         by_attempt = {
             item.trajectory_id: [own[step] for step in item.step_ids]
             for group in groups
-            for item, own in zip(group, self._advantages(group, gamma), strict=True)
+            for item, own in zip(group, of_steps(self.config, group, gamma), strict=True)
         }
         return {"advantages": torch.cat([torch.tensor(by_attempt[item.trajectory_id]) for item in batch.episodes])}
 
     def weights(self, batch: Batch) -> Tensor:
         return batch.weights(by_step=True)
-
-    def _advantages(self, group: Sequence[Episode], gamma: float) -> list[list[float]]:
-        return group_in_group(
-            [item.rewards for item in group],
-            [item.states for item in group],
-            gamma=gamma,
-            step_weight=self.config.step_weight,
-            scaled=self.config.scale == "std",
-        )

@@ -21,8 +21,8 @@ from steptool.methods.base import Measured
 from steptool.methods.clipped import ClippedMethod, Rewarded, rewarded_at_the_end
 from steptool.rewards.costs import verdict_of
 from steptool.training.batch import Batch
+from steptool.training.compared import AttemptGroups, of_attempts
 from steptool.training.episode import Episode
-from steptool.training.groups import relative
 from steptool.training.job import Data
 from steptool.training.measure import Measurement
 from steptool.training.model import PolicyWithValue
@@ -30,14 +30,9 @@ from steptool.training.siblings import groups_of
 
 
 class Grpo(ClippedMethod):
-    class Config(ClippedMethod.Config):
-        scale: Literal["std", "none"] = "std"
-        """What the difference to the group's mean is divided by: the group's standard deviation, or nothing."""
+    class Config(ClippedMethod.Config, AttemptGroups):
         mean: Literal["attempt", "token"] = "attempt"
         """What counts the same in the loss: every attempt, whatever its length, or every token."""
-        costs: bool = False
-        """Whether the costs of steps and of a spent budget, those of the reward form, are taken off the verdict. A
-        task that no attempt solved then has advantages too, and scaled they are as large as any."""
 
     config: Config
     name: ClassVar[str] = "grpo"
@@ -52,7 +47,7 @@ class Grpo(ClippedMethod):
     def contrasted(self, episodes: list[Episode], gamma: float) -> tuple[list[Episode], Mapping[str, float]]:
         """Attempts at a task that ended alike are kept, for the KL to hold, unless all tasks are like that."""
         groups, skipped = groups_of(episodes)
-        alike = [group for group in groups if not any(self._advantages(group))]
+        alike = [group for group in groups if not any(of_attempts(self.config, group))]
         kept = [item for group in groups for item in group] if len(alike) < len(groups) else []
         return kept, {**skipped, "alike": sum(map(len, alike))}
 
@@ -70,7 +65,7 @@ class Grpo(ClippedMethod):
         by_attempt = {
             item.trajectory_id: value
             for group in groups
-            for item, value in zip(group, self._advantages(group), strict=True)
+            for item, value in zip(group, of_attempts(self.config, group), strict=True)
         }
         return {"advantages": torch.tensor([by_attempt[item.trajectory_id] for item in batch.episodes])[batch.owners()]}
 
@@ -78,6 +73,3 @@ class Grpo(ClippedMethod):
         if self.config.mean == "token":
             return super().weights(batch)
         return torch.tensor([1 / len(item.predict) for item in batch.episodes])[batch.owners()]
-
-    def _advantages(self, group: list[Episode]) -> list[float]:
-        return relative([sum(item.rewards) for item in group], scaled=self.config.scale == "std")

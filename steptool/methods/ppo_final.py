@@ -13,17 +13,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from steptool.core.fields import Fraction
 from steptool.methods.clipped import Rewarded, rewarded_at_the_end
 from steptool.methods.step_ppo import StepPpo
+from steptool.training.compared import FinalComparison
 from steptool.training.job import Data
 
 
 class PpoFinal(StepPpo):
-    class Config(StepPpo.Config):
-        lambda_step: Fraction = 1.0
-        """Lambda of GAE. Below 1 with `branches` or `attempts`, a verdict counts for less the more steps lie before
-        it."""
+    class Config(FinalComparison, StepPpo.Config): ...
 
     config: Config
     name: ClassVar[str] = "ppo_final"

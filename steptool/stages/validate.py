@@ -21,6 +21,7 @@ from steptool.core.types import Frozen, ScoredTrajectory, Task
 from steptool.policies.asked import Asked
 from steptool.stages.common import stage
 from steptool.stages.rounds import Prompts, read_tasks, tasks_of_round
+from steptool.training.compared import compared_by
 from steptool.training.siblings import Comparison
 
 PAGE = "validation.html"
@@ -58,7 +59,7 @@ def main(round: str) -> None:
             source=str(source),
         )
         compared, earlier = comparison_of(params, wanted.name), inputs.get("previous attempts")
-        comparison = None if compared is None else Comparison.model_validate(compared)
+        comparison = None if compared is None else compared_by(compared)
         diagnosis = diagnose(
             scored,
             form,
@@ -74,7 +75,7 @@ def main(round: str) -> None:
             form,
             name=params.reward.name,
             groups={task.id: task.group for task in tasks},
-            comparison=comparison,
+            comparison=comparison if type(comparison) is Comparison else None,  # rewards of steps are what it is about
         )
         title = f"Validation of {wanted.name}"
         page = render_page(report, title=title, diagnosis=diagnosis, calibration=calibration)

@@ -157,12 +157,12 @@ def _renamed(scored: Sequence[ScoredTrajectory]) -> list[ScoredTrajectory]:
 
 def test_one_sentence_says_what_they_are_worth() -> None:
     said = calibrate(world(knows), PAPER, name="paper", comparison=WHOLE).says
-    assert said.startswith("The step rewards of this data (paper) are worth ")
-    assert "3 attempts with them foretell the outcomes of others as " in said
-    assert "attempts with verdicts do" in said
+    assert said.startswith("With the step rewards of this data (paper), 3 attempts at a task foretell how others end ")
+    assert " do by their verdicts alone, so the rewards are worth " in said
+    assert said.endswith("attempts with verdicts, of which a single one foretells nothing")
     assert "cannot be told from 0" not in said
     nothing = calibrate(world(guesses), Outcome(Costs(**FREE)), name="outcome", comparison=WHOLE).says
-    assert "are worth 0.0 [0.0, 0.0] attempts a task, which cannot be told from 0" in nothing
+    assert "the rewards are worth 0.0 [0.0, 0.0] attempts a task, which cannot be told from 0" in nothing
     assert nothing.endswith("with no verdict at all, they foretell nothing for certain")
 
 

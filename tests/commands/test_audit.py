@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 from ruamel.yaml import YAML
 
-from steptool.commands.audit import FAILED, HELD, audit
+from steptool.commands.audit import FAILED, HELD, audit, form_of
+from steptool.config.settings import Params
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import write_jsonl
 from steptool.testing import call, finish, scored, step, trajectory
@@ -108,3 +109,9 @@ def test_what_is_no_reward_form_is_named(audited: Audit, reward: str) -> None:
 def test_a_form_that_is_fitted_to_data_asks_for_it(audited: Audit) -> None:
     with pytest.raises(InputError, match="fitted to data"):
         audited("use=calibrated")
+
+
+def test_a_reward_that_is_no_setting_is_refused_by_the_option_that_names_it() -> None:
+    with pytest.raises(InputError, match="'alpha' is no setting") as refused:
+        form_of(Params.model_validate({}), "alpha")
+    assert "--reward alpha" in str(refused.value) and "use=paper,alpha=0.5" in str(refused.value)

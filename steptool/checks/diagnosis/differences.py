@@ -10,8 +10,8 @@ import numpy as np
 
 from steptool.checks.diagnosis.counts import sampled_tokens
 from steptool.core.types import ScoredTrajectory
+from steptool.training.compared import Compared, advantages_by, with_contrast
 from steptool.training.episode import episode
-from steptool.training.siblings import Comparison, advantages_of_attempts, with_different_siblings
 
 NO_SPREAD = 1e-12
 """A sum of squares below it is none."""
@@ -72,25 +72,26 @@ def _correlation(one: Array, two: Array) -> float:
 
 
 def share_with_advantage(
-    scored: Sequence[ScoredTrajectory], rewards: Sequence[Sequence[float]], comparison: Comparison, gamma: float
+    credited: Sequence[tuple[ScoredTrajectory, Sequence[float]]], comparison: Compared, gamma: float
 ) -> float:
     """Of all sampled tokens: those whose advantage over the other attempts at the task is not zero, in [0, 1].
+
+    `credited` are attempts with what their steps earn.
 
     Raises DataError for attempts that were not sampled.
     """
     by_task: dict[str, list[tuple[ScoredTrajectory, Sequence[float]]]] = defaultdict(list)
-    for item, own in zip(scored, rewards, strict=True):
+    for item, own in credited:
         by_task[item.trajectory.task_id].append((item, own))
-    credited = sampled = 0
+    with_one = sampled = 0
     for given in by_task.values():  # one task after the other: token streams take more memory than attempts
         found = [episode(item, list(own)) for item, own in given]
         episodes = [item for item in found if item is not None]
         sampled += sum(len(item.predict) for item in episodes)
-        kept, _ = with_different_siblings(episodes, comparison, gamma)
-        if kept:
-            advantages = advantages_of_attempts(kept, [item.rewards for item in kept], comparison, gamma)
-            credited += sum(abs(value) > ZERO for own in advantages for value in own)
-    return credited / max(1, sampled)
+        for group in with_contrast(comparison, episodes, gamma):
+            advantages = advantages_by(comparison, group, gamma)
+            with_one += sum(abs(value) > ZERO for own in advantages for value in own)
+    return with_one / max(1, sampled)
 
 
 def same_attempts(scored: Sequence[ScoredTrajectory]) -> float:

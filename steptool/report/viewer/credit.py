@@ -21,8 +21,9 @@ from steptool.core.errors import DataError, StepToolError, describe
 from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import Fits, RewardForm, rewards_of
+from steptool.training.compared import advantages_by, compared_by, compares, described, paid, with_contrast
 from steptool.training.episode import Episode, episode
-from steptool.training.siblings import Comparison, advantages_of_attempts, returns_to_go, with_different_siblings
+from steptool.training.siblings import returns_to_go
 
 LEARNED_FROM = {"validated": VALIDATED, "scored": SCORED}
 """Sources whose parts are rounds with scores, which arms learn from, and where these lie."""
@@ -82,7 +83,7 @@ class Credit:
         if not all(math.isfinite(value) for own in (*rewards, *returns) for value in own):
             return no_rewards(f"{self.params.reward.name} gives some that are not finite")
         try:
-            advantages, said = _advantages(self.params, form.gamma, attempts, rewards, source, part)
+            advantages, said = _advantages(self.params, form, attempts, rewards, source, part)
         except DataError as error:
             advantages, said = [None] * len(attempts), f"No advantages: {error.found}."
         earned = tuple(
@@ -107,7 +108,7 @@ class Credit:
 
 def _advantages(
     params: Params,
-    gamma: float,
+    form: RewardForm,
     attempts: Sequence[ScoredTrajectory],
     rewards: Sequence[Sequence[float]],
     source: str,
@@ -125,20 +126,24 @@ def _advantages(
         return nothing, "No advantages: no arm that compares attempts learns from this round."
     arm, settings = learner
     try:
-        comparison = Comparison.model_validate(settings)
+        compared = compared_by(settings)
     except ValidationError:
         return nothing, f"No advantages: {arm} has settings that are not valid; `steptool params` says which."
-    if comparison.baseline == "critic":
+    if not compares(compared):
         return nothing, f"No advantages: {arm} asks a critic, which is not kept after the training."
-    episodes = [episode(each, own) for each, own in zip(attempts, rewards, strict=True)]
-    kept, _ = with_different_siblings([each for each in episodes if each], comparison, gamma)
+    learned = [paid(compared, form, each, own) for each, own in zip(attempts, rewards, strict=True)]
+    if all(own is None for own in learned):
+        return nothing, f"No advantages: {arm} leaves these attempts out, as none has a verdict."
+    episodes = [None if own is None else episode(each, own) for each, own in zip(attempts, learned, strict=True)]
+    kept = with_contrast(compared, [each for each in episodes if each], form.gamma)
     if not kept:
         return nothing, f"No advantages: {arm} leaves these attempts out, {_why_none(episodes)}."
-    found = advantages_of_attempts(kept, [each.rewards for each in kept], comparison, gamma)
-    of_kept = {each.trajectory_id: own for each, own in zip(kept, found, strict=True)}
-    decay, merged = gamma * comparison.lambda_step, " by state" if comparison.merge == "state" else ""
-    said = f"Advantages as {arm} learns: baseline {comparison.baseline}{merged}, gamma · lambda {decay:.3g}, before "
-    said += "whitening."
+    of_kept = {
+        each.trajectory_id: own
+        for group in kept
+        for each, own in zip(group, advantages_by(compared, group, form.gamma), strict=True)
+    }
+    said = f"Advantages as {arm} learns: {described(compared, form.gamma)}, before whitening."
     return [of_kept.get(each.trajectory_id) if each else None for each in episodes], said
 
 
