@@ -7,7 +7,7 @@ dev tasks, with the paired difference to the policy that all started from and to
 settings should be seen here: the test tasks are looked at once, by the pipeline. Needs models/sft and data/tasks
 (`dvc repro train-sft`).
 
-    python -m benchmarks.variants --unjudged step_ppo:reward.use=auto step_ppo:reward.use=auto,reward.calls_alpha=0.2
+    python -m benchmarks.variants --unjudged step_ppo:reward.use=auto step_ppo:reward.use=paper,reward.alpha=0.5
 
 --unjudged: what is trained on has no verdict and no list of relevant tools, as in a world without checks. The dev tasks
 keep theirs: they say what was learnt.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm, rewards_of
-from steptool.rewards.costs import Costs, less_costs, verdict_of
+from steptool.rewards.costs import Priced, costs_of, less_costs, verdict_of
 from steptool.rewards.evidence import EDGES, Interval
 from steptool.training.episode import Episode, episode
 from steptool.training.siblings import Comparison, advantages_of_attempts
@@ -49,7 +49,7 @@ class Outcome:
 
     needs_verdict = True
 
-    def __init__(self, costs: Costs) -> None:
+    def __init__(self, costs: Priced) -> None:
         self.costs = costs
 
     @property
@@ -62,10 +62,7 @@ class Outcome:
 
 def outcome_of(form: RewardForm) -> Setting:
     """The bare outcome as it is compared with `form`: with its costs, where it has such settings, and its gamma."""
-    own = getattr(form, "config", None)
-    costs = own if isinstance(own, Costs) else Costs(step_cost=0.0, budget_cost=0.0)
-    same = Costs(step_cost=costs.step_cost, budget_cost=costs.budget_cost, gamma=form.gamma)
-    return Setting(Outcome(same), Comparison(lambda_step=1.0))
+    return Setting(Outcome(costs_of(form)), Comparison(lambda_step=1.0))
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from steptool.core.errors import DataError, ParamsError
 from steptool.core.fields import Bound, Fraction, Natural, Rate, Weight
-from steptool.methods.base import Examples, Measured
-from steptool.methods.clipped import ClippedMethod, ClippedObjective, on
+from steptool.methods.base import Measured
+from steptool.methods.clipped import ClippedMethod, ClippedObjective, Rewarded, on
 from steptool.rewards.base import Shapes
 from steptool.training import losses
 from steptool.training.advantages import critic_advantages, sibling_advantages
@@ -66,9 +66,8 @@ class StepPpo(ClippedMethod):
     config: Config
     name: ClassVar[str] = "step_ppo"
 
-    def examples(self, data: Data) -> Examples:
-        """Raises DataError if nothing is left to train on, ParamsError where tokens are discounted between the steps of
-        shaped rewards."""
+    def rewarded(self, data: Data) -> Rewarded:
+        """Raises ParamsError where tokens are discounted between the steps of shaped rewards."""
         config, reward = self.config, data.reward
         if config.gamma_token < 1 and isinstance(reward, Shapes) and reward.shapes:
             raise ParamsError(
@@ -77,7 +76,7 @@ class StepPpo(ClippedMethod):
                 where="params.yaml",
                 fix=f"set methods.{self.name}.gamma_token: 1.0, or reward.alpha: 0",
             )
-        return super().examples(data)
+        return super().rewarded(data)
 
     def contrasted(self, episodes: list[Episode], gamma: float) -> tuple[list[Episode], Mapping[str, float]]:
         if self.config.baseline == "critic":

@@ -56,6 +56,12 @@ def fitted(form: RewardForm, scored: Sequence[ScoredTrajectory]) -> RewardForm:
     return form.fitted(scored) if isinstance(form, Fits) else form
 
 
+def all_judged(attempts: Sequence[ScoredTrajectory]) -> bool:
+    """Whether each of the attempts at a task has a verdict that no fault ended; False where a fault ended all."""
+    judged = [attempt.solved is not None for attempt in attempts if not attempt.trajectory.stop_reason.broken]
+    return bool(judged) and all(judged)
+
+
 def forms_of(form: RewardForm, scored: Sequence[ScoredTrajectory]) -> list[RewardForm]:
     """What rewards each of the attempts, in their order: `form`, fitted to them, or what it chooses for their task."""
     form = fitted(form, scored)

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from steptool.core.errors import DataError
 from steptool.core.fields import Weight
 from steptool.core.types import ScoredTrajectory
-from steptool.rewards.base import RewardForm
+from steptool.rewards.base import RewardForm, all_judged
 from steptool.rewards.costs import Costs, discounted, less_costs, verdict_of
 from steptool.rewards.evidence import ENOUGH, LENGTH, moments, paid_scores, tally, weights
 
@@ -88,8 +88,7 @@ class ByEvidence:
         return self.config.gamma
 
     def choose(self, attempts: Sequence[ScoredTrajectory]) -> RewardForm:
-        judged = [each.solved is not None for each in attempts if not each.trajectory.stop_reason.broken]
-        return Weighed(self.config, self.weights, needs_verdict=bool(judged) and all(judged))
+        return Weighed(self.config, self.weights, needs_verdict=all_judged(attempts))
 
     def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
         """Of an attempt that is compared with no other."""

@@ -13,14 +13,19 @@ from steptool.rewards.base import RewardForm
 OUT_OF_BUDGET = (StopReason.call_budget, StopReason.token_budget)
 
 
-class Costs(Settings):
-    """Settings of a reward form; a solved task counts 1."""
+class Priced(Settings):
+    """Settings of a reward form with a price on steps; a solved task counts 1."""
 
     step_cost: Weight = 0.02
-    budget_cost: Weight = 0.2
-    """What it costs to run out of calls or tokens."""
     gamma: Fraction = 0.99
     """Discount between steps."""
+
+
+class Costs(Priced):
+    """Settings of a form with a price on a spent budget, too."""
+
+    budget_cost: Weight = 0.2
+    """What it costs to run out of calls or tokens."""
 
 
 class Weights(Costs):
@@ -35,7 +40,7 @@ def verdict_of(scored: ScoredTrajectory) -> float:
     return scored.solved or 0.0
 
 
-def less_costs(scored: ScoredTrajectory, costs: Costs, verdict: float) -> list[float]:
+def less_costs(scored: ScoredTrajectory, costs: Priced, verdict: float) -> list[float]:
     """One number a step."""
     rewards = [-costs.step_cost] * len(scored.judgements)
     if rewards:
@@ -45,13 +50,17 @@ def less_costs(scored: ScoredTrajectory, costs: Costs, verdict: float) -> list[f
 
 def final_rewards(form: RewardForm, scored: ScoredTrajectory) -> list[float]:
     """r_t = 0 of every step but the last, which is paid the verdict less all costs that `form` has, if it has any."""
-    costs = getattr(form, "config", None)
-    verdict = verdict_of(scored)
-    earned = sum(less_costs(scored, costs, verdict)) if isinstance(costs, Costs) else verdict
+    earned = sum(less_costs(scored, costs_of(form), verdict_of(scored)))
     return [*[0.0] * (len(scored.judgements) - 1), earned] if scored.judgements else []
 
 
-def discounted(scored: ScoredTrajectory, costs: Costs, verdict: float) -> float:
+def costs_of(form: RewardForm) -> Priced:
+    """What `form` takes off, at its discount: nothing, where its settings name no costs."""
+    own = getattr(form, "config", None)
+    return own if isinstance(own, Priced) else Priced(step_cost=0.0, gamma=form.gamma)
+
+
+def discounted(scored: ScoredTrajectory, costs: Priced, verdict: float) -> float:
     """Σ γ^t of `less_costs` in closed form: γ^T (verdict − budget) − cost Σ γ^t."""
     n, gamma = len(scored.judgements), costs.gamma
     if not n:
@@ -60,6 +69,6 @@ def discounted(scored: ScoredTrajectory, costs: Costs, verdict: float) -> float:
     return total - costs.step_cost * (n if gamma == 1 else (1 - gamma**n) / (1 - gamma))
 
 
-def _at_the_end(scored: ScoredTrajectory, costs: Costs, verdict: float) -> float:
+def _at_the_end(scored: ScoredTrajectory, costs: Priced, verdict: float) -> float:
     spent = scored.trajectory.stop_reason in OUT_OF_BUDGET
-    return verdict - (costs.budget_cost if spent else 0.0)
+    return verdict - (costs.budget_cost if spent and isinstance(costs, Costs) else 0.0)

@@ -31,16 +31,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from steptool.core.fields import Fraction, Settings, Weight
+from steptool.core.fields import Fraction, Weight
 from steptool.core.types import Judgement, ScoredTrajectory, StopReason
-from steptool.rewards.base import RewardForm
+from steptool.rewards.base import RewardForm, all_judged
+from steptool.rewards.costs import Priced, discounted, less_costs, verdict_of
 
 
 class Grounded:
     name = "grounded"
     needs_verdict = False
 
-    class Config(Settings):
+    class Config(Priced):
         alpha: Weight = 2.0
         """Weight of the grounding where there is a verdict, which counts 1."""
         answer: Fraction = 0.05
@@ -48,13 +49,12 @@ class Grounded:
         next_call: Fraction = 0.95
         """rho: what a step that builds is paid, of what the one before it was. Nearer to 1 for tasks of many calls."""
         step_cost: Weight = 0.015
-        gamma: Fraction = 0.99
-        """Discount between steps."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self._judged = Paid(config, config.alpha / (1 + config.alpha))
-        self._unjudged = Paid(config, 1.0)
+        self.unjudged = Paid(config, 1.0)
+        """The form of tasks without a verdict."""
 
     @property
     def gamma(self) -> float:
@@ -62,8 +62,7 @@ class Grounded:
 
     def choose(self, attempts: Sequence[ScoredTrajectory]) -> RewardForm:
         """With the verdict where each attempt has one that no fault ended."""
-        judged = [each.solved is not None for each in attempts if not each.trajectory.stop_reason.broken]
-        return self._judged if judged and all(judged) else self._unjudged
+        return self._judged if all_judged(attempts) else self.unjudged
 
     def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
         """Of an attempt that is compared with no other."""
@@ -74,10 +73,10 @@ class Paid:
     """The form of all attempts at one task. `weight`: w of the formulas."""
 
     name = "grounded"
-    needs_verdict = False
 
     def __init__(self, config: Grounded.Config, weight: float) -> None:
         self.config, self.weight = config, weight
+        self.needs_verdict = weight < 1
 
     @property
     def gamma(self) -> float:
@@ -85,24 +84,20 @@ class Paid:
 
     def rewards(self, scored: ScoredTrajectory) -> list[float]:
         """One number a step."""
-        rewards = [-self.config.step_cost] * len(scored.judgements)
-        if rewards:
-            rewards[-1] += self._of_the_answer(scored)
+        rewards = less_costs(scored, self.config, self._of_the_answer(scored))
         for place, step in enumerate(_chain(scored)):
             rewards[step] += self._of_call(place)
         return rewards
 
     def expected_return(self, scored: ScoredTrajectory) -> float:
         """γ^T ((1 − w) v + w a g) + w (1 − a) (1 − ρ) Σ_k ρ^(k−1) γ^(t_k) − cost Σ γ^t."""
-        n, gamma = len(scored.judgements), self.gamma
-        if not n:
-            return 0.0
-        calls = sum(self._of_call(place) * gamma**step for place, step in enumerate(_chain(scored)))
-        steps = n if gamma == 1 else (1 - gamma**n) / (1 - gamma)
-        return gamma ** (n - 1) * self._of_the_answer(scored) + calls - self.config.step_cost * steps
+        calls = sum(self._of_call(place) * self.gamma**step for place, step in enumerate(_chain(scored)))
+        return discounted(scored, self.config, self._of_the_answer(scored)) + calls
 
     def _of_the_answer(self, scored: ScoredTrajectory) -> float:
-        verdict = (scored.solved or 0.0) * (1 - self.weight)
+        if not scored.judgements:
+            return 0.0
+        verdict = verdict_of(scored) * (1 - self.weight)
         return verdict + self.weight * self.config.answer * _grounded(scored)
 
     def _of_call(self, place: int) -> float:

@@ -77,7 +77,7 @@ def test_a_step_is_worth_the_log_ratio_of_its_own_tokens(folders: tuple[Path, Pa
 def test_the_other_scores_are_those_of_the_annotator_that_it_asks(folders: tuple[Path, Path]) -> None:
     first, last = judged(annotator(folders), attempt())
     assert first.success == 1 and first.contribution == 1 and first.reason == "used in the answer"
-    assert set(last.scores) == {"solved", "progress"}
+    assert set(last.scores) == {"builds", "solved", "grounded", "progress"}
 
 
 def test_a_policy_against_itself_makes_no_progress(folders: tuple[Path, Path]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from steptool.core.errors import DataError, ValidationFailed
+from steptool.core.errors import DataError, ParamsError, ValidationFailed
 from steptool.core.types import ScoredTrajectory, StopReason
 from steptool.methods.clipped import ClippedMethod
 from steptool.methods.gigpo import Gigpo
@@ -23,6 +23,7 @@ from steptool.methods.ppo_final import PpoFinal
 from steptool.methods.step_ppo import StepPpo
 from steptool.methods.step_ppo_release import StepPpoRelease
 from steptool.rewards.costs import final_rewards
+from steptool.rewards.grounded import Grounded
 from steptool.rewards.paper import Paper
 from steptool.rewards.potential import Potential
 from steptool.training.batch import pack
@@ -175,6 +176,9 @@ def test_the_last_step_alone_is_paid_the_verdict_less_all_costs(make_scored: Mak
     for form in (Paper(Paper.Config(alpha=0.5)), Potential(Potential.Config(alpha=0.5))):
         assert final_rewards(form, spent) == pytest.approx([0, -0.04 - 0.2])
         assert final_rewards(form, solved) == pytest.approx([0, 1 - 0.04])
+    priced = Grounded(Grounded.Config(step_cost=0.1))
+    assert final_rewards(priced, spent) == pytest.approx([0, -0.2])  # a form with no price on the budget
+    assert final_rewards(priced, solved) == pytest.approx([0, 1 - 0.2])
     assert final_rewards(data_of([solved]).reward, solved) == [0, 1]  # a form without costs
     assert final_rewards(Paper(Paper.Config()), make_scored([], stop=StopReason.engine_error)) == []
 
@@ -191,6 +195,15 @@ def test_ppo_final_is_step_ppo_with_these_rewards(make_policy: MakePolicy, group
         trained.append({name: p.detach().clone() for name, p in policy.trainable().items()})
     assert all(torch.equal(trained[0][name], tensor) for name, tensor in trained[1].items())
     assert PpoFinal.Config().lambda_step == 1
+
+
+def test_ppo_final_may_discount_tokens_whatever_potential_the_form_has(group: list[ScoredTrajectory]) -> None:
+    """It takes the form's costs alone, so no shaping is left that would have to cancel."""
+    shaped = replace(data_of(group), reward=Potential(Potential.Config(alpha=0.2)))
+    settings = {"gamma_token": 0.9, "baseline": "critic"}
+    with pytest.raises(ParamsError, match=r"methods\.step_ppo\.gamma_token is 0\.9"):
+        made(StepPpo, **settings).examples(shaped)
+    assert len(made(PpoFinal, **settings).examples(shaped).episodes) == 5
 
 
 # GiGPO

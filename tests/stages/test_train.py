@@ -92,7 +92,7 @@ def test_every_arm_is_trained_by_its_method(project: Path, capsys: pytest.Captur
         "train ppo1: step_ppo on r1, 2 updates",
         "train ppo2: step_ppo on r1, 2 updates",
         "train rft: rft on r1, 4 updates",
-        "train pairs: dpo on r1, 2 updates",
+        "train pairs: dpo on r1, 4 updates",
         "train archer: archer on r1, 4 updates",
         "train theirs: my_dpo:Dpo on r1, 2 updates",
     ]
