@@ -51,8 +51,8 @@ from steptool.policies.base_models import fetch_base
 from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rewards.base import rewards_of
-from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
-from steptool.stages.evaluate import measure_policy, measured_sampling
+from steptool.rollouts.collect import Sampler, measured_sampling, open_sampler, sampling_of
+from steptool.stages.evaluate import measure_policy
 from steptool.stages.sample import MAX_BROKEN
 from steptool.training.job import Data, Job
 from steptool.training.release import release_rewards
