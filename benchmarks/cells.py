@@ -45,14 +45,17 @@ from steptool.core.storage import (
 )
 from steptool.core.types import Frozen, Reference, ScoredTrajectory, Task, Trajectory, content_hash
 from steptool.evaluation.metrics import Evaluation
+from steptool.methods.clipped import ClippedMethod
+from steptool.methods.step_ppo_release import StepPpoRelease
 from steptool.policies.base_models import fetch_base
 from steptool.policies.model_folder import load_tokenizer
 from steptool.policies.precision import compute_dtype
 from steptool.rewards.base import rewards_of
-from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
+from steptool.rollouts.collect import Sampler, measured_sampling, open_sampler, sampling_of
 from steptool.stages.evaluate import measure_policy
 from steptool.stages.sample import MAX_BROKEN
 from steptool.training.job import Data, Job
+from steptool.training.release import release_rewards
 from steptool.worlds.base import SPLITS, World
 
 SFT = "sft"
@@ -116,7 +119,7 @@ class Trained(Frozen):
     sampled: Habits
     """Of the attempts that it learned from, by the true verdicts."""
     paid_for_length: float | None
-    """Correlation within tasks of what an attempt is paid with its number of actions; None where one never varies."""
+    """By `paid_for_length`."""
     summary: dict[str, float]
 
 
@@ -279,6 +282,7 @@ class Bench:
             "policy": self._hash(policy),
             "evaluate": params.evaluate.model_dump(mode="json"),
             "acting": [_plain(used) for used in acting],
+            "sampling": measured_sampling(params).model_dump(mode="json"),
             "code": code_revision(_modules(*acting), without=MEANS_NOTHING),
         }
         if there and not there.refused and self._is_same(there.made_by, made_by):
@@ -311,13 +315,11 @@ class Bench:
         summary = method.build().train(Job(start, out, data, seed, dtype, row_tokens, checkpoint_dir=checkpoints))
         seconds = time.monotonic() - began
         shutil.rmtree(checkpoints, ignore_errors=True)
-        lengths = [len(item.trajectory.steps) for item in scored]
-        paid = [sum(rewards) for rewards in rewards_of(data.reward, scored)]
         return Trained(
             seconds=seconds,
             tokens=int(summary.get("tokens", 0) * passes(method.config)),
             sampled=habits(truth),
-            paid_for_length=within_tasks([item.trajectory.task_id for item in scored], paid, lengths),
+            paid_for_length=paid_for_length(method.build(), data),
             summary={key: float(value) for key, value in summary.items()},
         )
 
@@ -392,6 +394,19 @@ class Bench:
     def _is_same(self, there: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
         ignored = {"code"} if self.take_old else set()
         return all(there.get(key) == value for key, value in made_by.items() if key not in ignored)
+
+
+def paid_for_length(method: Any, data: Data) -> float | None:
+    """Correlation within tasks of what an attempt is paid, as the method has it, with its number of actions; None where
+    one of them never varies, and for methods that pay nothing but imitate or prefer attempts."""
+    if isinstance(method, ClippedMethod):
+        scored, rewards, _ = method.rewarded(data)
+    elif isinstance(method, StepPpoRelease):
+        scored, rewards = data.scored, [release_rewards(own) for own in rewards_of(data.reward, data.scored)]
+    else:
+        return None
+    tasks, lengths = [item.trajectory.task_id for item in scored], [len(item.trajectory.steps) for item in scored]
+    return within_tasks(tasks, [sum(own) for own in rewards], lengths)
 
 
 def passes(config: Any) -> int:

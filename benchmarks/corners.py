@@ -118,7 +118,9 @@ def table(
 
 Corners = Annotated[str, typer.Option(help="Such as none-2,exact-*; see `list`.")]
 Seeds = Annotated[str, typer.Option(help="Such as 17,18.")]
-Starts = Annotated[list[str] | None, typer.Option(help="SEED=FOLDER of an SFT policy; else it is trained.")]
+Starts = Annotated[
+    list[str] | None, typer.Option(help="SEED=FOLDER of an SFT policy, 17-long=… of long tasks; else it is trained.")
+]
 ProfileName = Annotated[str, typer.Option(help="A name in profiles/, for corners without one of their own.")]
 Changes = Annotated[list[str] | None, typer.Option("--set", help="Over params.yaml: section.key=value.")]
 Out = Annotated[Path, typer.Option(help="Folder of what is made.")]

@@ -62,8 +62,10 @@ def as_told(scored: Sequence[ScoredTrajectory], verdict: str, seed: int) -> list
         return [with_verdict(each, float(each.trajectory.answer is not None)) for each in scored]
     try:
         share = float(verdict)
-    except ValueError as error:
-        raise InputError(f"no verdict {verdict!r}", where="--verdict", fix="exact, none, answered, or 0.3") from error
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"no verdict {verdict!r}", where="--verdict", fix="exact, none, answered, or 0.3")
     return [with_verdict(each, misjudged(_as_judged(each), share, seed).outcome.solved) for each in scored]
 
 
@@ -82,6 +84,8 @@ def main(
     fit_on: Annotated[int, typer.Option(help="Tasks with exact verdicts to fit forms to instead.")] = 0,
 ) -> None:
     """Print how well each setting's advantages foretell the outcome of other attempts."""
+    if most == 1:
+        raise InputError("one attempt is compared with none", where="--most", fix="write 2 or more, or 0 for all")
     params, written = load_params(), written_params()
     wanted = [(setting, chosen(written, setting)) for setting in settings]
     bare = outcome_of(params.reward.build())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks import corners
-from benchmarks.cells import Bench, Cell
+from benchmarks.cells import Bench, Cell, paid_for_length
 from benchmarks.figures import holm, paired, read_cells, resampled, tables
 from benchmarks.habits import Corner, as_known, habits, misjudged, repeats, within_tasks, without_score
 from steptool.config.places import PARAMS
@@ -22,8 +23,14 @@ from steptool.core.types import Reference
 from steptool.engines.base import Generation, Request
 from steptool.engines.fake import spoken
 from steptool.evaluation.metrics import Evaluation
+from steptool.methods.grpo import Grpo
+from steptool.methods.rft import Rft
+from steptool.methods.step_ppo import StepPpo
+from steptool.methods.step_ppo_release import StepPpoRelease
 from steptool.policies.base_models import fetch_base
+from steptool.rewards.paper import Paper
 from steptool.testing import call, finish, give_up, judgement, scored, step, trajectory
+from steptool.training.job import Data
 
 ROOT = Path(__file__).parents[1]
 
@@ -102,6 +109,9 @@ def test_a_comparison_goes_on_where_it_stopped(
     monkeypatch.setattr("benchmarks.cells.measure_policy", fails)
     run(start, out, rounds=2)
     assert {file: file.read_bytes() for file in (out / "cells").rglob("*.json")} == before
+    monkeypatch.setattr(sys.modules[__name__], "SMALL", [*SMALL, "sample.max_tokens=500"])
+    with pytest.raises(Exception, match="cells failed"):  # an attempt may be longer, so it is measured anew
+        run(start, out)
 
 
 def test_a_fault_of_one_cell_costs_no_other(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +210,17 @@ def test_a_correlation_within_tasks_does_not_see_what_differs_between_them() -> 
     assert within_tasks(tasks, [0, 1, 10, 11], [5, 6, 1, 2]) == pytest.approx(1)
     assert within_tasks(tasks, [0, 1, 10, 11], [6, 5, 2, 1]) == pytest.approx(-1)
     assert within_tasks(tasks, [0, 0, 10, 10], [6, 5, 2, 1]) is None
+
+
+def test_pay_for_length_is_of_what_the_method_pays() -> None:
+    """Two attempts: a longer wrong one and a right one. The calls pay the longer one more, the verdict the shorter."""
+    lookup, good = step(call("find", name="tea"), {"id": 7}), judgement(success=1, contribution=1)
+    wrong = scored(trajectory(lookup, lookup, finish("8")), good, good, judgement(solved=0))
+    right = scored(trajectory(finish("7")), judgement(solved=1))
+    free = Paper(Paper.Config(alpha=0.5, step_cost=0, budget_cost=0))
+    data = Data(format=None, reward=free, scored=[wrong, right])  # type: ignore[arg-type]
+    for method, expected in ((StepPpo, 1), (StepPpoRelease, 1), (Grpo, -1), (Rft, None)):
+        assert paid_for_length(method(method.Config()), data) == (expected and pytest.approx(expected))
 
 
 # What cells say

@@ -150,6 +150,14 @@ def test_settings_may_be_given_other_verdicts_than_the_true_ones(make_scored: Ma
     assert [each.solved for each in as_told(two, "0.0", 0)] == [1, 0]
     with pytest.raises(InputError, match="maybe"):
         as_told(two, "maybe", 0)
+    for beyond in ("nan", "30", "-0.1"):
+        with pytest.raises(InputError, match="no verdict"):
+            as_told(two, beyond, 0)
+
+
+def test_one_attempt_is_compared_with_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one attempt is compared with none"):
+        main(tmp_path, ["reward.alpha=0.1"], most=1)
 
 
 def test_a_fitted_form_may_see_the_verdicts_of_tasks_that_are_not_measured_on(
