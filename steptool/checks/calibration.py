@@ -11,7 +11,7 @@ has no other to be compared with:
     agreement² = c (n − 1) / (n − 1 + k)          c such that it is right for all n = h attempts of a half, and k, of
                                                   those in GROWTHS, such that it is nearest to those of 2 to h − 1
 
-    the bare outcome has .36 for n = 2, .64 for n = 3: k = 7, c = 2.88; a setting with .80 is worth 3.7 attempts
+    squares of the bare outcome .36 for n = 2, .64 for n = 3: k = 7, c = 2.88; a setting with .80 is worth 3.7 attempts
 
 So the bare outcome of h attempts is worth exactly h. Worths are cut at 2 h.
 
@@ -130,6 +130,9 @@ def worth_of(scored: Sequence[ScoredTrajectory], form: RewardForm, comparison: C
     judged = _some_tasks(scored)
     if not judged:
         return None, f"no task has {LEAST_ATTEMPTS} attempts with a verdict"
+    verdicts = {(each.trajectory.task_id, each.solved) for each in judged}
+    if len(verdicts) == len({task for task, _ in verdicts}):
+        return None, "at no task do the verdicts differ"
     if comparison.baseline == "critic":  # which is not trained yet
         comparison = Comparison(lambda_step=comparison.lambda_step)
     try:

@@ -166,6 +166,12 @@ def test_one_sentence_says_what_they_are_worth() -> None:
     assert nothing.endswith("with no verdict at all, they foretell nothing for certain")
 
 
+def test_where_all_verdicts_at_a_task_are_equal_nothing_is_worth_anything() -> None:
+    """Lengths and costs may differ: they are no outcome to foretell."""
+    alike = [with_verdict(each, 1.0) for each in world(knows)]
+    assert calibrate(alike, Outcome(Costs()), comparison=WHOLE).says.endswith("at no task do the verdicts differ")
+
+
 def test_the_terminal_gets_a_line_a_score_and_the_sentence() -> None:
     found = calibrate(world(knows), PAPER, name="paper", comparison=WHOLE)
     lines = found.lines("r1")
@@ -181,7 +187,7 @@ def test_the_terminal_gets_a_line_a_score_and_the_sentence() -> None:
     [
         (world(knows, attempts=3), "no task has 4 attempts with a verdict"),
         ([attempt(0, n, n > 1, None) for n in range(4)], "no task has 4 attempts with a verdict"),
-        ([attempt(0, n, True, 1.0) for n in range(4)], "part nowhere"),
+        ([attempt(0, n, True, 1.0) for n in range(4)], "verdicts differ"),
         (
             [
                 testing.scored(testing.trajectory(step(call("find"), "{}"), finish("x"), attempt=n, solved=n % 2))
