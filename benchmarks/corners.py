@@ -160,11 +160,14 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", help="Print no table.")] = False,
 ) -> None:
     """Make the cells that are missing, then print the table."""
+    if split not in ("dev", "test"):  # a mistake shows before the work
+        raise InputError(f"no split {split!r}", where="--split", fix="use dev, or test once")
+    wanted_calls = _numbers(calls, "--calls")
     own = dict(_pairs(more or (), "--variant"))
     known, failed = VARIANTS | ABLATIONS | own, 0
     named = {name: known[name] for name in _chosen(known, ",".join([variants, *own]), "variant")}
     for corner, written, bench in _benches(corners, seeds, start, profile, changes, out, take_old=take_old):
-        budgets = [int(each) for each in calls.split(",") if each] or [bench.params.sample.max_calls]
+        budgets = wanted_calls or [bench.params.sample.max_calls]
         with bench:
             for wanted in _plan(corner, list(variants_of(written, named)), SFT in named, rounds, split, budgets):
                 failed += not _is_made(bench, wanted, out / "cells")
@@ -191,7 +194,7 @@ def _benches(
         if used and not (PROFILES / f"{used}.yaml").exists():
             print(f"{corner.name}: left out: there is no profile {used}", file=sys.stderr, flush=True)
             continue
-        for seed in map(int, seeds.split(",")):
+        for seed in _numbers(seeds, "--seeds"):
             written, place = settings_of(used, changes or (), seed), "-".join(filter(None, [str(seed), corner.profile]))
             begin = Path(starts[place]) if place in starts else None
             yield (
@@ -269,6 +272,13 @@ def _chosen(names: Sequence[str] | Mapping[str, str], patterns: str, what: str) 
         if not fnmatch.filter(names, pattern):
             raise InputError(f"no {what} {pattern!r}", where=f"--{what}s", fix=f"name some of {', '.join(names)}")
     return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in patterns.split(","))]
+
+
+def _numbers(written: str, option: str) -> list[int]:
+    try:
+        return [int(each) for each in written.split(",") if each]
+    except ValueError as error:
+        raise InputError(f"no numbers: {written!r}", where=option, fix="write such as 17,18") from error
 
 
 def _pairs(written: Sequence[str], option: str) -> Iterator[tuple[str, str]]:

@@ -148,6 +148,15 @@ def test_every_variant_with_a_method_that_there_is_has_settings_that_it_takes(
     assert "unexpected" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", [{"split": "tset"}, {"calls": "3,x"}, {"seeds": "x"}])
+def test_a_mistake_shows_before_the_work(
+    wrong: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(InputError, match=r"no (split|numbers)"):
+        corners.run("none-2", "rft", out=tmp_path, **wrong)  # type: ignore[arg-type]
+
+
 # What a corner knows
 
 
