@@ -38,7 +38,7 @@ export HF_HUB_OFFLINE ?= 1
 # Commands that steptool starts (dvc, and the stages through it) are the ones in .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run serve deploy services test test-slow chaos lint format lock doctor clean
+.PHONY: help setup run compare serve deploy services test test-slow chaos regime lint format lock doctor clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -65,6 +65,10 @@ $(STAMP): $(LOCK) requirements/model.txt requirements/bootstrap.txt pyproject.to
 run: $(STAMP)  ## run the pipeline, from tasks to registered model, and print the results table
 	$(BIN)/steptool run
 
+compare: $(STAMP)  ## train every method on three seeds, and print how they compare: hours; it goes on where it stopped
+	$(BIN)/dvc repro benchmarks/compare/dvc.yaml
+	@cat benchmarks/compare/made/table.md
+
 PREFECT_PORT ?= 4200
 MLFLOW_PORT ?= 5000
 serve: $(STAMP)  ## run a Prefect server, a worker and MLflow's pages on this machine until Ctrl-C
@@ -85,6 +89,9 @@ SEED ?= 1
 JOB ?= toy
 chaos: $(STAMP)  ## kill the processes of a pipeline at random moments: make chaos N=20 SEED=1 JOB=toy|tiny
 	STEPTOOL_CHAOS_ROUNDS=$(N) STEPTOOL_CHAOS_SEED=$(SEED) STEPTOOL_CHAOS_JOB=$(JOB) $(BIN)/python -m pytest tests/chaos -s
+
+regime: $(STAMP)  ## print which credit agrees with the truth, by horizon, attempts and verdict (minutes; resumes)
+	$(BIN)/python -m benchmarks.regime
 
 lint: $(STAMP)  ## check the code with ruff and mypy
 	$(BIN)/ruff check .

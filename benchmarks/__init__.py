@@ -10,10 +10,13 @@ import typer
 from steptool.core.errors import StepToolError
 
 
-def run(main: Callable[..., None]) -> None:
+def run(main: Callable[..., None] | typer.Typer) -> None:
     """`main` as a command line; what went wrong goes to standard error, and its exit status out."""
     try:
-        typer.run(main)
+        if isinstance(main, typer.Typer):
+            main()
+        else:
+            typer.run(main)
     except StepToolError as error:
         print(f"steptool: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

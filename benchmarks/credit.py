@@ -2,107 +2,39 @@
 
     python -m benchmarks.credit data/scored/r1 lambda_step=0.8 reward.use=paper,reward.alpha=0.5
 
-Where attempts at a task part, half of them say what each way is worth by a setting's rewards, the other half by the
-bare outcome and its costs (alpha 0, lambda 1). The better the two agree, the more the setting teaches from these
-samples. Agreement is the sum of products over the root of the sums of squares, over ways to halve the attempts and all
-ways that the other half found; one that a setting's half did not find, or holds equal, is a 0 of it.
+How well the advantages of each setting foretell the outcome of other attempts (`steptool.checks.credit`). Printed
+first, as a yardstick: the outcome alone, of 2, 3, … attempts up to half. Then each setting, of half of the attempts,
+and its difference to the outcome alone. The page of `validate` shows the same for the project's own setting. A setting
+that does well here is still to be trained with (`benchmarks.variants`).
 
-Printed first, as a yardstick: the outcome alone, of 2, 3, … attempts up to half. Then each setting, of half of the
-attempts, and its difference to the outcome alone. Intervals are 95 % by a bootstrap over tasks. It sees the signal, not
-what an optimiser makes of it: a setting that does well here is still to be trained with (`benchmarks.variants`).
+    python -m benchmarks.credit data/scored/r1 reward.use=calibrated --verdict none --most 2 --fit-on 60
+
+The same where settings are given two attempts of each half, and no verdicts but on 60 tasks, which are not measured on.
+The outcomes that they are to foretell stay the true ones.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from benchmarks import run
+from benchmarks.habits import misjudged
 from benchmarks.variants import method_of, with_settings, written_params
+from steptool.checks.calibration import with_verdict
+from steptool.checks.credit import Agreement, Halved, Setting, outcome_of
 from steptool.config.settings import load_params
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import read_jsonl
-from steptool.core.types import ScoredTrajectory
-from steptool.rewards.base import RewardForm, rewards_of
-from steptool.training.episode import Episode, episode
-from steptool.training.siblings import advantages_of_attempts
+from steptool.core.types import Outcome, ScoredTrajectory, Trajectory, content_hash
+from steptool.rewards.base import RewardForm, fitted
+from steptool.training.siblings import Comparison
 
-MOST_HALVES = 20
-KNOWN = ("reward.", "lambda_step=")
-Way = tuple[Hashable, int]
-"""A history, and the token that was taken there."""
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-
-
-@dataclass(frozen=True)
-class Setting:
-    reward: RewardForm
-    decay: float
-    """gamma lambda of the returns that attempts are compared by."""
-
-
-def advantages(attempts: Sequence[Episode], setting: Setting) -> dict[Way, float]:
-    """Where these attempts part: the advantage of each way, as training has it."""
-    values = advantages_of_attempts(attempts, [item.rewards for item in attempts], "branches", setting.decay)
-    found = {
-        (history, token): value
-        for item, own in zip(attempts, values, strict=True)
-        for history, token, value in zip(item.histories, item.targets, own, strict=True)
-    }
-    ways = Counter(history for history, _ in found)
-    return {way: value for way, value in found.items() if ways[way[0]] > 1}
-
-
-def halves(count: int, rng: np.random.Generator) -> list[tuple[list[int], list[int]]]:
-    """Two halves of `count` attempts, in every way or in MOST_HALVES drawn ones; of an odd count one is left out."""
-    half = count // 2
-    if count <= 6:
-        taken = [list(chosen) for chosen in combinations(range(count), half)]
-        return [(chosen, [index for index in range(count) if index not in chosen][:half]) for chosen in taken]
-    drawn = [rng.permutation(count).tolist() for _ in range(MOST_HALVES)]
-    return [(order[:half], order[half : 2 * half]) for order in drawn]
-
-
-def outcomes(attempts: Sequence[Episode], bare: Setting, seed: int) -> list[tuple[list[int], dict[Way, float]]]:
-    """Of each halving of the attempts at one task: one half, and what the other half's outcome says of the ways."""
-    ways = halves(len(attempts), np.random.default_rng(seed))
-    return [(half, advantages([attempts[index] for index in rest], bare)) for half, rest in ways]
-
-
-def moments(
-    own: Sequence[Episode], halved: Sequence[tuple[list[int], dict[Way, float]]], setting: Setting, *, most: int
-) -> Array:
-    """Sums of xy, xx, yy for one task: x by the setting in at most `most` attempts of a half, y of `outcomes` in the
-    other. Averaged over the halvings, so that tasks count alike however many attempts they have."""
-    total = np.zeros(3)
-    for half, y in halved:
-        x = advantages([own[index] for index in half[:most]], setting)
-        pairs = np.array([(x.get(way, 0.0), value) for way, value in y.items()]).reshape(-1, 2)
-        total += [pairs[:, 0] @ pairs[:, 1], pairs[:, 0] @ pairs[:, 0], pairs[:, 1] @ pairs[:, 1]]
-    return total / len(halved)
-
-
-def agreement(sums: Array) -> Array:
-    """[..., 3] -> [...], in [-1, 1]; 0 where nothing varies."""
-    scale = np.sqrt(sums[..., 1] * sums[..., 2])
-    return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > 0)
-
-
-def episodes(scored: Sequence[ScoredTrajectory], setting: Setting) -> dict[str, list[Episode]]:
-    """Task -> its attempts that ended by themselves, where these are four or more."""
-    by_task: dict[str, list[Episode]] = defaultdict(list)
-    for item, rewards in zip(scored, rewards_of(setting.reward, scored), strict=True):
-        found = episode(item, rewards)
-        if found is not None and not found.truncated:
-            by_task[found.task_id].append(found)
-    return {task: attempts for task, attempts in by_task.items() if len(attempts) >= 4}
+KNOWN = ("reward.", "lambda_step=", "merge=", "smoothing=")
 
 
 def chosen(written: dict[str, Any], setting: str) -> Setting:
@@ -112,47 +44,75 @@ def chosen(written: dict[str, Any], setting: str) -> Setting:
         raise InputError(f"{strange[0]} is not measured here", where=setting, fix=f"settings are those of {known}")
     params = with_settings(written, f"step_ppo:{setting}")
     reward: RewardForm = params.reward.build()
-    return Setting(reward, reward.gamma * method_of(params).config.lambda_step)
+    config = method_of(params).config
+    if config.baseline == "critic":
+        fix = "set methods.step_ppo.baseline: branches in params.yaml"
+        raise InputError("a critic compares no attempts, so there is nothing to measure", where=setting, fix=fix)
+    return Setting(reward, Comparison(**{name: getattr(config, name) for name in Comparison.model_fields}))
+
+
+def as_told(scored: Sequence[ScoredTrajectory], verdict: str, seed: int) -> list[ScoredTrajectory]:
+    """What a setting is given: the same attempts with `exact` verdicts, with `none`, with `answered` for solved, or
+    with a share of the answers judged wrongly, such as 0.3."""
+    if verdict == "exact":
+        return list(scored)
+    if verdict == "none":
+        return [with_verdict(each, None) for each in scored]
+    if verdict == "answered":
+        return [with_verdict(each, float(each.trajectory.answer is not None)) for each in scored]
+    try:
+        share = float(verdict)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InputError(f"no verdict {verdict!r}", where="--verdict", fix="exact, none, answered, or 0.3")
+    return [with_verdict(each, misjudged(_as_judged(each), share, seed).outcome.solved) for each in scored]
+
+
+def _as_judged(scored: ScoredTrajectory) -> Trajectory:
+    """The attempt with the annotator's verdict in place of the session's."""
+    return scored.trajectory.model_copy(update={"outcome": Outcome(solved=scored.solved)})
 
 
 def main(
     folder: Annotated[Path, typer.Argument(help="Scored trajectories, such as data/scored/r1.")],
     settings: Annotated[list[str], typer.Argument(help="Such as reward.alpha=0.1,lambda_step=0.8")],
+    verdict: Annotated[
+        str, typer.Option(help="That settings are given: exact, none, answered, or 0.3 wrong.")
+    ] = "exact",
+    most: Annotated[int, typer.Option(help="Attempts that settings are given, of each half; 0: all.")] = 0,
+    fit_on: Annotated[int, typer.Option(help="Tasks with exact verdicts to fit forms to instead.")] = 0,
 ) -> None:
     """Print how well each setting's advantages foretell the outcome of other attempts."""
-    resamples, written = load_params().evaluate.resamples, written_params()
+    if most == 1:
+        raise InputError("one attempt is compared with none", where="--most", fix="write 2 or more, or 0 for all")
+    params, written = load_params(), written_params()
     wanted = [(setting, chosen(written, setting)) for setting in settings]
-    bare = chosen(written, "reward.alpha=0,lambda_step=1")
+    bare = outcome_of(params.reward.build())
     scored = read_jsonl(folder / "scored.jsonl.gz", ScoredTrajectory)
-    outcome = episodes(scored, bare)
-    if not outcome:
+    known = set(sorted({each.trajectory.task_id for each in scored}, key=content_hash)[:fit_on])
+    rest = [each for each in scored if each.trajectory.task_id not in known]
+    told = as_told(rest, verdict, params.seed)
+    seen = [each for each in scored if each.trajectory.task_id in known] if fit_on else told
+    halved = Halved(rest, bare, resamples=params.evaluate.resamples)
+    if not halved.attempts:
         raise DataError("no task has four attempts", where=str(folder), fix="raise sample.attempts and sample again")
-    attempts = [len(each) for each in outcome.values()]
-    halved = {task: outcomes(each, bare, seed) for seed, (task, each) in enumerate(outcome.items())}
-    if not any(y for ways in halved.values() for _, each in ways for y in each.values()):
+    if not halved.tells:
         fix = "sample more attempts, or at a higher temperature"
         raise DataError("attempts at a task part nowhere with different ends", where=str(folder), fix=fix)
-    draws = np.random.default_rng(0).integers(len(outcome), size=(resamples, len(outcome)))
-
-    def measured(setting: Setting, most: int) -> tuple[float, Array]:
-        """Of all tasks, and of each draw of tasks."""
-        own = episodes(scored, setting)
-        sums = np.array([moments(own[task], halved[task], setting, most=most) for task in halved])
-        return float(agreement(sums.sum(axis=0))), agreement(sums[draws].sum(axis=1))
-
-    def interval(values: Array, sign: str = "") -> str:
-        low, high = np.percentile(values, [2.5, 97.5])
-        return f"[{low:{sign}.3f}, {high:{sign}.3f}]"
-
-    print(f"{sum(attempts)} attempts at {len(attempts)} tasks\n")
-    half = max(attempts) // 2
-    for most in range(2, half + 1):
-        alone, spread_alone = measured(bare, most)
-        print(f"{f'the outcome alone, {most} attempts':61} {alone:.3f} {interval(spread_alone)}", flush=True)
+    print(f"{sum(halved.attempts.values())} attempts at {len(halved.attempts)} tasks; verdicts: {verdict}\n")
+    half = min(most or halved.half, halved.half)
+    for count in range(2, half + 1):
+        alone = halved.agreement(bare, count, told)
+        print(f"{f'the outcome alone, {count} attempts':61} {alone.value:.3f} {_interval(alone)}", flush=True)
     for name, setting in wanted:
-        value, spread = measured(setting, half)
-        difference = f"{value - alone:+.3f} {interval(spread - spread_alone, '+')}"
-        print(f"{name:61} {value:.3f} {interval(spread)}  {difference}", flush=True)
+        found = halved.agreement(replace(setting, reward=fitted(setting.reward, seen)), half, told)
+        more = Agreement(found.value - alone.value, found.draws - alone.draws)
+        print(f"{name:61} {found.value:.3f} {_interval(found)}  {more.value:+.3f} {_interval(more, '+')}", flush=True)
+
+
+def _interval(found: Agreement, sign: str = "") -> str:
+    return f"[{found.interval.low:{sign}.3f}, {found.interval.high:{sign}.3f}]"
 
 
 if __name__ == "__main__":

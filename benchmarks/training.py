@@ -1,6 +1,7 @@
 """How fast step-grained PPO and SFT train, and in how much memory: a model's shape, random weights, made-up tokens.
 
     python -m benchmarks.training smollm2 float32 bfloat16               # two cores
+    python -m benchmarks.training smollm2 bfloat16 --plain 3             and against a plain forward and backward pass
     python -m benchmarks.training qwen2.5-7b bfloat16 --profile profiles/qwen2.5-7b-gpu.yaml
     python -m benchmarks.training qwen2.5-7b bfloat16 --profile profiles/qwen2.5-7b-gpu.yaml --method sft
 
@@ -16,6 +17,8 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -41,8 +44,10 @@ from steptool.rewards.paper import Paper
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory
 from steptool.testing import judgement, scored, step, trajectory, unreadable
+from steptool.training.batch import pack
 from steptool.training.job import Data, Job, OnMetrics
 from steptool.training.model import PolicyWithValue
+from steptool.training.trainer import LowerCache, minibatches
 
 SHAPES: dict[str, dict[str, Any]] = {
     "smollm2": {
@@ -106,8 +111,28 @@ def model_of(shape: str, dtype: Dtype, device: torch.device) -> PreTrainedModel:
     return model
 
 
-def run_ppo(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetrics) -> tuple[str, float]:
-    """What was trained on, and how many sampled tokens an optimiser step has."""
+@dataclass(frozen=True)
+class Training:
+    """Step-grained PPO of a fresh adapter, ready to begin."""
+
+    method: StepPpo
+    policy: PolicyWithValue
+    job: Job
+
+    def fit(self) -> dict[str, float]:
+        return self.method.fit(self.policy, self.job)
+
+    def plain(self) -> None:
+        """What no training can do without: the rows of every optimiser step forward and backward, for the
+        log-probabilities alone."""
+        batch = pack(self.method.examples(self.job.data).episodes, self.job.row_tokens)
+        lower, config = LowerCache(self.policy), self.method.config
+        for part in minibatches(batch, config.minibatches, self.job.seed, 0):
+            for row in part:
+                self.policy.upper(row, lower(row)).logprobs.mean().backward()
+
+
+def ppo(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetrics = lambda step, metrics: None) -> Training:
     made = trajectories(tasks, params.sample.attempts, SHAPES[shape]["vocab_size"])
     config = params.methods["step_ppo"].config if "step_ppo" in params.methods else StepPpo.Config()
     # No engine sampled these tokens, so nothing is to be learned from their log-probabilities.
@@ -115,9 +140,47 @@ def run_ppo(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetric
     policy = PolicyWithValue.wrap(model_of(shape, dtype, DEVICE), config, base=Path("models/base")).to(DEVICE)
     verdicts = Paper(Paper.Config(alpha=0.0, step_cost=0.0, budget_cost=0.0))
     data, nowhere = Data(format=cast(Any, None), reward=verdicts, scored=made), Path("nowhere")
-    summary = method.fit(policy, Job(nowhere, nowhere, data, 0, dtype, params.machine.row_tokens, tick))
-    steps = min(config.minibatches, int(summary["tasks"]))
-    return f"{len(made)} trajectories in {summary['rows']:.0f} rows", summary["tokens"] / steps
+    return Training(method, policy, Job(nowhere, nowhere, data, 0, dtype, params.machine.row_tokens, tick))
+
+
+def run_ppo(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetrics) -> tuple[str, float]:
+    """What was trained on, and how many sampled tokens an optimiser step has."""
+    training = ppo(shape, dtype, params, tasks, tick)
+    summary = training.fit()
+    steps = min(training.method.config.minibatches, int(summary["tasks"]))
+    return f"{len(training.job.data.scored)} trajectories in {summary['rows']:.0f} rows", summary["tokens"] / steps
+
+
+def against_plain(shape: str, dtype: Dtype, params: Params, tasks: int, repeats: int) -> list[float]:
+    """Speed of a whole training of one epoch as a share of the speed of a plain forward and backward pass over the same
+    rows, `repeats` times, the two alternating. Printed as it comes."""
+    found = []
+    for _ in range(repeats):
+        training = ppo(shape, dtype, params, tasks)
+        if training.method.config.epochs > 1:
+            fix = "set methods.step_ppo.epochs: 1 in the profile, or leave --plain out"
+            raise InputError("a plain pass is one epoch", where="benchmarks.training", fix=fix)
+        training.plain()  # warm, and not timed
+        training.policy.zero_grad(set_to_none=True)
+        seconds = [timed(training.plain)]
+        training.policy.zero_grad(set_to_none=True)
+        seconds.append(timed(training.fit))
+        found.append(seconds[0] / seconds[1])
+        print(
+            f"step_ppo {shape} {dtype}: {len(training.job.data.scored)} trajectories in {seconds[1]:.2f} s, a plain "
+            f"forward and backward pass over their rows in {seconds[0]:.2f} s: {found[-1]:.2f} of its speed",
+            flush=True,
+        )
+    return found
+
+
+def timed(act: Callable[[], object]) -> float:
+    """Seconds."""
+    started = time.perf_counter()
+    act()
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def run_sft(shape: str, dtype: Dtype, params: Params, tasks: int, tick: OnMetrics) -> tuple[str, float]:
@@ -168,6 +231,7 @@ def main(
     profile: Annotated[Path | None, typer.Option(help="Settings over those of params.yaml.")] = None,
     method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "step_ppo",
     tasks: Annotated[int, typer.Option(help="Tasks that were attempted, or demonstrated.")] = 16,
+    plain: Annotated[int, typer.Option(help="How often to time step_ppo against a plain pass, after that.")] = 0,
 ) -> None:
     """Time a method's optimiser steps."""
     if method not in METHODS:
@@ -188,6 +252,9 @@ def main(
         for name in others:
             faster = [seconds[first] / seconds[name], again / seconds[name]]
             print(f"{name} is {min(faster):.2f} to {max(faster):.2f} times as fast as {first}")
+    for name in wanted if plain else ():
+        shares = against_plain(shape, name, params, tasks, plain)
+        print(f"step_ppo has {min(shares):.2f} to {max(shares):.2f} of the speed of a plain pass in {name}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ dev tasks, with the paired difference to the policy that all started from and to
 settings should be seen here: the test tasks are looked at once, by the pipeline. Needs models/sft and data/tasks
 (`dvc repro train-sft`).
 
-    python -m benchmarks.variants --unjudged step_ppo:reward.use=auto step_ppo:reward.use=auto,reward.calls_alpha=0.2
+    python -m benchmarks.variants --unjudged step_ppo:reward.use=auto step_ppo:reward.use=paper,reward.alpha=0.5
 
 --unjudged: what is trained on has no verdict and no list of relevant tools, as in a world without checks. The dev tasks
 keep theirs: they say what was learnt.
@@ -25,12 +25,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from benchmarks import run
+from benchmarks.habits import without_verdict
 from steptool.config.arms import arm_of
 from steptool.config.places import PARAMS
 from steptool.config.plugins import Use
 from steptool.config.settings import Params, parse_params
 from steptool.core.errors import InputError
-from steptool.core.types import Outcome, Reference, Trajectory
+from steptool.core.types import Reference
 from steptool.system.environment import be_quiet
 
 OUT = Path(".steptool/variants")
@@ -45,7 +46,8 @@ def written_params(path: Path = PARAMS) -> dict[str, Any]:
 
 
 def with_settings(written: dict[str, Any], variant: str) -> Params:
-    """`method:key=value,…` as an arm of the params: keys of its method's settings, or others with their section."""
+    """`method:key=value,…` as an arm of the params: keys of its method's settings, or others with their section. One
+    that names another plugin (`reward.use=paper`) stands before that plugin's settings, and replaces all others."""
     method, _, rest = variant.partition(":")
     data: dict[str, Any] = {"rounds": {"r1": {"from": "base"}}, "arms": {}} | deepcopy(written)
     settings: dict[str, Any] = {}
@@ -53,6 +55,8 @@ def with_settings(written: dict[str, Any], variant: str) -> Params:
         key, _, value = pair.partition("=")
         section, _, name = key.rpartition(".")
         try:
+            if name == "use":
+                data[section] = {}
             (data.setdefault(section, {}) if section else settings)[name] = YAML(typ="safe").load(value)
         except (TypeError, YAMLError) as error:
             raise InputError(f"no setting {pair!r}", where=variant, fix="write section.key=value") from error
@@ -70,11 +74,6 @@ def method_of(params: Params) -> Use:
     from steptool.stages import train
 
     return train.method_of(arm_of(params, VARIANT))
-
-
-def without_verdict(trajectory: Trajectory) -> Trajectory:
-    fields = {name: value for name, value in trajectory if name != "id"}
-    return Trajectory.create(**fields | {"outcome": Outcome()})
 
 
 def main(

@@ -298,6 +298,52 @@ def check(
     raise typer.Exit(look(task, attempt, console))
 
 
+@app.command(rich_help_panel=START)
+def audit_rewards(
+    tasks: Annotated[int, typer.Option(min=1, help="Most tasks that are attacked.")] = 120,
+    attempts: Annotated[
+        Path | None,
+        typer.Option(help="Scored attempts whose solved ones are attacked; the world's experts by default."),
+    ] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="Such as use=paper,alpha=0.5; the form of params.yaml by default.")
+    ] = None,
+    lambda_step: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="As trained; by default as the first arm that compares.")
+    ] = None,
+    without_verdicts: Annotated[
+        bool, typer.Option("--without-verdicts", help="Hide verdicts and relevant tools from the rewards.")
+    ] = False,
+    most: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the tasks on which an attack may earn more.")
+    ] = 0.05,
+    fitted_to: Annotated[
+        Path | None, typer.Option(help="Scored attempts to fit the reward form to, where it is fitted to data.")
+    ] = None,
+    voted: Annotated[
+        Path | None, typer.Option(help="Attempts with votes on their steps, to compare the annotator with.")
+    ] = None,
+) -> None:
+    """Try to earn the step rewards without doing the tasks; exit 1 where that pays."""
+    from rich.console import Console
+
+    from steptool.commands.audit import audit
+
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    status = audit(
+        tasks=tasks,
+        attempts=attempts,
+        reward=reward,
+        lambda_step=lambda_step,
+        verdicts=not without_verdicts,
+        most=most,
+        fitted_to=fitted_to,
+        voted=voted,
+        console=console,
+    )
+    raise typer.Exit(status)
+
+
 @app.command(rich_help_panel=RUN)
 def results() -> None:
     """Print the results table of the last evaluation."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import pytest
 
-from benchmarks import training
-from benchmarks.variants import method_of, with_settings, without_verdict, written_params
+from benchmarks import growth, training
+from benchmarks.habits import without_verdict
+from benchmarks.variants import method_of, with_settings, written_params
 from steptool.config.places import PARAMS
 from steptool.config.settings import parse_params
 from steptool.core.errors import InputError, ParamsError
@@ -30,7 +33,7 @@ def test_a_variant_changes_nothing_else() -> None:
 @pytest.mark.parametrize(
     "variant",
     [
-        *("dpo", "sft", "step_ppo:nonsense=1", "step_ppo:epochs=many", "step_ppo:elsewhere.x=1"),
+        *("no_such_method", "sft", "step_ppo:nonsense=1", "step_ppo:epochs=many", "step_ppo:elsewhere.x=1"),
         *("step_ppo:seed.x=1", "step_ppo:epochs=["),
     ],
 )
@@ -49,6 +52,22 @@ def test_a_method_is_timed_on_made_up_tokens(
     params = parse_params(PARAMS, {"methods": shallow})
     assert training.measure(method, "small", "float32", params, tasks=2) > 0
     assert f"{method} small float32 on " in capsys.readouterr().out
+
+
+def test_ppo_is_timed_against_a_plain_pass(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    small = {"vocab_size": 64, "hidden_size": 18, "intermediate_size": 8, "num_hidden_layers": 2}
+    monkeypatch.setitem(training.SHAPES, "small", training.SHAPES["smollm2"] | small)
+    params = parse_params(PARAMS, {"methods": {"step_ppo": {"lora_first_layer": 1}}})
+    (share,) = training.against_plain("small", "float32", params, tasks=2, repeats=1)
+    assert share > 0
+    assert f"{share:.2f} of its speed" in capsys.readouterr().out
+
+
+def test_grown_rounds_hold_as_many_different_attempts_as_asked_for() -> None:
+    attempts = [trajectory(finish("7"), of="a"), trajectory(finish("8"), of="b")]
+    made = list(islice(growth.copied(attempts), 5))
+    assert [each.task_id for each in made] == ["a-0", "b-0", "a-1", "b-1", "a-2"]
+    assert len({each.id for each in made}) == 5
 
 
 def test_a_hidden_verdict_leaves_the_rest_of_an_attempt_as_it_was() -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from steptool.annotators.base import Annotator
+from steptool.annotators.base import Annotator, LooksAhead
 from steptool.core.errors import DataError, StepToolError, describe
 from steptool.core.types import Reference, Revision, ScoredTrajectory, Task, Trajectory
-from steptool.system.progress import progress
+from steptool.system.progress import Advance, progress
+
+BLOCK = 4096
+"""Trajectories that are scored before the next are read; some 100 MB."""
+
+MEND = "mend the annotator, then run the same command again"
 
 
 def annotate_all(
@@ -25,14 +31,43 @@ def annotate_all(
     what: str,
     concurrency: int,
 ) -> list[ScoredTrajectory]:
-    """Score `trajectories` of `tasks`, in their order, at most `concurrency` of them at the same time.
+    """`annotate_each`, as a list."""
+    with progress(what, len(trajectories), "trajectories") as advance:
+        return list(
+            annotate_each(
+                annotator,
+                revision,
+                trajectories,
+                tasks,
+                references,
+                source=source,
+                concurrency=concurrency,
+                advance=advance,
+            )
+        )
 
-    `references` are keyed by task id, `source` is the file that errors name, `what` is the label of the progress bar.
-    Raises DataError if a trajectory's task is not among `tasks`, StepToolError if the annotator raises or does not give
-    one judgement for each step.
+
+def annotate_each(
+    annotator: Annotator,
+    revision: Revision,
+    trajectories: Iterable[Trajectory],
+    tasks: Iterable[Task],
+    references: Mapping[str, Reference],
+    *,
+    source: Path,
+    concurrency: int,
+    advance: Advance,
+) -> Iterator[ScoredTrajectory]:
+    """Score `trajectories` of `tasks`, in their order, at most `concurrency` of them at the same time and BLOCK of them
+    in memory.
+
+    `references` are keyed by task id, `source` is the file that errors name, `advance` is told how many are done.
+    Raises DataError if a trajectory's task is not among `tasks`, before its block is scored, StepToolError if the
+    annotator raises or does not give one judgement for each step.
     """
     by_id = {task.id: task for task in tasks}
-    for trajectory in trajectories:
+
+    def check(trajectory: Trajectory) -> None:
         if trajectory.task_id not in by_id or trajectory.task_id not in references:
             raise DataError(
                 f"its task is not among the {len(by_id)} tasks of this stage",
@@ -40,7 +75,7 @@ def annotate_all(
                 fix="run `dvc repro`, which samples again with the present tasks",
             )
 
-    async def score_all() -> list[ScoredTrajectory]:
+    async def score_all(block: Sequence[Trajectory]) -> list[ScoredTrajectory]:
         free = asyncio.Semaphore(concurrency)
 
         async def score(trajectory: Trajectory) -> ScoredTrajectory:
@@ -50,10 +85,25 @@ def annotate_all(
             advance(1)
             return scored
 
-        return await asyncio.gather(*map(score, trajectories))
+        return await asyncio.gather(*map(score, block))
 
-    with progress(what, len(trajectories), "trajectories") as advance:
-        return asyncio.run(score_all())
+    waiting = iter(trajectories)
+    with asyncio.Runner() as runner:  # one event loop for all blocks: an annotator may hold connections of it
+        while block := list(islice(waiting, BLOCK)):
+            for trajectory in block:
+                check(trajectory)
+            if isinstance(annotator, LooksAhead):
+                _look_ahead(annotator, revision, block, source)
+            yield from runner.run(score_all(block))
+
+
+def _look_ahead(annotator: LooksAhead, revision: Revision, trajectories: Sequence[Trajectory], source: Path) -> None:
+    try:
+        annotator.look_ahead(trajectories)
+    except (KeyboardInterrupt, StepToolError):
+        raise
+    except BaseException as fault:  # as below
+        raise StepToolError(f"annotator {revision} failed: {describe(fault)}", where=str(source), fix=MEND) from fault
 
 
 async def _score(
@@ -78,7 +128,7 @@ async def _score(
         raise StepToolError(
             f"annotator {revision} failed: {describe(fault)}",
             where=where,
-            fix="mend the annotator, then run the same command again",
+            fix=MEND,
         ) from fault
 
 

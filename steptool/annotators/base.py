@@ -8,7 +8,7 @@ class Judge:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from steptool.core.types import Judgement, Reference, Task, Trajectory
 
@@ -20,4 +20,13 @@ class Annotator(Protocol):
         `solved` is the outcome that the session recorded, unless that is None and the annotator can tell. One that can
         gives 0 to an attempt without an answer; where nobody can tell it stays None, which never counts as 0.
         """
+        ...
+
+
+@runtime_checkable
+class LooksAhead(Protocol):
+    """An annotator that judges many attempts together at less cost."""
+
+    def look_ahead(self, trajectories: Sequence[Trajectory]) -> None:
+        """It will be asked about each of these next; called before the first."""
         ...

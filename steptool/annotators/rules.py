@@ -21,6 +21,14 @@ consulted     "Which is cheaper, A or B?" is answered by A, a word of the questi
 
 solved        what the session recorded; 0 without an answer, but None where the world cannot tell.
 
+grounded      of the last step: 1 if the answer holds a value that a successful call was first to show, or if it is
+              in words of the query and a call that leads back to the query showed something new; else 0.
+
+builds        1 for a step that uses, in a call or in the answer, what a successful call was first to show and no step
+              before it has used; else 0. So a chain of n calls, each using what the one before it showed, is built n
+              times: by its calls from the second on, and by the answer. A repeated call, a call on the side and an
+              answer that holds a value of every reply build nothing more.
+
 A step that makes several calls at the same time succeeds by the share of them that succeed, and contributes
 what the best of them does.
 
@@ -71,31 +79,40 @@ class Rules:
             return ()
         moves = moves_of(trajectory)
         faults = [_fault(move, task) for move in moves]
-        credits, reasons = self._contributions(trajectory, task, reference, moves, faults)
+        fresh = fresh_values(moves, task.query)
+        links = _links(trajectory, task, moves, fresh)
+        credits, reasons = self._contributions(trajectory, task, reference, moves, faults, fresh, links)
+        builds, grounded = _first_used(trajectory, task, moves, faults, fresh, links)
         judgements = []
         for step in range(len(trajectory.steps) - 1):
             own = [index for index, move in enumerate(moves) if move.step == step]
             scores = {
                 "success": sum(faults[index] is None for index in own) / len(own),
                 "contribution": max(credits[index] for index in own),
+                "builds": builds[step],
             }
             reason = "; ".join(faults[index] or reasons[index] for index in own)
             judgements.append(Judgement(scores=scores, reason=reason))
-        return (*judgements, _verdict(trajectory, reference))
+        verdict = _verdict(trajectory, reference)
+        answered = {"grounded": grounded, "builds": builds[-1]}
+        return (*judgements, verdict.model_copy(update={"scores": verdict.scores | answered}))
 
     def _contributions(
-        self, trajectory: Trajectory, task: Task, reference: Reference, moves: list[Move], faults: list[str | None]
+        self,
+        trajectory: Trajectory,
+        task: Task,
+        reference: Reference,
+        moves: list[Move],
+        faults: list[str | None],
+        fresh: list[list[str]],
+        links: list[list[int]],
     ) -> tuple[list[float], list[str]]:
         """Contribution and its reason for every move; one pass from the last to the first."""
         last = len(moves) - 1  # of an answered trajectory the answer
-        fresh = fresh_values(moves, task.query)
         credit = [0.0] * len(moves)
         why = [_unused(moves, index, fresh, faults) for index in range(len(moves))]
         if trajectory.stop_reason is not StopReason.finished:
             return credit, why
-        links = argument_links(moves, fresh, lambda tool, argument: _declares(task, tool, argument))
-        is_solved = trajectory.outcome.solved == 1
-        links[last] = used_moves(trajectory.answer or "", fresh[:last], copies_count=is_solved)
         credit[last] = 1.0
         for index in _consulted(moves, task, reference, fresh, links, faults):
             credit[index], why[index] = self.config.consulted, "consulted for the answer"
@@ -106,6 +123,40 @@ class Rules:
                     why[source] = "used in the answer" if user == last else f"used by step {moves[user].step}"
         # A failed call whose error said how to go on passes its credit on and keeps none.
         return [own if fault is None else 0.0 for own, fault in zip(credit, faults, strict=True)], why
+
+
+def _links(trajectory: Trajectory, task: Task, moves: list[Move], fresh: list[list[str]]) -> list[list[int]]:
+    """Per move, the moves that it uses; the last move of an answered attempt is its answer."""
+    links = argument_links(moves, fresh, lambda tool, argument: _declares(task, tool, argument))
+    if trajectory.stop_reason is StopReason.finished:
+        is_solved = trajectory.outcome.solved == 1
+        links[-1] = used_moves(trajectory.answer or "", fresh[:-1], copies_count=is_solved)
+    return links
+
+
+def _first_used(
+    trajectory: Trajectory,
+    task: Task,
+    moves: list[Move],
+    faults: list[str | None],
+    fresh: list[list[str]],
+    links: list[list[int]],
+) -> tuple[list[float], float]:
+    """Of each step, 1 where it is the first to use a call; and 1 where the answer uses any."""
+    judged = zip(moves, faults, fresh, strict=True)
+    shows = [move.call is not None and fault is None and bool(new) for move, fault, new in judged]
+    uses = [{source for source in sources if shows[source]} for sources in links]
+    answer = v.run(trajectory.answer or "")
+    is_answered = trajectory.stop_reason is StopReason.finished
+    if is_answered and not uses[-1] and answer and answer in v.run(task.query):
+        roots = _roots(moves, task, links)
+        uses[-1] = {index for index, root in enumerate(roots) if root and shows[index]}
+    builds, used = [0.0] * len(trajectory.steps), set[int]()
+    for step in range(len(builds)):
+        own = {source for move, sources in zip(moves, uses, strict=True) if move.step == step for source in sources}
+        builds[step] = float(not own <= used)
+        used |= own
+    return builds, float(is_answered and bool(uses[-1]))
 
 
 def _verdict(trajectory: Trajectory, reference: Reference) -> Judgement:
@@ -181,14 +232,10 @@ def _consulted(
     faults: list[str | None],
 ) -> list[int]:
     """Moves that count as consulted: calls of relevant tools that show something new and lead back to the query."""
-    query = v.run(task.query)
-    roots: list[frozenset[str]] = []
+    roots = _roots(moves, task, links)
     vouched: set[tuple[str, frozenset[str]]] = set()
     found = []
     for index, move in enumerate(moves[:-1]):
-        arguments = [v.run(leaf) for leaf in v.leaves(move.arguments)]
-        named = frozenset(argument for argument in arguments if argument and argument in query)
-        roots.append(named.union(*(roots[source] for source in links[index])))
         if move.call is None or faults[index] is not None or not fresh[index] or not roots[index]:
             continue
         mark = (move.call.name, roots[index])
@@ -196,3 +243,14 @@ def _consulted(
             vouched.add(mark)
             found.append(index)
     return found
+
+
+def _roots(moves: list[Move], task: Task, links: list[list[int]]) -> list[frozenset[str]]:
+    """Of each move but the last, the things named in the query that its arguments lead back to."""
+    query = v.run(task.query)
+    roots: list[frozenset[str]] = []
+    for index, move in enumerate(moves[:-1]):
+        arguments = [v.run(leaf) for leaf in v.leaves(move.arguments)]
+        named = frozenset(argument for argument in arguments if argument and argument in query)
+        roots.append(named.union(*(roots[source] for source in links[index])))
+    return roots

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -63,29 +64,32 @@ def step_table(
     scored: Sequence[ScoredTrajectory], rewards: Sequence[Sequence[float]], source: str = "scored"
 ) -> pd.DataFrame:
     """One row a step. `source` is the file that `scored` was read from, whose first record is in line 2."""
-    rows: list[dict[str, Any]] = []
+    return _table(_steps(scored, rewards, source), STEP_COLUMNS)
+
+
+def _steps(
+    scored: Sequence[ScoredTrajectory], rewards: Sequence[Sequence[float]], source: str
+) -> Iterator[dict[str, Any]]:
+    rows = count()
     for index, (record, earned) in enumerate(zip(scored, rewards, strict=True)):
-        trajectory = record.trajectory
+        trajectory, identity = record.trajectory, _identity(record, source, index)
         last = len(trajectory.steps) - 1
         for number, (step, judgement) in enumerate(zip(trajectory.steps, record.judgements, strict=True)):
             finite = [value for value in step.action_logprobs if math.isfinite(value)]
-            rows.append(
-                _identity(record, len(rows), source, index)
-                | {
-                    "step": number,
-                    "is_last": number == last,
-                    "is_readable": step.action.unreadable is None,
-                    "success": _number(judgement.success),
-                    "contribution": _number(judgement.contribution),
-                    "solved": _number(judgement.solved),
-                    "reward": earned[number] if number < len(earned) else math.nan,
-                    "n_context_tokens": len(step.context_ids),
-                    "n_action_tokens": len(step.action_ids),
-                    "n_bad_logprobs": len(step.action_logprobs) - len(finite),
-                    "logprob_max": max(finite, default=math.nan),
-                }
-            )
-    return pd.DataFrame(rows, columns=list(STEP_COLUMNS))
+            yield identity | {
+                "row": next(rows),
+                "step": number,
+                "is_last": number == last,
+                "is_readable": step.action.unreadable is None,
+                "success": _number(judgement.success),
+                "contribution": _number(judgement.contribution),
+                "solved": _number(judgement.solved),
+                "reward": earned[number] if number < len(earned) else math.nan,
+                "n_context_tokens": len(step.context_ids),
+                "n_action_tokens": len(step.action_ids),
+                "n_bad_logprobs": len(step.action_logprobs) - len(finite),
+                "logprob_max": max(finite, default=math.nan),
+            }
 
 
 def trajectory_table(
@@ -98,35 +102,51 @@ def trajectory_table(
 ) -> pd.DataFrame:
     """One row a trajectory. `expected_returns` are the discounted returns in closed form, to compare the rewards
     with."""
-    rows: list[dict[str, Any]] = []
+    rows = _trajectories(scored, rewards, source, gamma, expected_returns)
+    return _table(rows, TRAJECTORY_COLUMNS)
+
+
+def _trajectories(
+    scored: Sequence[ScoredTrajectory],
+    rewards: Sequence[Sequence[float]],
+    source: str,
+    gamma: float,
+    expected_returns: Sequence[float] | None,
+) -> Iterator[dict[str, Any]]:
     seen: set[str] = set()
     for index, (record, earned) in enumerate(zip(scored, rewards, strict=True)):
         trajectory = record.trajectory
         allowed = trajectory.conditions.sampling if trajectory.conditions else None
         discounted = sum(gamma**step * reward for step, reward in enumerate(earned))
         expected = expected_returns[index] if expected_returns is not None else math.nan
-        rows.append(
-            _identity(record, index, source, index)
-            | {
-                "attempt": trajectory.attempt,
-                "is_known": trajectory.id in seen or trajectory.search in seen,
-                "broken": float(trajectory.stop_reason.broken),
-                "finished": trajectory.stop_reason is StopReason.finished,
-                "n_steps": len(trajectory.steps),
-                "max_calls": allowed.max_calls if allowed else math.nan,
-                "n_tokens": len(trajectory.token_ids),
-                "max_tokens": allowed.max_tokens if allowed else math.nan,
-                "solved": _number(record.solved),
-                "n_rewards": len(earned),
-                "discounted_return": float(discounted),
-                "return_error": abs(discounted - expected),
-                "policy": str(trajectory.policy),
-                "conditions": content_hash(trajectory.conditions and trajectory.conditions.model_dump(mode="json")),
-                "annotator": str(record.annotator),
-            }
-        )
+        yield _identity(record, source, index) | {
+            "row": index,
+            "attempt": trajectory.attempt,
+            "is_known": trajectory.id in seen or trajectory.search in seen,
+            "broken": float(trajectory.stop_reason.broken),
+            "finished": trajectory.stop_reason is StopReason.finished,
+            "n_steps": len(trajectory.steps),
+            "max_calls": allowed.max_calls if allowed else math.nan,
+            "n_tokens": len(trajectory.token_ids),
+            "max_tokens": allowed.max_tokens if allowed else math.nan,
+            "solved": _number(record.solved),
+            "n_rewards": len(earned),
+            "discounted_return": float(discounted),
+            "return_error": abs(discounted - expected),
+            "policy": str(trajectory.policy),
+            "conditions": content_hash(trajectory.conditions and trajectory.conditions.model_dump(mode="json")),
+            "annotator": str(record.annotator),
+        }
         seen |= {trajectory.id, trajectory.search or trajectory.id}
-    return pd.DataFrame(rows, columns=list(TRAJECTORY_COLUMNS))
+
+
+def _table(rows: Iterable[dict[str, Any]], names: Iterable[str]) -> pd.DataFrame:
+    """Filled column by column: a list of all rows would take more memory than what they are made of."""
+    columns: dict[str, list[Any]] = {name: [] for name in names}
+    for row in rows:
+        for name, column in columns.items():
+            column.append(row[name])
+    return pd.DataFrame(columns)
 
 
 def group_table(trajectories: pd.DataFrame, groups: Mapping[str, str]) -> pd.DataFrame:
@@ -139,10 +159,9 @@ def group_table(trajectories: pd.DataFrame, groups: Mapping[str, str]) -> pd.Dat
     )
 
 
-def _identity(record: ScoredTrajectory, row: int, source: str, index: int) -> dict[str, Any]:
+def _identity(record: ScoredTrajectory, source: str, index: int) -> dict[str, Any]:
     trajectory = record.trajectory
     return {
-        "row": row,
         "source": f"{source}:{index + 2}",  # line 1 is the header
         "trajectory_id": trajectory.id,
         "task_id": trajectory.task_id,

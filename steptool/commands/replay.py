@@ -36,7 +36,7 @@ from steptool.core.types import (
 from steptool.engines.base import Generation, Request
 from steptool.engines.fake import ScriptedEngine
 from steptool.formats.base import Format
-from steptool.rewards.base import RewardForm, rewards_of
+from steptool.rewards.base import Fits, RewardForm, rewards_of
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.chain import Chain
 from steptool.traces.file import Demonstration
@@ -64,8 +64,8 @@ class Replayed:
     recorded: Recorded
     trajectory: Trajectory
     judgements: tuple[Judgement, ...]
-    rewards: tuple[float, ...]
-    """One a step, as the reward form of params.yaml has it."""
+    rewards: tuple[float, ...] | None
+    """One a step, as the reward form of params.yaml has it; None where it must see a round first."""
 
     def differs(self, step: int) -> bool:
         """Whether the live world replied otherwise than was recorded."""
@@ -158,7 +158,8 @@ async def replay(
     )
     judgements = tuple(await annotator.annotate(done, task, reference))
     scored = ScoredTrajectory(trajectory=done, judgements=judgements, annotator=HERE)
-    return Replayed(recorded, done, judgements, tuple(rewards_of(form, [scored])[0]))
+    rewards = None if isinstance(form, Fits) else tuple(rewards_of(form, [scored])[0])
+    return Replayed(recorded, done, judgements, rewards)
 
 
 async def _act(

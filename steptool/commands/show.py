@@ -57,13 +57,16 @@ def replay(console: Console, of: Replayed) -> None:
     for name in ("step", "action", "reply", "success", "contribution", "solved", "reward", "why"):
         is_number = name in ("success", "contribution", "solved", "reward")
         table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for number, (step, judged, reward) in enumerate(zip(done.steps, of.judgements, of.rewards, strict=True)):
+    rewards = of.rewards or [None] * len(done.steps)
+    for number, (step, judged, reward) in enumerate(zip(done.steps, of.judgements, rewards, strict=True)):
         reply = Text(_replies(step.observations) or printable(step.reply or ""))
         if of.differs(number):
             reply.append(f"\nrecorded: {_replies(of.recorded.observations[number])}", style="yellow")
         scores = [_score(judged.scores.get(name)) for name in ("success", "contribution", "solved")]
         why = Text(printable(judged.reason))
-        table.add_row(str(number), Text(_action(step)), reply, *scores, f"{reward:+.3f}", why)
+        table.add_row(
+            str(number), Text(_action(step)), reply, *scores, "–" if reward is None else f"{reward:+.3f}", why
+        )
     console.print(table)
 
 

@@ -129,19 +129,29 @@ def _method(params: Params, arm: str) -> Use:
     return replace(used, settings={**used.settings, **wanted.settings})
 
 
-COMPARES = ("baseline", "lambda_step")
-"""Settings of a method that compares the attempts at a task; their defaults are in `steptool.training.siblings`."""
+COMPARES = ("baseline", "lambda_step", "merge", "smoothing")
+"""Settings of a method that compares the attempts at a task as `step_ppo` does."""
+COMPARING = {
+    "step_ppo": COMPARES,
+    "ppo_final": COMPARES,
+    "grpo": ("scale", "costs"),
+    "gigpo": ("scale", "step_weight"),
+}
+"""Method → those of its settings that say how it compares; their defaults are in `steptool.training.compared`."""
 
 
 def learner_of(params: Params, round: str) -> tuple[str, dict[str, Any]] | None:
-    """The first arm that learns from a round by `step_ppo`, or by a method with such settings, and how it compares
-    attempts: the settings as written. None where no arm does.
+    """The first arm that learns from a round by a method of COMPARING, or by one with the settings of `step_ppo`, and
+    how it compares attempts: the settings as written, and the `method` unless it is as `step_ppo`. None where no arm
+    does.
     """
     for name, arm in params.arms.items():
         if arm.method is not None and round in arm.data:
             used = _method(params, name)
-            if used.name == "step_ppo" or set(COMPARES) & used.settings.keys():
-                return name, {key: used.settings[key] for key in COMPARES if key in used.settings}
+            if used.name in COMPARING or set(COMPARES) & used.settings.keys():
+                own = {"method": used.name} if used.name in COMPARING.keys() - {"step_ppo"} else {}
+                keys = COMPARING.get(used.name, COMPARES)
+                return name, own | {key: used.settings[key] for key in keys if key in used.settings}
     return None
 
 

@@ -27,6 +27,8 @@ from steptool.config.base_content import base_content
 from steptool.config.places import (
     BASE,
     EVALUATION,
+    MODELS,
+    PARAMS,
     REPORT,
     REVISIONS,
     SCORED,
@@ -37,6 +39,7 @@ from steptool.config.places import (
 )
 from steptool.config.plugins import Use
 from steptool.config.settings import DEMONSTRATIONS, Params
+from steptool.core.errors import ParamsError
 
 HEADER = (
     "# The one graph, which `steptool graph` writes from params.yaml. `dvc repro` brings it up to date,\n"
@@ -136,7 +139,7 @@ def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
         "annotate",
         f"Scores of every step of round {name}",
         name,
-        deps=(TASKS, TRAJECTORIES / name),
+        deps=(TASKS, TRAJECTORIES / name, *judging(params, name)),
         out=SCORED / name,
         keys=("seed", "annotate"),
         plugins=(params.annotate,),
@@ -193,7 +196,7 @@ def _measure(
     return StageSpec(
         verb,
         description,
-        deps=(TASKS, *dict.fromkeys(folder for arm in arms for folder in _policy_folders(arm))),
+        deps=(TASKS, *dict.fromkeys((*(folder for arm in arms for folder in _policy_folders(arm)), *judging(params)))),
         out=out,
         keys=(
             *("seed", "evaluate", "sample", *acting, "annotate", "metrics", "model.dtype"),
@@ -238,6 +241,49 @@ def _policy_folders(arm: Arm | None) -> tuple[Path, ...]:
     if arm.folder is None:
         return ()
     return (arm.folder, *(folder for _, folder in arm.ancestors))
+
+
+def judging(params: Params, round: str | None = None) -> tuple[Path, ...]:
+    """The folders of the policies that the annotator of attempts reads, with those that they are built on.
+
+    Raises ParamsError for an arm that is made from what the attempts of `round` teach, which is not there yet, and for
+    a folder in `models` that no arm is trained into.
+    """
+    arms = {arm.folder: arm for arm in arms_of(params) if arm.method}
+    found: list[Path] = []
+    for folder in params.annotate.policies():
+        arm = arms.get(folder)
+        if arm is None and folder.parent == MODELS and folder != BASE:
+            raise ParamsError(
+                f"reads the policy {folder}, and no arm is trained into that folder",
+                where=f"{PARAMS}: annotate",
+                fix=f"name one of {', '.join(map(str, [BASE, *filter(None, arms)]))}, or a folder outside of {MODELS}",
+            )
+        if arm and round and (learner := _learner(params, arm, round)):
+            raise ParamsError(
+                f"reads the policy {folder}, which learns from round {round}"
+                + (f" by way of arm {learner}" if learner != arm.name else "")
+                + ": it cannot judge attempts that it is made from",
+                where=f"{PARAMS}: annotate",
+                fix="name a policy that learns from no round of this project, such as models/sft with the reference "
+                "models/base, or a copy of the folder of an earlier run",
+            )
+        found += [folder] if arm is None else _policy_folders(arm)
+    return tuple(dict.fromkeys(found))
+
+
+def _learner(params: Params, arm: Arm, round: str) -> str | None:
+    """The arm that learns from `round`, if `arm` is made from it: itself or one that it is built on, or that sampled
+    what these learn from."""
+    if arm.method is None:
+        return None
+    sources = [each for each in arm.data if each != DEMONSTRATIONS]
+    if round in sources:
+        return arm.name
+    sampled = [round_of(params, each).arm for each in sources]
+    start = params.arms.get(str(arm.start))
+    before = [each for each in (arm_of(params, str(arm.start)) if start else None, *sampled) if each]
+    return next((found for each in before if (found := _learner(params, each, round))), None)
 
 
 def dvc_document(params: Params, existing: Any = None) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from steptool.core.errors import InputError
-from steptool.core.plugins import config_class, content_of, load_class, modules_of
+from steptool.core.plugins import config_class, content_of, load_class, modules_of, policies_of
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "world": {
@@ -57,16 +58,27 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "chain": "steptool.rollouts.chain:Chain",
         "agent": "steptool.rollouts.agent:Agent",
     },
-    "annotate": {"rules": "steptool.annotators.rules:Rules"},
+    "annotate": {
+        "rules": "steptool.annotators.rules:Rules",
+        "progress": "steptool.annotators.progress:Progress",
+    },
     "reward": {
         "potential": "steptool.rewards.potential:Potential",
         "paper": "steptool.rewards.paper:Paper",
         "auto": "steptool.rewards.auto:Auto",
+        "grounded": "steptool.rewards.grounded:Grounded",
+        "calibrated": "steptool.rewards.calibrated:Calibrated",
     },
     "methods": {
         "sft": "steptool.methods.sft:Sft",
         "rft": "steptool.methods.rft:Rft",
+        "dpo": "steptool.methods.dpo:Dpo",
+        "archer": "steptool.methods.archer:Archer",
         "step_ppo": "steptool.methods.step_ppo:StepPpo",
+        "step_ppo_release": "steptool.methods.step_ppo_release:StepPpoRelease",
+        "ppo_final": "steptool.methods.ppo_final:PpoFinal",
+        "grpo": "steptool.methods.grpo:Grpo",
+        "gigpo": "steptool.methods.gigpo:Gigpo",
     },
     "metrics": {},
 }
@@ -119,6 +131,10 @@ class Use:
     def content(self) -> str:
         """What the files that it reads consist of. Raises DataError where they cannot be read."""
         return "" if self.is_heavy else content_of(self.cls, self.config)
+
+    def policies(self) -> tuple[Path, ...]:
+        """The folders of the policies that it reads."""
+        return () if self.is_heavy else policies_of(self.cls, self.config)
 
     def dump(self) -> dict[str, Any]:
         """As params.yaml could have it, the defaults included unless it is heavy."""

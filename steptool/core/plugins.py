@@ -10,11 +10,13 @@ What a plugin class may have, all of it optional:
     name: ClassVar[str]                       what results call it; else the name of the class
     @staticmethod def content(config) -> str  what the files that it reads outside of its sources consist of, as a
                                               hash or another short text; without one it reads none
+    @staticmethod def policies(config)        the folders of policies that it reads, such as models/sft: the stages
+                                              that run it wait for the arms that are trained into them
     self.seed: int                            where the seed that it was given decides what it does, as in a world that
                                               makes its tasks
 
 Its revision is computed from these, never kept by hand: a hash of what its sources mean (`steptool.core.revision`), of
-its settings with their defaults, of that content and of the seed.
+its settings with their defaults, of that content, of the weights of these policies and of the seed.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +34,7 @@ from pydantic import BaseModel
 from steptool.core.errors import InputError, reason
 from steptool.core.fields import Settings
 from steptool.core.revision import MEANS_NOTHING, code_revision
+from steptool.core.storage import file_hash
 from steptool.core.types import Revision, content_hash
 
 
@@ -89,6 +93,11 @@ def content_of(plugin: type[Any], config: BaseModel) -> str:
     return str(plugin.content(config)) if hasattr(plugin, "content") else ""
 
 
+def policies_of(plugin: type[Any], config: BaseModel) -> tuple[Path, ...]:
+    """The folders of policies that a plugin reads."""
+    return tuple(map(Path, plugin.policies(config))) if hasattr(plugin, "policies") else ()
+
+
 def modules_of(plugin: type[Any], config: BaseModel) -> list[str]:
     """The modules that a plugin runs: its own, and what its settings name, such as a module of functions."""
     more = plugin.modules(config) if hasattr(plugin, "modules") else ()
@@ -102,5 +111,7 @@ def revision_of(plugin: object, config: BaseModel | None = None) -> Revision:
     settings = NoSettings() if settings is None else settings
     code = code_revision(modules_of(kind, settings), without=MEANS_NOTHING)
     seed = getattr(plugin, "seed", None)
-    parts = [kind.__qualname__, code, settings.model_dump(mode="json"), content_of(kind, settings), seed]
+    parts: list[Any] = [kind.__qualname__, code, settings.model_dump(mode="json"), content_of(kind, settings), seed]
+    if policies := policies_of(kind, settings):
+        parts.append([file_hash(folder) for folder in policies if folder.exists()])
     return Revision(name=getattr(kind, "name", kind.__qualname__), revision=content_hash(parts))

@@ -10,25 +10,26 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
-import io
 import json
 import math
 import os
 import re
 import shutil
 import stat
+import tempfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from steptool import __version__
 from steptool.core.errors import DataError, StorageError
+from steptool.core.sharing import Pool
 
 SCHEMA_VERSION = 2
 """Raised when a stored record changes meaning; readers refuse other versions."""
@@ -42,6 +43,7 @@ MAX_GROWTH, ALWAYS_ALLOWED = 100, 64 << 20
 """Text is at most this many times as large as the gzip file that holds it, or this many bytes. Trajectories are 5 to
 20 times as large; zeros are 1,000 times as large, which is how 3 MB become 3 GB."""
 Record = TypeVar("Record", bound=BaseModel)
+PULL = "run `dvc repro`, or `dvc pull` it"
 WRITTEN_OTHERWISE = "run `dvc repro`: another version of StepTool may have written it"
 
 
@@ -85,12 +87,19 @@ def _fsync(path: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically: temporary name, fsync, rename."""
+    with _replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of `path` when the block ends well, and vanishes when it does not."""
     temporary = path.with_name(f".{path.name}.tmp")
     with _saying_where(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -182,10 +191,10 @@ def read_text(path: Path) -> str:
     try:
         return read_bounded(path, MAX_DOCUMENT).decode()
     except FileNotFoundError as error:
-        raise DataError("no such file", where=str(path), fix="run `dvc repro`, or `dvc pull` it") from error
+        raise DataError("no such file", where=str(path), fix=PULL) from error
     except (OSError, UnicodeDecodeError) as error:
         found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise DataError(found, where=str(path), fix=f"restore it: dvc checkout --force {path}") from error
+        raise DataError(found, where=str(path), fix=_restore(path)) from error
 
 
 def conflict_line(text: str) -> int | None:
@@ -252,30 +261,56 @@ def dumps(record: BaseModel) -> str:
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
     """Write records, one a line, after a header line with the schema version; returns how many.
 
+    They may come from anywhere, one by one: no more than one is held in memory.
     A name that ends in .gz is compressed, with no time stamp in it: same records, same bytes.
     """
-    buffer = io.BytesIO()
-    count = 0
-    kind = ""
-    lines = io.StringIO()
-    for record in records:
-        kind = kind or type(record).__name__
-        lines.write(dumps(record) + "\n")
-        count += 1
-    text = json.dumps({"schema_version": SCHEMA_VERSION, "kind": kind, "rows": count}) + "\n" + lines.getvalue()
-    if path.suffix == ".gz":
-        with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0, compresslevel=6) as stream:
-            stream.write(text.encode())
-        write_bytes(path, buffer.getvalue())
-    else:
-        write_bytes(path, text.encode())
+    count, kind, packed = 0, "", path.suffix == ".gz"
+    with _spool(path) as body:
+        for record in records:
+            kind = kind or type(record).__name__
+            line = f"{dumps(record)}\n".encode()
+            with _saying_where(path):
+                body.write(line)
+            count += 1
+        header = {"schema_version": SCHEMA_VERSION, "kind": kind, "rows": count}
+        body.seek(0)
+        with _replacing(path) as file, _packer(file) if packed else nullcontext(file) as out:
+            out.write(f"{json.dumps(header)}\n".encode())
+            shutil.copyfileobj(body, out)
     return count
 
 
+def _spool(path: Path) -> IO[bytes]:
+    """A file without a name, beside `path`: the first line of JSONL says how many lines follow."""
+    with _saying_where(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryFile(dir=path.parent)
+
+
+def _packer(file: BinaryIO) -> gzip.GzipFile:
+    return gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0, compresslevel=6)
+
+
 def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
-    """Read what `write_jsonl` wrote. Raises what `each_of_jsonl` does."""
-    again = f"restore it: dvc checkout --force {path}"
-    return list(each_of_jsonl(path, model, missing="run `dvc repro`, or `dvc pull` it", broken=again))
+    """Read what `write_jsonl` wrote; equal parts of the records are one object. Raises what `each_of_jsonl` does."""
+    pool = Pool()
+    return [pool.shared(record) for record in stream_jsonl(path, model)]
+
+
+def stream_jsonl(path: Path, model: type[Record]) -> Iterator[Record]:
+    """The records of an output of a stage, one after the other: as many as anyone likes, for no more memory."""
+    return each_of_jsonl(path, model, missing=PULL, broken=_restore(path))
+
+
+def rows_of(path: Path) -> int:
+    """How many records an output of a stage has, as its first line says. Raises what `each_of_jsonl` does."""
+    fix = _restore(path)
+    first = next(read_lines(path, missing=PULL, broken=fix), "")
+    return int(_header(path, parse_text(first, str(path), line=1, fix=fix), None, fix)["rows"])
+
+
+def _restore(path: Path) -> str:
+    return f"restore it: dvc checkout --force {path}"
 
 
 def each_of_jsonl(path: Path, model: type[Record], *, missing: str, broken: str) -> Iterator[Record]:
@@ -303,14 +338,14 @@ def each_of_jsonl(path: Path, model: type[Record], *, missing: str, broken: str)
         raise DataError(f"{rows} rows, but its first line says {header['rows']}", where=f"{path}:{number}", fix=broken)
 
 
-def _header(path: Path, header: Any, model: type[Record], fix: str) -> dict[str, Any]:
+def _header(path: Path, header: Any, model: type[Record] | None, fix: str) -> dict[str, Any]:
     version = header.get("schema_version") if isinstance(header, dict) else None
     if version != SCHEMA_VERSION or isinstance(version, bool):
         found = f"schema version {str(version)[:64]}, expected {SCHEMA_VERSION}"
         raise DataError(found, where=f"{path}:1", fix=WRITTEN_OTHERWISE)
     if not (isinstance(header.get("rows"), int) and isinstance(header.get("kind"), str)):
         raise DataError("its first line names no kind and rows", where=f"{path}:1", fix=fix)
-    if header["rows"] and header["kind"] != model.__name__:
+    if model is not None and header["rows"] and header["kind"] != model.__name__:
         found = f"holds {header['kind'][:64]} records, expected {model.__name__}"
         raise DataError(found, where=f"{path}:1", fix=fix)
     return header
@@ -323,7 +358,7 @@ def file_hash(path: Path) -> str:
     """
     digest = hashlib.sha256()
     if not os.path.exists(path):
-        raise DataError("no such file or folder", where=str(path), fix="run `dvc repro`, or `dvc pull` it")
+        raise DataError("no such file or folder", where=str(path), fix=PULL)
     try:
         files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
         for file in files:

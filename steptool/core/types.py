@@ -242,6 +242,9 @@ class Step(Frozen):
     context_ids: tuple[TokenId, ...] = ()
     action_ids: tuple[TokenId, ...] = ()
     action_logprobs: tuple[float, ...] = ()
+    state: str | None = Field(default=None, exclude_if=lambda state: state is None)
+    """The world's own name for the state that the action was taken in, where its session tells it
+    (`steptool.worlds.base.HasState`). Left out of what is written where it is None."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -1,12 +1,13 @@
 """A thread that drives a batching engine, so that rollouts can await it.
 
     event loop      generate → inbox                     future resolved → tool call → generate → …
-    worker thread   inbox → add · step · settle · step · settle → future
+    worker thread   inbox → add · step · settle · step · settle → all futures of a step
 
-Requests join and leave the batch between steps, so one that waits for its tool holds up nobody. Before a
-step the event loop gets a moment to settle: rollouts whose tools answer at once are in the very next batch,
-and which requests share a batch does not depend on the speed of the two threads. Run again, the batches are
-the same, and so are the tokens and the last bit of their log-probabilities.
+Requests join and leave the batch between steps, so one that waits for its tool holds up nobody. All
+results of a step reach the event loop in one of its turns, and before the next step it gets a moment to settle:
+rollouts whose tools answer at once are in the very next batch, and neither which requests share a batch nor their
+order in it depends on the speed of the two threads. Run again, the batches are the same, and so are the tokens and
+the last bit of their log-probabilities.
 
 A failed step does not say which request it failed on. All requests that were running begin again, one half after
 the other, and a half that fails is halved again: a request on which every step fails is found in log2(n) steps and is
@@ -23,7 +24,7 @@ import contextlib
 import itertools
 import logging
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -73,8 +74,30 @@ R = TypeVar("R")
 @dataclass(eq=False)
 class _Submission:
     request: Request
-    reply: Callable[[Outcome], None]
+    future: asyncio.Future[Generation]
     failed_alone: int = 0
+
+    def resolve(self, outcome: Outcome) -> None:
+        """Called on the event loop of the future."""
+        if self.future.done():  # cancelled while its tokens were on the way
+            return
+        if isinstance(outcome, Exception):
+            self.future.set_exception(outcome)
+        else:
+            self.future.set_result(outcome)
+
+
+def _reply(outcomes: Iterable[tuple[_Submission, Outcome]]) -> None:
+    """Resolve all of them in one turn of their event loop: what rollouts ask for next then comes in the same order
+    however fast this thread is."""
+
+    def resolve(those: list[tuple[_Submission, Outcome]]) -> None:
+        for submission, outcome in those:
+            submission.resolve(outcome)
+
+    for loop, those in itertools.groupby(outcomes, key=lambda one: one[0].future.get_loop()):
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is waiting
+            loop.call_soon_threadsafe(resolve, list(those))
 
 
 @dataclass(frozen=True)
@@ -111,20 +134,7 @@ class Pump(Generic[B]):
         """Cancelling the caller takes its request out of the batch."""
         loop = self._loop = asyncio.get_running_loop()
         future: asyncio.Future[Generation] = loop.create_future()
-
-        def resolve(outcome: Outcome) -> None:
-            if future.done():  # cancelled while its tokens were on the way
-                return
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        def reply(outcome: Outcome) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is waiting
-                loop.call_soon_threadsafe(resolve, outcome)
-
-        submission = _Submission(request, reply)
+        submission = _Submission(request, future)
         self._put(submission)
         try:
             return await future
@@ -166,7 +176,7 @@ class Pump(Generic[B]):
             while not self._inbox.empty():
                 left = self._inbox.get()
                 if isinstance(left, _Submission):
-                    left.reply(closed)
+                    _reply([(left, closed)])
                 elif isinstance(left, _Work):
                     left.done.set_exception(closed)
             backend.close()
@@ -222,7 +232,7 @@ class Pump(Generic[B]):
         try:
             backend.add(id, submission.request)
         except Exception as fault:  # noqa: BLE001 - a request that is refused fails alone
-            submission.reply(fault)
+            _reply([(submission, fault)])
         else:
             self._running[id] = submission
 
@@ -249,9 +259,7 @@ class Pump(Generic[B]):
             self._begin_again(backend, fault)
             return
         self._failures = 0
-        for id, generation in ended:
-            if submission := self._running.pop(id, None):
-                submission.reply(generation)
+        _reply([(self._running.pop(id), generation) for id, generation in ended if id in self._running])
 
     def _begin_again(self, backend: B, fault: Exception) -> None:
         """Put everything that was running back in line, in two halves; lose only what failed alone too often."""
@@ -277,7 +285,7 @@ class Pump(Generic[B]):
         for alone in lost:
             alone.failed_alone += 1
             if alone.failed_alone == TRIES_ALONE:
-                alone.reply(fault)
+                _reply([(alone, fault)])
             else:
                 self._held.append([alone])
 
@@ -290,7 +298,6 @@ class Pump(Generic[B]):
             work.done.set_result(done)
 
     def _fail_all(self, fault: Exception) -> None:
-        for submission in itertools.chain(self._running.values(), *self._held):
-            submission.reply(fault)
+        _reply([(submission, fault) for submission in itertools.chain(self._running.values(), *self._held)])
         self._running.clear()
         self._held.clear()

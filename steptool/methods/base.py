@@ -28,9 +28,9 @@ from torch import Tensor
 from steptool.core.fields import Bound, Many, Rate
 from steptool.core.plugins import modules_of
 from steptool.core.revision import MEANS_NOTHING, code_revision
-from steptool.core.types import content_hash
 from steptool.policies.canary import candidates, write_canary
 from steptool.training.batch import Batch, pack
+from steptool.training.checkpoint import fingerprint_of
 from steptool.training.episode import Episode
 from steptool.training.job import Data, Job
 from steptool.training.model import AdapterSettings, PolicyWithValue, adapter_groups
@@ -119,15 +119,7 @@ class AdapterMethod(ABC):
             return dict(examples.counts)
         batch = pack(examples.episodes, job.row_tokens, examples.together)
         lower = LowerCache(policy)
-        run = Run(
-            epochs=self.config.epochs,
-            minibatches=self.config.minibatches,
-            max_grad_norm=self.config.max_grad_norm,
-            seed=job.seed,
-            fingerprint=self._fingerprint(policy, batch, job),
-            on_metrics=job.on_metrics,
-            checkpoint_dir=job.checkpoint_dir,
-        )
+        run = self._run(job, self._fingerprint(policy, batch, job))
         snapshot = run.resume()
         measured = snapshot.part("measured") if snapshot else self.prepare(policy, batch, lower, job.data)
         objective, optimizer = self.objective(policy, batch, measured), self.optimizer(policy)
@@ -135,12 +127,27 @@ class AdapterMethod(ABC):
         counts = {**examples.counts, "tasks": len(batch.groups), "rows": len(batch.rows), "tokens": batch.tokens}
         return {**counts, **self.summary(batch, measured, history)}
 
+    def _run(self, job: Job, fingerprint: str) -> Run:
+        return Run(
+            epochs=self.config.epochs,
+            minibatches=self.config.minibatches,
+            max_grad_norm=self.config.max_grad_norm,
+            seed=job.seed,
+            fingerprint=fingerprint,
+            on_metrics=job.on_metrics,
+            checkpoint_dir=job.checkpoint_dir,
+        )
+
     def _fingerprint(self, policy: PolicyWithValue, batch: Batch, job: Job) -> str:
-        """Identifies a training: the same start, data, rewards, settings, seed and code of the method."""
+        """Identifies a training: the same code of the method, settings, start, data, rewards and seed."""
         weights = hashlib.sha256()
         for parameter in policy.trainable().values():
             weights.update(parameter.detach().cpu().numpy().tobytes())
-        code = code_revision([__name__, *modules_of(type(self), self.config)], without=MEANS_NOTHING)
-        settings = self.config.model_dump(mode="json")
         data = [(item.trajectory_id, item.rewards) for item in batch.episodes]
-        return content_hash([code, settings, weights.hexdigest(), data, batch.units, job.data.reward.gamma, job.seed])
+        return fingerprint_of(
+            code=code_revision([__name__, *modules_of(type(self), self.config)], without=MEANS_NOTHING),
+            settings=self.config.model_dump(mode="json"),
+            start=weights.hexdigest(),
+            data=[data, batch.units, job.data.reward.gamma],
+            seed=job.seed,
+        )

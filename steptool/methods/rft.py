@@ -6,7 +6,7 @@ The arm to compare PPO with: same packing, adapter, optimiser and checkpoints, n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -14,7 +14,6 @@ from steptool.core.errors import DataError
 from steptool.core.fields import Many, Rate
 from steptool.methods.base import AdapterMethod, Examples, Measured
 from steptool.training.batch import Batch, Row
-from steptool.training.episode import episode, written_episode
 from steptool.training.job import Data
 from steptool.training.losses import weighted_mean
 from steptool.training.model import Output, PolicyWithValue
@@ -42,13 +41,8 @@ class Rft(AdapterMethod):
                 "and `reward: {use: auto}`, which learns from the calls; else take the arm out of `arms`",
             )
         solved = [item for item in data.scored if item.solved == 1]
-        imported = [item.trajectory for item in solved if item.trajectory.conditions is None]
-        sampled = (episode(item, [0.0] * len(item.judgements)) for item in solved if item.trajectory.conditions)
-        # A likelihood is the model's own: the temperature of sampling has no part in it.
-        found = [replace(item, temperature=1.0) for item in sampled if item is not None]
-        for attempt in imported:
-            if stream := data.stream(attempt):
-                found.append(written_episode(attempt, *stream))
+        imported = any(item.trajectory.conditions is None for item in solved)
+        found = [attempt for item in solved if (attempt := data.attempt(item))]
         counts = {"trajectories": len(data.scored), "solved": len(found)}
         return Examples(found, {**counts, "unwritable": len(solved) - len(found)} if imported else counts)
 

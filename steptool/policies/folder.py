@@ -223,27 +223,34 @@ def _require_same(found: dict[str, Tensor], wanted: dict[str, Tensor], file: Pat
 
 
 def merge_adapter(base: Path, adapter: Path, out: Path, *, dtype: str = "bfloat16") -> None:
-    """Write a plain model folder, the adapter added to its base in float32 and then rounded to `dtype`.
-
-    Reads the folders that `resolve_policy` names; raises ModelError if the two do not fit.
-    """
-    config = saved_config(adapter)
-    model = load_model(base, dtype=torch.float32)
-    try:
-        peft = fresh_adapter(model, config, seed=0)
-    except Exception as error:
-        found = f"does not fit its base: {reason(error)}"
-        raise ModelError(found, where=str(adapter / ADAPTER_CONFIG), fix=again(adapter)) from error
-    load_adapter(peft, adapter)
-    merged: PreTrainedModel = peft.merge_and_unload().to(getattr(torch, dtype))
-    fix = f"train {adapter} again with a lower learning rate"
-    require_finite(merged.state_dict().items(), str(adapter), fix)
+    """Write a plain model folder: what `merged_model` gives, with the base's tokenizer and the adapter's canary."""
+    merged = merged_model(base, adapter, dtype=dtype)
     out.mkdir(parents=True, exist_ok=True)
     merged.save_pretrained(out)
     readable_like(out / CONFIG)
     copy_tokenizer(base, out)
     if (adapter / CANARY).exists():
         shutil.copyfile(adapter / CANARY, out / CANARY)
+
+
+def merged_model(base: Path, adapter: Path, *, dtype: str, device: torch.device | None = None) -> PreTrainedModel:
+    """The plain model of a base and its adapter, added in float32 and then rounded to `dtype`; on the CPU where no
+    `device` is named.
+
+    Reads the folders that `resolve_policy` names; raises ModelError if the two do not fit.
+    """
+    config = saved_config(adapter)
+    model: Any = load_model(base, dtype=torch.float32)
+    try:
+        peft = fresh_adapter(model, config, seed=0)
+    except Exception as error:
+        found = f"does not fit its base: {reason(error)}"
+        raise ModelError(found, where=str(adapter / ADAPTER_CONFIG), fix=again(adapter)) from error
+    load_adapter(peft, adapter)
+    merged: PreTrainedModel = peft.to(device).merge_and_unload().to(getattr(torch, dtype))
+    fix = f"train {adapter} again with a lower learning rate"
+    require_finite(merged.state_dict().items(), str(adapter), fix)
+    return merged
 
 
 @contextmanager

@@ -1,27 +1,28 @@
 """Rewards by what is known of a task: its outcomes where there are any, else its calls alone.
 
-known of the attempts at a task          form
-a verdict on each                        `potential`: the verdict, and the calls as differences of a potential
-none, or on some alone (a judge may
-abstain)                                 `Calls`: the paper's rewards of calls, no verdict
+known of the attempts at a task                         form
+a verdict on each                                       `potential`: the verdict, and the calls as differences of a
+                                                        potential
+none, or on some alone (a judge may abstain)            `grounded`, without the verdict: the calls that build on what
+                                                        others showed, and an answer that stands on it
 
 All attempts at one task have one form, because they are compared with each other. One that a fault of the engine or the
 world ended is not asked for a verdict.
 
 Why `potential` and not the verdict alone: with exact verdicts, and with verdicts of which 10 to 30 % are wrong, the
 advantages of `potential` agreed better with the true outcomes than those of the verdict alone (docs/rewards.md), and
-the return of an attempt is still its verdict less its costs. Where every task has a check, `auto` is `potential`.
+the return of an attempt is still its verdict less its costs. Where every task has a check, `auto` is `potential`. Why
+`grounded` and not what the paper pays calls: more calls earn nothing there (`steptool audit-rewards`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from steptool.core.fields import Weight
-from steptool.core.types import ScoredTrajectory, ToolCall
-from steptool.rewards.base import RewardForm
-from steptool.rewards.costs import Weights, discounted, less_costs
+from steptool.core.types import ScoredTrajectory
+from steptool.rewards.base import RewardForm, all_judged
+from steptool.rewards.costs import Weights
+from steptool.rewards.grounded import Grounded
 from steptool.rewards.potential import Potential
 
 
@@ -30,14 +31,12 @@ class Auto:
     needs_verdict = False
 
     class Config(Weights):
-        calls_alpha: Weight = 0.5
-        """Weight of success and of contribution where there is no verdict, as published (arXiv 2410.07745)."""
+        """Of `potential`; `grounded` has its defaults. Set `use: grounded` to change them."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        shared = {"step_cost": config.step_cost, "budget_cost": config.budget_cost, "gamma": config.gamma}
-        self._by_outcome = Potential(Potential.Config(alpha=config.alpha, **shared))
-        self._by_calls = Calls(Weights(alpha=config.calls_alpha, **shared))
+        self._by_outcome = Potential(Potential.Config(**config.model_dump()))
+        self._by_calls = Grounded(Grounded.Config(gamma=config.gamma)).unjudged
 
     @property
     def gamma(self) -> float:
@@ -48,58 +47,8 @@ class Auto:
         return self._by_outcome.shapes
 
     def choose(self, attempts: Sequence[ScoredTrajectory]) -> RewardForm:
-        judged = [attempt.solved is not None for attempt in attempts if not attempt.trajectory.stop_reason.broken]
-        return self._by_outcome if judged and all(judged) else self._by_calls
+        return self._by_outcome if all_judged(attempts) else self._by_calls
 
     def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
         """Of an attempt that is compared with no other."""
         return self.choose([scored]).rewards(scored)
-
-
-class Calls:
-    """The rewards that the paper gives to calls, without a verdict.
-
-        r_t = α (s_t + c_t) − cost          r_T = −cost − budget
-
-    s_t is 0 where the call, with the same arguments, succeeded before: to repeat a good call would earn more than to
-    answer. c_t is 0 there already. Calls that differ still earn s_t each, whether the task needs them or not.
-    """
-
-    name = "calls"
-    needs_verdict = False
-
-    def __init__(self, config: Weights) -> None:
-        self.config = config
-
-    @property
-    def gamma(self) -> float:
-        return self.config.gamma
-
-    def rewards(self, scored: ScoredTrajectory) -> Sequence[float]:
-        plain = less_costs(scored, self.config, verdict=0.0)
-        return [reward + more for reward, more in zip(plain, self._paid(scored), strict=True)]
-
-    def expected_return(self, scored: ScoredTrajectory) -> float:
-        """−γ^T budget − cost Σ γ^t + α Σ γ^t (s_t + c_t)."""
-        paid = sum(self.gamma**t * more for t, more in enumerate(self._paid(scored)))
-        return discounted(scored, self.config, verdict=0.0) + paid
-
-    def _paid(self, scored: ScoredTrajectory) -> list[float]:
-        """What the scores of each step earn."""
-        paid, done = [], set[str]()
-        for step, judgement in zip(scored.trajectory.steps, scored.judgements, strict=True):
-            made = [_written(call) for call in step.action.calls]
-            success = (judgement.success or 0.0) * _new_share(made, done)
-            if success:
-                done.update(made)
-            paid.append(self.config.alpha * (success + (judgement.contribution or 0.0)))
-        return paid
-
-
-def _new_share(made: Sequence[str], done: set[str]) -> float:
-    """Share of the calls of a step that are not in `done`, each counted once; 1 for a step without calls."""
-    return len(set(made) - done) / len(made) if made else 1.0
-
-
-def _written(call: ToolCall) -> str:
-    return json.dumps([call.name, call.arguments], sort_keys=True)

@@ -39,8 +39,32 @@ class Chooses(Protocol):
         ...
 
 
+@runtime_checkable
+class Fits(Protocol):
+    """A form that must see the data before it can reward any of it: its weights, or its scale, follow from them."""
+
+    def fitted(self, scored: Sequence[ScoredTrajectory]) -> RewardForm:
+        """The form that rewards attempts, fitted to `scored`: all that a round or a training has, not those of one
+        task. The same data in another order give the same form. Raises DataError for data that it cannot be fitted to.
+        """
+        ...
+
+
+def fitted(form: RewardForm, scored: Sequence[ScoredTrajectory]) -> RewardForm:
+    """`form`, fitted to the data where it is one that must be. Whoever asks for rewards of a part of the data, such as
+    of one task at a time, fits the form to the whole first."""
+    return form.fitted(scored) if isinstance(form, Fits) else form
+
+
+def all_judged(attempts: Sequence[ScoredTrajectory]) -> bool:
+    """Whether each of the attempts at a task has a verdict that no fault ended; False where a fault ended all."""
+    judged = [attempt.solved is not None for attempt in attempts if not attempt.trajectory.stop_reason.broken]
+    return bool(judged) and all(judged)
+
+
 def forms_of(form: RewardForm, scored: Sequence[ScoredTrajectory]) -> list[RewardForm]:
-    """What rewards each of the attempts, in their order: `form` itself, or what it chooses for their task."""
+    """What rewards each of the attempts, in their order: `form`, fitted to them, or what it chooses for their task."""
+    form = fitted(form, scored)
     if not isinstance(form, Chooses):
         return [form] * len(scored)
     by_task: dict[str, list[ScoredTrajectory]] = {}

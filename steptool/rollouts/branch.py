@@ -69,11 +69,18 @@ class Branch:
         room = sampling.max_tokens - len(self._stream) - len(self._context)
         if room < 1:
             return Ending(StopReason.token_budget)
+        assert self._session is not None, "begin() comes first"
+        try:
+            state = self._session.state()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - the world's
+            return Ending(StopReason.world_error, error=describe(fault))
         try:
             generation = await self._attempt.act(
                 (*self._stream, *self._context), min(room, sampling.max_step_tokens), self._seed(number)
             )
-            step = step_of(generation, self._context, self._attempt.format, self._attempt.task)
+            step = step_of(generation, self._context, self._attempt.format, self._attempt.task, state)
         except Exception as fault:  # noqa: BLE001 - whatever the engine raises ends this trajectory alone
             return Ending(StopReason.engine_error, error=describe(fault))
         self._stream += (*self._context, *generation.ids)

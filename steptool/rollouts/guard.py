@@ -14,7 +14,7 @@ from typing import Any
 from steptool.core.errors import WorldError, describe
 from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.formats.text import shorten
-from steptool.worlds.base import Session
+from steptool.worlds.base import HasState, Session
 
 CANCELLED_GRACE_S = 2.0
 """How long a session may take to close, at most, once the whole run is being cancelled."""
@@ -53,6 +53,18 @@ class GuardedSession:
         if not (reply is None or isinstance(reply, str)):
             raise TypeError(f"say returned {type(reply).__name__}, not a text or None")
         return None if reply is None else self._cut(reply)
+
+    def state(self) -> str | None:
+        """What the world calls the state that it is in; None for the first, and where it does not tell."""
+        if not isinstance(self._session, HasState):
+            return None
+        try:
+            state = self._session.state()
+        except SystemExit as fault:
+            raise WorldError(f"state raised {describe(fault)}") from fault
+        if not (state is None or isinstance(state, str)):
+            raise TypeError(f"state returned {type(state).__name__}, not a text or None")
+        return None if state is None else self._cut(state)
 
     async def close(self, answer: str | None) -> Outcome:
         """Raises NoAnswer where it does not end in time."""

@@ -18,9 +18,11 @@ def seed_of(*parts: int | str) -> int:
     return int(content_hash(list(parts), 8), 16)
 
 
-def step_of(generation: Generation, context: Sequence[int], format: Format, task: Task) -> Step:
-    """What was sampled behind `context`, the tokens since the action before. Raises ValueError for what no engine
-    should return.
+def step_of(
+    generation: Generation, context: Sequence[int], format: Format, task: Task, state: str | None = None
+) -> Step:
+    """What was sampled behind `context`, the tokens since the action before, in a `state` of the world. Raises
+    ValueError for what no engine should return.
     """
     if not generation.ids:
         raise ValueError("the engine returned no tokens")
@@ -39,4 +41,5 @@ def step_of(generation: Generation, context: Sequence[int], format: Format, task
         context_ids=tuple(context),
         action_ids=generation.ids,
         action_logprobs=generation.logprobs,
+        state=state,
     )

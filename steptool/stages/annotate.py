@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from steptool.annotators.annotate import annotate_all
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from steptool.annotators.annotate import annotate_each
 from steptool.config.arms import round_of
+from steptool.config.graph import judging
 from steptool.config.places import PARAMS, SCORED, TASKS, TRAJECTORIES
 from steptool.config.settings import load_params
 from steptool.core.plugins import revision_of
-from steptool.core.storage import read_jsonl, write_jsonl
-from steptool.core.types import Trajectory
+from steptool.core.storage import rows_of, stream_jsonl, write_jsonl
+from steptool.core.types import ScoredTrajectory, Trajectory
 from steptool.stages.common import stage
 from steptool.stages.rounds import read_references, read_tasks
+from steptool.system.progress import progress
 
 
 def main(round: str) -> None:
@@ -18,27 +23,46 @@ def main(round: str) -> None:
     name = round_of(params, round).name
     source = TRAJECTORIES / name / "trajectories.jsonl.gz"
     inputs = {"trajectories": source, "tasks": TASKS}
+    inputs |= {f"policy {folder}": folder for folder in judging(params, name)}
     with stage(
         "annotate", SCORED / name, params, uses={"annotate": params.annotate}, inputs=inputs, argument=name
     ) as running:
         annotator = params.annotate.build()
-        scored = annotate_all(
-            annotator,
-            revision_of(annotator, params.annotate.config),
-            read_jsonl(source, Trajectory),
-            read_tasks("train"),
-            read_references(),
-            source=source,
-            what=f"annotate {name}",
-            concurrency=params.machine.concurrency,
-        )
-        write_jsonl(running.out / "scored.jsonl.gz", scored)
-        verdicts = [record.solved for record in scored if record.solved is not None]
-        unknown = len(scored) - len(verdicts)
-        summary, said = {"unjudged": float(unknown)}, f"{len(scored)} trajectories, none with a verdict"
-        if verdicts:
-            summary["solve_rate"] = sum(verdicts) / len(verdicts)
-            apart = f"; {unknown} more have no verdict" if unknown else ""
-            said = f"{len(verdicts)} trajectories, {summary['solve_rate']:.1%} solved{apart}"
+        seen = _Verdicts()
+        with progress(f"annotate {name}", rows_of(source), "trajectories") as advance:
+            scored = annotate_each(
+                annotator,
+                revision_of(annotator, params.annotate.config),
+                stream_jsonl(source, Trajectory),
+                read_tasks("train"),
+                read_references(),
+                source=source,
+                concurrency=params.machine.concurrency,
+                advance=advance,
+            )
+            write_jsonl(running.out / "scored.jsonl.gz", seen.counted(scored))
+        summary, said = {"unjudged": float(seen.unknown)}, f"{seen.unknown} trajectories, none with a verdict"
+        if seen.known:
+            summary["solve_rate"] = seen.solved / seen.known
+            apart = f"; {seen.unknown} more have no verdict" if seen.unknown else ""
+            said = f"{seen.known} trajectories, {summary['solve_rate']:.1%} solved{apart}"
         running.run.summary(summary)
         running.says(said)
+
+
+@dataclass
+class _Verdicts:
+    known: int = 0
+    unknown: int = 0
+    solved: float = 0.0
+    """Sum of the known ones."""
+
+    def counted(self, scored: Iterable[ScoredTrajectory]) -> Iterator[ScoredTrajectory]:
+        """The same records, counted on their way."""
+        for record in scored:
+            if record.solved is None:
+                self.unknown += 1
+            else:
+                self.known += 1
+                self.solved += record.solved
+            yield record

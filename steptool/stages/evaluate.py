@@ -10,6 +10,7 @@ import numpy as np
 
 from steptool.annotators.annotate import annotate_all
 from steptool.config.arms import Arm, arms_of, pairs_of
+from steptool.config.graph import judging
 from steptool.config.places import COMPARISONS, EVALUATION, JUDGED, PARAMS, TASKS
 from steptool.config.plugins import Use
 from steptool.config.settings import Params, load_params
@@ -53,6 +54,7 @@ def measuring(name: str, out: Path, params: Params, arms: Sequence[Arm]) -> Abst
     uses = {"evaluate": params.evaluate, "sample": params.sample, **acting, **own}
     uses |= {f"arms.{arm.name}": arm.endpoint for arm in arms if arm.endpoint}
     inputs = {"tasks": TASKS, **{f"arms.{arm.name}": arm.folder for arm in arms if arm.folder}}
+    inputs |= {f"policy {folder}": folder for folder in judging(params)}
     return stage(name, out, params, uses=uses, inputs=inputs)
 
 

@@ -16,7 +16,7 @@ from steptool.core.storage import read_jsonl, read_record, write_bytes
 from steptool.core.types import ScoredTrajectory, Task
 from steptool.evaluation.metrics import Evaluation, attempts_by_task
 from steptool.report.page import ReportData, Round, Trained, render_report
-from steptool.rewards.base import RewardForm, rewards_of
+from steptool.rewards.base import Fits, RewardForm, rewards_of
 from steptool.stages.common import stage
 from steptool.stages.results import TRAINING, Training, read_results
 from steptool.stages.rounds import read_tasks
@@ -43,7 +43,7 @@ def _gather(params: Params) -> ReportData:
     results = read_results(params)
     tasks = read_tasks(params.evaluate.split)
     judged = {evaluation.name: _judged(evaluation, tasks) for evaluation in results.evaluations}
-    form: RewardForm = params.reward.build()
+    form = _form(params)
     return ReportData(
         **dict(results),
         judged=judged,
@@ -57,6 +57,19 @@ def _gather(params: Params) -> ReportData:
         },
         meta={"seed": params.seed, "base model": params.model.base, "params.yaml": _settings(params)},
     )
+
+
+def _form(params: Params) -> RewardForm:
+    """One that must see data first sees those of all rounds."""
+    form: RewardForm = params.reward.build()
+    if not isinstance(form, Fits):
+        return form
+    return form.fitted([each for round in rounds_of(params) for each in _attempts(round)])
+
+
+def _attempts(round: RoundOfParams) -> list[ScoredTrajectory]:
+    """As they were before anything was trained on them."""
+    return read_jsonl(VALIDATED / round.name / "scored.jsonl.gz", ScoredTrajectory)
 
 
 def _trained(params: Params) -> list[str]:
@@ -98,8 +111,7 @@ def _read_training(arm: str) -> Trained:
 
 
 def _describe(round: RoundOfParams, form: RewardForm) -> Round:
-    """The trajectories of a round, as they were before anything was trained on them."""
-    scored = read_jsonl(VALIDATED / round.name / "scored.jsonl.gz", ScoredTrajectory)
+    scored = _attempts(round)
     rewards = rewards_of(form, scored)
     longest = max(map(len, rewards), default=0)
     by_step = [[row[k] for row in rewards if len(row) > k] for k in range(longest)]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from steptool.checks.calibration import calibrate
 from steptool.checks.diagnosis.diagnose import diagnose
 from steptool.checks.diagnosis.text import lines_of
 from steptool.checks.gate import validate
@@ -20,6 +21,7 @@ from steptool.core.types import Frozen, ScoredTrajectory, Task
 from steptool.policies.asked import Asked
 from steptool.stages.common import stage
 from steptool.stages.rounds import Prompts, read_tasks, tasks_of_round
+from steptool.training.compared import compared_by
 from steptool.training.siblings import Comparison
 
 PAGE = "validation.html"
@@ -56,19 +58,28 @@ def main(round: str) -> None:
             groups={task.id: task.group for task in tasks},
             source=str(source),
         )
-        compares, earlier = comparison_of(params, wanted.name), inputs.get("previous attempts")
+        compared, earlier = comparison_of(params, wanted.name), inputs.get("previous attempts")
+        comparison = None if compared is None else compared_by(compared)
         diagnosis = diagnose(
             scored,
             form,
             name=wanted.name,
             tasks={task.id: task for task in tasks},
-            comparison=None if compares is None else Comparison.model_validate(compares),
+            comparison=comparison,
             before=read_jsonl(earlier, ScoredTrajectory) if earlier else (),
             asked=read_record(inputs["canary"], Asked) if "canary" in inputs else None,
             shortened=read_record(inputs["prompts"], Prompts).shortened if "prompts" in inputs else {},
         )
-        page = render_page(report, title=f"Validation of {wanted.name}", diagnosis=diagnosis)
-        print("\n".join(lines_of(diagnosis, wanted.name)), flush=True)
+        calibration = calibrate(
+            scored,
+            form,
+            name=params.reward.name,
+            groups={task.id: task.group for task in tasks},
+            comparison=comparison if type(comparison) is Comparison else None,  # rewards of steps are what it is about
+        )
+        title = f"Validation of {wanted.name}"
+        page = render_page(report, title=title, diagnosis=diagnosis, calibration=calibration)
+        print("\n".join([*lines_of(diagnosis, wanted.name), *calibration.lines(wanted.name)]), flush=True)
         if not report.passed:
             failed = WORK / "failed" / f"validation-{wanted.name}.html"
             write_bytes(failed, page.encode())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steptool.training.batch import Batch
 from steptool.training.credit import Credit, Discounts, penalised, step_bounds
-from steptool.training.siblings import Baseline, advantages_of_attempts
+from steptool.training.siblings import Comparison, advantages_of_attempts
 
 
 def critic_advantages(
@@ -35,7 +35,7 @@ def critic_advantages(
     return Credit(torch.cat([p.advantages for p in parts]).float(), torch.cat([p.targets for p in parts]).float())
 
 
-def sibling_advantages(batch: Batch, penalties: Tensor, baseline: Baseline, decay: float) -> Tensor:
+def sibling_advantages(batch: Batch, penalties: Tensor, comparison: Comparison, gamma: float) -> Tensor:
     """[N] advantages of all attempts over the others at their task. `penalties` [N] reduce the rewards."""
     by_task: dict[str, list[int]] = defaultdict(list)
     for index, item in enumerate(batch.episodes):
@@ -47,7 +47,7 @@ def sibling_advantages(batch: Batch, penalties: Tensor, baseline: Baseline, deca
             item = batch.episodes[index]
             bounds = step_bounds(batch.step_ids(index), len(item.rewards))
             rewards.append(penalised(item.rewards, bounds, penalties[batch.tokens_of(index)]))
-        found = advantages_of_attempts([batch.episodes[index] for index in members], rewards, baseline, decay)
+        found = advantages_of_attempts([batch.episodes[index] for index in members], rewards, comparison, gamma)
         for index, values in zip(members, found, strict=True):
             advantages[batch.tokens_of(index)] = torch.tensor(values)
     return advantages

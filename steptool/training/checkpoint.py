@@ -9,6 +9,7 @@ It holds no random state because none is carried: every draw comes from a genera
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from steptool.core.errors import ModelError
 from steptool.core.storage import write_bytes
+from steptool.core.types import content_hash
 from steptool.policies.model_folder import require_finite
 
 FILE = "checkpoint.safetensors"
@@ -39,6 +41,11 @@ class Snapshot:
         return {k.removeprefix(f"{prefix}."): v for k, v in self.tensors.items() if k.startswith(f"{prefix}.")}
 
 
+def fingerprint_of(**parts: Any) -> str:
+    """What determines a run, as `name:hash` of each part."""
+    return " ".join(f"{name}:{content_hash(value)}" for name, value in parts.items())
+
+
 def save_snapshot(folder: Path, fingerprint: str, snapshot: Snapshot) -> None:
     meta = {"fingerprint": fingerprint, "step": snapshot.step, "metrics": snapshot.metrics}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
@@ -48,7 +55,7 @@ def save_snapshot(folder: Path, fingerprint: str, snapshot: Snapshot) -> None:
 def load_snapshot(folder: Path, fingerprint: str) -> Snapshot | None:
     """The snapshot of the same run, or None where there is none, it is of another run, or is broken.
 
-    In each of these cases the run starts over and gives the same result.
+    In each of these cases the run starts over and gives the same result. Of another run, it says what differs.
     """
     path = folder / FILE
     if not path.exists():
@@ -56,13 +63,20 @@ def load_snapshot(folder: Path, fingerprint: str) -> Snapshot | None:
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {}).get("state", "{}"))
-            if meta.get("fingerprint") != fingerprint:
+            if (found := meta.get("fingerprint")) != fingerprint:
+                print(f"{path} is of another run ({_differences(found, fingerprint)}): starting over", file=sys.stderr)
                 return None
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             require_finite(tensors.items(), str(path), "")
             return Snapshot(meta["step"], meta["metrics"], tensors)
     except (SafetensorError, OSError, ModelError, AttributeError, KeyError, ValueError, RecursionError):
         return None
+
+
+def _differences(found: object, wanted: str) -> str:
+    """`other code, other data`, by two fingerprints."""
+    kept = set(str(found).split())
+    return ", ".join(f"other {part.partition(':')[0]}" for part in wanted.split() if part not in kept)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 from steptool.core.errors import DataError
 from steptool.core.types import ScoredTrajectory, Trajectory
+from steptool.trajectories.states import states_of
 
 
 @dataclass(frozen=True)
@@ -29,20 +31,34 @@ class Episode:
     temperature: float
     truncated: bool
     """True if the state after the last token must be bootstrapped."""
+    states: tuple[str, ...] = ()
+    """One a step, by `states_of`; empty for what is only imitated."""
 
     @property
     def prompt(self) -> tuple[int, ...]:
         return self.ids[: self.prompt_length]
 
-    @property
+    @cached_property
     def targets(self) -> tuple[int, ...]:
         return tuple(self.ids[position + 1] for position in self.predict)
 
-    @property
+    @cached_property
     def histories(self) -> tuple[int, ...]:
         """[M] hash of what the policy saw before it sampled the token: equal where all tokens up to there are."""
         seen = tuple(accumulate(self.ids, lambda before, token: hash((before, token))))
         return tuple(seen[position] for position in self.predict)
+
+    @property
+    def merged_histories(self) -> tuple[int, ...]:
+        """[M] hash of the state of the token's step, and of what its action began with: equal where both are."""
+        found: list[int] = []
+        before, step = 0, -1
+        for index, token in zip(self.step_ids, self.targets, strict=True):
+            if index != step:
+                before, step = hash(self.states[index]), index
+            found.append(before)
+            before = hash((before, token))
+        return tuple(found)
 
 
 def written_episode(attempt: Trajectory, ids: Sequence[int], own: Sequence[bool]) -> Episode:
@@ -67,13 +83,17 @@ def written_episode(attempt: Trajectory, ids: Sequence[int], own: Sequence[bool]
 
 
 def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | None:
+    """As `sampled_episode`, of an attempt that is judged."""
+    return sampled_episode(scored.trajectory, rewards)
+
+
+def sampled_episode(trajectory: Trajectory, rewards: Sequence[float]) -> Episode | None:
     """The token stream of a trajectory, or None if nothing was sampled because the engine failed.
 
     Context after the last sampled token is kept only where its value is needed (a truncation).
     Raises DataError for a step that was not sampled by us, a first step without prompt tokens, and
     rewards that are not finite or not one a step.
     """
-    trajectory = scored.trajectory
     where = f"trajectory {trajectory.id}"
     if len(rewards) != len(trajectory.steps):
         raise DataError(f"{len(rewards)} rewards for {len(trajectory.steps)} steps", where=where)
@@ -115,4 +135,5 @@ def episode(scored: ScoredTrajectory, rewards: Sequence[float]) -> Episode | Non
         rewards=tuple(rewards[: len(sampled)]),
         temperature=trajectory.conditions.sampling.temperature,
         truncated=truncated,
+        states=states_of(trajectory)[: len(sampled)],
     )

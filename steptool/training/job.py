@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from steptool.core.types import Reference, ScoredTrajectory, Task, Trajectory
@@ -11,6 +11,7 @@ from steptool.formats.base import Format
 from steptool.formats.episode import encode
 from steptool.policies.precision import Dtype
 from steptool.rewards.base import RewardForm
+from steptool.training.episode import Episode, episode, written_episode
 
 Stream = tuple[tuple[int, ...], tuple[bool, ...]]
 
@@ -41,6 +42,17 @@ class Data:
             return encode(self.format, self.tasks[attempt.task_id], attempt.steps)
         except ValueError:
             return None
+
+    def attempt(self, scored: ScoredTrajectory) -> Episode | None:
+        """An attempt whose likelihood is learned from, which is the model's own at temperature 1: without rewards, and
+        where it is imported without the log-probabilities of an engine. None where nothing was sampled, or the format
+        cannot write it. Raises what `episode` raises.
+        """
+        if scored.trajectory.conditions is None:
+            stream = self.stream(scored.trajectory)
+            return stream and written_episode(scored.trajectory, *stream)
+        sampled = episode(scored, [0.0] * len(scored.judgements))
+        return sampled and replace(sampled, temperature=1.0)
 
     def streams(self) -> Iterator[Sequence[int]]:
         """The token streams of the attempts, or of the demonstrations where there is none; without those that the

@@ -44,6 +44,7 @@ from steptool.training import decoder
 from steptool.training.attention import SPAN_ATTENTION
 from steptool.training.batch import Row, pack
 from steptool.training.episode import Episode
+from steptool.training.scoring import scores_of
 
 _HEAD_CHUNK = 1024  # sampled tokens whose logits exist at once
 _LOGPROBS_ROW = 1024  # tokens of a row that is only measured
@@ -162,6 +163,10 @@ class PolicyWithValue(nn.Module):
     def _model(self) -> Any:
         return self.peft.get_base_model()
 
+    @property
+    def vocabulary(self) -> int:
+        return int(self._model.get_input_embeddings().weight.shape[0])
+
     def policy_parameters(self) -> dict[str, nn.Parameter]:
         """The adapter's weights by name."""
         return {name: p for name, p in self.peft.named_parameters() if p.requires_grad}
@@ -181,15 +186,14 @@ class PolicyWithValue(nn.Module):
         the sliding window, which is made small meanwhile.
         """
         model, where = self._model, str(self.base)
-        vocabulary = int(model.get_input_embeddings().weight.shape[0])
-        drawn = torch.randint(0, vocabulary, (3, 2 * _CHECK_WINDOW), generator=torch.Generator().manual_seed(1))
+        drawn = torch.randint(0, self.vocabulary, (3, 2 * _CHECK_WINDOW), generator=torch.Generator().manual_seed(1))
         drawn[1, :_CHECK_WINDOW] = drawn[0, :_CHECK_WINDOW]
         (row,) = pack(map(_stream, drawn.tolist()), drawn.numel()).rows
         with decoder.refusing(model, where), decoder.small_window(model, _CHECK_WINDOW - 3), autocast(model):
             features = self(row).features
             ones = torch.ones(len(features), device=self.device)
-            scores = torch.empty(len(features), vocabulary)
-            scores[row.tokens] = self._log_softmax(features, ones).cpu()
+            scores = torch.empty(len(features), self.vocabulary)
+            scores[row.tokens] = self._logits(features, ones).log_softmax(-1).cpu()
             found = [
                 decoder.difference(model, ids[:-1].to(self.device), own.to(self.device))
                 for ids, own in zip(drawn, scores.chunk(len(drawn)), strict=True)
@@ -280,18 +284,12 @@ class PolicyWithValue(nn.Module):
 
         `hidden` and `reference` are [S, hidden], of the policy and of what it is compared with.
         """
-        scores = self._log_softmax(hidden, temperature)
-        picked = scores[state, targets]
         with torch.no_grad():
-            entropy = -(scores.exp() * scores).sum(-1)
-        if reference is None:
-            return picked, entropy, None
-        with torch.no_grad():
-            theirs = self._log_softmax(reference, temperature)
-        return picked, entropy, (scores.exp() * (scores - theirs)).sum(-1)
+            theirs = None if reference is None else self._logits(reference, temperature).log_softmax(-1)
+        return scores_of(self._logits(hidden, temperature), theirs, targets, state)
 
-    def _log_softmax(self, hidden: Tensor, temperature: Tensor) -> Tensor:
-        return F.log_softmax(decoder.logits(self._model, hidden).float().div_(temperature[:, None]), dim=-1)
+    def _logits(self, hidden: Tensor, temperature: Tensor) -> Tensor:
+        return decoder.logits(self._model, hidden).float().div_(temperature[:, None])
 
 
 def _stream(ids: list[int]) -> Episode:

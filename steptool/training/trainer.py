@@ -17,7 +17,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +42,7 @@ class Objective(ABC):
     reference_features: Tensor | None = None
     """[N, hidden] features of the policy that training stays close to, if the objective measures the divergence from
     it."""
-    diverged: ClassVar[str] = "lower the learning_rate of the arm's method, then run the same command again"
+    diverged: str = "lower the learning_rate of the arm's method, then run the same command again"
     """What to do about a loss that is not finite."""
 
     @abstractmethod

@@ -93,5 +93,16 @@ class Acts(Protocol):
         ...
 
 
+@runtime_checkable
+class HasState(Protocol):
+    """A session that can tell in which state its world is."""
+
+    def state(self) -> str | None:
+        """A short text, such as a hash, that is equal where every later call would bring the same; None for the state
+        that a task begins in. Asked before each action, so it must be quick. No policy sees it; credit is compared by
+        it (`steptool.trajectories.states`)."""
+        ...
+
+
 class AgentFailed(Exception):
     """A program that makes an attempt has ended with a failure. The message says how, in a line."""

@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from steptool.checks.calibration import Calibration
 from steptool.checks.diagnosis.findings import (
     Diagnosed,
     Diagnosis,
@@ -18,6 +19,7 @@ from steptool.checks.diagnosis.findings import (
 )
 from steptool.checks.gate import FailingRow, Finding, SuiteReport, ValidationReport
 from steptool.checks.page import render_page
+from steptool.rewards.evidence import Evidence, Interval
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -85,7 +87,7 @@ def test_every_tag_is_closed() -> None:
         def handle_endtag(self, tag: str) -> None:
             assert open_tags.pop() == tag
 
-    Tags().feed(render_page(report(passed=False)))
+    Tags().feed(render_page(report(passed=False), calibration=calibrated()))
     assert open_tags == []
 
 
@@ -138,3 +140,26 @@ def test_what_is_to_be_typed_is_set_as_code() -> None:
     assert "Run <code>&lt;script&gt;alert(1)&lt;/script&gt;</code>, then more." in render_page(
         report(passed=True), diagnosis=diagnosed(wrong=True)
     )
+
+
+def calibrated() -> Calibration:
+    told = Evidence(name=HOSTILE, tasks=1234, correlation=Interval(value=0.4, low=0.2, high=0.6), weight=0.3)
+    length = Evidence(name="length", tasks=20, correlation=None, weight=0.05)
+    return Calibration(
+        scores=(told, length), groups={HOSTILE: (told,), "G2": (length,)}, form="paper", worth=None, why=HOSTILE
+    )
+
+
+def test_a_calibration_stands_before_the_expectations_with_its_sentence_and_its_scores() -> None:
+    page = render_page(report(passed=True), calibration=calibrated())
+    assert page.index("Calibration") < page.index("Rewards are finite.")
+    assert "<p>What the step rewards of this data are worth cannot be said: &lt;script" in page
+    assert HOSTILE not in page
+    assert re.search(r"\+0\.40</td><td[^>]*>\[\+0\.20, \+0\.60\]</td>.*left: 60\.0%; width: 20\.0%", page)
+    assert '<td class="number">1,234</td>' in page
+    assert "too few tasks tell" in page
+    assert "−0.05" in page  # what a step costs
+
+
+def test_a_page_without_a_calibration_has_no_section_of_it() -> None:
+    assert "Calibration" not in render_page(report(passed=True))

@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from steptool.config.arms import check_methods, comparison_of, round_of
+from steptool.config.arms import COMPARING, check_methods, comparison_of, round_of
 from steptool.config.graph import dvc_document, dvc_text, stages_of
 from steptool.config.lineage import PIPELINE, refuse_unless_written, write_graph
 from steptool.config.places import PARAMS
+from steptool.config.plugins import BUILT_IN
 from steptool.config.settings import Params, load_params, parse_params
 from steptool.core.errors import ParamsError
+from steptool.core.plugins import load_class
 from steptool.orchestration.graph.stages import read_graph
+from steptool.training.compared import KINDS, compared_by
+from steptool.training.siblings import Comparison
 from tests.project import ROOT
 
 SMALL: dict[str, Any] = {
@@ -166,6 +170,26 @@ def test_how_attempts_are_compared_is_what_the_first_arm_says_that_compares_them
     assert compared == [{"baseline": "critic", "lambda_step": 0.5}, None, {"lambda_step": 1}]
 
 
+def test_a_method_that_compares_in_another_way_is_named_and_step_ppo_is_not() -> None:
+    """What the graph says of a project with `step_ppo` stays as it was, so that nothing of it runs again."""
+    grpo = {"scale": "none", "kl_coef": 1}
+    methods = {"step_ppo": {}, "ppo_final": {"kl_coef": 1}, "grpo": grpo, "gigpo": {}, "dpo": {}}
+    arms = {
+        f"a{number}": {"method": name, "from": "base", "data": [f"r{number}"], "settings": settings}
+        for number, (name, settings) in enumerate(methods.items())
+    }
+    params = Params.model_validate({"rounds": {f"r{n}": {"from": "base"} for n in range(len(arms))}, "arms": arms})
+    expected = [{}, {"method": "ppo_final"}, {"method": "grpo", "scale": "none"}, {"method": "gigpo"}, None]
+    assert [comparison_of(params, name) for name in params.rounds] == expected
+
+
+def test_pages_know_the_settings_of_every_method_that_compares() -> None:
+    for name, keys in COMPARING.items():
+        assert tuple(KINDS.get(name, Comparison).model_fields) == keys
+        own = load_class(BUILT_IN["methods"][name]).Config()
+        assert own.model_dump(include=set(keys)) == compared_by({"method": name}).model_dump()
+
+
 LOG: dict[str, Any] = {
     "rounds": {"log": {"traces": "traces/support"}, "r1": {"from": "sft"}},
     "arms": {
@@ -200,3 +224,30 @@ def test_ppo_on_imported_traces_is_refused_before_anything_runs() -> None:
         check_methods(parse_params(PARAMS, LOG | {"arms": arms}))
     assert "imported traces teach the method rft, and sft by demonstrations: {use: traces}" in str(no.value)
     check_methods(parse_params(PARAMS, LOG))
+
+
+PROGRESS = {"annotate": {"use": "progress", "policy": "models/sft", "reference": "models/base"}}
+
+
+def test_what_judges_by_policies_waits_for_them() -> None:
+    made = stages(SMALL | PROGRESS)
+    assert made["annotate-r1"]["deps"][1:] == ["data/tasks", "data/trajectories/r1", "models/sft", "models/base"]
+    assert made["evaluate"]["deps"].count("models/sft") == 1
+    outside = {"annotate": {**PROGRESS["annotate"], "policy": "given/old"}}
+    assert "given/old" in stages(SMALL | outside)["annotate-r1"]["deps"]
+    assert "given/old" in stages(SMALL | outside)["evaluate"]["deps"]
+
+
+def test_a_policy_that_learns_from_a_round_cannot_judge_it() -> None:
+    own = {"annotate": {**PROGRESS["annotate"], "policy": "models/ppo1"}}
+    with pytest.raises(ParamsError, match="reads the policy models/ppo1, which learns from round r1: it cannot judge"):
+        stages(SMALL | own)
+    later = {
+        "rounds": {**SMALL["rounds"], "r2": {"from": "ppo1"}},
+        "arms": {**SMALL["arms"], "ppo2": {"method": "step_ppo", "from": "sft", "data": ["r2"]}},
+        "annotate": {**PROGRESS["annotate"], "policy": "models/ppo2"},
+    }
+    with pytest.raises(ParamsError, match="models/ppo2, which learns from round r1 by way of arm ppo1"):
+        stages(SMALL | later)
+    with pytest.raises(ParamsError, match="reads the policy models/stf, and no arm is trained into that folder"):
+        stages(SMALL | {"annotate": {**PROGRESS["annotate"], "policy": "models/stf"}})

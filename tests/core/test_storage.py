@@ -15,7 +15,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,6 +34,8 @@ from steptool.core.storage import (
     read_json,
     read_jsonl,
     read_record,
+    rows_of,
+    stream_jsonl,
     write_bytes,
     write_json,
     write_jsonl,
@@ -461,3 +466,20 @@ def test_a_folder_where_the_file_should_go_is_a_storage_error(tmp_path: Path) ->
     with pytest.raises(StorageError, match=r"/x: cannot write"):
         write_bytes(tmp_path / "x", b"")
     assert isinstance(StorageError("x"), OSError)
+
+
+def test_records_are_written_as_they_come(tmp_path: Path) -> None:
+    """Before the third is made, the first was let go."""
+    alive: list[weakref.ref[Any]] = []
+
+    def made() -> Iterator[Task]:
+        for name in ("a", "b", "c"):
+            assert sum(one() is not None for one in alive) <= 1
+            record = TASKS[0].model_copy(update={"id": name})
+            alive.append(weakref.ref(record))
+            yield record
+            del record
+
+    assert write_jsonl(tmp_path / "t.jsonl", made()) == 3
+    assert [task.id for task in stream_jsonl(tmp_path / "t.jsonl", Task)] == ["a", "b", "c"]
+    assert rows_of(tmp_path / "t.jsonl") == 3

@@ -133,6 +133,32 @@ def test_batches_do_not_depend_on_timing(pump: Pump[Countdown], backend: Countdo
         assert backend.batches == [2, 2, 2, 2]
 
 
+def test_all_results_of_a_step_reach_the_event_loop_in_one_of_its_turns(
+    pump: Pump[Countdown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One by one, a rollout might ask for its next action before the others of the same step have their results. Here
+    the event loop takes many turns between two calls of the engine's thread."""
+
+    async def main() -> set[int]:
+        loop = asyncio.get_running_loop()
+        call = loop.call_soon_threadsafe
+
+        def call_and_wait(*given: Any) -> Any:
+            handle = call(*given)
+            time.sleep(0.005)
+            return handle
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", call_and_wait)
+        waiting = [asyncio.ensure_future(pump.generate(request(token, 3))) for token in range(5)]
+        seen = {0}
+        while 5 not in seen:
+            await asyncio.sleep(0)
+            seen.add(sum(one.done() for one in waiting))
+        return seen
+
+    assert asyncio.run(main()) == {0, 5}
+
+
 def test_an_event_loop_that_is_blocked_does_not_stop_the_engine(
     pump: Pump[Countdown], backend: Countdown, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,10 @@ One vLLM serves all slow tests; starting it takes some twenty seconds.
 """
 
 import asyncio
+import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -269,3 +272,17 @@ def test_a_closed_engine_says_so(engine: VllmEngine) -> None:
     engine.close()
     with pytest.raises(RuntimeError, match="the engine is closed"):
         run(sample(engine, PROMPTS[0]))
+
+
+@pytest.mark.slow
+def test_two_processes_sample_the_same_to_the_last_bit(models: tuple[Path, Path]) -> None:
+    """Though in one of them Python's threads take turns a thousand times as often as in the other."""
+    made = []
+    for switch_interval in ("0.005", "0.000005"):
+        command = [sys.executable, "-m", "tests.engines.rollouts_of_a_process", str(models[0]), switch_interval]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        made.append(json.loads(done.stdout.splitlines()[-1]))
+    lengths = {len(ids) for rollout in made[0]["rollouts"] for ids, _ in rollout}
+    assert len(lengths) > 3, "rollouts join and leave the batch at different times"
+    assert made[0]["joined"] == made[1]["joined"]
+    assert made[0]["rollouts"] == made[1]["rollouts"]

@@ -20,13 +20,14 @@ from steptool.core.types import ScoredTrajectory, StopReason
 from steptool.methods.step_ppo import StepPpo
 from steptool.rewards.paper import Paper
 from steptool.rewards.potential import Potential
-from steptool.testing import judgement
+from steptool.testing import call, finish, judgement, step, trajectory
+from steptool.testing import scored as scored_of
 from steptool.training.advantages import sibling_advantages
 from steptool.training.batch import pack
 from steptool.training.checkpoint import FILE
 from steptool.training.episode import episode
 from steptool.training.model import PolicyWithValue
-from steptool.training.siblings import advantages_of_attempts
+from steptool.training.siblings import Comparison, advantages_of_attempts
 from steptool.training.trainer import LowerCache, accumulate, minibatches
 from tests.training.jobs import data_of, final_rewards, fit
 
@@ -127,15 +128,15 @@ def test_killed_after_any_step_and_resumed_it_ends_bit_for_bit_the_same(
 
     expected, history, summary = run(tmp_path / "undisturbed")
     assert len(history) == 4
-    for step in (1, 2, 4):
-        folder = tmp_path / str(step)
+    for killed_at in (1, 2, 4):
+        folder = tmp_path / str(killed_at)
         with pytest.raises(Killed):
-            run(folder, kill_at=step)
+            run(folder, kill_at=killed_at)
         found, resumed, again = run(folder)
         assert resumed == history
         assert again == summary
         for name, tensor in expected.items():
-            assert torch.equal(found[name], tensor), (step, name)
+            assert torch.equal(found[name], tensor), (killed_at, name)
 
 
 CHECKPOINT_FAULTS: dict[str, Callable[[dict[str, Tensor], dict[str, Any]], object]] = {
@@ -263,7 +264,7 @@ def test_only_the_token_where_attempts_part_is_credited_where_branches_are_the_b
     failed = make_scored([([1], [10, 11]), ([4], [32, 31]), ([5], [30])], attempt=1, solved=0)
     made = [episode(item, rewards) for item, rewards in ((solved, [0.0, 1.0]), (failed, [0.0, 0.0, 0.0]))]
     episodes = [item for item in made if item is not None]
-    advantages = sibling_advantages(pack(episodes, 64), torch.zeros(9), "branches", 1.0)
+    advantages = sibling_advantages(pack(episodes, 64), torch.zeros(9), Comparison(lambda_step=1.0), 1.0)
     assert advantages.tolist() == [0, 0, 1, 0, 0, 0, -1, 0, 0]
 
 
@@ -283,7 +284,7 @@ def test_below_lambda_1_a_call_that_succeeds_is_worth_more_than_none_though_both
     reward = Potential(Potential.Config(alpha=0.2, step_cost=0.0, budget_cost=0.0, gamma=1.0))
     made = [episode(item, reward.rewards(item)) for item in (called, answered)]
     batch = pack([item for item in made if item], 64)
-    advantages = sibling_advantages(batch, torch.zeros(3), "branches", reward.gamma * lambda_step)
+    advantages = sibling_advantages(batch, torch.zeros(3), Comparison(lambda_step=lambda_step), reward.gamma)
     assert advantages.tolist() == pytest.approx([credit, 0, -credit])
 
 
@@ -301,11 +302,52 @@ def test_below_lambda_1_a_potential_puts_off_its_repayment(
     long = long.model_copy(update={"judgements": failed})
     reward = Potential(Potential.Config(alpha=0.2, step_cost=0.02, budget_cost=0.2, gamma=0.99))
     made = [episode(item, reward.rewards(item)) for item in (short, long)]
-    items, decay = [item for item in made if item], reward.gamma * lambda_step
-    advantages = advantages_of_attempts(items, [item.rewards for item in items], "branches", decay)
+    items, compared = [item for item in made if item], Comparison(lambda_step=lambda_step)
+    advantages = advantages_of_attempts(items, [item.rewards for item in items], compared, reward.gamma)
     assert [math.copysign(1, advantages[1][2]), math.copysign(1, advantages[0][2])] == [sign, -sign]
     if lambda_step == 0.9:
         assert advantages[1][2] == pytest.approx((-0.004 - 0.02 + 0.891 * -0.42) + 0.42)
+
+
+def reads(order: Sequence[str], answer: int, solved: float, attempt: int) -> ScoredTrajectory:
+    """An attempt that calls tools named by letters, token 1 for a and so on, and then says `answer`, a token."""
+    steps = [step(call(name), f"{name} is read", context_ids=[9], action_ids=[ord(name) - 96]) for name in order]
+    made = trajectory(*steps, finish("x", context_ids=[9], action_ids=[answer]), attempt=attempt, solved=solved)
+    return scored_of(made)
+
+
+@pytest.mark.parametrize("merge", ["tokens", "state"])
+def test_merged_attempts_are_compared_where_they_know_the_same(merge: str) -> None:
+    """A reads a, b and answers 30, solved; B reads b, a and answers 31; C reads a, a, b and answers 31.
+
+    In the state {a, b} the returns are 1, 0, 0 for the answers 30, 31, 31: 3/2 (1 - 1/3) = 1 and 3/2 (0 - 1/3) = -1/2.
+    In {a} A takes b; C takes a, then b: 3/2 of (1/2 - 1/3) for b, whose returns are 1 and 0, and of (0 - 1/3) for a.
+    """
+    items = [
+        episode(item, [0.0] * (len(item.judgements) - 1) + [item.solved or 0.0])
+        for item in (reads("ab", 30, 1.0, 0), reads("ba", 31, 0.0, 1), reads("aab", 31, 0.0, 2))
+    ]
+    attempts = [item for item in items if item]
+    compared = Comparison.model_validate({"merge": merge, "lambda_step": 1.0})
+    found = advantages_of_attempts(attempts, [item.rewards for item in attempts], compared, 1.0)
+    first = 3 / 2 * (1 / 2 - 1 / 3)  # a, taken by A and C; b by B: 3/2 (0 - 1/3)
+    if merge == "state":
+        assert found[0] == pytest.approx([first, first, 1.0])
+        assert found[1] == pytest.approx([-1 / 2, 0, -1 / 2])
+        assert found[2] == pytest.approx([first, -1 / 2, first, -1 / 2])
+    else:
+        assert found[0] == pytest.approx([first, 1.0, 0])
+        assert found[1] == pytest.approx([-1 / 2, 0, 0])
+        assert found[2] == pytest.approx([first, -1.0, 0, 0])
+
+
+@pytest.mark.parametrize("settings", [{"merge": "state"}, {"smoothing": 1.0}])
+@pytest.mark.parametrize("baseline", ["attempts", "critic"])
+def test_merging_and_smoothing_are_refused_where_no_branches_are_compared(
+    settings: dict[str, Any], baseline: str
+) -> None:
+    with pytest.raises(ValueError, match="settings of baseline: branches"):
+        StepPpo.Config.model_validate({"baseline": baseline, **settings})
 
 
 def test_attempts_compared_by_step_use_lambda_returns_too(make_scored: MakeScored) -> None:
@@ -315,9 +357,10 @@ def test_attempts_compared_by_step_use_lambda_returns_too(make_scored: MakeScore
         for n, (first, reward) in enumerate([(10, 0.2), (12, 0.0)])
     ]
     items = [item for item in made if item]
-    found = advantages_of_attempts(items, [item.rewards for item in items], "attempts", 0.5)
+    compared = Comparison(baseline="attempts", lambda_step=0.5)
+    found = advantages_of_attempts(items, [item.rewards for item in items], compared, 1.0)
     assert found == [pytest.approx([0.2, 0]), pytest.approx([-0.2, 0])]
-    longer = advantages_of_attempts(items, [(0.2, 1.0), (0.0, 0.0)], "attempts", 0.5)  # .2 + .5 against 0
+    longer = advantages_of_attempts(items, [(0.2, 1.0), (0.0, 0.0)], compared, 1.0)  # .2 + .5 against 0
     assert longer[0][0] == pytest.approx(0.7)
 
 

@@ -5,10 +5,10 @@ a              1, 0          the verdict (potential)
 b              none, none    the calls
 c              1, none       the calls, of both: they are compared with each other
 
-alpha 0.25, calls_alpha 0.5, cost 0.02; find -> get -> Finish, both calls succeed, get contributes
+alpha 0.25; find -> get -> Finish, both calls succeed, get contributes; price of a step without a verdict 0.015
 
-step           0        1        2
-calls          0.48     0.98     -0.02
+step           0         1                            2
+calls          -0.015    0.95 * 0.05 - 0.015          0.05 - 0.015
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import pytest
 
 from steptool import testing
 from steptool.core.types import ScoredTrajectory, StopReason
-from steptool.rewards.auto import Auto, Calls
+from steptool.rewards.auto import Auto
 from steptool.rewards.base import Chooses, HasClosedForm, Shapes, forms_of, needs_verdict, rewards_of
-from steptool.rewards.costs import Weights
+from steptool.rewards.grounded import Grounded
 from steptool.rewards.paper import Paper
 from steptool.rewards.potential import Potential
 from steptool.testing import call, finish, judgement, step
@@ -30,9 +30,9 @@ from tests.rewards.conftest import annotated
 
 Make = Callable[..., Any]
 WEIGHTS = {"step_cost": 0.02, "budget_cost": 0.2, "gamma": 0.9}
-AUTO = Auto(Auto.Config(alpha=0.25, calls_alpha=0.5, **WEIGHTS))
+AUTO = Auto(Auto.Config(alpha=0.25, **WEIGHTS))
 BY_OUTCOME = Potential(Potential.Config(alpha=0.25, **WEIGHTS))
-BY_CALLS = Calls(Weights(alpha=0.5, **WEIGHTS))
+BY_CALLS = Grounded(Grounded.Config(gamma=0.9)).unjudged
 FIND = step(call("find", name="Dune"), {"id": "bk417"})
 GET = step(call("get", id="bk417"), {"price": 12.5})
 
@@ -52,9 +52,9 @@ def test_a_task_with_verdicts_is_rewarded_by_them_and_one_without_by_its_calls()
     assert by_calls(scored) == [False, True, False, True]
     assert rewards_of(AUTO, scored) == [
         BY_OUTCOME.rewards(scored[0]),
-        pytest.approx([0.48, 0.98, -0.02]),
+        pytest.approx([-0.015, 0.0325, 0.035]),
         BY_OUTCOME.rewards(scored[2]),
-        pytest.approx([0.48, 0.98, -0.02]),
+        pytest.approx([-0.015, 0.0325, 0.035]),
     ]
 
 
@@ -96,39 +96,8 @@ def test_auto_says_what_it_is() -> None:
     assert AUTO.rewards(attempt("b", None)) == BY_CALLS.rewards(attempt("b", None))
 
 
-def test_the_calls_form_is_the_papers_without_a_verdict(task: Make, trajectory: Make) -> None:
+def test_without_verdicts_auto_is_the_grounded_form(task: Make, trajectory: Make) -> None:
     calls = ("find", {"name": "Dune"}, {"id": "bk417"}), ("get", {"id": "bk417"}, {"price": 12.5})
     scored = annotated(trajectory(*calls, answer="12.5"), task("What does Dune cost?"), None)
-    paper = Paper(Paper.Config(alpha=0.5, **WEIGHTS))
-    assert BY_CALLS.rewards(scored) == paper.rewards(scored)
+    assert AUTO.rewards(scored) == BY_CALLS.rewards(scored)
     assert BY_CALLS.rewards(attempt("a", 1.0)) == BY_CALLS.rewards(attempt("a", None))
-
-
-def test_running_out_of_calls_costs_something_without_a_verdict_too() -> None:
-    spent = testing.scored(testing.trajectory(FIND, GET, stop=StopReason.call_budget))
-    assert BY_CALLS.rewards(spent)[-1] == pytest.approx(-0.22)
-
-
-AGAIN = call("find", name="Dune")
-FAILED = step(AGAIN, error="rate_limit")
-
-
-@pytest.mark.parametrize(
-    ("steps", "paid"),
-    [
-        ([FIND, FIND, FIND], [1, 0, 0]),  # a good call, over and over
-        ([FAILED, FIND, FIND], [0, 1, 0]),  # to try again after a failure is right
-        ([FIND, step(call("find", name="Emma"), {"id": "bk1"})], [1, 1]),  # other arguments
-        ([step([AGAIN, AGAIN], ["x", "x"]), FIND], [0.5, 0]),  # twice at the same time
-        ([FIND, step([AGAIN, call("get", id="7")], ["x", "y"])], [1, 0.5]),
-        ([step(call("f", a=1, b=2), "x"), step(call("f", b=2, a=1), "x")], [1, 0]),  # the order says nothing
-    ],
-)
-def test_a_call_that_succeeded_before_earns_nothing_again(steps: list[Any], paid: list[float]) -> None:
-    made = testing.trajectory(*steps, finish("x"))
-    scores = [
-        judgement(success=float(all(seen.error is None for seen in each.observations)), contribution=0)
-        for each in steps
-    ]
-    free = Calls(Weights(alpha=1.0, step_cost=0.0, budget_cost=0.0))
-    assert free.rewards(testing.scored(made, *scores, judgement(solved=None))) == [*paid, 0.0]

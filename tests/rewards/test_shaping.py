@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 
 from steptool import testing
 from steptool.core.types import ScoredTrajectory, StopReason, Trajectory
-from steptool.rewards.auto import Calls
 from steptool.rewards.base import HasClosedForm
 from steptool.rewards.costs import Weights
 from steptool.rewards.paper import Paper
@@ -32,10 +31,10 @@ from tests.rewards.conftest import annotated
 Make = Callable[..., Any]
 FIND = ("find", {"name": "Dune"}, {"id": "bk417"})
 GET = ("get", {"id": "bk417"}, {"price": 12.5})
-FORMS = {"potential": Potential, "paper": Paper, "calls": Calls}
+FORMS = {"potential": Potential, "paper": Paper}
 
 
-def form(name: str, **weights: float) -> Potential | Paper | Calls:
+def form(name: str, **weights: float) -> Potential | Paper:
     """alpha 0.25, step_cost 0.02 and budget_cost 0.2 where nothing else is given."""
     return FORMS[name](Weights(**{"alpha": 0.25, "step_cost": 0.02, "budget_cost": 0.2, **weights}))
 

@@ -6,6 +6,7 @@ step  model says                       world says           then
 """
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from functools import partial
 from math import inf, nan
@@ -389,6 +390,44 @@ def test_a_verdict_that_is_none_stays_none() -> None:
 
 
 # Formats that have messages and several calls a turn
+
+
+class CountingSession(ScriptedSession):
+    """Its state is how many calls were made; at `fault` calls it cannot say."""
+
+    def __init__(self, fault: int = -1) -> None:
+        super().__init__(*[SHIPPED] * 9)
+        self.fault = fault
+
+    def state(self) -> Any:
+        if len(self.calls) == self.fault:
+            raise RuntimeError("no state")
+        return f"{len(self.calls)} calls"
+
+
+def test_a_step_holds_the_state_that_it_was_taken_in_where_the_world_tells_it() -> None:
+    told = attempt([LOOK, PING, ANSWER], CountingSession())
+    assert [step.state for step in told.steps] == ["0 calls", "1 calls", "2 calls"]
+    assert [step.state for step in attempt([LOOK, ANSWER]).steps] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        (lambda self: 7, "TypeError: state returned int, not a text or None"),
+        (lambda self: sys.exit(3), "WorldError: state raised SystemExit: 3"),
+        (None, "RuntimeError: no state"),
+    ],
+)
+def test_a_world_that_cannot_tell_its_state_ends_the_trajectory(
+    monkeypatch: pytest.MonkeyPatch, state: Any, error: str
+) -> None:
+    session = CountingSession(fault=1)
+    if state is not None:
+        monkeypatch.setattr(CountingSession, "state", lambda self: state(self) if self.calls else "new")
+    done = attempt([LOOK, PING, ANSWER], session)
+    assert (done.stop_reason, done.error) == (StopReason.world_error, error)
+    assert [step.observations for step in done.steps] == [(SHIPPED,)]
 
 
 class Talkative:

@@ -74,7 +74,7 @@ def test_a_task_is_shown_step_by_step_with_its_scores(talk: Callable[..., str]) 
     assert r'{"state": "shipped [red]\u001b[2J", "id": "7"}' in shown.replace('":"', '": "').replace('","', '", "')
     assert "answers shipped (2 steps, " in shown
     assert "\nsolved" in shown
-    assert "success  contribution  solved" in shown
+    assert "success  contribution  builds  solved  grounded" in shown
     assert "\x1b" not in shown
 
 

@@ -1,7 +1,7 @@
 """Stage `train`: one verb for every arm, whoever wrote its method.
 
 base ─ sft ─┬─ r1 ─┬─ ppo1 ─ ppo2
-            │      ├─ rft
+            │      ├─ rft, pairs (dpo), archer
             │      └─ theirs      by dpo.py, a file of the project
 """
 
@@ -35,7 +35,9 @@ methods:
   sft: {{frozen_layers: 1}}
   rft: {{{ADAPTER}}}
   step_ppo: {{{ADAPTER}, max_engine_kl: 1000.0}}
-  dpo: {{use: "my_dpo:Dpo", {ADAPTER}, beta: 0.2}}
+  dpo: {{{ADAPTER}}}
+  archer: {{{ADAPTER}, max_engine_kl: 1000.0, critic_updates: 10}}
+  mine: {{use: "my_dpo:Dpo", {ADAPTER}, beta: 0.2}}
 rounds:
   r1: {{from: sft}}
 arms:
@@ -43,7 +45,9 @@ arms:
   ppo1: {{method: step_ppo, from: sft, data: [r1]}}
   ppo2: {{method: step_ppo, from: ppo1, data: [r1], settings: {{learning_rate: 4.0e-4}}}}
   rft: {{method: rft, from: sft, data: [r1]}}
-  theirs: {{method: dpo, from: sft, data: [r1]}}
+  pairs: {{method: dpo, from: sft, data: [r1]}}
+  archer: {{method: archer, from: sft, data: [r1]}}
+  theirs: {{method: mine, from: sft, data: [r1]}}
 """
 FIND = tool("find", needs={"name": "string"})
 TASKS_GIVEN = [task(f"t{number}", f"Where is the tea of shop {number}?", FIND) for number in range(2)]
@@ -80,7 +84,7 @@ def write_round(solved: float) -> None:
 
 
 def test_every_arm_is_trained_by_its_method(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arm in ("sft", "ppo1", "ppo2", "rft", "theirs"):
+    for arm in ("sft", "ppo1", "ppo2", "rft", "pairs", "archer", "theirs"):
         train.main(arm)
     said = [line.split(" ->")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("train ")]
     assert said == [
@@ -88,15 +92,17 @@ def test_every_arm_is_trained_by_its_method(project: Path, capsys: pytest.Captur
         "train ppo1: step_ppo on r1, 2 updates",
         "train ppo2: step_ppo on r1, 2 updates",
         "train rft: rft on r1, 4 updates",
+        "train pairs: dpo on r1, 4 updates",
+        "train archer: archer on r1, 4 updates",
         "train theirs: my_dpo:Dpo on r1, 2 updates",
     ]
     assert resolve_policy(MODELS / "sft").adapter is None
-    for arm in ("ppo1", "ppo2", "rft", "theirs"):
+    for arm in ("ppo1", "ppo2", "rft", "pairs", "archer", "theirs"):
         assert resolve_policy(MODELS / arm) == (MODELS / "sft", MODELS / arm)
         found = json.loads((MODELS / arm / "training.json").read_text())
         assert found["summary"]["trajectories"] == 4
         assert [row["step"] for row in found["steps"]] == list(range(1, len(found["steps"]) + 1))
-    assert all(read_canary(MODELS / arm) for arm in ("sft", "ppo1", "ppo2", "rft", "theirs"))
+    assert all(read_canary(MODELS / arm) for arm in ("sft", "ppo1", "ppo2", "rft", "pairs", "archer", "theirs"))
     assert not any(train.CHECKPOINTS.iterdir())
 
 
@@ -109,7 +115,7 @@ def test_an_arms_own_settings_stand_above_its_methods(project: Path) -> None:
 def test_the_seed_moves_with_each_arm_of_the_same_method(project: Path) -> None:
     params = load_params()
     found = {name: arm_of(params, name).generation for name in params.arms}
-    assert found == {"sft": 0, "ppo1": 0, "ppo2": 1, "rft": 0, "theirs": 0}
+    assert found == {name: int(name == "ppo2") for name in params.arms}
 
 
 def test_where_nothing_is_solved_rft_is_what_it_started_from_and_ppo_fails(project: Path) -> None:

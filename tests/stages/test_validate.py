@@ -110,3 +110,13 @@ def test_a_round_that_may_not_be_trained_on_is_diagnosed_too(
         validate.main("r1")
     assert "nothing has a verdict" in capsys.readouterr().out
     assert "Nothing has a verdict" in Path(".steptool/failed/validation-r1.html").read_text()
+
+
+def test_the_page_and_the_terminal_say_what_the_step_rewards_are_worth(
+    project: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_round("r1", 0.5)
+    validate.main("r1")
+    said = "What the step rewards of this data are worth cannot be said: no task has 4 attempts with a verdict."
+    assert said in capsys.readouterr().out
+    assert said in Path(VALIDATED / "r1/validation.html").read_text()

@@ -197,6 +197,33 @@ def test_credit_where_attempts_part_is_the_policy_gradient_of_each_shared_histor
     assert gradient == pytest.approx({"p": q - 0.5, "q": p * (1 - (1 - p) ** 2)})
 
 
+def test_few_visits_are_drawn_towards_the_mean_of_all() -> None:
+    """Five attempts at one history, smoothed by 2 visits: mean of all .4, and n / (n - 1) = 5/4.
+
+    token   returns      mean    drawn to .4                    advantage
+    1       1            1       (1 + 2 * .4) / 3 = .6          5/4 * .2  =  .25
+    2       1, 0, 0, 0   .25     (1 + 2 * .4) / 6 = .3          5/4 * -.1 = -.125
+    """
+    histories, tokens = [["r"]] * 5, [[1], [2], [2], [2], [2]]
+    returns = [[1.0], [1.0], [0.0], [0.0], [0.0]]
+    found = where_attempts_part(histories, tokens, returns, smoothing=2.0)
+    assert found == [[pytest.approx(0.25)], *[[pytest.approx(-0.125)]] * 4]
+    assert where_attempts_part(histories, tokens, returns)[0] == [pytest.approx(0.75)]
+
+
+def test_every_visit_of_a_state_counts_but_not_against_the_same_attempt_alone() -> None:
+    """A repeats 1 in the state s and then takes 2; B takes 2 at once; C is alone in t, twice.
+
+              at s: returns of 1: .5, .6    of 2: .7, 0.2      n = 4, mean .5
+    1         4/3 (.55 - .5) = .0667
+    2         4/3 (.45 - .5) = -.0667
+    """
+    histories = [["s", "s", "s"], ["s"], ["t", "t"]]
+    tokens, returns = [[1, 1, 2], [2], [1, 2]], [[0.5, 0.6, 0.7], [0.2], [1.0, 0.0]]
+    one, two = pytest.approx(0.2 / 3), pytest.approx(-0.2 / 3)
+    assert where_attempts_part(histories, tokens, returns) == [[one, one, two], [two], [0, 0]]
+
+
 @given(st.lists(st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=5), numbers), min_size=1, max_size=8))
 def test_advantages_of_those_at_one_history_add_up_to_nothing(attempts: list[tuple[list[int], float]]) -> None:
     tokens = [path for path, _ in attempts]

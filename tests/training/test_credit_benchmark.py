@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.credit import Setting, agreement, chosen, episodes, halves, main, moments, outcomes
+from benchmarks.credit import as_told, chosen, main
 from benchmarks.variants import written_params
+from steptool.checks.credit import Setting, agreement, episodes, halves, moments, outcomes
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import write_jsonl
 from steptool.core.types import ScoredTrajectory
@@ -71,6 +72,27 @@ def test_a_way_that_a_setting_holds_equal_counts_against_it(setting: Setting, ma
     assert agreement(first + second) == pytest.approx(np.sqrt(0.5))
 
 
+@pytest.mark.parametrize(("merge", "expected"), [("tokens", 0.0), ("state", np.sqrt(0.5))])
+def test_merged_states_tell_ways_apart_that_a_half_has_not_seen_part(
+    setting: Setting, make_scored: MakeScored, merge: str, expected: float
+) -> None:
+    """All make the same call, in tokens 5 or 6, and then take 10 and solve or 12 and fail.
+
+    one half      5 10, 6 12     after 5 nobody took 12; in the state 10 is +1, and 12 is -1, after 6
+    the other     5 10, 5 12     y = (1, -1) after 5, so x = (1, 0)
+    """
+    ways = [(5, 10), (6, 12), (5, 10), (5, 12)]
+    scored = [
+        make_scored([([1], [first]), ([2], [last])], attempt=n, solved=last == 10)
+        for n, (first, last) in enumerate(ways)
+    ]
+    merged = Setting(setting.reward, setting.comparison.model_copy(update={"merge": merge}))
+    (bare,), (own,) = episodes(scored, setting).values(), episodes(scored, merged).values()
+    halved = [(half, y) for half, y in outcomes(bare, setting, 0) if half == [0, 1]]
+    assert len(halved) == 1
+    assert agreement(moments(own, halved, merged, most=2)) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(("count", "ways"), [(4, 6), (5, 10), (6, 20), (7, 20), (12, 20)])
 def test_halves_are_equal_and_share_nothing(count: int, ways: int) -> None:
     found = halves(count, np.random.default_rng(1))
@@ -95,6 +117,14 @@ def test_settings_that_it_does_not_measure_are_refused(wanted: str) -> None:
         chosen(written_params(), wanted)
 
 
+def test_a_project_with_a_critic_is_told_what_to_set() -> None:
+    written = written_params()
+    written["methods"]["step_ppo"]["baseline"] = "critic"
+    with pytest.raises(InputError, match="a critic compares no attempts") as refused:
+        chosen(written, "lambda_step=0.8")
+    assert "baseline: branches" in str(refused.value.fix)
+
+
 def test_the_outcome_is_the_yardstick_and_each_setting_gets_a_line(
     make_scored: MakeScored, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,10 +132,42 @@ def test_the_outcome_is_the_yardstick_and_each_setting_gets_a_line(
     write_jsonl(tmp_path / "scored.jsonl.gz", both)
     main(tmp_path, ["reward.step_cost=0.5,lambda_step=1"])
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "12 attempts at 2 tasks"
+    assert said[0] == "12 attempts at 2 tasks; verdicts: exact"
     assert [line.split(",")[0] for line in said[2:4]] == ["the outcome alone"] * 2
     assert said[3].split() == ["the", "outcome", "alone,", "3", "attempts", "0.800", "[0.800,", "0.800]"]
     assert said[4].split() == [
         *("reward.step_cost=0.5,lambda_step=1", "0.800", "[0.800,", "0.800]"),
         *("+0.000", "[+0.000,", "+0.000]"),
     ]
+
+
+def test_settings_may_be_given_other_verdicts_than_the_true_ones(make_scored: MakeScored) -> None:
+    two = attempts(make_scored, "sf")
+    assert [each.solved for each in as_told(two, "exact", 0)] == [1, 0]
+    assert [each.solved for each in as_told(two, "none", 0)] == [None, None]
+    answered = [float(each.trajectory.answer is not None) for each in two]
+    assert [each.solved for each in as_told(two, "answered", 0)] == answered
+    assert [each.solved for each in as_told(two, "0.0", 0)] == [1, 0]
+    with pytest.raises(InputError, match="maybe"):
+        as_told(two, "maybe", 0)
+    for beyond in ("nan", "30", "-0.1"):
+        with pytest.raises(InputError, match="no verdict"):
+            as_told(two, beyond, 0)
+
+
+def test_one_attempt_is_compared_with_none(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one attempt is compared with none"):
+        main(tmp_path, ["reward.alpha=0.1"], most=1)
+
+
+def test_a_fitted_form_may_see_the_verdicts_of_tasks_that_are_not_measured_on(
+    make_scored: MakeScored, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored = [each for task in range(30) for each in attempts(make_scored, "sfsfsf", f"t{task}")]
+    write_jsonl(tmp_path / "scored.jsonl.gz", scored)
+    main(tmp_path, ["reward.use=calibrated"], verdict="none", most=2, fit_on=20)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "60 attempts at 10 tasks; verdicts: none"
+    assert [line.split()[0] for line in said[2:]] == ["the", "reward.use=calibrated"]
+    with pytest.raises(DataError, match="no verdict"):
+        main(tmp_path, ["reward.use=calibrated"], verdict="none")

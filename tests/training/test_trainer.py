@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from steptool.core.types import ScoredTrajectory
+from steptool.methods.clipped import diverged
 from steptool.methods.rft import LikelihoodObjective, Rft
 from steptool.methods.sft import DIVERGED, Sft
-from steptool.methods.step_ppo import PpoObjective, StepPpo
+from steptool.methods.step_ppo import StepPpo
 from steptool.training.batch import pack
 from steptool.training.episode import episode
 from steptool.training.model import PolicyWithValue
@@ -21,7 +22,7 @@ from steptool.training.trainer import LowerCache, Run, optimise
 
 @pytest.mark.parametrize(
     ("advice", "key", "method"),
-    [(DIVERGED, "sft", Sft), (LikelihoodObjective.diverged, "rft", Rft), (PpoObjective.diverged, "step_ppo", StepPpo)],
+    [(DIVERGED, "sft", Sft), (LikelihoodObjective.diverged, "rft", Rft), (diverged(StepPpo.name), "step_ppo", StepPpo)],
 )
 def test_advice_about_a_loss_that_is_not_finite_names_a_setting_of_that_method(
     advice: str, key: str, method: Any

@@ -474,6 +474,37 @@ def test_each_attempt_has_an_object_of_its_own_and_a_check_sees_it(make: Make) -
     assert sys.modules["tools"].Basket.made == 0, "objects are made in the processes of the attempts"
 
 
+def states(world: FunctionsWorld, *calls: ToolCall) -> list[str | None]:
+    """What the world calls its state, before the first call and after each."""
+
+    async def run() -> list[str | None]:
+        session = world.open(world.tasks("train")[0], seed=0)
+        found = [session.state()]
+        for call in calls:
+            await session.call(call)
+            found.append(session.state())
+        await session.close(None)
+        return found
+
+    return asyncio.run(run())
+
+
+def test_methods_of_an_object_change_the_state_in_their_order_and_functions_change_none(make: Make) -> None:
+    one, two, unknown = (
+        ToolCall(name="add", arguments={"title": "a"}),
+        ToolCall(name="add", arguments={"title": "b"}),
+        ToolCall(name="remove", arguments={}),
+    )
+    basket = make(BASKET, one_task(), module="tools.py:Basket")
+    first, other = states(basket, one, two), states(basket, two, one)
+    assert first[0] is other[0] is None
+    assert first == states(basket, one, two)
+    assert len({*first, *other}) == 5
+    assert states(basket, unknown) == [None, None]
+    stateless = make(SHOP, one_task())
+    assert states(stateless, ToolCall(name="greet", arguments={})) == [None, None]
+
+
 def test_calls_at_the_same_time_share_one_object(make: Make) -> None:
     world = make(BASKET, one_task(), module="tools.py:Basket")
 

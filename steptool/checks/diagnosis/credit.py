@@ -6,6 +6,7 @@ from steptool.checks.diagnosis.differences import explained, same_attempts, shar
 from steptool.checks.diagnosis.findings import Diagnosed, Name, Severity
 from steptool.checks.diagnosis.round import Round, fine
 from steptool.core.errors import DataError
+from steptool.training.compared import compares, described
 
 
 def length(of: Round) -> Diagnosed:
@@ -45,8 +46,8 @@ def contrast(of: Round) -> Diagnosed:
     share = 1 - tasks.alike / tasks.compared if tasks.compared else 0.0
     numbers = {"contrast": share} | {key: float(value) for key, value in tasks.model_dump().items()}
     says = f"{tasks.compared - tasks.alike} of {tasks.compared} tasks have attempts that earn differently ({solved})"
-    compares = of.comparison is not None and of.comparison.baseline != "critic"
-    if not compares:
+    is_compared = compares(of.comparison)
+    if not is_compared:
         if len({round(value, 9) for value in of.returns}) > 1:
             return fine(Name.contrast, says, numbers)
         severity, says = Severity.fault, f"every attempt of the round earned the same ({solved})"
@@ -54,7 +55,7 @@ def contrast(of: Round) -> Diagnosed:
         severity = Severity.fault if share < 0.05 else Severity.warning if share < 0.25 else Severity.fine
     if severity is Severity.fine:
         return fine(Name.contrast, says, numbers)
-    if not tasks.compared and compares:
+    if not tasks.compared and is_compared:
         says, fix = "every task was attempted once, so nothing is compared", "set sample.attempts to 4 or more"
     elif sampling is not None and same_attempts(of.scored) > 0.5:
         fix = f"raise sample.temperature above {sampling.temperature:g}: the attempts at a task are the same tokens"
@@ -68,14 +69,13 @@ def contrast(of: Round) -> Diagnosed:
 def advantage(of: Round) -> Diagnosed:
     """At how many sampled tokens does credit land?"""
     compared = of.comparison
-    if compared is None or compared.baseline == "critic":
+    if compared is None or not compares(compared):
         return fine(Name.advantage, "no arm of this round compares attempts with each other")
-    decay = of.gamma * compared.lambda_step
     try:
-        share = share_with_advantage(of.scored, of.rewards, compared.baseline, decay)
+        share = share_with_advantage(of.credited, compared, of.gamma)
     except DataError as error:
         return fine(Name.advantage, f"not computed: {error.found}")
-    says = f"{share:.1%} of the sampled tokens have an advantage (baseline {compared.baseline})"
+    says = f"{share:.1%} of the sampled tokens have an advantage ({described(compared, of.gamma)})"
     numbers = {"share": share}
     if share >= 0.005:
         return fine(Name.advantage, says, numbers)

@@ -19,7 +19,7 @@ from steptool.checks.diagnosis.round import Round
 from steptool.core.types import ScoredTrajectory, Task
 from steptool.policies.asked import Asked
 from steptool.rewards.base import RewardForm, rewards_of
-from steptool.training.siblings import Comparison
+from steptool.training.compared import Compared, paid
 
 RULES: tuple[Callable[[Round], Diagnosed], ...] = (
     *(policies.weights, policies.engine),
@@ -35,7 +35,7 @@ def diagnose(
     *,
     name: str = "the round",
     tasks: Mapping[str, Task] | None = None,
-    comparison: Comparison | None = None,
+    comparison: Compared | None = None,
     before: Sequence[ScoredTrajectory] = (),
     asked: Asked | None = None,
     shortened: Mapping[str, int] | None = None,
@@ -43,6 +43,7 @@ def diagnose(
     """Look at a round with the rewards that `form` gives; see `Round` for the rest."""
     earned = zip(scored, rewards_of(form, scored), strict=True)
     usable = [(item, own) for item, own in earned if _is_usable(item, own)]
+    learned = [(item, own if comparison is None else paid(comparison, form, item, own)) for item, own in usable]
     looked_at = Round(
         name=name,
         scored=[item for item, _ in usable],
@@ -50,6 +51,7 @@ def diagnose(
         gamma=form.gamma,
         tasks=tasks or {},
         comparison=comparison,
+        credited=[(item, own) for item, own in learned if own is not None],
         before=before,
         asked=asked,
         shortened=shortened or {},

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from steptool.checks.diagnosis.counts import sampled_tokens
 from steptool.core.types import ScoredTrajectory
-from steptool.training.episode import Episode, episode
-from steptool.training.siblings import Baseline, advantages_of_attempts, with_different_siblings
+from steptool.training.compared import Compared, advantages_by, with_contrast
+from steptool.training.episode import episode
 
 NO_SPREAD = 1e-12
 """A sum of squares below it is none."""
@@ -72,29 +72,26 @@ def _correlation(one: Array, two: Array) -> float:
 
 
 def share_with_advantage(
-    scored: Sequence[ScoredTrajectory], rewards: Sequence[Sequence[float]], baseline: Baseline, decay: float
+    credited: Sequence[tuple[ScoredTrajectory, Sequence[float]]], comparison: Compared, gamma: float
 ) -> float:
     """Of all sampled tokens: those whose advantage over the other attempts at the task is not zero, in [0, 1].
 
-    `decay` is gamma lambda, as the training has it. Raises DataError for attempts that were not sampled.
+    `credited` are attempts with what their steps earn.
+
+    Raises DataError for attempts that were not sampled.
     """
-    found = [episode(item, list(own)) for item, own in zip(scored, rewards, strict=True)]
-    episodes = [item for item in found if item is not None]
-    kept, _ = with_different_siblings(episodes, baseline, decay)
-    credited = sum(
-        abs(value) > ZERO
-        for attempts in _by_task(kept).values()
-        for own in advantages_of_attempts(attempts, [item.rewards for item in attempts], baseline, decay)
-        for value in own
-    )
-    return credited / max(1, sum(len(item.predict) for item in episodes))
-
-
-def _by_task(episodes: Sequence[Episode]) -> Mapping[str, list[Episode]]:
-    found: dict[str, list[Episode]] = defaultdict(list)
-    for item in episodes:
-        found[item.task_id].append(item)
-    return found
+    by_task: dict[str, list[tuple[ScoredTrajectory, Sequence[float]]]] = defaultdict(list)
+    for item, own in credited:
+        by_task[item.trajectory.task_id].append((item, own))
+    with_one = sampled = 0
+    for given in by_task.values():  # one task after the other: token streams take more memory than attempts
+        found = [episode(item, list(own)) for item, own in given]
+        episodes = [item for item in found if item is not None]
+        sampled += sum(len(item.predict) for item in episodes)
+        for group in with_contrast(comparison, episodes, gamma):
+            advantages = advantages_by(comparison, group, gamma)
+            with_one += sum(abs(value) > ZERO for own in advantages for value in own)
+    return with_one / max(1, sampled)
 
 
 def same_attempts(scored: Sequence[ScoredTrajectory]) -> float:

@@ -12,7 +12,7 @@ from steptool.checks.diagnosis.differences import discounted
 from steptool.checks.diagnosis.findings import Diagnosed, Name, RoundCounts, Severity, TaskCounts, ToolCounts
 from steptool.core.types import Sampling, ScoredTrajectory, Task, Trajectory
 from steptool.policies.asked import Asked
-from steptool.training.siblings import Comparison
+from steptool.training.compared import Compared
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,10 @@ class Round:
     gamma: float
     tasks: Mapping[str, Task] = field(default_factory=dict)
     """The round's tasks by id."""
-    comparison: Comparison | None = None
+    comparison: Compared | None = None
     """How an arm that learns from the round compares attempts; None where none does."""
+    credited: Sequence[tuple[ScoredTrajectory, Sequence[float]]] = ()
+    """The attempts that it learns from, and what it takes their steps to earn."""
     before: Sequence[ScoredTrajectory] = ()
     """Attempts of the previous round; empty for the first."""
     asked: Asked | None = None

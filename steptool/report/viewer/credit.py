@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from steptool.config.arms import learner_of
-from steptool.config.places import PARAMS
+from steptool.config.places import PARAMS, SCORED, VALIDATED
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError, StepToolError, describe
+from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory
-from steptool.rewards.base import RewardForm, rewards_of
+from steptool.rewards.base import Fits, RewardForm, rewards_of
+from steptool.training.compared import advantages_by, compared_by, compares, described, paid, with_contrast
 from steptool.training.episode import Episode, episode
-from steptool.training.siblings import Comparison, advantages_of_attempts, returns_to_go, with_different_siblings
+from steptool.training.siblings import returns_to_go
 
-LEARNED_FROM = ("validated", "scored")
-"""Sources whose parts are rounds with scores, which arms learn from."""
+LEARNED_FROM = {"validated": VALIDATED, "scored": SCORED}
+"""Sources whose parts are rounds with scores, which arms learn from, and where these lie."""
 PLACES = 6
 """Decimal places that numbers are shown with at most."""
 
@@ -56,6 +58,7 @@ class Credit:
 
     def __init__(self, params: Params | None, problem: str = "") -> None:
         self.params, self._problem = params, problem
+        self._fitted: dict[tuple[str, str], RewardForm] = {}
 
     @classmethod
     def of_project(cls) -> Credit:
@@ -72,7 +75,7 @@ class Credit:
         if self.params is None:
             return no_rewards(self._problem)
         try:
-            form: RewardForm = self.params.reward.build()
+            form = self._form(self.params, source, part)
             rewards = [tuple(own) for own in rewards_of(form, attempts)]
             returns = [returns_to_go(own, form.gamma) for own in rewards]
         except Exception as fault:  # noqa: BLE001 - a form may be the project's own
@@ -80,7 +83,7 @@ class Credit:
         if not all(math.isfinite(value) for own in (*rewards, *returns) for value in own):
             return no_rewards(f"{self.params.reward.name} gives some that are not finite")
         try:
-            advantages, said = _advantages(self.params, form.gamma, attempts, rewards, source, part)
+            advantages, said = _advantages(self.params, form, attempts, rewards, source, part)
         except DataError as error:
             advantages, said = [None] * len(attempts), f"No advantages: {error.found}."
         earned = tuple(
@@ -90,10 +93,22 @@ class Credit:
         notes = (f"Rewards by {self.params.reward.name}, gamma {form.gamma:g}.", said)
         return Credited(earned, tuple(note for note in notes if note))
 
+    def _form(self, params: Params, source: str, part: str) -> RewardForm:
+        """One that must see data first sees all attempts of the round, once."""
+        form: RewardForm = params.reward.build()
+        if not isinstance(form, Fits):
+            return form
+        if source not in LEARNED_FROM:
+            raise DataError("it is fitted to the attempts of a round, and these are of none")
+        if (source, part) not in self._fitted:
+            path = LEARNED_FROM[source] / part / "scored.jsonl.gz"
+            self._fitted[source, part] = form.fitted(read_jsonl(path, ScoredTrajectory))
+        return self._fitted[source, part]
+
 
 def _advantages(
     params: Params,
-    gamma: float,
+    form: RewardForm,
     attempts: Sequence[ScoredTrajectory],
     rewards: Sequence[Sequence[float]],
     source: str,
@@ -111,19 +126,24 @@ def _advantages(
         return nothing, "No advantages: no arm that compares attempts learns from this round."
     arm, settings = learner
     try:
-        comparison = Comparison.model_validate(settings)
+        compared = compared_by(settings)
     except ValidationError:
         return nothing, f"No advantages: {arm} has settings that are not valid; `steptool params` says which."
-    if comparison.baseline == "critic":
+    if not compares(compared):
         return nothing, f"No advantages: {arm} asks a critic, which is not kept after the training."
-    decay = gamma * comparison.lambda_step
-    episodes = [episode(each, own) for each, own in zip(attempts, rewards, strict=True)]
-    kept, _ = with_different_siblings([each for each in episodes if each], comparison.baseline, decay)
+    learned = [paid(compared, form, each, own) for each, own in zip(attempts, rewards, strict=True)]
+    if all(own is None for own in learned):
+        return nothing, f"No advantages: {arm} leaves these attempts out, as none has a verdict."
+    episodes = [None if own is None else episode(each, own) for each, own in zip(attempts, learned, strict=True)]
+    kept = with_contrast(compared, [each for each in episodes if each], form.gamma)
     if not kept:
         return nothing, f"No advantages: {arm} leaves these attempts out, {_why_none(episodes)}."
-    found = advantages_of_attempts(kept, [each.rewards for each in kept], comparison.baseline, decay)
-    of_kept = {each.trajectory_id: own for each, own in zip(kept, found, strict=True)}
-    said = f"Advantages as {arm} learns: baseline {comparison.baseline}, gamma · lambda {decay:.3g}, before whitening."
+    of_kept = {
+        each.trajectory_id: own
+        for group in kept
+        for each, own in zip(group, advantages_by(compared, group, form.gamma), strict=True)
+    }
+    said = f"Advantages as {arm} learns: {described(compared, form.gamma)}, before whitening."
     return [of_kept.get(each.trajectory_id) if each else None for each in episodes], said
 
 

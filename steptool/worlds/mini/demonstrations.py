@@ -15,26 +15,44 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from random import Random
+from typing import Protocol
 
 from steptool.core.errors import InputError
-from steptool.core.types import Action, Revision, Step, StopReason, ToolCall, Trajectory, content_hash
+from steptool.core.types import (
+    Action,
+    Observation,
+    Outcome,
+    Revision,
+    Step,
+    StopReason,
+    ToolCall,
+    Trajectory,
+    content_hash,
+)
 from steptool.worlds.mini.plans import Case, finish, interrupted
-from steptool.worlds.mini.session import MiniSession
-from steptool.worlds.mini.tasks import MAX_CALLS
 
 GIVES_UP_SHARE, FIRST_ONLY_SHARE = 0.76, 0.14
 """Of the flawed traces; the rest are careless."""
 REPEATS_SHARE = 0.04
 """Of all traces."""
 
-SessionOf = Callable[[Case], MiniSession]
+
+class Answers(Protocol):
+    """A session of either length of tasks, for callers without an event loop."""
+
+    def reply(self, call: ToolCall) -> Observation: ...
+    def outcome(self, answer: str | None) -> Outcome: ...
+
+
+SessionOf = Callable[[Case], Answers]
 Habit = Callable[[SessionOf, Case], list[Step]]
 
 
 def expert_demonstrations(
-    cases: list[Case], session_of: SessionOf, count: int, flawed: float, seed: int
+    cases: list[Case], session_of: SessionOf, count: int, flawed: float, seed: int, most_calls: int
 ) -> list[Trajectory]:
-    """Traces of the first `count` of `cases`, of which round(flawed * count) end unsolved.
+    """Traces of the first `count` of `cases`, each of at most `most_calls` calls, of which round(flawed * count) end
+    unsolved.
 
     `session_of` gives a fresh session of a case.
     Raises InputError where there are fewer cases than `count`.
@@ -47,13 +65,13 @@ def expert_demonstrations(
         )
     rng = Random(f"mini-demonstrations:{seed}")
     chosen = cases[:count]
-    habits = _habits(session_of, chosen, round(flawed * count), rng)
+    habits = _habits(session_of, chosen, round(flawed * count), most_calls, rng)
     done = [habits.get(case.task.id, _flawless)(session_of, case) for case in chosen]
     expert = Revision(name="expert", revision=content_hash([[step.model_dump() for step in steps] for steps in done]))
     return [_trace(session_of, case, steps, expert, seed) for case, steps in zip(chosen, done, strict=True)]
 
 
-def _habits(session_of: SessionOf, cases: list[Case], flawed: int, rng: Random) -> dict[str, Habit]:
+def _habits(session_of: SessionOf, cases: list[Case], flawed: int, most_calls: int, rng: Random) -> dict[str, Habit]:
     """The habit of each trace. Exactly `flawed` of them end unsolved."""
     shuffled = rng.sample(cases, len(cases))
     habits: dict[str, Habit] = {}
@@ -70,7 +88,7 @@ def _habits(session_of: SessionOf, cases: list[Case], flawed: int, rng: Random) 
     two_parts = [case for case in shuffled if case.shortcut and not case.hiccup]
     assign(_first_only, round(FIRST_ONLY_SHARE * flawed), two_parts)
     assign(_careless, flawed - len(habits), shuffled)
-    rest = [case for case in shuffled if case.task.id not in habits and len(case.solution()) < MAX_CALLS - 1]
+    rest = [case for case in shuffled if case.task.id not in habits and len(case.solution()) < most_calls - 1]
     return habits | {case.task.id: _repeats for case in rest[: round(REPEATS_SHARE * len(cases))]}
 
 

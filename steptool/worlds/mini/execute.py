@@ -37,14 +37,14 @@ def compact(value: Any) -> str:
 
 def execute(store: Store, provider: Provider, api: Api, arguments: dict[str, Any]) -> Observation:
     try:
-        _check(api, arguments)
+        check_arguments(api, arguments)
         return Observation(text=compact(_reply(store, provider, api, arguments)))
     except CallError as error:
         return failure(error.kind, error.text)
 
 
-def _check(api: Api, arguments: dict[str, Any]) -> None:
-    """Refuse arguments that break the schema, or that SQLite could not take."""
+def check_arguments(api: Api, arguments: dict[str, Any]) -> None:
+    """Refuse arguments that break the schema, or that SQLite could not take. Raises CallError."""
     schema, validator = _schema(api)
     for name, value in arguments.items():
         # Before the validator, which would put a hostile value into its message.

@@ -40,13 +40,18 @@ def turns(split: Split) -> tuple[str, ...]:
     return tuple(f"G{level}_instruction" for level in (1, 2, 1, 3, 1, 2)) if split == "train" else SUBSETS
 
 
+def groups_in_turn(split: Split, count: int) -> list[str]:
+    """The group of each of `count` tasks."""
+    cycle = turns(split)
+    return [cycle[number % len(cycle)] for number in range(count)]
+
+
 def write_cases(store: Store, split: Split, count: int, seed: int) -> list[Case]:
     """`count` cases in an order that visits the groups in turn; queries are distinct."""
-    cycle = turns(split)
-    visits = [cycle[number % len(cycle)] for number in range(count)]
+    visits = groups_in_turn(split, count)
     plans: dict[str, list[Plan]] = {}
     queries: set[str] = set()
-    for group in dict.fromkeys(cycle):
+    for group in dict.fromkeys(turns(split)):
         rng = Random(f"mini-tasks:{seed}:{split}:{group}")
         plans[group] = _plans(store, split, group, visits.count(group), queries, rng)
     cases: dict[str, Iterator[Case]] = {}
@@ -95,12 +100,16 @@ def _plans(store: Store, split: Split, group: str, number: int, queries: set[str
             plans.append(plan)
             misses = 0
     if len(plans) < number:
-        raise InputError(
-            f"the bundled world yields {len(plans)} distinct tasks for {group}, not {number}",
-            where=f"params.yaml, world.{split}_tasks",
-            fix=f"lower world.{split}_tasks",
-        )
+        raise exhausted(split, group, len(plans), number)
     return plans
+
+
+def exhausted(split: Split, group: str, found: int, wanted: int) -> InputError:
+    return InputError(
+        f"the bundled world yields {found} distinct tasks for {group}, not {wanted}",
+        where=f"params.yaml, world.{split}_tasks",
+        fix=f"lower world.{split}_tasks",
+    )
 
 
 def _single(store: Store, split: Split, group: str, provider: Provider, rng: Random) -> Plan | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from steptool.core.errors import WorldError
 from steptool.core.fields import Positive, Settings
@@ -10,10 +12,13 @@ from steptool.core.types import Reference, Task, Trajectory
 from steptool.worlds.base import SPLITS, Split
 from steptool.worlds.mini.catalog import PROVIDERS
 from steptool.worlds.mini.demonstrations import expert_demonstrations
+from steptool.worlds.mini.long.session import LongSession
+from steptool.worlds.mini.long.tasks import write_long_cases
+from steptool.worlds.mini.long.trails import FEWEST_CALLS, MOST_CALLS, Trail
 from steptool.worlds.mini.plans import Case
 from steptool.worlds.mini.session import MiniSession
 from steptool.worlds.mini.store import Store
-from steptool.worlds.mini.tasks import write_cases
+from steptool.worlds.mini.tasks import MAX_CALLS, write_cases
 
 
 class MiniWorld:
@@ -28,12 +33,23 @@ class MiniWorld:
         train_tasks: Positive = 640
         dev_tasks: Positive = 240
         test_tasks: Positive = 300
+        calls: Annotated[int, Field(ge=FEWEST_CALLS, le=MOST_CALLS)] | None = None
+        """Calls that each task needs, errors and the answer included: long tasks, whose calls depend on each other.
+        Without it, short tasks of one to seven calls."""
 
     def __init__(self, config: Config, seed: int) -> None:
         sizes: dict[Split, int] = {"train": config.train_tasks, "dev": config.dev_tasks, "test": config.test_tasks}
         self.config, self.seed = config, seed
         self.store = Store(seed)
-        self._cases = {split: write_cases(self.store, split, sizes[split], seed) for split in SPLITS}
+        self._trails: dict[str, Trail] = {}
+        self._cases: dict[Split, list[Case]] = {}
+        for split in SPLITS:
+            if config.calls is None:
+                self._cases[split] = write_cases(self.store, split, sizes[split], seed)
+                continue
+            long = write_long_cases(split, sizes[split], config.calls, seed)
+            self._cases[split] = [case for case, _ in long]
+            self._trails |= {case.task.id: trail for case, trail in long}
         self._by_id = {case.task.id: case for cases in self._cases.values() for case in cases}
         self._apis = {provider.full(api): (provider, api) for provider in PROVIDERS.values() for api in provider.apis}
 
@@ -44,7 +60,7 @@ class MiniWorld:
     def reference(self, task: Task) -> Reference:
         return self.case(task).reference
 
-    def open(self, task: Task, seed: int) -> MiniSession:
+    def open(self, task: Task, seed: int) -> MiniSession | LongSession:
         """A fresh session. `seed` changes nothing: hiccups belong to the task, so every client meets the same."""
         return self._session(self.case(task))
 
@@ -53,7 +69,8 @@ class MiniWorld:
 
         Raises InputError where the world has fewer training tasks than `count`.
         """
-        return expert_demonstrations(self.cases("train"), self._session, count, flawed, seed)
+        most = MAX_CALLS if self.config.calls is None else self.config.calls + 1
+        return expert_demonstrations(self.cases("train"), self._session, count, flawed, seed, most)
 
     def cases(self, split: Split) -> list[Case]:
         """Tasks with their solutions: for demonstrations and tests, never for a policy."""
@@ -71,5 +88,7 @@ class MiniWorld:
             )
         return case
 
-    def _session(self, case: Case) -> MiniSession:
+    def _session(self, case: Case) -> MiniSession | LongSession:
+        if case.task.id in self._trails:
+            return LongSession(case, self._trails[case.task.id])
         return MiniSession(self.store, case, self._apis)

@@ -166,7 +166,7 @@ class ProjectWorld:
 
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""
-        return ProjectSession(task, *self.parts(task, self.connect()))
+        return ProjectSession(task, *self.parts(task, self.connect()), self.toolbox.changes_state)
 
     def parts(self, task: Task, connection: Connection) -> tuple[Connection, Checks, Judges | None]:
         """What a fresh session at a task is made of: the connection to its tools, its checks, and what runs them."""

@@ -44,6 +44,47 @@ def test_attempts_earn_what_the_settings_of_the_project_say(tmp_path: Path, monk
     )
 
 
+STEP_PPO = "method: step_ppo, from: sft, data: [r1], settings: {baseline: attempts, lambda_step: 1.0}"
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "by"),
+    [
+        ("ppo_final", "baseline: attempts", (1.0, 1.0)),
+        ("grpo", "", (0.5**0.5, 0.5**0.5)),
+        ("grpo", "scale: none", (0.5, 0.5)),
+        ("gigpo", "scale: none", (1.0, 0.5)),
+        ("gigpo", "scale: none, step_weight: 0", (0.5, 0.5)),
+    ],
+)
+def test_other_methods_that_compare_attempts_credit_by_their_own_rule(
+    method: str, own: str, by: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verdicts 1 and 0 have mean .5 and standard deviation sqrt .5, which a page tells without a model. The two
+    begin in the same state, with returns of 1.75 and .75: half of the difference again. Then they have
+    called otherwise."""
+    arm = f"method: {method}, from: sft, data: [r1], settings: {{{own}}}"
+    found = credited(tmp_path, monkeypatch, PARAMS.replace(STEP_PPO, arm))
+    assert found.earned is not None
+    first, second = found.earned
+    assert first.rewards == (0.75, 1.0), "what steps earn is what the reward form says, whichever arm learns"
+    assert first.advantages is not None and second.advantages is not None
+    assert all(len(set(step)) == 1 for step in (*first.advantages, *second.advantages)), "the tokens of a step share it"
+    assert [step[0] for step in first.advantages] == pytest.approx(by, abs=1e-6)
+    assert [-step[0] for step in second.advantages] == pytest.approx(by, abs=1e-6)
+    assert found.notes[1].startswith("Advantages as ppo learns: ")
+
+
+def test_what_is_learned_at_the_end_alone_leaves_out_attempts_without_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = project.found(), project.answers("7")
+    unjudged = [project.attempt(project.TASKS[0], *steps, solved=None, number=number) for number in (0, 1)]
+    params = PARAMS.replace(STEP_PPO, "method: grpo, from: sft, data: [r1]")
+    found = credited(tmp_path, monkeypatch, params, attempts=unjudged)
+    assert found.notes[1] == "No advantages: ppo leaves these attempts out, as none has a verdict."
+
+
 def test_with_branches_credit_lands_where_tokens_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both sampled 10 11 12 and 20 21: nothing parts, though the attempts ended differently."""
     found = credited(tmp_path, monkeypatch, PARAMS.replace("attempts", "branches"))
@@ -105,3 +146,31 @@ def test_a_form_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.earned is None and "RuntimeError: no idea" in found.notes[0]
     endless = own.replace("Mine'}", "Mine', how: 'inf'}")
     assert "not finite" in credited(tmp_path, monkeypatch, endless).notes[0]
+
+
+def test_a_form_that_is_fitted_sees_the_whole_round_and_not_the_task_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It pays every step the number of attempts that it saw; the round has more than the one that is shown."""
+    form = (
+        "from steptool.core.fields import Settings\n"
+        "class Seen:\n"
+        "    gamma = 1.0\n"
+        "    def __init__(self, count): self.count = count\n"
+        "    def rewards(self, scored): return [float(self.count)] * len(scored.judgements)\n"
+        "class Mine(Seen):\n"
+        "    class Config(Settings): ...\n"
+        "    def __init__(self, config): self.count = -1\n"
+        "    def fitted(self, scored): return Seen(len(scored))\n"
+    )
+    (tmp_path / "my_fitted_form.py").write_text(form)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = PARAMS.replace(
+        "{use: paper, alpha: 0.5, step_cost: 0, budget_cost: 0, gamma: 1.0}", "{use: 'my_fitted_form:Mine'}"
+    )
+    found = credited(tmp_path, monkeypatch, own, attempts=ROUND[:1])
+    assert found.earned is not None
+    assert set(found.earned[0].rewards) == {float(len(ROUND))}
+    elsewhere = credited(tmp_path, monkeypatch, own, source="evaluation")
+    assert elsewhere.earned is None
+    assert "fitted to the attempts of a round" in elsewhere.notes[0]

@@ -1,0 +1,67 @@
+"""GiGPO (arXiv 2505.10978): groups in a group. An attempt is compared with the others at its task, and each of its
+steps with the steps that were taken in the same state.
+
+    A_t = (R − mean R) / std R + w (G_t − mean G) / std G
+
+R is the sum of an attempt's rewards, G_t the discounted return from step t on, and the second group holds the steps
+taken in the state of step t (`steptool.trajectories.states`), by whichever attempt at the task. The tokens of a step
+share its advantage, and every step counts the same in the loss. Rewards are those of the reward form: the verdict alone
+with alpha 0.
+
+Its limits: where no state recurs but the first, it is GRPO with one comparison more. Every visit counts, so an attempt
+that goes in a circle is compared with itself. What a state does not hold, such as the calls that are left, makes its
+group unfair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from steptool.core.errors import DataError
+from steptool.methods.base import Measured
+from steptool.methods.clipped import ClippedMethod
+from steptool.training.batch import Batch
+from steptool.training.compared import StateGroups, of_steps
+from steptool.training.episode import Episode
+from steptool.training.measure import Measurement
+from steptool.training.model import PolicyWithValue
+from steptool.training.siblings import groups_of
+
+
+class Gigpo(ClippedMethod):
+    class Config(ClippedMethod.Config, StateGroups): ...
+
+    config: Config
+    name: ClassVar[str] = "gigpo"
+
+    def contrasted(self, episodes: list[Episode], gamma: float) -> tuple[list[Episode], Mapping[str, float]]:
+        """Attempts at a task that earned alike are kept, for the KL to hold, unless all tasks are like that."""
+        groups, skipped = groups_of(episodes)
+        alike = [group for group in groups if not any(map(any, of_steps(self.config, group, gamma)))]
+        kept = [item for group in groups for item in group] if len(alike) < len(groups) else []
+        return kept, {**skipped, "alike": sum(map(len, alike))}
+
+    def without_signal(self) -> DataError:
+        return DataError(
+            "at no task do attempts differ in what they earn, so gigpo has nothing to compare",
+            fix="sample more attempts at a task (sample.attempts) or other tasks (sample.draw), or let the calls earn "
+            "something (reward.alpha)",
+        )
+
+    def credit(
+        self, policy: PolicyWithValue, batch: Batch, before: Measurement, penalties: Tensor, gamma: float
+    ) -> Measured:
+        groups, _ = groups_of(batch.episodes)
+        by_attempt = {
+            item.trajectory_id: [own[step] for step in item.step_ids]
+            for group in groups
+            for item, own in zip(group, of_steps(self.config, group, gamma), strict=True)
+        }
+        return {"advantages": torch.cat([torch.tensor(by_attempt[item.trajectory_id]) for item in batch.episodes])}
+
+    def weights(self, batch: Batch) -> Tensor:
+        return batch.weights(by_step=True)
