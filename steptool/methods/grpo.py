@@ -19,7 +19,6 @@ from torch import Tensor
 from steptool.core.errors import DataError
 from steptool.methods.base import Measured
 from steptool.methods.clipped import ClippedMethod, Rewarded, rewarded_at_the_end
-from steptool.rewards.costs import verdict_of
 from steptool.training.batch import Batch
 from steptool.training.compared import AttemptGroups, of_attempts
 from steptool.training.episode import Episode
@@ -39,10 +38,7 @@ class Grpo(ClippedMethod):
 
     def rewarded(self, data: Data) -> Rewarded:
         """Raises DataError where no attempt has a verdict; one without is left out."""
-        scored, rewards, left_out = rewarded_at_the_end(data, self.name)
-        if not self.config.costs:
-            rewards = [[*own[:-1], verdict_of(item)] if own else own for item, own in zip(scored, rewards, strict=True)]
-        return scored, rewards, left_out
+        return rewarded_at_the_end(data, self.name, costs=self.config.costs)
 
     def contrasted(self, episodes: list[Episode], gamma: float) -> tuple[list[Episode], Mapping[str, float]]:
         """Attempts at a task that ended alike are kept, for the KL to hold, unless all tasks are like that."""

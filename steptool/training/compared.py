@@ -16,7 +16,7 @@ from typing import Any, Literal
 from steptool.core.fields import Fraction, Settings, Weight
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm
-from steptool.rewards.costs import final_rewards, verdict_of
+from steptool.rewards.costs import final_rewards
 from steptool.training.episode import Episode
 from steptool.training.groups import group_in_group, relative
 from steptool.training.siblings import Comparison, advantages_of_attempts, groups_of
@@ -63,12 +63,11 @@ def paid(
 ) -> Sequence[float] | None:
     """What the method takes an attempt's steps to earn, where `form` gives them `rewards`; None where it leaves the
     attempt out, since it has no verdict."""
-    ends_only = isinstance(compared, FinalComparison | AttemptGroups)
-    if ends_only and scored.solved is None:
+    if not isinstance(compared, FinalComparison | AttemptGroups):
+        return rewards
+    if scored.solved is None:
         return None
-    if isinstance(compared, AttemptGroups) and not compared.costs:
-        return [*[0.0] * (len(rewards) - 1), verdict_of(scored)] if rewards else []
-    return final_rewards(form, scored) if ends_only else rewards
+    return final_rewards(form, scored, costs=isinstance(compared, FinalComparison) or compared.costs)
 
 
 def advantages_by(compared: Compared, attempts: Sequence[Episode], gamma: float) -> list[list[float]]:
