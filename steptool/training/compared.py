@@ -78,9 +78,15 @@ def advantages_by(compared: Compared, attempts: Sequence[Episode], gamma: float)
     if isinstance(compared, Comparison):
         return advantages_of_attempts(attempts, [item.rewards for item in attempts], compared, gamma)
     if isinstance(compared, AttemptGroups):
-        by_attempt = of_attempts(compared, attempts)
+        by_attempt = relative([sum(item.rewards) for item in attempts], scaled=compared.scale == "std")
         return [[value] * len(item.step_ids) for item, value in zip(attempts, by_attempt, strict=True)]
-    by_step = of_steps(compared, attempts, gamma)
+    by_step = group_in_group(
+        [item.rewards for item in attempts],
+        [item.states for item in attempts],
+        gamma=gamma,
+        step_weight=compared.step_weight,
+        scaled=compared.scale == "std",
+    )
     return [[own[step] for step in item.step_ids] for item, own in zip(attempts, by_step, strict=True)]
 
 
@@ -98,24 +104,21 @@ def described(compared: Compared, gamma: float) -> str:
 def with_contrast(compared: Compared, episodes: Sequence[Episode], gamma: float) -> list[list[Episode]]:
     """By task, the attempts that came to an end and have an advantage, or one beside them has."""
     groups, _ = groups_of(episodes)
-    return [
-        group
-        for group in groups
-        if any(abs(value) > 1e-9 for own in advantages_by(compared, group, gamma) for value in own)
-    ]
+    return [group for group in groups if _has_contrast(compared, group, gamma)]
 
 
-def of_attempts(settings: AttemptGroups, group: Sequence[Episode]) -> list[float]:
-    """Of the attempts at one task, one number an attempt."""
-    return relative([sum(item.rewards) for item in group], scaled=settings.scale == "std")
+def unless_all_alike(
+    compared: Compared, episodes: Sequence[Episode], gamma: float
+) -> tuple[list[Episode], dict[str, int]]:
+    """The attempts that came to an end beside others at their task, and how many were left out, for which reason.
+
+    Attempts at a task that earned alike are kept, for a KL to hold, unless all tasks are like that.
+    """
+    groups, skipped = groups_of(episodes)
+    alike = [group for group in groups if not _has_contrast(compared, group, gamma)]
+    kept = [item for group in groups for item in group] if len(alike) < len(groups) else []
+    return kept, {**skipped, "alike": sum(map(len, alike))}
 
 
-def of_steps(settings: StateGroups, group: Sequence[Episode], gamma: float) -> list[list[float]]:
-    """Of the attempts at one task, one number a step."""
-    return group_in_group(
-        [item.rewards for item in group],
-        [item.states for item in group],
-        gamma=gamma,
-        step_weight=settings.step_weight,
-        scaled=settings.scale == "std",
-    )
+def _has_contrast(compared: Compared, group: Sequence[Episode], gamma: float) -> bool:
+    return any(abs(value) > 1e-9 for own in advantages_by(compared, group, gamma) for value in own)
