@@ -44,11 +44,6 @@ class Interval(Frozen):
     low: float
     high: float
 
-    @property
-    def is_above(self) -> bool:
-        """Whether all of it is above 0."""
-        return self.low > 0
-
 
 class Evidence(Frozen):
     """What the outcomes say of one score."""
