@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from steptool.core.errors import ModelError, reason
 from steptool.core.plugins import NoSettings
+from steptool.core.storage import PULL, restore
 from steptool.core.types import content_hash
 from steptool.engines.base import Generation, Request
 from steptool.engines.pump import Pump
@@ -226,12 +227,11 @@ def _read(completion: Any) -> Generation:
 def check_model_dir(folder: Path) -> None:
     """Raise ModelError where a model folder lacks its config, tokenizer or weights."""
     if not folder.is_dir():
-        raise ModelError("no such model folder", where=str(folder), fix="run `dvc repro`, or `dvc pull` it")
+        raise ModelError("no such model folder", where=str(folder), fix=PULL)
     needs = {"config": "config.json", "tokenizer": "tokenizer.json", "weights": "*.safetensors"}
     missing = [f"{what} ({pattern})" for what, pattern in needs.items() if not any(folder.glob(pattern))]
     if missing:
-        fix = f"restore it: dvc checkout --force {folder}"
-        raise ModelError(f"no {', no '.join(missing)}", where=str(folder), fix=fix)
+        raise ModelError(f"no {', no '.join(missing)}", where=str(folder), fix=restore(folder))
 
 
 def _cannot_load(folder: Path, fault: Exception) -> ModelError:
