@@ -123,8 +123,8 @@ def honest_of(params: Params, world: World, attempts: Path | None, tasks: int) -
         found.setdefault(each.task_id, each)
     if not found:
         raise DataError(f"none of {len(given)} right attempts makes every call once", where=where, fix=fix)
-    order = {each.task_id: place for place, each in reversed(list(enumerate(given)))}
-    return sorted(found.values(), key=lambda one: order[one.task_id])[:tasks]
+    in_order = dict.fromkeys(each.task_id for each in given)
+    return [found[task] for task in in_order if task in found][:tasks]
 
 
 def _makes_no_call_again(attempt: Trajectory) -> bool:
