@@ -176,13 +176,13 @@ def _correlation(found: Moments, index: int, drawn: Floats) -> Interval | None:
         return None
     sign = -1.0 if found.names[index] == LENGTH else 1.0
     sums = np.stack([sign * found.xy[:, index], found.xx[:, index, index], found.yy], axis=1)
-    value, resampled = _cosine(sums.sum(axis=0)), _cosine(drawn @ sums)
+    value, resampled = cosine(sums.sum(axis=0)), cosine(drawn @ sums)
     low, high = np.percentile(resampled, EDGES)
     return Interval(value=float(value), low=float(low), high=float(high))
 
 
-def _cosine(sums: Floats) -> Floats:
-    """[..., 3] of xy, xx, yy -> [...]; 0 where nothing varies."""
+def cosine(sums: Floats) -> Floats:
+    """[..., 3] of xy, xx, yy -> [...], in [-1, 1]; 0 where nothing varies."""
     scale = np.sqrt(sums[..., 1] * sums[..., 2])
     return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > 0)
 
