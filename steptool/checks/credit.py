@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm, rewards_of
 from steptool.rewards.costs import Priced, costs_of, less_costs, verdict_of
-from steptool.rewards.evidence import EDGES, Interval, cosine
+from steptool.rewards.evidence import Interval, cosine, interval_of
 from steptool.training.episode import Episode, episode
 from steptool.training.siblings import Comparison, advantages_of_attempts
 
@@ -74,8 +74,7 @@ class Agreement:
 
     @property
     def interval(self) -> Interval:
-        low, high = np.percentile(self.draws, EDGES)
-        return Interval(value=self.value, low=float(low), high=float(high))
+        return interval_of(self.value, self.draws)
 
 
 class Halved:

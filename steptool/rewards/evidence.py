@@ -177,8 +177,13 @@ def _correlation(found: Moments, index: int, drawn: Floats) -> Interval | None:
     sign = -1.0 if found.names[index] == LENGTH else 1.0
     sums = np.stack([sign * found.xy[:, index], found.xx[:, index, index], found.yy], axis=1)
     value, resampled = cosine(sums.sum(axis=0)), cosine(drawn @ sums)
-    low, high = np.percentile(resampled, EDGES)
-    return Interval(value=float(value), low=float(low), high=float(high))
+    return interval_of(float(value), resampled)
+
+
+def interval_of(value: float, draws: Floats) -> Interval:
+    """Of 95 %, by what each draw of a bootstrap gave."""
+    low, high = np.percentile(draws, EDGES)
+    return Interval(value=value, low=float(low), high=float(high))
 
 
 def cosine(sums: Floats) -> Floats:
