@@ -104,7 +104,11 @@ def described(compared: Compared, gamma: float) -> str:
 def with_contrast(compared: Compared, episodes: Sequence[Episode], gamma: float) -> list[list[Episode]]:
     """By task, the attempts that came to an end and have an advantage, or one beside them has."""
     groups, _ = groups_of(episodes)
-    return [group for group in groups if _has_contrast(compared, group, gamma)]
+    return [
+        group
+        for group in groups
+        if any(abs(value) > 1e-9 for own in advantages_by(compared, group, gamma) for value in own)
+    ]
 
 
 def unless_all_alike(
@@ -115,10 +119,6 @@ def unless_all_alike(
     Attempts at a task that earned alike are kept, for a KL to hold, unless all tasks are like that.
     """
     groups, skipped = groups_of(episodes)
-    alike = [group for group in groups if not _has_contrast(compared, group, gamma)]
+    alike = [group for group in groups if not any(map(any, advantages_by(compared, group, gamma)))]
     kept = [item for group in groups for item in group] if len(alike) < len(groups) else []
     return kept, {**skipped, "alike": sum(map(len, alike))}
-
-
-def _has_contrast(compared: Compared, group: Sequence[Episode], gamma: float) -> bool:
-    return any(abs(value) > 1e-9 for own in advantages_by(compared, group, gamma) for value in own)
