@@ -15,13 +15,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
 
 from steptool.core.errors import InputError
 from steptool.core.types import (
     Action,
-    Observation,
-    Outcome,
     Revision,
     Step,
     StopReason,
@@ -30,21 +27,14 @@ from steptool.core.types import (
     content_hash,
 )
 from steptool.worlds.mini.plans import Case, finish, interrupted
+from steptool.worlds.mini.session import CaseSession
 
 GIVES_UP_SHARE, FIRST_ONLY_SHARE = 0.76, 0.14
 """Of the flawed traces; the rest are careless."""
 REPEATS_SHARE = 0.04
 """Of all traces."""
 
-
-class Answers(Protocol):
-    """A session of either length of tasks, for callers without an event loop."""
-
-    def reply(self, call: ToolCall) -> Observation: ...
-    def outcome(self, answer: str | None) -> Outcome: ...
-
-
-SessionOf = Callable[[Case], Answers]
+SessionOf = Callable[[Case], CaseSession]
 Habit = Callable[[SessionOf, Case], list[Step]]
 
 
