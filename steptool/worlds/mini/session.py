@@ -8,11 +8,9 @@ from typing import Any
 from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.worlds.answers import outcome_of
 from steptool.worlds.mini.execute import execute, failure
-from steptool.worlds.mini.plans import Case, Hiccup
+from steptool.worlds.mini.plans import PASSING, Case, Hiccup
 from steptool.worlds.mini.schema import Api, Provider
 from steptool.worlds.mini.store import Store
-
-_TRANSIENT = {"rate_limit": "rate limit, retry", "unavailable": "service unavailable, try again"}
 
 
 class CaseSession(ABC):
@@ -76,8 +74,8 @@ class MiniSession(CaseSession):
             return failure("unknown_id", f"id moved, use {hiccup.new}")
         if name != hiccup.api:
             return None
-        if hiccup.kind in _TRANSIENT and name not in self._called:
-            return failure(hiccup.kind, _TRANSIENT[hiccup.kind])
+        if hiccup.kind in PASSING and name not in self._called:
+            return failure(hiccup.kind, PASSING[hiccup.kind])
         if hiccup.kind == "missing_argument" and hiccup.argument not in arguments:
             return failure("missing_argument", f"missing argument: {hiccup.argument}, use {hiccup.new}")
         if hiccup.kind == "code":
