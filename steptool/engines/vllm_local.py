@@ -14,14 +14,12 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from steptool.core.errors import ModelError, reason
 from steptool.core.plugins import NoSettings
 from steptool.core.storage import PULL, restore
-from steptool.core.types import content_hash
 from steptool.engines.base import Generation, Request
 from steptool.engines.pump import Pump
 from steptool.system.memory import return_freed_memory, without_garbage_collection
@@ -81,8 +79,7 @@ class VllmEngine:
         Greedy decoding (temperature 0) reports the model's own, at temperature 1. Raises what vLLM raises:
         to this caller alone, for a prompt that does not fit, or where steps fail on this request (see `pump`).
         """
-        own_seed = int(content_hash([self._seed, request.seed], 8), 16)
-        return await self._pump.generate(replace(request, seed=own_seed))
+        return await self._pump.generate(request.seeded(self._seed))
 
     async def logprobs(self, ids: Sequence[int]) -> Sequence[float]:
         """Of every token but the first, at temperature 1, once nothing is generating."""
