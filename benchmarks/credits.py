@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.variants import method_of, with_settings
 from steptool.core.errors import InputError
 from steptool.rewards.base import RewardForm
+from steptool.rewards.evidence import cosine
 from steptool.training.compared import advantages_by
 from steptool.training.episode import Episode
 from steptool.training.siblings import returns_to_go
@@ -93,5 +94,4 @@ def against_other_tasks(attempts: Sequence[Episode], decay: float) -> list[list[
 
 def agreement(found: Floats) -> Floats:
     """[..., 3] -> [...], in [-1, 1]; 0 where nothing varies."""
-    scale = np.sqrt(found[..., 1] * found[..., 2])
-    return np.divide(found[..., 0], scale, out=np.zeros_like(scale), where=scale > 1e-12)
+    return cosine(found, rounding=1e-12)

@@ -186,10 +186,10 @@ def interval_of(value: float, draws: Floats) -> Interval:
     return Interval(value=value, low=float(low), high=float(high))
 
 
-def cosine(sums: Floats) -> Floats:
-    """[..., 3] of xy, xx, yy -> [...], in [-1, 1]; 0 where nothing varies."""
+def cosine(sums: Floats, rounding: float = 0.0) -> Floats:
+    """[..., 3] of xy, xx, yy -> [...], in [-1, 1]; 0 where nothing varies, up to `rounding` in the root of xx yy."""
     scale = np.sqrt(sums[..., 1] * sums[..., 2])
-    return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > rounding)
 
 
 def _least_squares(xx: Floats, xy: Floats) -> Floats:
