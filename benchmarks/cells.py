@@ -53,6 +53,7 @@ from steptool.policies.precision import compute_dtype
 from steptool.rewards.base import rewards_of
 from steptool.rollouts.collect import Sampler, measured_sampling, open_sampler, sampling_of
 from steptool.stages.evaluate import measure_policy
+from steptool.stages.rounds import tasks_of_draw
 from steptool.stages.sample import MAX_BROKEN
 from steptool.training.job import Data, Job
 from steptool.training.release import release_rewards
@@ -193,7 +194,8 @@ class Bench:
 
     def attempts(self, corner: Corner, name: str, policy: Path, round: int) -> list[Trajectory]:
         """Those of `policy` at the tasks of a round, in the folder of `name`."""
-        folder, tasks = self.folder / "attempts" / name, self._tasks_of_round(corner, round)
+        folder = self.folder / "attempts" / name
+        tasks = tasks_of_draw(self.tasks["train"], self.demonstrations, round - 1, corner.tasks)
         settings = [_plain(getattr(self.params, key)) for key in ("world", "format", "search", "sample")]
         made_by = {
             "policy": self._hash(policy),
@@ -353,13 +355,6 @@ class Bench:
             tasks={task.id: task for task in self.tasks["train"]},
             references={task.id: known[task.id] for task in self.tasks["train"]},
         )
-
-    def _tasks_of_round(self, corner: Corner, round: int) -> list[Task]:
-        """Training tasks, each round the next ones, those without a demonstration first: as `steptool sample` does."""
-        shown = {demo.task_id for demo in self.demonstrations}
-        tasks = sorted(self.tasks["train"], key=lambda task: task.id in shown)
-        first = (round - 1) * corner.tasks
-        return [tasks[(first + offset) % len(tasks)] for offset in range(min(corner.tasks, len(tasks)))]
 
     def _measured(self, wanted: Wanted) -> Params:
         sample = self.params.sample.model_copy(update={"max_calls": wanted.calls})

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from benchmarks.variants import method_of, with_settings
 from steptool.core.errors import InputError
 from steptool.rewards.base import RewardForm
+from steptool.rewards.evidence import cosine
+from steptool.training.compared import advantages_by
 from steptool.training.episode import Episode
-from steptool.training.groups import group_in_group, relative
-from steptool.training.siblings import advantages_of_attempts, returns_to_go
+from steptool.training.siblings import returns_to_go
 
 Floats = NDArray[np.float64]
 OUTCOME = "reward.alpha=0"
@@ -40,7 +41,6 @@ OUTCOME_ONLY = ("grpo", "gigpo", "branches", "merged", "smoothed")
 class Credit:
     name: str
     form: RewardForm
-    method: str
     config: Any
     """The settings of the method."""
     module: str
@@ -58,7 +58,7 @@ class Credit:
             raise InputError("the credit of this method needs a model", where=setting, fix=fix)
         made_by = [name, method.name, method.config.model_dump(mode="json"), params.reward.dump()]
         module = params.reward.path.partition(":")[0]
-        return cls(name, params.reward.build(), method.name, method.config, module, made_by)
+        return cls(name, params.reward.build(), method.config, module, made_by)
 
     @property
     def depends_on_all(self) -> bool:
@@ -80,20 +80,7 @@ def advantages(groups: Sequence[Sequence[Episode]], credit: Credit) -> list[list
     if len(groups[0]) == 1:
         decay = credit.form.gamma * getattr(credit.config, "lambda_step", 1.0)
         return [[own] for own in against_other_tasks([group[0] for group in groups], decay)]
-    return [_among(group, credit) for group in groups]
-
-
-def _among(group: Sequence[Episode], credit: Credit) -> list[list[float]]:
-    config, gamma = credit.config, credit.form.gamma
-    rewards = [item.rewards for item in group]
-    if credit.method == "step_ppo":
-        return advantages_of_attempts(group, rewards, config, gamma)
-    scaled = config.scale == "std"
-    if credit.method == "grpo":
-        whole = relative([sum(own) for own in rewards], scaled=scaled)
-        return [[value] * len(own) for value, own in zip(whole, rewards, strict=True)]
-    states = [item.states for item in group]
-    return group_in_group(rewards, states, gamma=gamma, step_weight=config.step_weight, scaled=scaled)
+    return [advantages_by(credit.config, group, credit.form.gamma) for group in groups]
 
 
 def against_other_tasks(attempts: Sequence[Episode], decay: float) -> list[list[float]]:
@@ -107,5 +94,4 @@ def against_other_tasks(attempts: Sequence[Episode], decay: float) -> list[list[
 
 def agreement(found: Floats) -> Floats:
     """[..., 3] -> [...], in [-1, 1]; 0 where nothing varies."""
-    scale = np.sqrt(found[..., 1] * found[..., 2])
-    return np.divide(found[..., 0], scale, out=np.zeros_like(scale), where=scale > 1e-12)
+    return cosine(found, rounding=1e-12)

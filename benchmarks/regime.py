@@ -22,7 +22,6 @@ can be compared task by task.
 
 from __future__ import annotations
 
-import asyncio
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -38,7 +37,8 @@ from numpy.typing import NDArray
 from benchmarks import run
 from benchmarks.credits import CREDITS, OUTCOME_ONLY, Credit, advantages, agreement, named
 from benchmarks.habits import misjudged, without_verdict
-from benchmarks.scripted import Attempted, Scripted, skill_for
+from benchmarks.scripted import NOBODY, Attempted, Scripted, skill_for
+from steptool.annotators.annotate import annotate_all
 from steptool.annotators.rules import Rules
 from steptool.core.errors import DataError, InputError
 from steptool.core.revision import MEANS_NOTHING, code_revision
@@ -123,19 +123,19 @@ def known(attempt: Trajectory, verdict: str) -> Trajectory:
 
 
 def judged(data: Drawn, verdict: str) -> list[ScoredTrajectory]:
-    annotator = Rules(Rules.Config())
-
-    async def one(attempt: Trajectory) -> ScoredTrajectory:
-        reference = data.references[attempt.task_id]
-        if verdict != "exact":
-            reference = Reference(task_id=reference.task_id)
-        scores = await annotator.annotate(attempt, data.tasks[attempt.task_id], reference)
-        return ScoredTrajectory(trajectory=attempt, judgements=tuple(scores), annotator=attempt.policy)
-
-    async def each() -> list[ScoredTrajectory]:
-        return [await one(known(item.trajectory, verdict)) for item in data.attempts]
-
-    return asyncio.run(each())
+    references = data.references
+    if verdict != "exact":
+        references = {task: Reference(task_id=task) for task in references}
+    return annotate_all(
+        Rules(Rules.Config()),
+        NOBODY,
+        [known(item.trajectory, verdict) for item in data.attempts],
+        data.tasks.values(),
+        references,
+        source=OUT,
+        what="annotate",
+        concurrency=1,
+    )
 
 
 def sums(data: Drawn, scored: Sequence[ScoredTrajectory], credit: Credit) -> dict[int, Floats]:

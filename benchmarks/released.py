@@ -70,7 +70,7 @@ def theirs(python: Path, shape: str, params: Params, tasks: int, way: tuple[str,
         attempts.append(one)
     dtype, attention = way
     given: dict[str, Any] = {"shape": training.SHAPES[shape], "dtype": dtype, "attention": attention}
-    given |= {"attempts": attempts[: len(attempts) // 8 * 8], "epochs": 1, "repeats": 1}
+    given["attempts"] = attempts[: len(attempts) // 8 * 8]
     quiet = {"TOKENIZERS_PARALLELISM": "false", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
     command = [str(python), str(Path(__file__).with_name("released_side.py"))]
     done = subprocess.run(
@@ -82,7 +82,7 @@ def theirs(python: Path, shape: str, params: Params, tasks: int, way: tuple[str,
     )
     if done.returncode:
         raise StepToolError(f"TRL failed: {done.stderr[-2000:]}", where=str(python), fix="remove its folder, try again")
-    return float(json.loads(done.stdout.splitlines()[-1])[0]) * len(attempts) / len(given["attempts"])
+    return float(done.stdout.splitlines()[-1]) * len(attempts) / len(given["attempts"])
 
 
 def ours(shape: str, dtype: Dtype, params: Params, tasks: int) -> float:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar, Literal
@@ -28,7 +28,6 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from steptool.core.errors import ModelError, reason
 from steptool.core.fields import Settings
-from steptool.core.types import content_hash
 from steptool.engines.base import Generation, Request
 from steptool.engines.pump import Pump
 from steptool.policies.canary import TOLERANCE
@@ -90,8 +89,7 @@ class TransformersEngine:
         Greedy decoding (temperature 0) reports the model's own, at temperature 1. Raises ValueError for a prompt that
         does not fit.
         """
-        own_seed = int(content_hash([self._seed, request.seed], 8), 16)
-        return await self._pump.generate(replace(request, seed=own_seed))
+        return await self._pump.generate(request.seeded(self._seed))
 
     async def logprobs(self, ids: Sequence[int]) -> Sequence[float]:
         """Of every token but the first, at temperature 1, once nothing is generating."""

@@ -147,7 +147,8 @@ def test_credits_are_those_of_the_methods() -> None:
     """Returns 1, 0, 0, 1: mean .5, deviation 1 / sqrt 3. An attempt without siblings is compared with other tasks."""
 
     def attempt(*rewards: float) -> Any:
-        return SimpleNamespace(rewards=rewards, states=[index for index, _ in enumerate(rewards)])
+        steps = range(len(rewards))
+        return SimpleNamespace(rewards=rewards, states=list(steps), step_ids=steps)
 
     group = [attempt(0.0, 1.0), attempt(0.0), attempt(0.0, 0.0), attempt(1.0)]
     (found,) = advantages([group], Credit.of("grpo", CREDITS["grpo"]))

@@ -31,7 +31,17 @@ from steptool.checks.credit import LEAST_ATTEMPTS, Agreement, Halved, Setting, o
 from steptool.core.errors import DataError, printable
 from steptool.core.types import Frozen, ScoredTrajectory
 from steptool.rewards.base import RewardForm, fitted
-from steptool.rewards.evidence import EDGES, ENOUGH, RESAMPLES, Evidence, Interval, Tally, evidence_of, moments, tally
+from steptool.rewards.evidence import (
+    ENOUGH,
+    RESAMPLES,
+    Evidence,
+    Interval,
+    Tally,
+    evidence_of,
+    interval_of,
+    moments,
+    tally,
+)
 from steptool.training.siblings import Comparison
 
 MOST_ATTEMPTS = 1_200
@@ -168,8 +178,7 @@ def in_attempts(found: Agreement, alone: Sequence[Agreement]) -> Interval:
     wanted = _squared(np.concatenate([[found.value], found.draws]))
     curve = _squared(np.array([np.concatenate([[each.value], each.draws]) for each in alone]))
     counts = _attempts_for(wanted, curve)
-    low, high = np.percentile(counts[1:], EDGES)
-    return Interval(value=float(counts[0]), low=float(low), high=float(high))
+    return interval_of(float(counts[0]), counts[1:])
 
 
 def _squared(agreement: Floats) -> Floats:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm, rewards_of
 from steptool.rewards.costs import Priced, costs_of, less_costs, verdict_of
-from steptool.rewards.evidence import EDGES, Interval
+from steptool.rewards.evidence import Interval, cosine, interval_of
 from steptool.training.episode import Episode, episode
 from steptool.training.siblings import Comparison, advantages_of_attempts
 
@@ -74,8 +74,7 @@ class Agreement:
 
     @property
     def interval(self) -> Interval:
-        low, high = np.percentile(self.draws, EDGES)
-        return Interval(value=self.value, low=float(low), high=float(high))
+        return interval_of(self.value, self.draws)
 
 
 class Halved:
@@ -105,7 +104,7 @@ class Halved:
         """Of at most `most` attempts of a half. `scored`: the same attempts, judged in another way."""
         own = episodes(self._scored if scored is None else scored, setting)
         sums = np.array([moments(own[task], halves, setting, most=most) for task, halves in self._halves.items()])
-        return Agreement(float(agreement(sums.sum(axis=0))), agreement(sums[self._draws].sum(axis=1)))
+        return Agreement(float(cosine(sums.sum(axis=0))), cosine(sums[self._draws].sum(axis=1)))
 
 
 def advantages(attempts: Sequence[Episode], setting: Setting) -> dict[Way, float]:
@@ -151,12 +150,6 @@ def moments(
         pairs = np.array([(x.get(way, 0.0), value) for way, value in y.items()]).reshape(-1, 2)
         total += [pairs[:, 0] @ pairs[:, 1], pairs[:, 0] @ pairs[:, 0], pairs[:, 1] @ pairs[:, 1]]
     return total / len(halved)
-
-
-def agreement(sums: Floats) -> Floats:
-    """[..., 3] -> [...], in [-1, 1]; 0 where nothing varies."""
-    scale = np.sqrt(sums[..., 1] * sums[..., 2])
-    return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > 0)
 
 
 def episodes(scored: Sequence[ScoredTrajectory], setting: Setting) -> dict[str, list[Episode]]:

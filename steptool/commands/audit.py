@@ -7,6 +7,7 @@ honest attempts → attacks on each → made in the live world → scored by the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def audit(
     ones, the world's experts without one. `reward` is such as use=paper,alpha=0.5, else the form of params.yaml counts.
     Raises InputError where the world has no experts and no file is given, DataError where nothing in it is solved.
     """
+    say = partial(console.print, markup=False, highlight=False)
     params = load_params(PARAMS)
     form = form_of(params, reward)
     if isinstance(form, Fits) and fitted_to is None:
@@ -65,7 +67,7 @@ def audit(
     annotator, world = params.annotate.build(), params.world.build(seed=params.seed)
     judges = Judges(annotator, revision_of(annotator, params.annotate.config), verdicts)
     if voted is not None:
-        console.print(summary(compare(voted, judges.annotator, judges.revision)), markup=False, highlight=False)
+        say(summary(compare(voted, judges.annotator, judges.revision)))
     try:
         made = attacked(params, world, honest_of(params, world, attempts, tasks), judges)
     finally:
@@ -74,12 +76,11 @@ def audit(
     found = rows(made, form, lambda_step)
     failing = [row for row in found if row.most > most and (verdicts or row.name not in NEEDS_VERDICT)]
     known = "with the world's verdicts" if verdicts else "without verdicts and relevant tools"
-    console.print(f"{len(made)} tasks, {known}; lambda_step {lambda_step:g}\n", markup=False, highlight=False)
-    console.print("\n".join(table(found, () if verdicts else NEEDS_VERDICT)), markup=False, highlight=False)
+    say(f"{len(made)} tasks, {known}; lambda_step {lambda_step:g}\n")
+    say("\n".join(table(found, () if verdicts else NEEDS_VERDICT)))
     if not verdicts:
-        console.print("\n* a wrong answer that calls showed: only a verdict can tell, so it is not counted",
-                      markup=False, highlight=False)  # fmt: skip
-    console.print(f"\n{conclusion(failing, most)}", markup=False, highlight=False)
+        say("\n* a wrong answer that calls showed: only a verdict can tell, so it is not counted")
+    say(f"\n{conclusion(failing, most)}")
     return FAILED if failing else HELD
 
 
@@ -123,8 +124,8 @@ def honest_of(params: Params, world: World, attempts: Path | None, tasks: int) -
         found.setdefault(each.task_id, each)
     if not found:
         raise DataError(f"none of {len(given)} right attempts makes every call once", where=where, fix=fix)
-    order = {each.task_id: place for place, each in reversed(list(enumerate(given)))}
-    return sorted(found.values(), key=lambda one: order[one.task_id])[:tasks]
+    in_order = dict.fromkeys(each.task_id for each in given)
+    return [found[task] for task in in_order if task in found][:tasks]
 
 
 def _makes_no_call_again(attempt: Trajectory) -> bool:

@@ -194,7 +194,7 @@ def read_text(path: Path) -> str:
         raise DataError("no such file", where=str(path), fix=PULL) from error
     except (OSError, UnicodeDecodeError) as error:
         found = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise DataError(found, where=str(path), fix=_restore(path)) from error
+        raise DataError(found, where=str(path), fix=restore(path)) from error
 
 
 def conflict_line(text: str) -> int | None:
@@ -299,17 +299,18 @@ def read_jsonl(path: Path, model: type[Record]) -> list[Record]:
 
 def stream_jsonl(path: Path, model: type[Record]) -> Iterator[Record]:
     """The records of an output of a stage, one after the other: as many as anyone likes, for no more memory."""
-    return each_of_jsonl(path, model, missing=PULL, broken=_restore(path))
+    return each_of_jsonl(path, model, missing=PULL, broken=restore(path))
 
 
 def rows_of(path: Path) -> int:
     """How many records an output of a stage has, as its first line says. Raises what `each_of_jsonl` does."""
-    fix = _restore(path)
+    fix = restore(path)
     first = next(read_lines(path, missing=PULL, broken=fix), "")
     return int(_header(path, parse_text(first, str(path), line=1, fix=fix), None, fix)["rows"])
 
 
-def _restore(path: Path) -> str:
+def restore(path: Path) -> str:
+    """What to do where a file or folder that a stage wrote is broken."""
     return f"restore it: dvc checkout --force {path}"
 
 

@@ -8,9 +8,11 @@ class Remote:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+
+from steptool.core.types import content_hash
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,10 @@ class Request:
     top_p: float
     seed: int
     stop_ids: Sequence[int]
+
+    def seeded(self, seed: int) -> Request:
+        """As an engine of that seed samples it: with a seed that depends on both."""
+        return replace(self, seed=int(content_hash([seed, self.seed], 8), 16))
 
 
 @dataclass(frozen=True)

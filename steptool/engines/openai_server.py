@@ -18,7 +18,6 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -99,8 +98,7 @@ class ServerEngine:
 
     async def generate(self, request: Request) -> Generation:
         """Log-probabilities are those of the distribution sampled from. Raises ServerFailed for this request alone."""
-        own_seed = int(content_hash([self._seed, request.seed], 8), 16)
-        return await self._server.generate(self._model, replace(request, seed=own_seed))
+        return await self._server.generate(self._model, request.seeded(self._seed))
 
     async def logprobs(self, ids: Sequence[int]) -> Sequence[float]:
         """Of every token but the first, at temperature 1."""

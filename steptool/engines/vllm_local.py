@@ -14,13 +14,12 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from steptool.core.errors import ModelError, reason
 from steptool.core.plugins import NoSettings
-from steptool.core.types import content_hash
+from steptool.core.storage import PULL, restore
 from steptool.engines.base import Generation, Request
 from steptool.engines.pump import Pump
 from steptool.system.memory import return_freed_memory, without_garbage_collection
@@ -80,8 +79,7 @@ class VllmEngine:
         Greedy decoding (temperature 0) reports the model's own, at temperature 1. Raises what vLLM raises:
         to this caller alone, for a prompt that does not fit, or where steps fail on this request (see `pump`).
         """
-        own_seed = int(content_hash([self._seed, request.seed], 8), 16)
-        return await self._pump.generate(replace(request, seed=own_seed))
+        return await self._pump.generate(request.seeded(self._seed))
 
     async def logprobs(self, ids: Sequence[int]) -> Sequence[float]:
         """Of every token but the first, at temperature 1, once nothing is generating."""
@@ -226,12 +224,11 @@ def _read(completion: Any) -> Generation:
 def check_model_dir(folder: Path) -> None:
     """Raise ModelError where a model folder lacks its config, tokenizer or weights."""
     if not folder.is_dir():
-        raise ModelError("no such model folder", where=str(folder), fix="run `dvc repro`, or `dvc pull` it")
+        raise ModelError("no such model folder", where=str(folder), fix=PULL)
     needs = {"config": "config.json", "tokenizer": "tokenizer.json", "weights": "*.safetensors"}
     missing = [f"{what} ({pattern})" for what, pattern in needs.items() if not any(folder.glob(pattern))]
     if missing:
-        fix = f"restore it: dvc checkout --force {folder}"
-        raise ModelError(f"no {', no '.join(missing)}", where=str(folder), fix=fix)
+        raise ModelError(f"no {', no '.join(missing)}", where=str(folder), fix=restore(folder))
 
 
 def _cannot_load(folder: Path, fault: Exception) -> ModelError:

@@ -189,7 +189,7 @@ def diverged(method: str) -> str:
     )
 
 
-def rewarded_at_the_end(data: Data, method: str) -> Rewarded:
+def rewarded_at_the_end(data: Data, method: str, *, costs: bool = True) -> Rewarded:
     """The attempts that have a verdict, with nothing paid but at their last step (`final_rewards`).
 
     Raises DataError where none has a verdict: `method` learns from nothing else.
@@ -201,7 +201,7 @@ def rewarded_at_the_end(data: Data, method: str) -> Rewarded:
             fix="give training tasks a check, take a world or an annotator that can tell, or train with step_ppo and "
             "`reward: {use: auto}`, which learns from the calls; else take the arm out of `arms`",
         )
-    rewards = [final_rewards(data.reward, item) for item in judged]
+    rewards = [final_rewards(data.reward, item, costs=costs) for item in judged]
     return judged, rewards, {"skipped_unjudged": len(data.scored) - len(judged)}
 
 

@@ -18,18 +18,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from steptool.core.errors import DataError
 from steptool.methods.base import Measured
 from steptool.methods.clipped import ClippedMethod
+from steptool.training.advantages import group_advantages
 from steptool.training.batch import Batch
-from steptool.training.compared import StateGroups, of_steps
+from steptool.training.compared import StateGroups, unless_all_alike
 from steptool.training.episode import Episode
 from steptool.training.measure import Measurement
 from steptool.training.model import PolicyWithValue
-from steptool.training.siblings import groups_of
 
 
 class Gigpo(ClippedMethod):
@@ -39,11 +38,7 @@ class Gigpo(ClippedMethod):
     name: ClassVar[str] = "gigpo"
 
     def contrasted(self, episodes: list[Episode], gamma: float) -> tuple[list[Episode], Mapping[str, float]]:
-        """Attempts at a task that earned alike are kept, for the KL to hold, unless all tasks are like that."""
-        groups, skipped = groups_of(episodes)
-        alike = [group for group in groups if not any(map(any, of_steps(self.config, group, gamma)))]
-        kept = [item for group in groups for item in group] if len(alike) < len(groups) else []
-        return kept, {**skipped, "alike": sum(map(len, alike))}
+        return unless_all_alike(self.config, episodes, gamma)
 
     def without_signal(self) -> DataError:
         return DataError(
@@ -55,13 +50,7 @@ class Gigpo(ClippedMethod):
     def credit(
         self, policy: PolicyWithValue, batch: Batch, before: Measurement, penalties: Tensor, gamma: float
     ) -> Measured:
-        groups, _ = groups_of(batch.episodes)
-        by_attempt = {
-            item.trajectory_id: [own[step] for step in item.step_ids]
-            for group in groups
-            for item, own in zip(group, of_steps(self.config, group, gamma), strict=True)
-        }
-        return {"advantages": torch.cat([torch.tensor(by_attempt[item.trajectory_id]) for item in batch.episodes])}
+        return {"advantages": group_advantages(batch, self.config, gamma)}
 
     def weights(self, batch: Batch) -> Tensor:
         return batch.weights(by_step=True)

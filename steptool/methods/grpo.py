@@ -19,14 +19,13 @@ from torch import Tensor
 from steptool.core.errors import DataError
 from steptool.methods.base import Measured
 from steptool.methods.clipped import ClippedMethod, Rewarded, rewarded_at_the_end
-from steptool.rewards.costs import verdict_of
+from steptool.training.advantages import group_advantages
 from steptool.training.batch import Batch
-from steptool.training.compared import AttemptGroups, of_attempts
+from steptool.training.compared import AttemptGroups, unless_all_alike
 from steptool.training.episode import Episode
 from steptool.training.job import Data
 from steptool.training.measure import Measurement
 from steptool.training.model import PolicyWithValue
-from steptool.training.siblings import groups_of
 
 
 class Grpo(ClippedMethod):
@@ -39,17 +38,10 @@ class Grpo(ClippedMethod):
 
     def rewarded(self, data: Data) -> Rewarded:
         """Raises DataError where no attempt has a verdict; one without is left out."""
-        scored, rewards, left_out = rewarded_at_the_end(data, self.name)
-        if not self.config.costs:
-            rewards = [[*own[:-1], verdict_of(item)] if own else own for item, own in zip(scored, rewards, strict=True)]
-        return scored, rewards, left_out
+        return rewarded_at_the_end(data, self.name, costs=self.config.costs)
 
     def contrasted(self, episodes: list[Episode], gamma: float) -> tuple[list[Episode], Mapping[str, float]]:
-        """Attempts at a task that ended alike are kept, for the KL to hold, unless all tasks are like that."""
-        groups, skipped = groups_of(episodes)
-        alike = [group for group in groups if not any(of_attempts(self.config, group))]
-        kept = [item for group in groups for item in group] if len(alike) < len(groups) else []
-        return kept, {**skipped, "alike": sum(map(len, alike))}
+        return unless_all_alike(self.config, episodes, gamma)
 
     def without_signal(self) -> DataError:
         return DataError(
@@ -61,13 +53,7 @@ class Grpo(ClippedMethod):
     def credit(
         self, policy: PolicyWithValue, batch: Batch, before: Measurement, penalties: Tensor, gamma: float
     ) -> Measured:
-        groups, _ = groups_of(batch.episodes)
-        by_attempt = {
-            item.trajectory_id: value
-            for group in groups
-            for item, value in zip(group, of_attempts(self.config, group), strict=True)
-        }
-        return {"advantages": torch.tensor([by_attempt[item.trajectory_id] for item in batch.episodes])[batch.owners()]}
+        return {"advantages": group_advantages(batch, self.config, gamma)}
 
     def weights(self, batch: Batch) -> Tensor:
         if self.config.mean == "token":

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steptool.core.errors import ModelError, StepToolError, reason
-from steptool.core.storage import write_bytes, write_json
+from steptool.core.storage import PULL, write_bytes, write_json
 from steptool.policies.base_models import readable_like
 from steptool.policies.canary import CANARY
 from steptool.policies.model_folder import (
@@ -54,7 +54,7 @@ def resolve_policy(folder: Path, base: Path | None = None) -> ResolvedPolicy:
     Raises ModelError naming the part that is missing, and where the base is not the one that was trained on.
     """
     if not os.path.isdir(folder):  # False, too, for a text that no file system takes for a path
-        raise ModelError("no such model folder", where=str(folder), fix="run `dvc repro`, or `dvc pull` it")
+        raise ModelError("no such model folder", where=str(folder), fix=PULL)
     if not (folder / POLICY).exists():
         if (folder / ADAPTER_CONFIG).exists():
             raise ModelError(f"is an adapter without {POLICY}", where=str(folder), fix=again(folder))

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from steptool.core.errors import DataError, InputError, ModelError
 from steptool.core.fields import ModelName
-from steptool.core.storage import file_hash, parse_record, parse_text, read_text
+from steptool.core.storage import PULL, file_hash, parse_record, parse_text, read_text
 from steptool.core.types import Frozen, content_hash
 from steptool.evaluation.metrics import ALL, METRIC_OF, Evaluation, primary_measure
 from steptool.registry.flavour import MODEL, write_flavour
@@ -297,7 +297,7 @@ def check_plain_model(folder: Path) -> None:
         "tokenizer*.json": "tokenizer",
     }
     if missing := [part for pattern, part in wanted.items() if not any(folder.glob(pattern))]:
-        raise ModelError(f"has no {', no '.join(missing)}", where=str(folder), fix="run `dvc repro`, or `dvc pull` it")
+        raise ModelError(f"has no {', no '.join(missing)}", where=str(folder), fix=PULL)
 
 
 def _create_version(

@@ -48,9 +48,11 @@ def less_costs(scored: ScoredTrajectory, costs: Priced, verdict: float) -> list[
     return rewards
 
 
-def final_rewards(form: RewardForm, scored: ScoredTrajectory) -> list[float]:
-    """r_t = 0 of every step but the last, which is paid the verdict less all costs that `form` has, if it has any."""
-    earned = sum(less_costs(scored, costs_of(form), verdict_of(scored)))
+def final_rewards(form: RewardForm, scored: ScoredTrajectory, *, costs: bool = True) -> list[float]:
+    """r_t = 0 of every step but the last, which is paid the verdict less all costs that `form` has, if it has any;
+    without `costs` the verdict alone."""
+    verdict = verdict_of(scored)
+    earned = sum(less_costs(scored, costs_of(form), verdict)) if costs else verdict
     return [*[0.0] * (len(scored.judgements) - 1), earned] if scored.judgements else []
 
 

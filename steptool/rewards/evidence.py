@@ -44,11 +44,6 @@ class Interval(Frozen):
     low: float
     high: float
 
-    @property
-    def is_above(self) -> bool:
-        """Whether all of it is above 0."""
-        return self.low > 0
-
 
 class Evidence(Frozen):
     """What the outcomes say of one score."""
@@ -181,15 +176,20 @@ def _correlation(found: Moments, index: int, drawn: Floats) -> Interval | None:
         return None
     sign = -1.0 if found.names[index] == LENGTH else 1.0
     sums = np.stack([sign * found.xy[:, index], found.xx[:, index, index], found.yy], axis=1)
-    value, resampled = _cosine(sums.sum(axis=0)), _cosine(drawn @ sums)
-    low, high = np.percentile(resampled, EDGES)
-    return Interval(value=float(value), low=float(low), high=float(high))
+    value, resampled = cosine(sums.sum(axis=0)), cosine(drawn @ sums)
+    return interval_of(float(value), resampled)
 
 
-def _cosine(sums: Floats) -> Floats:
-    """[..., 3] of xy, xx, yy -> [...]; 0 where nothing varies."""
+def interval_of(value: float, draws: Floats) -> Interval:
+    """Of 95 %, by what each draw of a bootstrap gave."""
+    low, high = np.percentile(draws, EDGES)
+    return Interval(value=value, low=float(low), high=float(high))
+
+
+def cosine(sums: Floats, rounding: float = 0.0) -> Floats:
+    """[..., 3] of xy, xx, yy -> [...], in [-1, 1]; 0 where nothing varies, up to `rounding` in the root of xx yy."""
     scale = np.sqrt(sums[..., 1] * sums[..., 2])
-    return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > 0)
+    return np.divide(sums[..., 0], scale, out=np.zeros_like(scale), where=scale > rounding)
 
 
 def _least_squares(xx: Floats, xy: Floats) -> Floats:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from steptool.config.places import DEMONSTRATIONS, REFERENCES, TASKS
 from steptool.config.settings import Params
 from steptool.core.storage import read_jsonl
@@ -36,8 +38,13 @@ def draw_of_round(params: Params, index: int) -> int:
 
 
 def tasks_of_round(params: Params, index: int) -> list[Task]:
-    """Training tasks of round `index`: each round the next ones, those without a demonstration first."""
-    shown = {demo.task_id for demo in read_jsonl(DEMONSTRATIONS, Trajectory)}
-    tasks = sorted(read_tasks("train"), key=lambda task: task.id in shown)
-    start = draw_of_round(params, index) * params.sample.tasks
-    return [tasks[(start + offset) % len(tasks)] for offset in range(min(params.sample.tasks, len(tasks)))]
+    """Training tasks of round `index`."""
+    demonstrations = read_jsonl(DEMONSTRATIONS, Trajectory)
+    return tasks_of_draw(read_tasks("train"), demonstrations, draw_of_round(params, index), params.sample.tasks)
+
+
+def tasks_of_draw(tasks: Sequence[Task], demonstrations: Sequence[Trajectory], draw: int, count: int) -> list[Task]:
+    """At most `count` of `tasks`: each draw (from 0) the next ones, those without a demonstration first."""
+    shown = {demo.task_id for demo in demonstrations}
+    ordered = sorted(tasks, key=lambda task: task.id in shown)
+    return [ordered[(draw * count + offset) % len(ordered)] for offset in range(min(count, len(ordered)))]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from steptool.training.batch import Batch
+from steptool.training.compared import Compared, advantages_by
 from steptool.training.credit import Credit, Discounts, penalised, step_bounds
-from steptool.training.siblings import Comparison, advantages_of_attempts
+from steptool.training.siblings import Comparison, advantages_of_attempts, groups_of
 
 
 def critic_advantages(
@@ -51,3 +52,14 @@ def sibling_advantages(batch: Batch, penalties: Tensor, comparison: Comparison, 
         for index, values in zip(members, found, strict=True):
             advantages[batch.tokens_of(index)] = torch.tensor(values)
     return advantages
+
+
+def group_advantages(batch: Batch, compared: Compared, gamma: float) -> Tensor:
+    """[N] advantages of all attempts, each of a group of those at its task."""
+    groups, _ = groups_of(batch.episodes)
+    by_attempt = {
+        item.trajectory_id: own
+        for group in groups
+        for item, own in zip(group, advantages_by(compared, group, gamma), strict=True)
+    }
+    return torch.cat([torch.tensor(by_attempt[item.trajectory_id]) for item in batch.episodes])

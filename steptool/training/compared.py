@@ -16,7 +16,7 @@ from typing import Any, Literal
 from steptool.core.fields import Fraction, Settings, Weight
 from steptool.core.types import ScoredTrajectory
 from steptool.rewards.base import RewardForm
-from steptool.rewards.costs import final_rewards, verdict_of
+from steptool.rewards.costs import final_rewards
 from steptool.training.episode import Episode
 from steptool.training.groups import group_in_group, relative
 from steptool.training.siblings import Comparison, advantages_of_attempts, groups_of
@@ -63,12 +63,11 @@ def paid(
 ) -> Sequence[float] | None:
     """What the method takes an attempt's steps to earn, where `form` gives them `rewards`; None where it leaves the
     attempt out, since it has no verdict."""
-    ends_only = isinstance(compared, FinalComparison | AttemptGroups)
-    if ends_only and scored.solved is None:
+    if not isinstance(compared, FinalComparison | AttemptGroups):
+        return rewards
+    if scored.solved is None:
         return None
-    if isinstance(compared, AttemptGroups) and not compared.costs:
-        return [*[0.0] * (len(rewards) - 1), verdict_of(scored)] if rewards else []
-    return final_rewards(form, scored) if ends_only else rewards
+    return final_rewards(form, scored, costs=isinstance(compared, FinalComparison) or compared.costs)
 
 
 def advantages_by(compared: Compared, attempts: Sequence[Episode], gamma: float) -> list[list[float]]:
@@ -79,9 +78,15 @@ def advantages_by(compared: Compared, attempts: Sequence[Episode], gamma: float)
     if isinstance(compared, Comparison):
         return advantages_of_attempts(attempts, [item.rewards for item in attempts], compared, gamma)
     if isinstance(compared, AttemptGroups):
-        by_attempt = of_attempts(compared, attempts)
+        by_attempt = relative([sum(item.rewards) for item in attempts], scaled=compared.scale == "std")
         return [[value] * len(item.step_ids) for item, value in zip(attempts, by_attempt, strict=True)]
-    by_step = of_steps(compared, attempts, gamma)
+    by_step = group_in_group(
+        [item.rewards for item in attempts],
+        [item.states for item in attempts],
+        gamma=gamma,
+        step_weight=compared.step_weight,
+        scaled=compared.scale == "std",
+    )
     return [[own[step] for step in item.step_ids] for item, own in zip(attempts, by_step, strict=True)]
 
 
@@ -106,17 +111,14 @@ def with_contrast(compared: Compared, episodes: Sequence[Episode], gamma: float)
     ]
 
 
-def of_attempts(settings: AttemptGroups, group: Sequence[Episode]) -> list[float]:
-    """Of the attempts at one task, one number an attempt."""
-    return relative([sum(item.rewards) for item in group], scaled=settings.scale == "std")
+def unless_all_alike(
+    compared: Compared, episodes: Sequence[Episode], gamma: float
+) -> tuple[list[Episode], dict[str, int]]:
+    """The attempts that came to an end beside others at their task, and how many were left out, for which reason.
 
-
-def of_steps(settings: StateGroups, group: Sequence[Episode], gamma: float) -> list[list[float]]:
-    """Of the attempts at one task, one number a step."""
-    return group_in_group(
-        [item.rewards for item in group],
-        [item.states for item in group],
-        gamma=gamma,
-        step_weight=settings.step_weight,
-        scaled=settings.scale == "std",
-    )
+    Attempts at a task that earned alike are kept, for a KL to hold, unless all tasks are like that.
+    """
+    groups, skipped = groups_of(episodes)
+    alike = [group for group in groups if not any(map(any, advantages_by(compared, group, gamma)))]
+    kept = [item for group in groups for item in group] if len(alike) < len(groups) else []
+    return kept, {**skipped, "alike": sum(map(len, alike))}

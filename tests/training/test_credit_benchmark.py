@@ -19,10 +19,11 @@ import pytest
 
 from benchmarks.credit import as_told, chosen, main
 from benchmarks.variants import written_params
-from steptool.checks.credit import Setting, agreement, episodes, halves, moments, outcomes
+from steptool.checks.credit import Setting, episodes, halves, moments, outcomes
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import write_jsonl
 from steptool.core.types import ScoredTrajectory
+from steptool.rewards.evidence import cosine
 
 MakeScored = Callable[..., ScoredTrajectory]
 
@@ -42,7 +43,7 @@ def attempts(make_scored: MakeScored, ways: str, task: str = "task") -> list[Sco
 
 def test_ways_that_decide_the_outcome_agree_between_halves(make_scored: MakeScored, setting: Setting) -> None:
     (six,) = episodes(attempts(make_scored, "sssfff"), setting).values()
-    assert agreement(moments(six, outcomes(six, setting, 0), setting, most=3)) == pytest.approx(0.8)
+    assert cosine(moments(six, outcomes(six, setting, 0), setting, most=3)) == pytest.approx(0.8)
 
 
 def test_fewer_attempts_find_fewer_of_the_ways(make_scored: MakeScored, setting: Setting) -> None:
@@ -52,13 +53,13 @@ def test_fewer_attempts_find_fewer_of_the_ways(make_scored: MakeScored, setting:
     part = sum(len({index % 2 for index in pair}) == 2 for pair in halvings)
     expected = part * 1.5 / np.sqrt(part * 2 * 18 * 1.25)
     assert 0 < part < 18
-    assert agreement(moments(six, outcomes(six, setting, 0), setting, most=2)) == pytest.approx(expected)
+    assert cosine(moments(six, outcomes(six, setting, 0), setting, most=2)) == pytest.approx(expected)
 
 
 def test_rewards_that_foretell_the_opposite_are_negative(make_scored: MakeScored, setting: Setting) -> None:
     (six,) = episodes(attempts(make_scored, "sssfff"), setting).values()
     turned = [replace(item, rewards=tuple(-r for r in item.rewards)) for item in six]
-    assert agreement(moments(turned, outcomes(six, setting, 0), setting, most=3)) == pytest.approx(-0.8)
+    assert cosine(moments(turned, outcomes(six, setting, 0), setting, most=3)) == pytest.approx(-0.8)
 
 
 def test_a_way_that_a_setting_holds_equal_counts_against_it(setting: Setting, make_scored: MakeScored) -> None:
@@ -68,8 +69,8 @@ def test_a_way_that_a_setting_holds_equal_counts_against_it(setting: Setting, ma
     blind = [replace(item, rewards=(0.0,)) for item in unseen]
     first = moments(seen, outcomes(seen, setting, 0), setting, most=2)
     second = moments(blind, outcomes(unseen, setting, 0), setting, most=2)
-    assert agreement(first) == pytest.approx(1)
-    assert agreement(first + second) == pytest.approx(np.sqrt(0.5))
+    assert cosine(first) == pytest.approx(1)
+    assert cosine(first + second) == pytest.approx(np.sqrt(0.5))
 
 
 @pytest.mark.parametrize(("merge", "expected"), [("tokens", 0.0), ("state", np.sqrt(0.5))])
@@ -90,7 +91,7 @@ def test_merged_states_tell_ways_apart_that_a_half_has_not_seen_part(
     (bare,), (own,) = episodes(scored, setting).values(), episodes(scored, merged).values()
     halved = [(half, y) for half, y in outcomes(bare, setting, 0) if half == [0, 1]]
     assert len(halved) == 1
-    assert agreement(moments(own, halved, merged, most=2)) == pytest.approx(expected)
+    assert cosine(moments(own, halved, merged, most=2)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("count", "ways"), [(4, 6), (5, 10), (6, 20), (7, 20), (12, 20)])
@@ -101,7 +102,7 @@ def test_halves_are_equal_and_share_nothing(count: int, ways: int) -> None:
 
 
 def test_where_nothing_varies_there_is_no_agreement() -> None:
-    assert agreement(np.zeros(3)) == 0
+    assert cosine(np.zeros(3)) == 0
 
 
 @pytest.mark.parametrize(("ways", "said"), [("sff", "no task has four attempts"), ("ssss", "part nowhere")])

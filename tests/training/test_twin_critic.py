@@ -26,17 +26,31 @@ def transitions(*steps: tuple[int, int, float, int]) -> Transitions:
 
 def learned(steps: Transitions, likelier: Tensor | None = None, *, seed: int = 0, updates: int = 4000) -> TwinCritic:
     critic = TwinCritic(ValueHead(8))
+    learn(critic, steps, likelier, seed=seed, polyak=0.1, updates=updates, batch=64, learning_rate=5e-3)
+    return critic
+
+
+def learn(
+    critic: TwinCritic,
+    steps: Transitions,
+    likelier: Tensor | None = None,
+    *,
+    seed: int = 0,
+    polyak: float,
+    updates: int,
+    batch: int,
+    learning_rate: float,
+) -> None:
     critic.learn(
         steps,
         torch.ones(len(steps.rewards)) if likelier is None else likelier,
         gamma=GAMMA,
-        polyak=0.1,
+        polyak=polyak,
         updates=updates,
-        batch=64,
-        learning_rate=5e-3,
+        batch=batch,
+        learning_rate=learning_rate,
         generator=torch.Generator().manual_seed(seed),
     )
-    return critic
 
 
 def values(critic: TwinCritic, steps: Transitions) -> tuple[list[float], list[float]]:
@@ -85,17 +99,7 @@ def test_the_same_draws_give_the_same_bits_and_others_do_not() -> None:
 def test_the_head_that_it_starts_from_stays_as_it_is_and_the_twins_part() -> None:
     head = ValueHead(8)
     critic = TwinCritic(head)
-    steps = transitions(A, B, C, D)
-    critic.learn(
-        steps,
-        torch.ones(4),
-        gamma=GAMMA,
-        polyak=0.5,
-        updates=5,
-        batch=4,
-        learning_rate=1e-2,
-        generator=torch.Generator().manual_seed(0),
-    )
+    learn(critic, transitions(A, B, C, D), polyak=0.5, updates=5, batch=4, learning_rate=1e-2)
     assert not any(parameter.any() for parameter in head.parameters())
     assert not torch.equal(critic.q1.linear.weight, critic.q2.linear.weight)
 
@@ -103,16 +107,6 @@ def test_the_head_that_it_starts_from_stays_as_it_is_and_the_twins_part() -> Non
 def test_a_target_goes_the_share_polyak_of_the_way() -> None:
     """One step of Adam moves every weight with a gradient by the learning rate; the target goes a quarter of it."""
     critic = TwinCritic(ValueHead(8))
-    steps = transitions(B)
-    critic.learn(
-        steps,
-        torch.ones(1),
-        gamma=GAMMA,
-        polyak=0.25,
-        updates=1,
-        batch=2,
-        learning_rate=0.01,
-        generator=torch.Generator().manual_seed(0),
-    )
+    learn(critic, transitions(B), polyak=0.25, updates=1, batch=2, learning_rate=0.01)
     assert float(critic.q1.linear.bias.detach()) == pytest.approx(0.01, rel=1e-4)
     assert float(critic.q1_target.linear.bias) == pytest.approx(0.0025, rel=1e-4)

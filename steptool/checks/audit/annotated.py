@@ -19,17 +19,16 @@ from typing import Any
 
 from steptool.annotators.annotate import annotate_all
 from steptool.annotators.base import Annotator
+from steptool.checks.audit.attacks import last_action, stop_of
 from steptool.core.errors import DataError
 from steptool.core.storage import parse_text, read_lines
 from steptool.core.types import (
-    FINISH,
     Action,
     Observation,
     Outcome,
     Reference,
     Revision,
     Step,
-    StopReason,
     Task,
     Tool,
     ToolCall,
@@ -102,15 +101,14 @@ def _read(record: dict[str, Any], name: str) -> tuple[Task, Trajectory]:
         given.setdefault(call.name, set()).update(call.arguments)
         steps.append(Step(action=Action(calls=(call,)), observations=(_observation(step["response"]),)))
     answer = json.loads(record["final"]["arguments"]).get("final_answer")
-    ending: dict[str, Any] = {"give_up": True} if answer is None else {"answer": answer}
     tools = [
         Tool(name=tool, description="", parameters={"type": "object", "properties": {key: {} for key in sorted(keys)}})
         for tool, keys in given.items()
     ]
     attempt = Trajectory.create(
         task_id=name,
-        steps=(*steps, Step(action=Action(calls=(ToolCall(name=FINISH, arguments=ending),)))),
-        stop_reason=StopReason.gave_up if answer is None else StopReason.finished,
+        steps=(*steps, Step(action=last_action(answer))),
+        stop_reason=stop_of(answer),
         answer=answer,
         outcome=Outcome(),
         policy=RECORDED,

@@ -10,8 +10,9 @@ import numpy as np
 
 from steptool.checks.diagnosis.counts import sampled_tokens
 from steptool.core.types import ScoredTrajectory
-from steptool.training.compared import Compared, advantages_by, with_contrast
+from steptool.training.compared import Compared, advantages_by
 from steptool.training.episode import episode
+from steptool.training.siblings import groups_of
 
 NO_SPREAD = 1e-12
 """A sum of squares below it is none."""
@@ -88,7 +89,8 @@ def share_with_advantage(
         found = [episode(item, list(own)) for item, own in given]
         episodes = [item for item in found if item is not None]
         sampled += sum(len(item.predict) for item in episodes)
-        for group in with_contrast(comparison, episodes, gamma):
+        groups, _ = groups_of(episodes)
+        for group in groups:
             advantages = advantages_by(comparison, group, gamma)
             with_one += sum(abs(value) > ZERO for own in advantages for value in own)
     return with_one / max(1, sampled)

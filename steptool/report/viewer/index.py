@@ -21,7 +21,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from steptool.core.errors import DataError, StepToolError
-from steptool.core.storage import SCHEMA_VERSION, WRITTEN_OTHERWISE, parse_record, parse_text, read_lines
+from steptool.core.storage import PULL, SCHEMA_VERSION, WRITTEN_OTHERWISE, parse_record, parse_text, read_lines, restore
 from steptool.core.types import ScoredTrajectory, Trajectory
 from steptool.report.viewer.records import Attempt, Judged, Row, row_of, text_of
 from steptool.report.viewer.sources import Source
@@ -102,7 +102,7 @@ class Index:
         place = self._places[row]
         line = os.pread(self._lines.fileno(), place.length, place.start).decode()
         path = self.source.parts[self.rows[row].part].path
-        fix = _restored(path)
+        fix = restore(path)
         value = parse_text(line, str(path), line=place.number, fix=fix)
         return parse_record(value, KINDS[place.kind][1], where=f"{path}:{place.number}", fix=fix)
 
@@ -120,8 +120,8 @@ class Index:
 
     def _read_file(self, part: int, path: Path) -> None:
         """Raises DataError where it ends being readable; what stands before is published."""
-        again = _restored(path)
-        lines = read_lines(path, missing="run `dvc repro`, or `dvc pull` it", broken=again)
+        again = restore(path)
+        lines = read_lines(path, missing=PULL, broken=again)
         header = next(lines, None)
         if header is None:
             raise DataError("it is empty", where=f"{path}:1", fix=again)
@@ -146,7 +146,7 @@ class Index:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))[:200]
             found = f"{f'{place}: ' if place else ''}{first['msg'][:300]}"
-            raise DataError(found, where=f"{path}:{number}", fix=_restored(path)) from error
+            raise DataError(found, where=f"{path}:{number}", fix=restore(path)) from error
         task = record.trajectory.task_id if isinstance(record, Judged) else record.task_id
         query = self._tasks.query(task)
         row = row_of(record, part, query, self._tasks.group(task))
@@ -167,7 +167,7 @@ class Index:
 
 def _header(path: Path, line: str) -> tuple[str, int]:
     """Kind and number of the records. Raises DataError for a file that holds no attempts."""
-    again = _restored(path)
+    again = restore(path)
     header = parse_text(line, str(path), line=1, fix=again)
     kind = header.get("kind") if isinstance(header, dict) else None
     if not isinstance(header, dict) or not isinstance(header.get("rows"), int):
@@ -183,11 +183,6 @@ def _header(path: Path, line: str) -> tuple[str, int]:
         found = f"holds {str(kind)[:64]} records, no attempts"
         raise DataError(found, where=f"{path}:1", fix=f"name a file of {' or '.join(KINDS)} records")
     return (kind if isinstance(kind, str) and kind in KINDS else "Trajectory"), header["rows"]
-
-
-def _restored(path: Path) -> str:
-    """What to do where the file is broken."""
-    return f"restore it: dvc checkout --force {path}"
 
 
 def state_of(root: Path, source: Source) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from steptool.config.places import REFERENCES, TASKS
-from steptool.core.storage import read_lines, read_text
+from steptool.core.storage import read_lines, read_text, restore
 from steptool.report.viewer.sources import Source
 from steptool.worlds.base import SPLITS
 
@@ -101,7 +101,7 @@ def _lines(file: Path, model: type[Any]) -> Iterator[Any]:
     """The lines that are such records. Of what stands in another one, the page says that it is unknown."""
     if not file.is_file():
         return
-    for line in read_lines(file, missing="", broken=f"restore it: dvc checkout --force {file}"):
+    for line in read_lines(file, missing="", broken=restore(file)):
         try:
             yield model.model_validate_json(line)
         except ValidationError:

@@ -15,13 +15,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from random import Random
-from typing import Protocol
 
 from steptool.core.errors import InputError
 from steptool.core.types import (
     Action,
-    Observation,
-    Outcome,
     Revision,
     Step,
     StopReason,
@@ -29,22 +26,15 @@ from steptool.core.types import (
     Trajectory,
     content_hash,
 )
-from steptool.worlds.mini.plans import Case, finish, interrupted
+from steptool.worlds.mini.plans import PASSING, Case, finish, interrupted
+from steptool.worlds.mini.session import CaseSession
 
 GIVES_UP_SHARE, FIRST_ONLY_SHARE = 0.76, 0.14
 """Of the flawed traces; the rest are careless."""
 REPEATS_SHARE = 0.04
 """Of all traces."""
 
-
-class Answers(Protocol):
-    """A session of either length of tasks, for callers without an event loop."""
-
-    def reply(self, call: ToolCall) -> Observation: ...
-    def outcome(self, answer: str | None) -> Outcome: ...
-
-
-SessionOf = Callable[[Case], Answers]
+SessionOf = Callable[[Case], CaseSession]
 Habit = Callable[[SessionOf, Case], list[Step]]
 
 
@@ -82,8 +72,7 @@ def _habits(session_of: SessionOf, cases: list[Case], flawed: int, most_calls: i
                 habits[case.task.id] = habit
                 quota -= 1
 
-    passing = ("unavailable", "rate_limit")
-    by_error = sorted(shuffled, key=lambda case: not (case.hiccup and case.hiccup.kind in passing))
+    by_error = sorted(shuffled, key=lambda case: not (case.hiccup and case.hiccup.kind in PASSING))
     assign(_gives_up, round(GIVES_UP_SHARE * flawed), by_error)
     two_parts = [case for case in shuffled if case.shortcut and not case.hiccup]
     assign(_first_only, round(FIRST_ONLY_SHARE * flawed), two_parts)

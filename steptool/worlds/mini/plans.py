@@ -19,6 +19,8 @@ from steptool.worlds.mini.schema import OPTIONS, Api, Provider
 from steptool.worlds.mini.store import Listing
 
 HiccupKind = Literal["rate_limit", "unavailable", "moved", "missing_argument", "code"]
+PASSING = {"rate_limit": "rate limit, retry", "unavailable": "service unavailable, try again"}
+"""Errors of a first call that the same call again does not meet, and what they say."""
 
 
 @dataclass(frozen=True)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.worlds.answers import outcome_of
 from steptool.worlds.mini.execute import execute, failure
-from steptool.worlds.mini.plans import Case, Hiccup
+from steptool.worlds.mini.plans import PASSING, Case, Hiccup
 from steptool.worlds.mini.schema import Api, Provider
 from steptool.worlds.mini.store import Store
 
-_TRANSIENT = {"rate_limit": "rate limit, retry", "unavailable": "service unavailable, try again"}
 
+class CaseSession(ABC):
+    """What sessions of short and of long tasks share. Replies depend on the task and on what was called before in this
+    session, on nothing else."""
 
-class MiniSession:
-    """Replies depend on the task and on what was called before in this session, on nothing else."""
-
-    def __init__(self, store: Store, case: Case, apis: dict[str, tuple[Provider, Api]]) -> None:
-        self._store, self._case, self._apis = store, case, apis
+    def __init__(self, case: Case) -> None:
+        self._case = case
         self._offered = {tool.name for tool in case.task.tools}
-        self._called: set[str] = set()
 
     async def call(self, call: ToolCall) -> Observation:
         return self.reply(call)
@@ -34,9 +33,29 @@ class MiniSession:
 
     def reply(self, call: ToolCall) -> Observation:
         """`call` for callers without an event loop."""
-        name, arguments = call.name, call.arguments
-        if name not in self._offered:
+        if call.name not in self._offered:
             return failure("unknown_tool", "unknown tool, use one that is offered")
+        return self._reply(call)
+
+    def outcome(self, answer: str | None) -> Outcome:
+        """`close` for callers without an event loop. Only the answer counts: calls change nothing here."""
+        return outcome_of(self._case.reference.answer_check, answer)
+
+    @abstractmethod
+    def _reply(self, call: ToolCall) -> Observation:
+        """To a call of a tool that is offered."""
+
+
+class MiniSession(CaseSession):
+    """A session of a short task."""
+
+    def __init__(self, store: Store, case: Case, apis: dict[str, tuple[Provider, Api]]) -> None:
+        super().__init__(case)
+        self._store, self._apis = store, apis
+        self._called: set[str] = set()
+
+    def _reply(self, call: ToolCall) -> Observation:
+        name, arguments = call.name, call.arguments
         provider, api = self._apis[name]
         hiccup = self._case.hiccup
         fault = self._fault(hiccup, name, api, arguments) if hiccup else None
@@ -50,17 +69,13 @@ class MiniSession:
             )
         return observation
 
-    def outcome(self, answer: str | None) -> Outcome:
-        """`close` for callers without an event loop. Only the answer counts: calls change nothing here."""
-        return outcome_of(self._case.reference.answer_check, answer)
-
     def _fault(self, hiccup: Hiccup, name: str, api: Api, arguments: dict[str, Any]) -> Observation | None:
         if hiccup.kind == "moved" and api.by == "id" and arguments.get(api.key) == hiccup.old:
             return failure("unknown_id", f"id moved, use {hiccup.new}")
         if name != hiccup.api:
             return None
-        if hiccup.kind in _TRANSIENT and name not in self._called:
-            return failure(hiccup.kind, _TRANSIENT[hiccup.kind])
+        if hiccup.kind in PASSING and name not in self._called:
+            return failure(hiccup.kind, PASSING[hiccup.kind])
         if hiccup.kind == "missing_argument" and hiccup.argument not in arguments:
             return failure("missing_argument", f"missing argument: {hiccup.argument}, use {hiccup.new}")
         if hiccup.kind == "code":

@@ -16,7 +16,7 @@ from steptool.worlds.mini.long.session import LongSession
 from steptool.worlds.mini.long.tasks import write_long_cases
 from steptool.worlds.mini.long.trails import FEWEST_CALLS, MOST_CALLS, Trail
 from steptool.worlds.mini.plans import Case
-from steptool.worlds.mini.session import MiniSession
+from steptool.worlds.mini.session import CaseSession, MiniSession
 from steptool.worlds.mini.store import Store
 from steptool.worlds.mini.tasks import MAX_CALLS, write_cases
 
@@ -60,7 +60,7 @@ class MiniWorld:
     def reference(self, task: Task) -> Reference:
         return self.case(task).reference
 
-    def open(self, task: Task, seed: int) -> MiniSession | LongSession:
+    def open(self, task: Task, seed: int) -> CaseSession:
         """A fresh session. `seed` changes nothing: hiccups belong to the task, so every client meets the same."""
         return self._session(self.case(task))
 
@@ -88,7 +88,7 @@ class MiniWorld:
             )
         return case
 
-    def _session(self, case: Case) -> MiniSession | LongSession:
+    def _session(self, case: Case) -> CaseSession:
         if case.task.id in self._trails:
             return LongSession(case, self._trails[case.task.id])
         return MiniSession(self.store, case, self._apis)

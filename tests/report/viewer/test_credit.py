@@ -126,6 +126,14 @@ def test_settings_that_cannot_be_read_give_no_rewards(tmp_path: Path, monkeypatc
     )
 
 
+def with_form(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, form: str) -> str:
+    """params.yaml whose rewards are by the class Mine of a module with the source `form`."""
+    (folder / f"{module}.py").write_text(form)
+    monkeypatch.syspath_prepend(str(folder))
+    shipped = "{use: paper, alpha: 0.5, step_cost: 0, budget_cost: 0, gamma: 1.0}"
+    return PARAMS.replace(shipped, f"{{use: '{module}:Mine'}}")
+
+
 def test_a_form_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     form = (
         "from steptool.core.fields import Settings\n"
@@ -137,11 +145,7 @@ def test_a_form_that_fails_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "        if self.config.how == 'raise': raise RuntimeError('no idea')\n"
         "        return [float(self.config.how)] * len(scored.judgements)\n"
     )
-    (tmp_path / "my_viewed_form.py").write_text(form)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    own = PARAMS.replace(
-        "{use: paper, alpha: 0.5, step_cost: 0, budget_cost: 0, gamma: 1.0}", "{use: 'my_viewed_form:Mine'}"
-    )
+    own = with_form(tmp_path, monkeypatch, "my_viewed_form", form)
     found = credited(tmp_path, monkeypatch, own)
     assert found.earned is None and "RuntimeError: no idea" in found.notes[0]
     endless = own.replace("Mine'}", "Mine', how: 'inf'}")
@@ -163,11 +167,7 @@ def test_a_form_that_is_fitted_sees_the_whole_round_and_not_the_task_alone(
         "    def __init__(self, config): self.count = -1\n"
         "    def fitted(self, scored): return Seen(len(scored))\n"
     )
-    (tmp_path / "my_fitted_form.py").write_text(form)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    own = PARAMS.replace(
-        "{use: paper, alpha: 0.5, step_cost: 0, budget_cost: 0, gamma: 1.0}", "{use: 'my_fitted_form:Mine'}"
-    )
+    own = with_form(tmp_path, monkeypatch, "my_fitted_form", form)
     found = credited(tmp_path, monkeypatch, own, attempts=ROUND[:1])
     assert found.earned is not None
     assert set(found.earned[0].rewards) == {float(len(ROUND))}

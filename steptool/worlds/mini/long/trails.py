@@ -22,6 +22,7 @@ from typing import Any
 from steptool.core.types import Observation, ToolCall
 from steptool.worlds.mini.execute import compact, failure
 from steptool.worlds.mini.long.catalog import KINDS
+from steptool.worlds.mini.plans import PASSING
 from steptool.worlds.mini.schema import Provider
 from steptool.worlds.mini.store import Ids
 
@@ -33,8 +34,6 @@ LIST = 3
 """Places of a list; the right one is any of them."""
 FIND, HOP, LOOK = 0, 1, 2
 """Places of a service's APIs."""
-PASSING = {"unavailable": "service unavailable, try again", "rate_limit": "rate limit, retry"}
-"""Errors of a first call that the same call again does not meet."""
 RECOVERIES = ("unavailable", "unavailable", "unavailable", "rate_limit", "moved")
 
 Key = tuple[str, str]
