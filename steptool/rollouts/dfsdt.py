@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from steptool.core.fields import Positive, Settings
+from steptool.core.messages import GAVE_UP
 from steptool.core.types import Action, Step, StopReason, Trajectory
 from steptool.formats.text import shorten
 from steptool.rollouts.base import Attempt
@@ -52,7 +53,7 @@ class Dfsdt:
             found = await tree.grow()
         finally:
             await tree.leave()
-        answer = next((each for each in found if each.stop_reason is StopReason.finished), found[-1])
+        answer = next((each for each in found if answers(each)), found[-1])
         return [answer, *(each for each in found if each is not answer)]
 
 
@@ -86,9 +87,10 @@ class _Tree:
                 ending = await self._down()
             if ending.reason.broken or not self._is_known():
                 found.append(await self._branch.end(ending))
-                ending = Ending(found[-1].stop_reason)  # a session that does not close as it should is a fault, too
+                if answers(found[-1]) or found[-1].stop_reason.broken:  # its session may break as it is closed
+                    return found
             await self._branch.leave()
-            if ending.reason is StopReason.finished or ending.reason.broken or not await self._back(ending):
+            if not await self._back(ending):
                 return found
             ending = await self._begin_again()
 
@@ -124,7 +126,8 @@ class _Tree:
     async def _back(self, ending: Ending) -> bool:
         """Take actions back, up to a place from which the budget lets another be tried. False where there is none."""
         depth = len(self._branch.steps)
-        taken = self._config.back if ending.reason is StopReason.gave_up else 1
+        gave_up = ending.reason in (StopReason.gave_up, StopReason.finished)  # the latter in words
+        taken = self._config.back if gave_up else 1
         await self._cut(max(depth - taken + 1, min(depth, 1)))
         while self._path:
             spare = self._path[-1].spare
@@ -150,6 +153,11 @@ class _Tree:
         """Leave the places of the path from this one on."""
         gone, self._path = self._path[length:], self._path[:length]
         await asyncio.gather(*(place.spare.leave() for place in gone if place.spare is not None))
+
+
+def answers(branch: Trajectory) -> bool:
+    """Whether the policy answered, and did not say that it cannot, which formats without `Finish` do in words."""
+    return branch.stop_reason is StopReason.finished and str(branch.answer).strip() != GAVE_UP
 
 
 def leads_nowhere(steps: Sequence[Step], failures: int) -> bool:

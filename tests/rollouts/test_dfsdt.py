@@ -18,8 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steptool.core.messages import GAVE_UP
 from steptool.core.plugins import NoSettings
 from steptool.core.types import Observation, Outcome, Step, StopReason, ToolCall, Trajectory
+from steptool.endpoints.chat import Chat, Reply, read_reply
+from steptool.endpoints.spoken import Spoken
 from steptool.engines.base import Request
 from steptool.engines.fake import AnsweringEngine, ScriptedEngine
 from steptool.formats.native import Native
@@ -30,6 +33,7 @@ from steptool.rollouts.beside import reply_and, task_and, text_and
 from steptool.rollouts.chain import Chain
 from steptool.rollouts.dfsdt import Dfsdt, leads_nowhere, note_of
 from steptool.testing import call, message, step, task, unreadable
+from tests.endpoints.fake import says
 from tests.formats.native_families import native_tokenizer
 from tests.rollouts.attempts import ANSWER, CHAT, LOOK, PING, SAMPLING, SURRENDER, attempt_of, said
 
@@ -324,6 +328,23 @@ def test_cancelling_closes_every_session(turns: int) -> None:
     asyncio.run(cancelled())
     assert len(shelf.books) > 1
     assert [book.closed for book in shelf.books] == [1] * len(shelf.books)
+
+
+def test_an_endpoint_that_says_that_it_cannot_is_asked_again_with_the_note_in_its_messages() -> None:
+    script = [says(calls=[("find_order", {"id": "a-1"})]), says(GAVE_UP), says("shipped")]
+    asked: list[Chat] = []
+
+    async def ask(chat: Chat, tools: Sequence[dict[str, Any]], most: int) -> Reply:
+        asked.append(chat)
+        return read_reply(script[len(asked) - 1])
+
+    spoken = Spoken(ask, max_observation=200, system="")
+    made = replace(job(None, Shelf(), format=spoken), act=spoken.act)
+    answer, abandoned = asyncio.run(Dfsdt(Dfsdt.Config(back=1)).attempt(made))
+    assert (answer.answer, abandoned.answer) == ("shipped", GAVE_UP)
+    assert [message["role"] for message in asked[2]] == ["user", "assistant", "tool"]
+    assert asked[2][-1]["content"] == f"page 0\n{note_of([message(GAVE_UP)])}"
+    assert asked[1][-1]["content"] == "page 0"
 
 
 # Notes
