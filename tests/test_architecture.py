@@ -64,6 +64,8 @@ PURE = (
     "steptool/formats/episode.py",
     "steptool/rollouts/branch.py",
     "steptool/rollouts/chain.py",
+    "steptool/rollouts/dfsdt.py",
+    "steptool/rollouts/beside.py",
     "steptool/rollouts/guard.py",
     "steptool/worlds/traces/replies.py",
     "steptool/traces/spans.py",

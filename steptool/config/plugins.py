@@ -56,6 +56,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
     "search": {
         "chain": "steptool.rollouts.chain:Chain",
+        "dfsdt": "steptool.rollouts.dfsdt:Dfsdt",
         "agent": "steptool.rollouts.agent:Agent",
     },
     "annotate": {
