@@ -78,9 +78,10 @@ def read_rows(path: Path, row: type[Row]) -> Iterator[Row]:
 
 
 def code_content() -> str:
-    """Hash of the package's code that runs here: the tool classes and the checker."""
+    """Hash of the package's code that runs here: the tool classes, the checker and what reads values of Java."""
     code = package_folder() / CHECKER
     files = [code / "multi_turn_checker.py", *sorted((code / "func_source_code").glob("*.py"))]
+    files += sorted((package_folder() / "eval_checker" / "ast_eval" / "type_convertor").glob("*.py"))
     if missing := [file.name for file in files if not file.is_file()]:
         raise DataError(f"no {missing[0]} in the package bfcl-eval", where=str(code), fix=INSTALL)
     return content_hash([file_hash(file) for file in files])
@@ -109,3 +110,12 @@ def _imported(module: str) -> Any:
         return importlib.import_module(f"{PACKAGE}.{CHECKER.replace('/', '.')}.{module}")
     except ImportError as error:
         raise InputError(f"cannot import bfcl-eval: {error}", where="world bfcl", fix=INSTALL) from error
+
+
+def converter(language: str) -> tuple[dict[str, type], Callable[..., Any]]:
+    """The types of Java or JavaScript as Python's, and what reads a value of a type out of a text."""
+    package_folder()
+    types = importlib.import_module(f"{PACKAGE}.constants.type_mappings")
+    short, name = ("java", "JAVA") if language == "java" else ("js", "JS")
+    module = importlib.import_module(f"{PACKAGE}.eval_checker.ast_eval.type_convertor.{short}_type_converter")
+    return getattr(types, f"{name}_TYPE_CONVERSION"), getattr(module, f"{short}_type_converter")

@@ -63,6 +63,30 @@ class TurnsAnswer(BaseModel):
         return [[read_call(call) for call in turn] for turn in turns]
 
 
+Accepted = dict[str, dict[str, list[Any]]]
+"""A function's name → parameter → accepted values; "" marks one that may be left out."""
+
+
+class SingleRow(BaseModel):
+    """A task of one turn."""
+
+    id: str
+    question: list[list[Said]] = Field(min_length=1, max_length=1)
+    function: list[FunctionRow]
+
+
+class SingleAnswer(BaseModel):
+    id: str
+    ground_truth: list[Accepted] = Field(min_length=1)
+
+    @field_validator("ground_truth")
+    @classmethod
+    def _named(cls, calls: list[Accepted]) -> list[Accepted]:
+        if any(len(call) != 1 for call in calls):
+            raise ValueError("each accepted call has one name")
+        return calls
+
+
 def read_call(text: str) -> Call:
     """`mv(source='a', destination='b')` as a call. Raises ValueError for anything but a name and literals."""
     try:

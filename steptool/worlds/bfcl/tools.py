@@ -16,14 +16,36 @@ TYPES = {
     **dict.fromkeys(("dict", "object", "HashMap", "Hashtable"), "object"),
 }
 """A type that stands nowhere here is a string, as for the benchmark."""
+SYNTAX = {"python": "Python 3", "java": "Java 8 SDK", "javascript": "JavaScript"}
 SCHEMA = ("enum", "required", "description", "default", "minItems", "maxItems", "minimum", "maximum")
 """Keywords that are kept."""
 
 
-def tool_of(function: FunctionRow, hint: str = "") -> Tool:
-    """`hint`: a sentence behind its description."""
+def tool_of(function: FunctionRow) -> Tool:
     parameters = {"type": "object", "properties": {}, **schema_of(function.parameters)}
-    return Tool(name=function.name, description=f"{function.description}{hint}", parameters=parameters)
+    return Tool(name=function.name, description=function.description, parameters=parameters)
+
+
+def hinted(function: FunctionRow, language: str = "python") -> FunctionRow:
+    """As the benchmark shows a function: its language is named, and what is not of Python is given as text."""
+    description = f"{function.description} Note that the provided function is in {SYNTAX[language]} syntax."
+    parameters = function.parameters
+    if language != "python":
+        spoken = "Java" if language == "java" else "JavaScript"
+        properties = {name: _as_text(each, spoken) for name, each in parameters["properties"].items()}
+        parameters = {**parameters, "properties": properties}
+    return FunctionRow(name=function.name, description=description, parameters=parameters)
+
+
+def _as_text(parameter: dict[str, Any], spoken: str) -> dict[str, Any]:
+    kind, said = parameter["type"], parameter.get("description", "")
+    if kind == "any":
+        said += f" This parameter can be of any type of {spoken} object in string representation."
+    else:
+        said += f" This is {spoken} {kind} type parameter in string representation."
+    if "items" in parameter:
+        said += f" The list elements are of type {parameter['items']['type']}; they are not in string representation."
+    return {"type": "string", "description": said}
 
 
 def schema_of(value: dict[str, Any]) -> dict[str, Any]:

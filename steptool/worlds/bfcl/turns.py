@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steptool.core.types import Observation, Outcome, Task, Tool, ToolCall
+from steptool.core.types import Observation, Outcome, Reference, Task, Tool, ToolCall
 from steptool.worlds.bfcl.backends import FAILED, Backends
 from steptool.worlds.bfcl.package import checker, more_functions_prompt
 from steptool.worlds.bfcl.records import Call
@@ -46,6 +46,12 @@ class Turn:
     arriving: tuple[Tool, ...] = ()
     """Functions that are offered from here on."""
 
+    @property
+    def shown(self) -> str:
+        """The ground truth in a line."""
+        calls = [f"{call.name}({', '.join(map(repr, (*call.args, *call.arguments.items())))})" for call in self.truth]
+        return "; ".join(calls) or "nothing can be done"
+
 
 @dataclass(frozen=True)
 class TurnsCase:
@@ -56,6 +62,19 @@ class TurnsCase:
     settings: Mapping[str, Mapping[str, Any]]
     """Class → what its object begins with."""
     long_context: bool
+
+    @property
+    def reference(self) -> Reference:
+        called = dict.fromkeys(call.name for turn in self.turns for call in turn.truth)
+        return Reference(
+            task_id=self.task.id,
+            has_own_check=True,
+            relevant_tools=tuple(name for name in called if self.task.tool(name)),
+            goal="\n".join(f"{turn.text} → {turn.shown}" for turn in self.turns),
+        )
+
+    def open(self) -> TurnsSession:
+        return TurnsSession(self)
 
     def backends(self) -> Backends:
         return Backends(self.functions, self.settings, long_context=self.long_context)
