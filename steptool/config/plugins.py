@@ -28,6 +28,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "agent": "steptool.worlds.agent.world:AgentWorld",
         "traces": "steptool.worlds.traces.world:TracesWorld",
         "bfcl": "steptool.worlds.bfcl.world:BfclWorld",
+        "tau2": "steptool.worlds.tau2.world:Tau2World",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
