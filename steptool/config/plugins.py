@@ -27,6 +27,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mcp": "steptool.worlds.mcp:McpWorld",
         "agent": "steptool.worlds.agent.world:AgentWorld",
         "traces": "steptool.worlds.traces.world:TracesWorld",
+        "bfcl": "steptool.worlds.bfcl.world:BfclWorld",
+        "tau2": "steptool.worlds.tau2.world:Tau2World",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
