@@ -27,12 +27,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mcp": "steptool.worlds.mcp:McpWorld",
         "agent": "steptool.worlds.agent.world:AgentWorld",
         "traces": "steptool.worlds.traces.world:TracesWorld",
+        "workbench": "steptool.worlds.workbench.world:WorkBench",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
         "traces": "steptool.traces.imported:ImportedTraces",
         "endpoint": "steptool.traces.endpoint:Teacher",
+        "workbench": "steptool.traces.workbench:WorkBenchRuns",
     },
     "traces": {
         "mlflow": "steptool.traces.mlflow:MlflowTraces",
