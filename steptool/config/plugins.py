@@ -29,12 +29,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "traces": "steptool.worlds.traces.world:TracesWorld",
         "bfcl": "steptool.worlds.bfcl.world:BfclWorld",
         "tau2": "steptool.worlds.tau2.world:Tau2World",
+        "workbench": "steptool.worlds.workbench.world:WorkBench",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
         "traces": "steptool.traces.imported:ImportedTraces",
         "endpoint": "steptool.traces.endpoint:Teacher",
+        "workbench": "steptool.traces.workbench:WorkBenchRuns",
     },
     "traces": {
         "mlflow": "steptool.traces.mlflow:MlflowTraces",
