@@ -27,6 +27,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mcp": "steptool.worlds.mcp:McpWorld",
         "agent": "steptool.worlds.agent.world:AgentWorld",
         "traces": "steptool.worlds.traces.world:TracesWorld",
+        "toolbench": "steptool.worlds.toolbench.world:ToolBenchWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
