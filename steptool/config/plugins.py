@@ -30,6 +30,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "bfcl": "steptool.worlds.bfcl.world:BfclWorld",
         "tau2": "steptool.worlds.tau2.world:Tau2World",
         "workbench": "steptool.worlds.workbench.world:WorkBench",
+        "toolbench": "steptool.worlds.toolbench.world:ToolBenchWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
