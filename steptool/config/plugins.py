@@ -67,6 +67,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "annotate": {
         "rules": "steptool.annotators.rules:Rules",
         "progress": "steptool.annotators.progress:Progress",
+        "local_judge": "steptool.annotators.local_judge:LocalJudge",
     },
     "reward": {
         "potential": "steptool.rewards.potential:Potential",
