@@ -15,8 +15,8 @@ from typing import Annotated
 import typer
 
 from steptool.commands import model
-from steptool.commands.local_judge import app as local_judge
 from steptool.commands.bench import app as bench
+from steptool.commands.local_judge import app as local_judge
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
 from steptool.commands.traces import Drop, Lenient, Region, Setting, settings_of
