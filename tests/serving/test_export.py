@@ -115,6 +115,13 @@ def test_a_policy_that_does_not_exist_is_refused(params: Params) -> None:
         find(params, "ppo7")
 
 
+def test_an_arm_that_is_not_trained_yet_names_what_trains_it(params: Params) -> None:
+    arm = next(iter(params.arms))
+    with pytest.raises(ModelError, match="has not been trained yet") as caught:
+        find(params, arm)
+    assert str(caught.value.fix).startswith("`steptool run` trains it")
+
+
 def test_a_format_that_no_server_can_speak_is_refused(policy: Path, tmp_path: Path) -> None:
     silent: Any = SimpleNamespace(format=SimpleNamespace(name="Mine", build=lambda tokenizer: object()))
     with pytest.raises(InputError, match="the format Mine has no chat_template"):
