@@ -194,7 +194,7 @@ def test_what_prepare_would_refuse_is_an_error_here_with_all_its_lines(lint: Any
     lines = [*many(8), *({**each, "group": "all"} for each in many(14)[8:]), task("  "), task("Nothing?", tools=[])]
     status, said = lint(lines)
     assert status == 2
-    found = [line for line in said.splitlines() if line.startswith("error")]
+    found = [line for line in said.splitlines() if line.startswith("error ")]
     assert found[0] == (
         "error    tasks.jsonl:9, tasks.jsonl:10, tasks.jsonl:11 and 3 more: "
         "its group all has the name of a total in tables; give it another"
