@@ -112,7 +112,7 @@ def _finding(error: StepToolError, where: str | None, written: str = "", meant: 
 
 
 def unusable(found: Read) -> Iterator[Finding]:
-    """What `prepare` will refuse in tasks that can be read: an empty query, the name of a group, the schema of a tool."""
+    """What `prepare` will refuse in tasks that can be read: an empty query, a group, the schema of a tool."""
     if found.world is None:
         return
     tasks = {task.id: task for split in SPLITS for task in found.world.tasks(split)}
