@@ -115,6 +115,14 @@ def test_a_policy_that_does_not_exist_is_refused(params: Params) -> None:
         find(params, "ppo7")
 
 
+def test_an_arm_that_is_not_trained_yet_names_what_trains_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("arms: {sft: {method: sft, from: base, data: [demonstrations]}}\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="models/sft: has not been trained yet") as caught:
+        find(load_params(), "sft")
+    assert str(caught.value.fix).startswith("`steptool run` trains it")
+
+
 def test_a_format_that_no_server_can_speak_is_refused(policy: Path, tmp_path: Path) -> None:
     silent: Any = SimpleNamespace(format=SimpleNamespace(name="Mine", build=lambda tokenizer: object()))
     with pytest.raises(InputError, match="the format Mine has no chat_template"):
