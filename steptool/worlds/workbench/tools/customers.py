@@ -70,7 +70,7 @@ def add_customer(office: Office, given: Given) -> Reply:
         *("customer_name", "assigned_to_email", "status"),
         text="Please provide all required fields: customer_name, assigned_to_email, status.",
     )
-    row = {field: given.get(field) for field in FIELDS}
+    row = {field: given.get(field) for field in FIELDS} | {"notes": given.get("notes", "")}
     emails = {field: (row[field] or "").lower() for field in FIELDS if field.endswith("_email") and row[field]}
     return office.add("customers", {**row, **emails})
 
