@@ -277,8 +277,8 @@ def test_gpt_4_shows_how_to_solve_training_tasks() -> None:
         ("gpt-4_domains", 0),
         ("gpt-4_all", 0),
         ("gpt-3.5_domains", 0),
-        ("claude-2_domains", 3),
-        ("llama2-70b_domains", 5),
+        ("claude-2_domains", 2),
+        ("llama2-70b_domains", 3),
         ("mistral-8x7B_domains", 14),
     ],
 )

@@ -47,6 +47,12 @@ class Argument:
         return shown
 
 
+def sought(argument: Argument) -> Argument:
+    """The argument as a search takes it: part of a value, capitals apart, is enough, and none is needed."""
+    hint = ", ".join(argument.choices) or argument.description
+    return Argument(argument.name, hint, optional=True)
+
+
 @dataclass(frozen=True)
 class OfficeTool:
     name: str

@@ -15,6 +15,7 @@ from steptool.worlds.workbench.tools.base import (
     found,
     need,
     one_of,
+    sought,
     to_update,
 )
 
@@ -69,7 +70,7 @@ def add_customer(office: Office, given: Given) -> Reply:
         *("customer_name", "assigned_to_email", "status"),
         text="Please provide all required fields: customer_name, assigned_to_email, status.",
     )
-    row = {field: given.get(field) for field in FIELDS}
+    row = {field: given.get(field) for field in FIELDS} | {"notes": given.get("notes", "")}
     emails = {field: (row[field] or "").lower() for field in FIELDS if field.endswith("_email") and row[field]}
     return office.add("customers", {**row, **emails})
 
@@ -112,8 +113,8 @@ TOOLS = (
         (
             Argument("customer_name", optional=True),
             Argument("customer_email", optional=True),
-            Argument("product_interest", choices=PRODUCTS, optional=True),
-            Argument("status", choices=STATUSES, optional=True),
+            sought(Argument("product_interest", choices=PRODUCTS)),
+            sought(Argument("status", choices=STATUSES)),
             Argument("assigned_to_email", optional=True),
             *(Argument(f"{name}_{end}", DATE, optional=True) for name in BOUNDED for end in ("min", "max")),
         ),

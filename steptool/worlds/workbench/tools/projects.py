@@ -15,6 +15,7 @@ from steptool.worlds.workbench.tools.base import (
     found,
     need,
     one_of,
+    sought,
     to_update,
 )
 
@@ -76,18 +77,17 @@ def _check_member(office: Office, email: str) -> None:
 ID = Argument("task_id", "8 digits")
 
 
-def _details(*, optional: bool) -> tuple[Argument, ...]:
-    return (
-        Argument("task_name", optional=optional),
-        Argument("assigned_to_email", optional=optional),
-        Argument("list_name", choices=LISTS, optional=optional),
-        Argument("due_date", DATE, optional=optional),
-        Argument("board", choices=BOARDS, optional=optional),
-    )
+DETAILS = (
+    Argument("task_name"),
+    Argument("assigned_to_email"),
+    Argument("list_name", choices=LISTS),
+    Argument("due_date", DATE),
+    Argument("board", choices=BOARDS),
+)
 
 
 TOOLS = (
-    OfficeTool("project_management.create_task", "Creates a task.", _details(optional=False), create_task),
+    OfficeTool("project_management.create_task", "Creates a task.", DETAILS, create_task),
     OfficeTool("project_management.delete_task", "Deletes a task.", (ID,), delete_task),
     OfficeTool(
         "project_management.update_task",
@@ -101,5 +101,5 @@ TOOLS = (
         (ID, Argument("field", choices=("task_id", *FIELDS))),
         get_task,
     ),
-    OfficeTool("project_management.search_tasks", "Returns tasks.", _details(optional=True), search_tasks),
+    OfficeTool("project_management.search_tasks", "Returns tasks.", tuple(map(sought, DETAILS)), search_tasks),
 )
