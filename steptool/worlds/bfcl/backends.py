@@ -8,6 +8,7 @@ value as Python writes it, and `Error during execution: …` where the method ra
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -54,6 +55,11 @@ class Backends:
                 return _written(method(*args, **arguments))
             except Exception as error:  # noqa: BLE001 - the reply says what it is, as the benchmark's executor does
                 return f"{FAILED}{error}"
+
+    def named(self, name: str, args: Sequence[Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of a function, those without names included, by their names."""
+        method = getattr(self.objects[self._class_of[name]], name)
+        return dict(inspect.signature(method).bind(*args, **arguments).arguments)
 
     def fork(self) -> Backends:
         """Other objects in the same state."""

@@ -24,6 +24,7 @@ from steptool.core.types import Observation, Outcome, Reference, Task, Tool, Too
 from steptool.worlds.bfcl.backends import FAILED, Backends
 from steptool.worlds.bfcl.package import checker, more_functions_prompt
 from steptool.worlds.bfcl.records import Call
+from steptool.worlds.solutions import DONE, Solution
 
 NEXT = Tool(
     name="next_request",
@@ -72,6 +73,18 @@ class TurnsCase:
             relevant_tools=tuple(name for name in called if self.task.tool(name)),
             goal="\n".join(f"{turn.text} → {turn.shown}" for turn in self.turns),
         )
+
+    @property
+    def solution(self) -> Solution:
+        """The ground truth as a policy would write it, which names all arguments."""
+        backends, is_called = self.backends(), self.task.tool(NEXT.name) is not None
+
+        def named(call: Call) -> ToolCall:
+            return ToolCall(name=call.name, arguments=backends.named(call.name, call.args, call.arguments))
+
+        turns = [[named(call) for call in turn.truth] for turn in self.turns]
+        ends = ToolCall(name=NEXT.name, arguments={"message": DONE}) if is_called else None
+        return Solution(self.task, turns, self.open, ends)
 
     def open(self) -> TurnsSession:
         return TurnsSession(self)

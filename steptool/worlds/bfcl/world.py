@@ -12,10 +12,12 @@ from pydantic import Field, model_validator
 from steptool.core.errors import DataError, WorldError
 from steptool.core.fields import Fraction, Outside, Settings
 from steptool.core.storage import file_hash
-from steptool.core.types import Reference, Task, content_hash
+from steptool.core.types import Reference, Task, Trajectory, content_hash
 from steptool.worlds.base import SPLITS, Session, Split
 from steptool.worlds.bfcl.cases import Case, Cases, has_answers, is_multi_turn
 from steptool.worlds.bfcl.package import CLASSES, answer_file, code_content, data_folder, function_file, task_file
+from steptool.worlds.bfcl.turns import TurnsCase
+from steptool.worlds.solutions import demonstrate
 
 Category = Literal[
     "multi_turn_base",
@@ -101,6 +103,12 @@ class BfclWorld:
     def open(self, task: Task, seed: int) -> Session:
         """`seed` changes nothing: the benchmark's random numbers belong to its tasks."""
         return self.case(task).open()
+
+    def demonstrations(self, count: int, flawed: float, seed: int) -> list[Trajectory]:
+        """Ground truths of training tasks of several turns. Raises InputError where there are fewer than `count`."""
+        cases = (self.case(task) for task in self._splits["train"])
+        solutions = [case.solution for case in cases if isinstance(case, TurnsCase)]
+        return demonstrate(solutions, count, flawed, seed, self.name)
 
     def case(self, task: Task) -> Case:
         """A task with its ground truth: for demonstrations and tests, never for a policy."""

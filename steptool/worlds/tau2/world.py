@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,8 +13,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from steptool.core.errors import DataError, WorldError
 from steptool.core.fields import Outside, Settings, Text
 from steptool.core.messages import tool_of
-from steptool.core.types import Reference, Task
+from steptool.core.types import Reference, Task, Trajectory
 from steptool.worlds.base import SPLITS, Session, Split
+from steptool.worlds.solutions import Solution, demonstrate
 from steptool.worlds.tau2.package import (
     RESTORE,
     SPLITS_FILE,
@@ -114,6 +116,12 @@ class Tau2World:
 
     def open(self, task: Task, seed: int) -> Session:
         return Tau2Session(self.case(task))
+
+    def demonstrations(self, count: int, flawed: float, seed: int) -> list[Trajectory]:
+        """The benchmark's own actions for training tasks. Raises InputError where there are fewer than `count`."""
+        cases = [self.case(task) for task in self._splits["train"]]
+        solutions = [Solution(case.task, [case.solution], partial(Tau2Session, case)) for case in cases]
+        return demonstrate(solutions, count, flawed, seed, self.name)
 
     def case(self, task: Task) -> Case:
         """A task with its solution: for tests, never for a policy."""
