@@ -28,6 +28,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "agent": "steptool.worlds.agent.world:AgentWorld",
         "traces": "steptool.worlds.traces.world:TracesWorld",
         "toolbench": "steptool.worlds.toolbench.world:ToolBenchWorld",
+        "http": "steptool.worlds.toolbench.http:HttpWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",

@@ -22,10 +22,9 @@ from steptool.core.errors import StepToolError
 from steptool.core.storage import parse_json
 from steptool.worlds.toolbench.desk import Desk
 from steptool.worlds.toolbench.names import Api
-from steptool.worlds.toolbench.replies import Source, whole, written
+from steptool.worlds.toolbench.replies import SOURCE_HEADER, Source, whole, written
 
 PATH, MIX = "/virtual", "/mix"
-SOURCE_HEADER = "x-reply-source"
 MOST_BYTES = 1 << 20
 """Of the body of a request."""
 BODY_S = 60.0
