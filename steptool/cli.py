@@ -370,6 +370,23 @@ def view(
     serve_page(paths or [], port, opens=not no_open, says=typer.echo)
 
 
+@app.command(rich_help_panel=START)
+def serve_tools(
+    folder: Annotated[Path, typer.Argument(help="Recordings: a pack, or StableToolBench's folders.")],
+    port: Annotated[int, typer.Option(help="On loopback; 0 is a free one.")] = 8080,
+    kept: Annotated[Path, typer.Option(help="File of what the simulator replied.")] = Path("toolbench.db"),
+    nearest: Annotated[float, typer.Option(min=0.5, max=1, help="Least likeness of arguments; 1: equal ones.")] = 0.9,
+    simulator: Annotated[str, typer.Option(help="URL of an endpoint whose model replies to what is not there.")] = "",
+    model: Annotated[str, typer.Option(help="What this endpoint calls the model.")] = "",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the endpoint, as key=value.")] = None,
+) -> None:
+    """Serve recorded replies of ToolBench's functions, as StableToolBench's server does (POST /virtual)."""
+    from steptool.commands.serve_tools import serve_tools as serve_replies
+
+    settings = {"url": simulator, "model": model, **settings_of(set_ or [])} if simulator else {}
+    serve_replies(folder, port, kept=kept, nearest=nearest, simulator=settings, says=typer.echo)
+
+
 for verb in (model.chat, model.serve_model, model.export):
     app.command(rich_help_panel=USE)(verb)
 app.add_typer(bench, name="bench", rich_help_panel=RUN)

@@ -31,6 +31,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "tau2": "steptool.worlds.tau2.world:Tau2World",
         "workbench": "steptool.worlds.workbench.world:WorkBench",
         "toolbench": "steptool.worlds.toolbench.world:ToolBenchWorld",
+        "http": "steptool.worlds.toolbench.http:HttpWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",

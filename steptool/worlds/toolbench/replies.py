@@ -25,6 +25,8 @@ from steptool.worlds.likeness import canonical, likeness, one_spelling
 Source = Literal["exact", "canonical", "nearest", "simulated", "server", "missing"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 """`server`: a server replied, and does not say more."""
+SOURCE_HEADER = "x-reply-source"
+"""Header in which a server of ours says it."""
 MAX_SHOWN = 1024
 """Characters of a reply that a model is shown."""
 NO_REPLY = "no answer is known to this call"
