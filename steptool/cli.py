@@ -15,11 +15,13 @@ from typing import Annotated
 import typer
 
 from steptool.commands import model
+from steptool.commands.judge_agreement import judge_agreement
 from steptool.commands.local_judge import app as local_judge
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
 from steptool.commands.traces import Drop, Lenient, Region, Setting, settings_of
 from steptool.commands.traces import app as traces
+from steptool.commands.win_rate import win_rate
 from steptool.core.errors import InputError, StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -369,6 +371,8 @@ def view(
     serve_page(paths or [], port, opens=not no_open, says=typer.echo)
 
 
+for verb in (judge_agreement, win_rate):
+    app.command(rich_help_panel=RUN)(verb)
 for verb in (model.chat, model.serve_model, model.export):
     app.command(rich_help_panel=USE)(verb)
 app.add_typer(tools, name="tools", rich_help_panel=START)

@@ -22,7 +22,7 @@ from typing import ClassVar, Literal
 from steptool.annotators.judge_answers import Vote, read_vote
 from steptool.annotators.judge_asking import DECIDE, Answer, Asking, JudgeSettings
 from steptool.annotators.judge_prompt import JUDGE, has_answer, judge_question, judge_schema, steps_of
-from steptool.annotators.judge_relative import Relative
+from steptool.annotators.judge_relative import Relative, preferred
 from steptool.annotators.rules import Rules
 from steptool.core.types import Judgement, Reference, Task, Trajectory
 
@@ -77,6 +77,12 @@ class Judge:
         """The attempts at a task are compared with each other."""
         if self._relative is not None:
             self._relative.look_ahead(trajectories)
+
+    async def prefers(
+        self, one: Trajectory, other: Trajectory, task: Task, reference: Reference
+    ) -> tuple[float | None, bool]:
+        """As `judge_relative.preferred` says."""
+        return await preferred(self._asking, one, other, task, reference)
 
     def counts(self) -> Mapping[str, float]:
         """How many questions were asked, and what became of those that were not answered well at once."""

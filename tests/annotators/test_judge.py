@@ -22,7 +22,6 @@ from steptool.annotators.annotate import annotate_all
 from steptool.annotators.judge import Judge
 from steptool.annotators.judge_answers import Unusable, read_preference, read_ranks, read_vote
 from steptool.annotators.judge_prompt import QUOTED, judge_question, quoted
-from steptool.annotators.judge_relative import preferred
 from steptool.annotators.judge_script import ORDER, completion, scripted_answer
 from steptool.core.errors import StepToolError
 from steptool.core.plugins import revision_of
@@ -366,13 +365,13 @@ def test_a_preference_counts_where_both_orders_agree(
 
     endpoint.act = act
     by = judge(endpoint)
-    assert asyncio.run(preferred(by._asking, RIGHT, WRONG, TASK, REFERENCE)) == expected
+    assert asyncio.run(by.prefers(RIGHT, WRONG, TASK, REFERENCE)) == expected
     by.end()
 
 
 def test_without_an_answer_the_other_wins_unasked(endpoint: Fake) -> None:
     by, gave_up = judge(endpoint), trajectory(give_up(), of=TASK)
-    assert asyncio.run(preferred(by._asking, RIGHT, gave_up, TASK, REFERENCE)) == (1.0, False)
-    assert asyncio.run(preferred(by._asking, gave_up, gave_up, TASK, REFERENCE)) == (0.5, False)
+    assert asyncio.run(by.prefers(RIGHT, gave_up, TASK, REFERENCE)) == (1.0, False)
+    assert asyncio.run(by.prefers(gave_up, gave_up, TASK, REFERENCE)) == (0.5, False)
     assert endpoint.requests == []
     by.end()
