@@ -68,6 +68,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "annotate": {
         "rules": "steptool.annotators.rules:Rules",
         "progress": "steptool.annotators.progress:Progress",
+        "judge": "steptool.annotators.judge:Judge",
         "local_judge": "steptool.annotators.local_judge:LocalJudge",
     },
     "reward": {

@@ -179,7 +179,7 @@ def test_a_folder_without_runs_and_a_line_that_is_none_are_refused(tmp_path: Pat
     with pytest.raises(InputError, match="holds no judged runs"):
         list(judged_runs(tmp_path))
     (tmp_path / "mine.jsonl").write_text('{"query_id": "7", "judgements": ["Perhaps"]}\n')
-    with pytest.raises(DataError, match="mine.jsonl:1"):
+    with pytest.raises(DataError, match=r"mine\.jsonl:1"):
         list(judged_runs(tmp_path))
     (tmp_path / "mine.jsonl").write_text('{"query_id": "7", "subset": "G1_tool", "steps": []}\n')
     with pytest.raises(InputError, match="asks '7', a request that is not there"):
