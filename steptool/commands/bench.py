@@ -3,14 +3,85 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from steptool.evaluation.judged.figures import Figures
+    from steptool.report.page import ReportData
 
-app = typer.Typer(no_args_is_help=True, help="Measure policies on a world, or runs that others judged, again.")
+
+class WorldsAreCommands(TyperGroup):
+    """`bench mini` is `bench world mini`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["world", *args])
+
+
+app = typer.Typer(
+    cls=WorldsAreCommands,
+    no_args_is_help=True,
+    help="Measure policies on any world: `steptool bench mini` is `steptool bench world mini`.",
+)
+Limit = Annotated[int | None, typer.Option(min=1, help="Only so many tasks of a world.")]
+Policies = Annotated[
+    list[str] | None, typer.Option("--policy", help="An arm, a policy's folder, base, or @champion. May be repeated.")
+]
+
+
+@app.command()
+def world(
+    name: Annotated[str, typer.Argument(metavar="WORLD", help="As `use` of params.yaml: mini, or module:Class.")],
+    policy: Policies = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="An arm with an endpoint, or MODEL@URL. May be repeated.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(help="Environment variable with the API key for MODEL@URL.")] = None,
+    against: Annotated[str | None, typer.Option(help="Policy that all others are compared with.")] = None,
+    limit: Limit = None,
+    split: Annotated[
+        Literal["test", "dev"] | None, typer.Option(help="By default as `evaluate.split` of params.yaml.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value of the world, or section.key=value, as sample.max_calls=12."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="By default as in params.yaml.")] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="Write evaluations and differences to this file.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write an offline page to this file.")] = None,
+) -> None:
+    """Measure policies on the tasks of a world under equal conditions, outside of the training graph."""
+    from steptool.report.wording import text_table
+    from steptool.stages.bench import Wanted, measure
+
+    wanted = Wanted(
+        world=name,
+        policies=tuple(policy or ()),
+        endpoints=tuple(endpoint or ()),
+        key=key,
+        settings=tuple(set_ or ()),
+        split=split,
+        limit=limit,
+        seed=seed,
+        against=against,
+    )
+    found = measure(wanted)
+    typer.echo(f"\n{text_table(found)}")
+    _write(found, json, html)
+
+
+def _write(found: ReportData, json: Path | None, html: Path | None) -> None:
+    from steptool.core.storage import write_bytes, write_json
+    from steptool.report.page import render_report
+
+    if json is not None:
+        evaluations = [each.model_dump(mode="json") for each in found.evaluations]
+        comparisons = [each.model_dump(mode="json") for each in found.comparisons]
+        write_json(json, {"evaluations": evaluations, "comparisons": comparisons})
+    if html is not None:
+        write_bytes(html, render_report(found).encode())
 
 
 @app.command()

@@ -41,7 +41,8 @@ class World(Protocol):
     """What `prepare` refuses in the tasks of a world is in `steptool.worlds.checks`.
 
     Optional: `search: ClassVar[str]`, the name of the one search that can make its attempts, such as `agent` where its
-    sessions act by themselves (`Acts`).
+    sessions act by themselves (`Acts`). `metrics: ClassVar[Mapping[str, Mapping[str, Any]]]`, what its benchmark
+    measures beside the metrics of this package, as `metrics` of params.yaml has it; its module imports their classes.
     """
 
     def tasks(self, split: Split) -> Sequence[Task]:
