@@ -15,6 +15,8 @@ from typing import Annotated
 import typer
 
 from steptool.commands import model
+from steptool.commands.bench import app as bench
+from steptool.commands.local_judge import app as local_judge
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
 from steptool.commands.traces import Drop, Lenient, Region, Setting, settings_of
@@ -370,9 +372,11 @@ def view(
 
 for verb in (model.chat, model.serve_model, model.export):
     app.command(rich_help_panel=USE)(verb)
+app.add_typer(bench, name="bench", rich_help_panel=RUN)
 app.add_typer(tools, name="tools", rich_help_panel=START)
 app.add_typer(tasks, name="tasks", rich_help_panel=START)
 app.add_typer(traces, name="traces", rich_help_panel=START)
+app.add_typer(local_judge, name="local-judge", rich_help_panel=START)
 
 
 @app.command(rich_help_panel=START)

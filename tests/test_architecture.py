@@ -68,6 +68,8 @@ PURE = (
     "steptool/rollouts/beside.py",
     "steptool/rollouts/guard.py",
     "steptool/worlds/traces/replies.py",
+    "steptool/worlds/likeness.py",
+    *(f"steptool/worlds/toolbench/{name}.py" for name in ("names", "replies", "requests")),
     "steptool/traces/spans.py",
     "steptool/rollouts/ending.py",
     "steptool/rollouts/recording.py",
