@@ -32,12 +32,13 @@ from benchmarks.corners import settings_of
 from steptool.config.places import PARAMS
 from steptool.config.settings import SEARCH, Params, parse_params
 from steptool.core.errors import InputError
-from steptool.core.types import Observation, Outcome, Sampling, Task, ToolCall, Trajectory
+from steptool.core.types import Observation, Outcome, Sampling, StopReason, Task, ToolCall, Trajectory
 from steptool.engines.base import Generation
 from steptool.evaluation.bootstrap import bootstrap_mean
 from steptool.report.wording import p_number, percent, points
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
+from steptool.rollouts.dfsdt import is_in
 from steptool.rollouts.loop import run
 from steptool.rollouts.tries import run_searches
 from steptool.system.environment import be_quiet
@@ -84,6 +85,7 @@ class Measured:
         cells = (
             *(f"{self.budget}", self.name, percent(float(np.mean(self.solved)), 1), difference(self, first), ends),
             f"{sum(map(len, self.found)) / tasks:.2f}",
+            f"{sum(map(repeats, self.found)) / tasks:.2f}",
             *(f"{count / tasks:.2f}" for count in (spent.actions, spent.calls)),
             *(f"{spent.sampled / tasks:,.0f}", f"{spent.seen / tasks:,.0f}", computed, f"{self.seconds:.0f}"),
         )
@@ -91,7 +93,17 @@ class Measured:
 
 
 HEAD = (
-    *("budget", "search", "solved", "against the first", " / ".join(STOPS), "branches", "actions", "tool calls"),
+    *(
+        "budget",
+        "search",
+        "solved",
+        "against the first",
+        " / ".join(STOPS),
+        "branches",
+        "repeats",
+        "actions",
+        "tool calls",
+    ),
     *("tokens sampled", "tokens seen", "tokens computed", "s"),
 )
 
@@ -108,6 +120,17 @@ def difference(candidate: Measured, baseline: Measured) -> str:
         f"{points(value, 1, sign=True)} [{points(low, 1)}, {points(high, 1)}], "
         f"{won} won, {lost} lost, p {p_number(float(p_value))}"
     )
+
+
+def repeats(tree: Sequence[Trajectory]) -> int:
+    """How many branches end with what another had done at that place, whether or not they were told of it."""
+    found = 0
+    for branch in (each for each in tree if each.stop_reason is StopReason.call_budget):
+        *before, last = branch.steps
+        others = [other.steps for other in tree if other is not branch and len(other.steps) > len(before)]
+        same = [steps for steps in others if [s.action for s in steps[: len(before)]] == [s.action for s in before]]
+        found += is_in(last.action, [steps[len(before)].action for steps in same])
+    return found
 
 
 class Counted:

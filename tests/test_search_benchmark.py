@@ -11,12 +11,13 @@ import asyncio
 
 import pytest
 
-from benchmarks.search import Counted, Measured, Spent, counted, difference, search_of
+from benchmarks.search import Counted, Measured, Spent, counted, difference, repeats, search_of
 from steptool.core.errors import InputError
 from steptool.engines.fake import ScriptedEngine
 from steptool.rollouts.dfsdt import Dfsdt
 from steptool.testing import finish, give_up, trajectory
-from tests.rollouts.test_dfsdt import SCRIPT, Book, Shelf, job
+from tests.rollouts.attempts import ANSWER, PING, SURRENDER
+from tests.rollouts.test_dfsdt import SCRIPT, Book, Shelf, job, search
 
 
 def measured(name: str, *solved: float) -> Measured:
@@ -30,8 +31,14 @@ def test_searches_are_compared_task_by_task_with_the_first() -> None:
     assert difference(tree, chain).startswith("+50.0 [0.0, 100.0], 2 won, 0 lost, p 0.50")
     row = tree.row(chain).replace("\u202f", " ").split(" | ")
     assert row[:3] == ["| 8", "dfsdt", "75.0 %"]
-    assert row[4:6] == ["3 / 1 / 0 / 0", "1.00"]
-    assert row[6:11] == ["2.50", "1.50", "10", "200", "50 (25 %)"]
+    assert row[4:7] == ["3 / 1 / 0 / 0", "1.00", "0.00"]
+    assert row[7:12] == ["2.50", "1.50", "10", "200", "50 (25 %)"]
+
+
+def test_a_branch_that_ends_with_what_another_had_done_there_is_a_repeat() -> None:
+    found, _ = search([PING, SURRENDER, PING, ANSWER], children=3)
+    assert repeats(found) == 1
+    assert repeats(search(SCRIPT)[0]) == 0
 
 
 @pytest.mark.parametrize(("forks", "calls"), [(True, 3), (False, 4)])

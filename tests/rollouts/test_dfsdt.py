@@ -10,8 +10,11 @@ prompt ─1 find ─2 ping ─3 gave up              two actions are taken back:
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,6 +36,9 @@ from steptool.rollouts.beside import reply_and, task_and, text_and
 from steptool.rollouts.chain import Chain
 from steptool.rollouts.dfsdt import Dfsdt, leads_nowhere, note_of
 from steptool.testing import call, message, step, task, unreadable
+from steptool.worlds.workbench import pack
+from steptool.worlds.workbench.toolbox import as_call
+from steptool.worlds.workbench.world import WorkBench
 from tests.endpoints.fake import says
 from tests.formats.native_families import native_tokenizer
 from tests.rollouts.attempts import ANSWER, CHAT, LOOK, PING, SAMPLING, SURRENDER, attempt_of, said
@@ -41,6 +47,9 @@ TASK = task("t1", "Where is order a-1?")
 DEEP = said(call("find_order", id="a-1", deep=True))
 EIGHT = SAMPLING.model_copy(update={"max_calls": 8})
 SCRIPT = (LOOK, PING, SURRENDER, DEEP, ANSWER)
+
+
+REAL = Path(os.environ.get(pack.VARIABLE, "/no/such/folder"))
 
 
 class Book:
@@ -345,6 +354,21 @@ def test_an_endpoint_that_says_that_it_cannot_is_asked_again_with_the_note_in_it
     assert [message["role"] for message in asked[2]] == ["user", "assistant", "tool"]
     assert asked[2][-1]["content"] == f"page 0\n{note_of([message(GAVE_UP)])}"
     assert asked[1][-1]["content"] == "page 0"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"{pack.VARIABLE} names no folder of WorkBench")
+def test_what_an_abandoned_branch_changed_in_an_office_does_not_count_in_the_next() -> None:
+    world = WorkBench(WorkBench.Config(path=str(REAL)), 0)
+    requests = {request.id: request for request in pack.requests(REAL)}
+    for each in world.tasks("test")[:20]:
+        true = [said(as_call(made)) for made in requests[each.id].calls]
+        wrong = [said(call(each.tools[0].name)), SURRENDER]
+        engine = ScriptedEngine([*wrong, *true, said(call("Finish", answer="done"))])
+        roomy = SAMPLING.model_copy(update={"max_calls": 32, "max_step_tokens": 2048, "max_tokens": 100_000})
+        made = replace(attempt_of(each, engine, None, sampling=roomy), open=partial(world.open, each, 0))
+        found = asyncio.run(Dfsdt(Dfsdt.Config(budget=64)).attempt(made))
+        assert [branch.outcome.solved for branch in found] == [1.0, 0.0]
 
 
 # Notes
