@@ -47,7 +47,12 @@ OWNERS = {
     "openai": ("steptool/endpoints/client.py", "steptool/engines/openai_server.py"),
     "aiolimiter": ("steptool/endpoints/client.py",),
     "fastapi": ("steptool/gateway/", "steptool/report/viewer/"),
-    "uvicorn": ("steptool/gateway/", "steptool/report/viewer/", "steptool/commands/view.py", "steptool/commands/serve_tools.py"),
+    "uvicorn": (
+        "steptool/gateway/",
+        "steptool/report/viewer/",
+        "steptool/commands/view.py",
+        "steptool/commands/serve_tools.py",
+    ),
     "atif": ("steptool/traces/atif.py", "steptool/traces/export.py"),
     "detect_secrets": ("steptool/traces/patterns.py",),
     "phonenumbers": ("steptool/traces/patterns.py",),
