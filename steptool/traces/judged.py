@@ -34,7 +34,7 @@ from steptool.core.types import (
     Trajectory,
 )
 from steptool.formats.arguments import read_arguments
-from steptool.worlds.recorded import QUERIES, requests
+from steptool.worlds.toolbench.pack import QUERIES, requests
 
 VERDICTS = {"Solved": 1.0, "Unsure": 0.5, "Unsolved": 0.0}
 SUFFIXES = (".jsonl", ".jsonl.gz")
