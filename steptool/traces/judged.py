@@ -76,7 +76,7 @@ def judged_runs(folder: Path, queries: Path | None = None) -> Iterator[JudgedRun
     InputError where there are no runs or no requests, DataError for a line that is no judged run.
     """
     files = sorted(each for each in folder.iterdir() if each.name.endswith(SUFFIXES)) if folder.is_dir() else [folder]
-    tasks = {task.id: task for task in requests(queries or _queries_near(folder))}
+    tasks = {request.id: request.task for request in requests(queries or _queries_near(folder))}
     files = [each for each in files if each.name != QUERIES]
     if not files:
         fix = "name a folder of METHOD.jsonl.gz, such as judged_runs of the pack"
