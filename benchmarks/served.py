@@ -16,11 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import openai
 import typer
@@ -40,6 +40,7 @@ from steptool.serving.driver import attempt
 from steptool.serving.policy import Named, find
 from steptool.serving.server import Address, prompt_logprobs
 
+Server: TypeAlias = Callable[[Named], AbstractContextManager[Address]]
 READY_S = 600.0
 AT_ONCE = 8
 UNREADABLE = "text that cannot be read: a rollout says so and goes on, a client takes it for the answer"
@@ -73,15 +74,17 @@ class Result:
         return sum(one != other for one, other in zip(self.evaluated, self.served, strict=True))
 
 
-def measure(params: Params, policy: Named, tasks: Sequence[Task]) -> Result:
-    """Raises StepToolError where the server does not start."""
+def measure(params: Params, policy: Named, tasks: Sequence[Task], server: Server | None = None) -> Result:
+    """`server` holds the policy while its context is open; None: `serving`.
+
+    Raises StepToolError where the server does not start."""
     world, sampling = params.world.build(params.seed), measured_sampling(params)
     sampling = sampling.model_copy(update={"temperature": 0.0})
     with open_sampler(params, policy.folder, seed=params.seed) as sampler:
         format = sampler.format
         own = sampler.attempts(tasks, sampling, 1, what="evaluate", max_broken=0.0)
     spelling = OPENAI if isinstance(format, Native) else TEXT
-    with serving(policy) as address:
+    with (server or serving)(policy) as address:
         client = openai.AsyncOpenAI(base_url=f"{address.url}/v1", api_key="none", timeout=600)
 
         async def served() -> list[Any]:

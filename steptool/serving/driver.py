@@ -17,6 +17,14 @@ from steptool.formats.tool_text import openai_tools
 from steptool.worlds.base import World
 
 
+def offer(task: Task, spelling: Spelling) -> list[dict[str, Any]]:
+    """OpenAI's `tools`, their names as `spelling` has them."""
+    written, tools = Names.of(task.tools, spelling).written, openai_tools(task.tools)
+    for tool in tools:
+        tool["function"]["name"] = written[tool["function"]["name"]]
+    return tools
+
+
 async def attempt(
     client: Any, model: str, world: World, task: Task, *, max_calls: int, spelling: Spelling = TEXT
 ) -> tuple[Outcome, list[Any]]:
@@ -25,9 +33,7 @@ async def attempt(
 
     `client` is an `openai.AsyncOpenAI`.
     """
-    names, offered = Names.of(task.tools, spelling), openai_tools(task.tools)
-    for tool in offered:
-        tool["function"]["name"] = names.written[tool["function"]["name"]]
+    names, offered = Names.of(task.tools, spelling), offer(task, spelling)
     session = world.open(task, 0)
     messages: list[Any] = [{"role": "user", "content": task.query}]
     answer = None
