@@ -157,6 +157,14 @@ def test_new_rows_get_the_next_id(folder: Path) -> None:
     assert '"8"' in say(session, "email.search_emails", query="thanks")
 
 
+def test_an_id_that_a_policy_overwrote_breaks_nothing(folder: Path) -> None:
+    session = session_of(folder, "nothing")
+    for key, value in (("00000001", "first"), ("00000002", "9" * 5000)):
+        say(session, "calendar.update_event", event_id=key, field="event_id", new_value=value)
+    event = {"event_name": "a", "participant_email": "b", "event_start": "2023-12-01 09:00:00", "duration": "30"}
+    assert say(session, "calendar.create_event", **event) == "00000000"
+
+
 def test_the_office_that_is_left_decides(folder: Path) -> None:
     session = session_of(folder, "cancel")
     assert session.outcome("done").solved == 0
