@@ -21,7 +21,7 @@ from steptool.core.types import ToolCall
 from steptool.traces.workbench import WorkBenchRuns
 from steptool.worlds.checks import check_demonstrations, check_tasks
 from steptool.worlds.workbench import pack
-from steptool.worlds.workbench.replay import replay
+from steptool.worlds.workbench.replay import main, replay, solved_by_nothing
 from steptool.worlds.workbench.session import WorkBenchSession
 from steptool.worlds.workbench.toolbox import TOOLS, after, as_call
 from steptool.worlds.workbench.world import WorkBench
@@ -157,6 +157,14 @@ def test_new_rows_get_the_next_id(folder: Path) -> None:
     assert '"8"' in say(session, "email.search_emails", query="thanks")
 
 
+def test_an_id_that_a_policy_overwrote_breaks_nothing(folder: Path) -> None:
+    session = session_of(folder, "nothing")
+    for key, value in (("00000001", "first"), ("00000002", "9" * 5000)):
+        say(session, "calendar.update_event", event_id=key, field="event_id", new_value=value)
+    event = {"event_name": "a", "participant_email": "b", "event_start": "2023-12-01 09:00:00", "duration": "30"}
+    assert say(session, "calendar.create_event", **event) == "00000000"
+
+
 def test_the_office_that_is_left_decides(folder: Path) -> None:
     session = session_of(folder, "cancel")
     assert session.outcome("done").solved == 0
@@ -258,6 +266,21 @@ def test_no_template_is_in_two_splits_and_every_domain_in_all() -> None:
     templates = [{template[task.id] for task in tasks} for tasks in splits.values()]
     assert sum(map(len, templates)) == len(set.union(*templates)) == 59
     assert all(len({task.group for task in tasks}) == 6 for tasks in splits.values())
+
+
+def test_the_command_prints_what_differs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = {**RUN, "correct": False, "steps": [{**RUN["steps"][0], "reply": "Gone."}]}
+    with gzip.open(folder / "runs" / "other.jsonl.gz", "wt") as file:
+        file.write(json.dumps(wrong) + "\n")
+    main([str(folder)])
+    printed = capsys.readouterr().out
+    assert "gpt-4_domains: 0 of 1 verdicts and 0 of 1 replies differ" in printed
+    assert "other: 1 of 1 verdicts and 1 of 1 replies differ\n  verdict cancel\n  cancel step 0: calendar" in printed
+
+
+@needs_pack
+def test_what_an_attempt_without_a_call_solves() -> None:
+    assert solved_by_nothing(REAL) == {"train": "62 of 360", "dev": "23 of 110", "test": "17 of 120"}
 
 
 @needs_pack

@@ -13,6 +13,8 @@ NOW = "2023-11-30 00:00:00"
 
 IDS = {"events": "event_id", "emails": "email_id", "customers": "customer_id", "tasks": "task_id"}
 """Table → its column of ids."""
+LONGEST_ID = 18
+"""Digits."""
 COMPARED = ("events", "emails", "plots", "customers", "tasks")
 """The tables that calls can change."""
 CASE_COUNTS = frozenset({"status", "list_name", "board"})
@@ -37,7 +39,7 @@ class Office:
     def add(self, table: str, row: Row, digits: int = 8) -> str:
         """Add a row under the next free id, which is returned: one more than the highest, with as many digits."""
         column = IDS[table]
-        highest = max((int(old[column] or 0) for old in self.tables[table]), default=-1)
+        highest = max((int(old[column] or 0) for old in self.tables[table] if is_id(old[column])), default=-1)
         key = f"{highest + 1:0{digits}d}"
         self.tables[table].append({column: key, **row})
         return key
@@ -53,6 +55,11 @@ class Office:
     def differs(self, other: Office) -> list[str]:
         """The tables in which two offices differ."""
         return [table for table in COMPARED if not _equal(self.tables[table], other.tables[table])]
+
+
+def is_id(value: str | None) -> bool:
+    """Whether this is a number that a row can have. A policy may write anything into the column of ids."""
+    return value is not None and value.isascii() and value.isdigit() and len(value) <= LONGEST_ID
 
 
 def _equal(rows: list[Row], others: list[Row]) -> bool:

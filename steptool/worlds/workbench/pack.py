@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import file_hash, parse_record, parse_text, read_lines, read_text
 from steptool.core.types import content_hash
-from steptool.worlds.workbench.office import Office, Row
+from steptool.worlds.workbench.office import Office, Row, is_id
 
 VARIABLE = "STEPTOOL_WORKBENCH"
 QUERIES, DATABASES, RUNS = "queries.jsonl", "databases", "runs"
@@ -146,7 +146,7 @@ def _check_ids(rows: list[Row], column: str, file: Path) -> None:
     if not column.endswith("_id"):
         return
     ids = [row[column] or "" for row in rows]
-    if len(set(ids)) < len(ids) or not all(key.isascii() and key.isdigit() and len(key) <= 18 for key in ids):
+    if len(set(ids)) < len(ids) or not all(map(is_id, ids)):
         raise DataError(f"{column} does not hold a number of its own in each row", where=str(file), fix=RESTORE)
 
 

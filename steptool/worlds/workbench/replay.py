@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steptool.worlds.base import SPLITS
 from steptool.worlds.workbench import pack
 from steptool.worlds.workbench.office import Office
 from steptool.worlds.workbench.pack import Call, RecordedRun, Request
 from steptool.worlds.workbench.toolbox import after, as_call, execute, offered
 from steptool.worlds.workbench.tools.base import Refused
+from steptool.worlds.workbench.world import WorkBench
 
 
 @dataclass
@@ -37,6 +39,16 @@ def solved(office: Office, request: Request, run: RecordedRun) -> bool:
     calls: Sequence[Call] = run.steps if run.executed_calls is None else run.executed_calls
     left = after(office, map(as_call, calls))
     return run.error is None and not left.differs(after(office, map(as_call, request.calls)))
+
+
+def solved_by_nothing(path: Path) -> dict[str, str]:
+    """Of the tasks of each split, as the world has them by default, how many an attempt without any call solves."""
+    world = WorkBench(WorkBench.Config(path=str(path)), seed=0)
+    found: dict[str, str] = {}
+    for split in SPLITS:
+        tasks = world.tasks(split)
+        found[split] = f"{sum(world.open(task, seed=0).outcome('').solved == 1 for task in tasks)} of {len(tasks)}"
+    return found
 
 
 def replay(path: Path, name: str) -> Replay:
@@ -82,6 +94,7 @@ def _short(value: Any) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     path = pack.folder(arguments[0] if arguments else "")
+    print("solved without a call:", ", ".join(f"{split} {count}" for split, count in solved_by_nothing(path).items()))
     for name in arguments[1:] or pack.run_names(path):
         found = replay(path, name)
         print(
