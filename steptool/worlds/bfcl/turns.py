@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from steptool.core.errors import describe
 from steptool.core.types import Observation, Outcome, Reference, Task, Tool, ToolCall
 from steptool.worlds.bfcl.backends import FAILED, Backends
 from steptool.worlds.bfcl.package import checker, more_functions_prompt
@@ -182,8 +183,8 @@ class TurnsSession:
             return "no call was made"
         try:
             found = checker("state_checker")(self._made.objects, self._meant.objects)
-        except AttributeError as error:  # of an attribute that only a call makes
-            return f"the state is another: {error}"
+        except Exception as error:  # noqa: BLE001 - an attribute that only a call makes, a folder within itself
+            return f"the state is another: {describe(error)}"
         if found["valid"]:
             found = checker("response_checker")(self._replies, replies, self._turn)
         return "" if found["valid"] else str(found["error_message"])

@@ -10,14 +10,21 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from steptool.core.errors import DataError, InputError, WorldError
-from steptool.core.plugins import content_of, revision_of
+from steptool.core.plugins import NoSettings, content_of, revision_of
 from steptool.core.types import Observation, Outcome, ToolCall
+from steptool.engines.base import Generation
+from steptool.formats.json_call import JsonCall
+from steptool.policies import tiny_model
+from steptool.rollouts.base import Attempt
+from steptool.rollouts.chain import Chain
+from steptool.testing import LOGPROB, conditions, revision
 from steptool.worlds.base import SPLITS
 from steptool.worlds.bfcl import BfclWorld, package
 from steptool.worlds.bfcl.backends import Backends
@@ -182,6 +189,17 @@ def test_a_wrong_state_is_named_with_its_turn(world: BfclWorld) -> None:
     )
 
 
+def test_a_state_that_cannot_be_compared_is_another(world: BfclWorld) -> None:
+    async def attempt() -> Outcome:
+        session = TurnsSession(case_of(world, "base_0"))
+        await session.call(ToolCall(name="ls", arguments={}))
+        del session._made.objects["GorillaFileSystem"].root
+        await session.say("Done.")
+        return await session.close("Done.")
+
+    assert asyncio.run(attempt()).evidence.startswith("turn 1 of 4: the state is another: AttributeError")
+
+
 def test_a_function_that_is_missing_is_refused_until_its_turn_offers_it(world: BfclWorld) -> None:
     case = case_of(world, "miss_func_0")
     sort = ToolCall(name="sort", arguments={"file_name": "final_report.pdf"})
@@ -315,6 +333,35 @@ def test_ground_truths_are_demonstrations_of_which_a_share_ends_unsolved(end_tur
     assert bool(ends) == (end_turn == "message") and (NEXT.name in called) == (end_turn == "call")
     with pytest.raises(InputError, match=r"demonstrations\.count: 500 is above"):
         world.demonstrations(500, 0, seed=3)
+
+
+def test_an_attempt_with_a_format_of_one_call_goes_through_all_turns() -> None:
+    """What a policy of `json_call` samples, from the prompt to the verdict: the actions of a demonstration."""
+    config = {"categories": ["multi_turn_base"], "train_share": 0.2, "end_turn": "call"}
+    world = BfclWorld(BfclWorld.Config.model_validate(config), seed=17)
+    written = JsonCall(JsonCall.Config(), tiny_model.tokenizer())
+    for shown in world.demonstrations(3, 0.34, seed=3):
+        actions = iter([written.render(step.action) for step in shown.steps])
+
+        async def act(stream: Sequence[int], most: int, seed: int) -> Generation:
+            ids = next(actions)  # noqa: B023 - the attempt ends before the next demonstration
+            return Generation(tuple(ids), (LOGPROB,) * len(ids), stopped=True)
+
+        task = next(task for task in world.tasks("train") if task.id == shown.task_id)
+        attempt = Attempt(
+            task=task,
+            open=partial(world.open, task, seed=0),
+            act=act,
+            format=written,
+            conditions=conditions(max_calls=60, max_step_tokens=4096, max_tokens=100_000),
+            policy=revision("shown"),
+            seed=0,
+            number=0,
+            tool_timeout_s=5.0,
+        )
+        (done,) = asyncio.run(Chain(NoSettings()).attempt(attempt))
+        assert done.outcome == shown.outcome and done.stop_reason == shown.stop_reason
+        assert [step.action for step in done.steps] == [step.action for step in shown.steps]
 
 
 def test_a_world_without_training_tasks_shows_nothing(world: BfclWorld) -> None:
