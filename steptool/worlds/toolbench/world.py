@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from steptool.core.types import Observation, Outcome, Reference, Task, ToolCall
 from steptool.worlds.base import Split
 from steptool.worlds.toolbench.desk import Desk
 from steptool.worlds.toolbench.library import Library
+from steptool.worlds.toolbench.metrics import OF_REPLIES
 from steptool.worlds.toolbench.names import Api
 from steptool.worlds.toolbench.pack import VARIABLE
 from steptool.worlds.toolbench.replies import MAX_SHOWN, Reply, Source, missing, mix
@@ -95,6 +96,7 @@ class ToolBenchWorld:
     """Raises what `Requests` and `Simulator` raise."""
 
     name: ClassVar[str] = "toolbench"
+    metrics: ClassVar[Mapping[str, Mapping[str, Any]]] = OF_REPLIES
 
     class Config(RequestSettings):
         nearest: Annotated[float, Field(ge=0.5, le=1)] = 0.9
