@@ -15,10 +15,14 @@ from typing import Annotated
 import typer
 
 from steptool.commands import model
+from steptool.commands.bench import app as bench
+from steptool.commands.judge_agreement import judge_agreement
+from steptool.commands.local_judge import app as local_judge
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
 from steptool.commands.traces import Drop, Lenient, Region, Setting, settings_of
 from steptool.commands.traces import app as traces
+from steptool.commands.win_rate import win_rate
 from steptool.core.errors import InputError, StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -385,11 +389,15 @@ def serve_tools(
     serve_replies(folder, port, kept=kept, nearest=nearest, simulator=settings, says=typer.echo)
 
 
+for verb in (judge_agreement, win_rate):
+    app.command(rich_help_panel=RUN)(verb)
 for verb in (model.chat, model.serve_model, model.export):
     app.command(rich_help_panel=USE)(verb)
+app.add_typer(bench, name="bench", rich_help_panel=RUN)
 app.add_typer(tools, name="tools", rich_help_panel=START)
 app.add_typer(tasks, name="tasks", rich_help_panel=START)
 app.add_typer(traces, name="traces", rich_help_panel=START)
+app.add_typer(local_judge, name="local-judge", rich_help_panel=START)
 
 
 @app.command(rich_help_panel=START)

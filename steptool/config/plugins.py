@@ -27,6 +27,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mcp": "steptool.worlds.mcp:McpWorld",
         "agent": "steptool.worlds.agent.world:AgentWorld",
         "traces": "steptool.worlds.traces.world:TracesWorld",
+        "bfcl": "steptool.worlds.bfcl.world:BfclWorld",
+        "tau2": "steptool.worlds.tau2.world:Tau2World",
+        "workbench": "steptool.worlds.workbench.world:WorkBench",
         "toolbench": "steptool.worlds.toolbench.world:ToolBenchWorld",
         "http": "steptool.worlds.toolbench.http:HttpWorld",
         "toollens": "steptool.worlds.toollens.world:ToolLensWorld",
@@ -36,6 +39,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "file": "steptool.traces.file:TraceFile",
         "traces": "steptool.traces.imported:ImportedTraces",
         "endpoint": "steptool.traces.endpoint:Teacher",
+        "workbench": "steptool.traces.workbench:WorkBenchRuns",
     },
     "traces": {
         "mlflow": "steptool.traces.mlflow:MlflowTraces",
@@ -59,11 +63,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
     "search": {
         "chain": "steptool.rollouts.chain:Chain",
+        "dfsdt": "steptool.rollouts.dfsdt:Dfsdt",
         "agent": "steptool.rollouts.agent:Agent",
     },
     "annotate": {
         "rules": "steptool.annotators.rules:Rules",
         "progress": "steptool.annotators.progress:Progress",
+        "judge": "steptool.annotators.judge:Judge",
+        "local_judge": "steptool.annotators.local_judge:LocalJudge",
     },
     "reward": {
         "potential": "steptool.rewards.potential:Potential",

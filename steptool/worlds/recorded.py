@@ -105,6 +105,9 @@ class RecordedSession:
         recorded = self._replies.get((call.name, canonical(call.arguments)))
         return recorded or _failure("no_recording", "no answer is known to this call")
 
+    def fork(self) -> RecordedSession:
+        return RecordedSession(self._task, self._replies)
+
     async def say(self, message: str) -> str | None:
         """None: nobody answers."""
         return None
