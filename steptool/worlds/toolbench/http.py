@@ -125,13 +125,14 @@ class Server:
     def _read(self, text: bytes, said: str) -> Reply:
         try:
             value = json.loads(text)
+            again = json.dumps(value)
         except (ValueError, RecursionError):
             return _failed(NO_JSON, "broken_reply")
         if not isinstance(value, dict) or "error" not in value:
             return _failed(NO_JSON, "broken_reply")
         source: Source = next((each for each in SOURCES if each == said), "server")
         error = "no_recording" if source == "missing" else error_kind(value["error"], value.get("response", ""))
-        return Reply(self._secrets.hide(json.dumps(value)), error, source)
+        return Reply(self._secrets.hide(again), error, source)
 
 
 def _failed(message: str, kind: str) -> Reply:
