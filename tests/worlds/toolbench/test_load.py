@@ -1,4 +1,4 @@
-"""64 trajectories at one server. How long they wait depends on what else the machine does; what a reply costs does not."""
+"""64 trajectories at one server. What a reply costs does not depend on what else the machine does, as their wait does."""
 
 import pytest
 
