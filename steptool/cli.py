@@ -389,10 +389,10 @@ def serve_tools(
     serve_replies(folder, port, kept=kept, nearest=nearest, simulator=settings, says=typer.echo)
 
 
-for verb in (judge_agreement, win_rate):
-    app.command(rich_help_panel=RUN)(verb)
-for verb in (model.chat, model.serve_model, model.export):
-    app.command(rich_help_panel=USE)(verb)
+for measure in (judge_agreement, win_rate):
+    app.command(rich_help_panel=RUN)(measure)
+for use in (model.chat, model.serve_model, model.export):
+    app.command(rich_help_panel=USE)(use)
 app.add_typer(bench, name="bench", rich_help_panel=RUN)
 app.add_typer(tools, name="tools", rich_help_panel=START)
 app.add_typer(tasks, name="tasks", rich_help_panel=START)
