@@ -7,7 +7,7 @@ they call, counts anyway. The evidence of an outcome says where the replies came
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol
 
@@ -136,11 +136,14 @@ class ToolBenchSession:
     """A call may name the end of an offered function, as ToolBench's environment has it; the first that ends so is
     meant."""
 
-    def __init__(self, request: Request, counter: Counter, most: int) -> None:
+    def __init__(self, request: Request, counter: Counter, most: int, sources: Iterable[Source] = ()) -> None:
+        self._request, self._counter, self._most = request, counter, most
         self._functions = [each for each in request.functions if each.is_shown]
-        self._counter, self._most = counter, most
-        self.sources: list[Source] = []
+        self.sources = list(sources)
         """Where the replies so far came from."""
+
+    def fork(self) -> ToolBenchSession:
+        return ToolBenchSession(self._request, self._counter, self._most, self.sources)
 
     async def call(self, call: ToolCall) -> Observation:
         reply = await self._reply(call)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
@@ -96,9 +96,12 @@ class ToolLensWorld:
 
 
 class ToolLensSession:
-    def __init__(self, task: Task, grades: Mapping[str, int], within: int) -> None:
+    def __init__(self, task: Task, grades: Mapping[str, int], within: int, called: Iterable[str] = ()) -> None:
         self._task, self._grades, self._within = task, grades, within
-        self._called: dict[str, None] = {}
+        self._called = dict.fromkeys(called)
+
+    def fork(self) -> ToolLensSession:
+        return ToolLensSession(self._task, self._grades, self._within, self._called)
 
     async def call(self, call: ToolCall) -> Observation:
         if self._task.tool(call.name) is None:

@@ -1,4 +1,4 @@
-"""64 trajectories at one server. What a reply costs does not depend on what else the machine does, as their wait does."""
+"""64 trajectories at one server. What else the machine does changes how long they wait, and not what a reply costs."""
 
 import pytest
 

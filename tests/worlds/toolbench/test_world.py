@@ -89,6 +89,14 @@ def test_the_end_of_a_name_is_enough_and_another_is_told_so(folder: Path) -> Non
     assert json.loads(unknown.text) == {"error": "No such function name: search", "response": ""}
 
 
+def test_a_forked_session_goes_on_by_itself(folder: Path) -> None:
+    world = opened(folder)
+    session = world.open(world.tasks("test")[0], seed=0)
+    fork = session.fork()
+    asyncio.run(fork.call(ToolCall(name=FIND, arguments={"key": "A 1"})))
+    assert (fork.fork().sources, session.sources) == (["exact"], [])
+
+
 def test_a_long_reply_is_cut_as_toolbench_cuts_it(tmp_path: Path) -> None:
     folder = make_stable(tmp_path / "data")
     cache = folder / "server/tool_response_cache/Video_Images/my_tool_for_Video_Images/find.json"

@@ -99,6 +99,15 @@ def test_all_that_helps_must_be_called(
     assert read_gains(outcome.evidence) == gains
 
 
+def test_a_forked_session_goes_on_by_itself(folder: Path) -> None:
+    world = opened(folder)
+    session = world.open(world.tasks("test")[1], seed=0)
+    fork = session.fork()
+    asyncio.run(fork.call(ToolCall(name="hotels", arguments={})))
+    assert asyncio.run(fork.fork().close("done")).solved == 1.0
+    assert asyncio.run(session.close("done")).solved == 0.0
+
+
 def test_what_helps_must_be_among_the_first(folder: Path) -> None:
     world = opened(folder, within=3)
     task = world.tasks("test")[0]
