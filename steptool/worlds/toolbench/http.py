@@ -21,7 +21,7 @@ from steptool.core.secrets import Beginning, Secrets, Variable
 from steptool.core.types import Reference, Task
 from steptool.system.own_loop import OwnLoop
 from steptool.worlds.base import Split
-from steptool.worlds.toolbench.metrics import OF_REPLIES
+from steptool.worlds.toolbench.metrics import OF_SERVERS
 from steptool.worlds.toolbench.names import Api
 from steptool.worlds.toolbench.replies import SOURCE_HEADER, SOURCES, Reply, Source, error_kind, written
 from steptool.worlds.toolbench.world import Requests, RequestSettings, ToolBenchSession, library_of
@@ -37,7 +37,7 @@ class HttpWorld:
     """Raises what `Requests` raises, and WorldError where the environment lacks the key."""
 
     name: ClassVar[str] = "http"
-    metrics: ClassVar[Mapping[str, Mapping[str, Any]]] = OF_REPLIES
+    metrics: ClassVar[Mapping[str, Mapping[str, Any]]] = OF_SERVERS
 
     class Config(RequestSettings):
         url: Beginning = "http://127.0.0.1:8080/virtual"

@@ -39,8 +39,10 @@ class Replies:
         return float(sum(read_mix(scored.trajectory.outcome.evidence).values())), 1.0
 
 
-OF_REPLIES: Mapping[str, Mapping[str, Any]] = {
+OF_SERVERS: Mapping[str, Mapping[str, Any]] = {
     "replies": {"use": f"{__name__}:Replies"},
     **{f"replies_{source}": {"use": f"{__name__}:RepliesFrom", "source": source} for source in SOURCES},
 }
 """As `metrics` of params.yaml has them."""
+OF_REPLIES = {name: each for name, each in OF_SERVERS.items() if name != "replies_server"}
+"""The same where no server replies."""
