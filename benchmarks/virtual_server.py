@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,25 +36,40 @@ WARM_S = 1.0
 """Before anything is counted."""
 
 
+@dataclass(frozen=True)
+class Speed:
+    replies: int
+    seconds: float
+    median_s: float
+    p99_s: float
+    cpu_s: float
+    """That the server used for one reply."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.replies / self.seconds:.0f} replies/s, median {1000 * self.median_s:.1f} ms, "
+            f"p99 {1000 * self.p99_s:.1f} ms; the server used {1000 * self.cpu_s:.2f} ms of CPU a reply"
+        )
+
+
 def main(
     folder: Annotated[Path | None, typer.Option(help="A pack; by default a small one is made.")] = None,
     in_flight: Annotated[int, typer.Option(help="Trajectories at the same time.")] = 64,
     seconds: Annotated[float, typer.Option(help="How long they call.")] = 10.0,
 ) -> None:
     """Prints replies a second, and the median and the 99th percentile of the wait."""
+    cores = len(os.sched_getaffinity(0))
+    print(f"{in_flight} in flight, {cores} core{'s' * (cores > 1)} for both: {measure(folder, in_flight, seconds)}")
+
+
+def measure(folder: Path | None, in_flight: int, seconds: float) -> Speed:
     with tempfile.TemporaryDirectory() as made:
         calls = recorded_calls(folder) if folder else make_pack(Path(made))
         with serving(folder or Path(made), Path(made) / "kept.db") as (port, used_s):
             before = used_s()
-            waits = asyncio.run(load(port, calls, in_flight, seconds))
-            used = (used_s() - before) / len(waits) * seconds / (seconds + WARM_S)
-    waits.sort()
-    cores = len(os.sched_getaffinity(0))
-    print(
-        f"{len(calls)} calls, {in_flight} in flight, {cores} core{'s' * (cores > 1)} for both: "
-        f"{len(waits) / seconds:.0f} replies/s, median {1000 * waits[len(waits) // 2]:.1f} ms, "
-        f"p99 {1000 * waits[int(len(waits) * 0.99)]:.1f} ms; the server used {1000 * used:.2f} ms of CPU a reply"
-    )
+            waits = sorted(asyncio.run(load(port, calls, in_flight, seconds)))
+            used = (used_s() - before) * seconds / (seconds + WARM_S)
+    return Speed(len(waits), seconds, waits[len(waits) // 2], waits[int(len(waits) * 0.99)], used / len(waits))
 
 
 def make_pack(folder: Path, functions: int = 50, calls: int = 20) -> list[dict[str, Any]]:

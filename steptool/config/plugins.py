@@ -32,6 +32,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "workbench": "steptool.worlds.workbench.world:WorkBench",
         "toolbench": "steptool.worlds.toolbench.world:ToolBenchWorld",
         "http": "steptool.worlds.toolbench.http:HttpWorld",
+        "toollens": "steptool.worlds.toollens.world:ToolLensWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
@@ -89,7 +90,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "grpo": "steptool.methods.grpo:Grpo",
         "gigpo": "steptool.methods.gigpo:Gigpo",
     },
-    "metrics": {},
+    "metrics": {
+        "replies_from": "steptool.worlds.toolbench.metrics:RepliesFrom",
+        "recall_at": "steptool.worlds.toollens.metrics:RecallAt",
+        "complete_at": "steptool.worlds.toollens.metrics:CompleteAt",
+        "ndcg_at": "steptool.worlds.toollens.metrics:NdcgAt",
+    },
 }
 """Section of params.yaml → name → `module:Class`; an endpoint stands under its arm."""
 

@@ -21,6 +21,7 @@ from steptool.core.secrets import Beginning, Secrets, Variable
 from steptool.core.types import Reference, Task
 from steptool.system.own_loop import OwnLoop
 from steptool.worlds.base import Split
+from steptool.worlds.toolbench.metrics import OF_SERVERS
 from steptool.worlds.toolbench.names import Api
 from steptool.worlds.toolbench.replies import SOURCE_HEADER, SOURCES, Reply, Source, error_kind, written
 from steptool.worlds.toolbench.world import Requests, RequestSettings, ToolBenchSession, library_of
@@ -36,6 +37,7 @@ class HttpWorld:
     """Raises what `Requests` raises, and WorldError where the environment lacks the key."""
 
     name: ClassVar[str] = "http"
+    metrics: ClassVar[Mapping[str, Mapping[str, Any]]] = OF_SERVERS
 
     class Config(RequestSettings):
         url: Beginning = "http://127.0.0.1:8080/virtual"
@@ -123,13 +125,14 @@ class Server:
     def _read(self, text: bytes, said: str) -> Reply:
         try:
             value = json.loads(text)
+            again = json.dumps(value)
         except (ValueError, RecursionError):
             return _failed(NO_JSON, "broken_reply")
         if not isinstance(value, dict) or "error" not in value:
             return _failed(NO_JSON, "broken_reply")
         source: Source = next((each for each in SOURCES if each == said), "server")
         error = "no_recording" if source == "missing" else error_kind(value["error"], value.get("response", ""))
-        return Reply(self._secrets.hide(json.dumps(value)), error, source)
+        return Reply(self._secrets.hide(again), error, source)
 
 
 def _failed(message: str, kind: str) -> Reply:

@@ -112,6 +112,7 @@ def _read(text: str) -> tuple[str, Any] | None:
     body = text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
     try:
         value = json.loads(body)
+        json.dumps(value)  # what is nested too deeply cannot be written again
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or "response" not in value:

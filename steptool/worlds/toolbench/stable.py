@@ -152,7 +152,12 @@ def recordings(path: Path) -> Iterator[Recorded]:
         said = parse_record(value, _Said, where=f"{path}, reply to {key[:80]}", fix=RESTORE)
         if (arguments := _arguments(key)) is not None:
             error = said.error if isinstance(said.error, str) else str(said.error or "")
-            yield Recorded(arguments, written(error, said.response), error_kind(error, said.response))
+            try:
+                text = written(error, said.response)
+            except RecursionError as fault:
+                where = f"{path}, reply to {key[:80]}"
+                raise DataError("is nested too deeply", where=where, fix=RESTORE) from fault
+            yield Recorded(arguments, text, error_kind(error, said.response))
 
 
 def _arguments(key: str) -> dict[str, Any] | None:

@@ -7,9 +7,9 @@ they call, counts anyway. The evidence of an outcome says where the replies came
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field
 
@@ -19,6 +19,7 @@ from steptool.core.types import Observation, Outcome, Reference, Task, ToolCall
 from steptool.worlds.base import Split
 from steptool.worlds.toolbench.desk import Desk
 from steptool.worlds.toolbench.library import Library
+from steptool.worlds.toolbench.metrics import OF_REPLIES
 from steptool.worlds.toolbench.names import Api
 from steptool.worlds.toolbench.pack import VARIABLE
 from steptool.worlds.toolbench.replies import MAX_SHOWN, Reply, Source, missing, mix
@@ -95,6 +96,7 @@ class ToolBenchWorld:
     """Raises what `Requests` and `Simulator` raise."""
 
     name: ClassVar[str] = "toolbench"
+    metrics: ClassVar[Mapping[str, Mapping[str, Any]]] = OF_REPLIES
 
     class Config(RequestSettings):
         nearest: Annotated[float, Field(ge=0.5, le=1)] = 0.9
@@ -134,11 +136,14 @@ class ToolBenchSession:
     """A call may name the end of an offered function, as ToolBench's environment has it; the first that ends so is
     meant."""
 
-    def __init__(self, request: Request, counter: Counter, most: int) -> None:
+    def __init__(self, request: Request, counter: Counter, most: int, sources: Iterable[Source] = ()) -> None:
+        self._request, self._counter, self._most = request, counter, most
         self._functions = [each for each in request.functions if each.is_shown]
-        self._counter, self._most = counter, most
-        self.sources: list[Source] = []
+        self.sources = list(sources)
         """Where the replies so far came from."""
+
+    def fork(self) -> ToolBenchSession:
+        return ToolBenchSession(self._request, self._counter, self._most, self.sources)
 
     async def call(self, call: ToolCall) -> Observation:
         reply = await self._reply(call)

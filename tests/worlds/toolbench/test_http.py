@@ -91,6 +91,7 @@ def replying(status: int, body: bytes, wait: Event | None = None) -> Iterator[tu
         (200, b"[1]", "broken_reply", None),
         (200, b"[" * 100_000, "broken_reply", None),
         (200, b" " * (MOST_BYTES + 1), "broken_reply", None),
+        (200, b'{"error": "", "response": 1e999}', None, None),
     ],
 )
 def test_what_a_server_says_becomes_what_its_own_client_shows(

@@ -74,7 +74,7 @@ def test_recorded_replies_are_served_as_clients_ask_for_them(folder: Path) -> No
         ({"api_name": "chat_with_user"}, '{"error": "", "response": "Chat with user."}', None),
         ({"tool_input": {}}, '{"error": "no answer is known to this call", "response": ""}', "missing"),
     ]
-    with serving(desk(folder, nearest=0.8)) as url, httpx.Client() as client:
+    with serving(desk(folder, nearest=0.8)) as url, httpx.Client(timeout=60) as client:
         for changes, text, source in cases:
             response = client.post(f"{url}/virtual", json={**WANTED, **changes})
             assert (response.status_code, response.text) == (200, text), changes
@@ -110,7 +110,7 @@ def test_a_name_that_would_lead_out_of_the_folder_is_a_function_that_nobody_know
 
 
 def test_what_is_no_request_is_refused_as_fastapi_refuses_it(tmp_path: Path) -> None:
-    with serving(desk(make_pack(tmp_path / "data"))) as url, httpx.Client() as client:
+    with serving(desk(make_pack(tmp_path / "data"))) as url, httpx.Client(timeout=60) as client:
         without = client.post(f"{url}/virtual", json={**WANTED, "category": None})
         assert without.status_code == 422
         assert without.json()["detail"][0]["loc"] == ["body", "category"]
@@ -127,7 +127,7 @@ def test_a_fault_behind_the_server_is_a_500_with_its_reason(tmp_path: Path) -> N
     next(folder.rglob("count_all.json")).write_text("{]")
     with fake(lambda request: Fault(status=400, body="{}")) as endpoint:
         settings = {"url": endpoint.url, "model": "m", "store": str(tmp_path / "e.db"), "max_retries": 0}
-        with serving(desk(folder, Simulator(_settings(settings)))) as url, httpx.Client() as client:
+        with serving(desk(folder, Simulator(_settings(settings)))) as url, httpx.Client(timeout=60) as client:
             broken = client.post(f"{url}/virtual", json={**WANTED, "api_name": "count_all"})
             assert (broken.status_code, "count_all.json" in broken.text) == (500, True)
             assert client.post(f"{url}/virtual", json={**WANTED, "tool_input": {}}).status_code == 500
@@ -147,7 +147,7 @@ def test_identical_misses_at_the_same_time_ask_the_simulator_once(tmp_path: Path
         with serving(desk(folder, Simulator(_settings(settings)))) as url:
 
             async def many() -> list[httpx.Response]:
-                async with httpx.AsyncClient() as client:
+                async with httpx.AsyncClient(timeout=60) as client:
                     body = {**WANTED, "tool_input": {"key": "X"}}
                     return await asyncio.gather(*(client.post(f"{url}/virtual", json=body) for _ in range(16)))
 

@@ -5,15 +5,16 @@ import gzip
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from steptool.core.errors import DataError, InputError, WorldError
-from steptool.core.plugins import revision_of
-from steptool.core.types import Observation, ToolCall
+from steptool.core.plugins import config_class, load_class, revision_of
+from steptool.core.types import Observation, Outcome, ToolCall, Trajectory
+from steptool.testing import scored, trajectory
 from steptool.worlds.base import SPLITS
 from steptool.worlds.checks import check_tasks
 from steptool.worlds.toolbench.pack import QUERIES, REPLIES
@@ -88,6 +89,14 @@ def test_the_end_of_a_name_is_enough_and_another_is_told_so(folder: Path) -> Non
     assert json.loads(unknown.text) == {"error": "No such function name: search", "response": ""}
 
 
+def test_a_forked_session_goes_on_by_itself(folder: Path) -> None:
+    world = opened(folder)
+    session = world.open(world.tasks("test")[0], seed=0)
+    fork = session.fork()
+    asyncio.run(fork.call(ToolCall(name=FIND, arguments={"key": "A 1"})))
+    assert (fork.fork().sources, session.sources) == (["exact"], [])
+
+
 def test_a_long_reply_is_cut_as_toolbench_cuts_it(tmp_path: Path) -> None:
     folder = make_stable(tmp_path / "data")
     cache = folder / "server/tool_response_cache/Video_Images/my_tool_for_Video_Images/find.json"
@@ -129,6 +138,27 @@ def test_a_folder_without_requests_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("STEPTOOL_RECORDED", raising=False)
     with pytest.raises(DataError, match=r"set world\.path"):
         ToolBenchWorld.content(ToolBenchWorld.Config())
+
+
+def test_an_evaluation_counts_where_replies_came_from(folder: Path) -> None:
+    """2 exact and 1 missing of 3 replies; all metrics of the world are those of its evidence."""
+    evidence = "only a judge can tell; 3 replies: 2 exact, 1 missing"
+    made = scored(Trajectory.create(**{**dict(trajectory()), "outcome": Outcome(evidence=evidence)}))
+    world = opened(folder)
+    task = world.tasks("test")[0]
+    measured = {
+        name: load_class(settings["use"])(*configs(settings)).fraction(made, task, world.reference(task))
+        for name, settings in world.metrics.items()
+    }
+    assert measured["replies"] == (3.0, 1.0)
+    assert measured["replies_exact"] == (2.0, 3.0)
+    assert measured["replies_missing"] == (1.0, 3.0)
+    assert measured["replies_simulated"] == (0.0, 3.0)
+
+
+def configs(settings: Mapping[str, Any]) -> list[Any]:
+    more = {name: value for name, value in settings.items() if name != "use"}
+    return [config_class(load_class(settings["use"])).model_validate(more)] if more else []
 
 
 # A model that poses as the service
