@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from steptool.commands import model
+from steptool.commands.bench import app as bench
 from steptool.commands.judge_agreement import judge_agreement
 from steptool.commands.local_judge import app as local_judge
 from steptool.commands.tasks import app as tasks
@@ -375,6 +376,7 @@ for verb in (judge_agreement, win_rate):
     app.command(rich_help_panel=RUN)(verb)
 for verb in (model.chat, model.serve_model, model.export):
     app.command(rich_help_panel=USE)(verb)
+app.add_typer(bench, name="bench", rich_help_panel=RUN)
 app.add_typer(tools, name="tools", rich_help_panel=START)
 app.add_typer(tasks, name="tasks", rich_help_panel=START)
 app.add_typer(traces, name="traces", rich_help_panel=START)

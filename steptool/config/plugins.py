@@ -27,12 +27,17 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mcp": "steptool.worlds.mcp:McpWorld",
         "agent": "steptool.worlds.agent.world:AgentWorld",
         "traces": "steptool.worlds.traces.world:TracesWorld",
+        "bfcl": "steptool.worlds.bfcl.world:BfclWorld",
+        "tau2": "steptool.worlds.tau2.world:Tau2World",
+        "workbench": "steptool.worlds.workbench.world:WorkBench",
+        "toolbench": "steptool.worlds.toolbench.world:ToolBenchWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
         "traces": "steptool.traces.imported:ImportedTraces",
         "endpoint": "steptool.traces.endpoint:Teacher",
+        "workbench": "steptool.traces.workbench:WorkBenchRuns",
     },
     "traces": {
         "mlflow": "steptool.traces.mlflow:MlflowTraces",
@@ -56,6 +61,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
     "search": {
         "chain": "steptool.rollouts.chain:Chain",
+        "dfsdt": "steptool.rollouts.dfsdt:Dfsdt",
         "agent": "steptool.rollouts.agent:Agent",
     },
     "annotate": {

@@ -104,5 +104,16 @@ class HasState(Protocol):
         ...
 
 
+@runtime_checkable
+class Forks(Protocol):
+    """A session that can be copied while it is alive, so that a search can go on from one state in several ways."""
+
+    def fork(self) -> Session | None:
+        """Another session in the state of this one; what is done in one, the other never sees. Each is closed by
+        itself. Asked for before an action, so it must be quick. None where it cannot: the search then makes the calls
+        again in a fresh session."""
+        ...
+
+
 class AgentFailed(Exception):
     """A program that makes an attempt has ended with a failure. The message says how, in a line."""

@@ -15,7 +15,7 @@ import pytest
 
 from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory, StopReason, Task
-from steptool.worlds.recorded import VARIABLE
+from steptool.worlds.toolbench.pack import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 
