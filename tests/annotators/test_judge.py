@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,7 @@ from steptool.endpoints import client as client_module
 from steptool.endpoints.budget import CeilingReached
 from steptool.testing import call, finish, give_up, reference, step, task, tool, trajectory
 from tests.endpoints.fake import Answer, Fake, Fault, fake
+from tests.project import ROOT
 
 TASK = task("t1", "Where is the teapot?", tool("find", "Finds a thing.", needs={"name": "string"}))
 REFERENCE = reference(TASK, goal="Says the shelf.")
@@ -230,7 +235,7 @@ def test_the_same_is_not_asked_again_and_another_prompt_is(endpoint: Fake) -> No
 
 
 def test_a_ceiling_stops_it_and_what_was_paid_for_is_not_asked_again(endpoint: Fake) -> None:
-    many = [trajectory(*RIGHT.steps, of=TASK, attempt=n, answer=f"{n} north") for n in range(6)]
+    many = numbered(6)
     endpoint.act = lambda request: completion(scripted_answer(request), tokens=(2000, 10))
     with pytest.raises(CeilingReached):
         scored(judge(endpoint, ceiling_tokens=12_000, concurrency=1, max_completion_tokens=64), *many)
@@ -241,6 +246,44 @@ def test_a_ceiling_stops_it_and_what_was_paid_for_is_not_asked_again(endpoint: F
     assert [last(each).solved for each in found] == [1.0] * 6
     with sqlite3.connect(".steptool/endpoint.db") as database:
         assert database.execute("SELECT count(*) FROM ledger").fetchone() == (6,)
+
+
+KILLED = """
+import asyncio, sys
+from steptool.annotators.judge import Judge
+from tests.annotators.test_judge import REFERENCE, TASK, numbered
+by = Judge(Judge.Config(url=sys.argv[1], model="scripted", concurrency=2))
+async def all_of_them():
+    await asyncio.gather(*(by.annotate(each, TASK, REFERENCE) for each in numbered(12)))
+asyncio.run(all_of_them())
+"""
+
+
+def numbered(count: int) -> list[Trajectory]:
+    return [trajectory(*RIGHT.steps, of=TASK, attempt=n, answer=f"{n} north") for n in range(count)]
+
+
+@pytest.mark.slow
+def test_kill_loses_no_answer_that_was_paid_for(endpoint: Fake) -> None:
+    def slowly(request: dict[str, Any]) -> Answer:
+        time.sleep(0.2)
+        return completion(scripted_answer(request))
+
+    endpoint.act = slowly
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    running = subprocess.Popen([sys.executable, "-c", KILLED, endpoint.url], env=environment)
+    deadline = time.monotonic() + 60
+    while len(endpoint.requests) < 5 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.kill()
+    running.wait()
+    with sqlite3.connect(".steptool/endpoint.db") as database:
+        kept = database.execute("SELECT count(*) FROM answers").fetchone()[0]
+    assert 2 <= kept < 12
+    endpoint.requests.clear()
+    found = scored(judge(endpoint), *numbered(12))
+    assert [last(each).solved for each in found] == [1.0] * 12
+    assert len(endpoint.requests) == 12 - kept
 
 
 def test_settings_of_speed_are_no_part_of_its_revision(endpoint: Fake) -> None:
