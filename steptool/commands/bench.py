@@ -72,6 +72,33 @@ def world(
     _write(found, json, html)
 
 
+@app.command(name="all")
+def all_worlds(
+    policy: Policies = None,
+    against: Annotated[str | None, typer.Option(help="Policy that all others are compared with.")] = None,
+    limit: Limit = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="By default as in params.yaml.")] = None,
+    page: Annotated[Path, typer.Option(help="The page with all tables; each world's own is beside it.")] = Path(
+        ".steptool/bench/index.md"
+    ),
+    set_: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, for every world.")] = None,
+) -> None:
+    """Measure policies on every world whose verdicts need no judge, and name those that are left out."""
+    from steptool.core.storage import write_bytes
+    from steptool.report.bench import page as page_of
+    from steptool.report.page import render_report
+    from steptool.stages.bench import Wanted
+    from steptool.stages.bench_all import measure_all
+
+    wanted = Wanted("", tuple(policy or ()), settings=tuple(set_ or ()), limit=limit, seed=seed, against=against)
+    found = measure_all(wanted)
+    text = page_of(found)
+    for world_name, data in found.measured.items():
+        write_bytes(page.with_name(f"{page.stem}-{world_name}.html"), render_report(data).encode())
+    write_bytes(page, text.encode())
+    typer.echo(f"\n{text}\n-> {page}")
+
+
 def _write(found: ReportData, json: Path | None, html: Path | None) -> None:
     from steptool.core.storage import write_bytes, write_json
     from steptool.report.page import render_report

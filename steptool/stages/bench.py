@@ -37,7 +37,7 @@ from steptool.report.results import Arm
 from steptool.rollouts.collect import Sampler, open_sampler, world_revision
 from steptool.serving.policy import find
 from steptool.stages.evaluate import compare_arms, endpoint_of, measure_policy, own_metrics
-from steptool.worlds.base import SPLITS
+from steptool.worlds.base import Ends, World
 from steptool.worlds.checks import check_tasks
 
 KEPT = WORK / "bench"
@@ -82,7 +82,7 @@ def measure(wanted: Wanted) -> ReportData:
     """
     params = params_of(wanted)
     with open_sampler(params, None, seed=params.seed) as sampler:
-        tasks, references = _tasks(params, sampler, wanted.limit)
+        tasks, references = _tasks(params, sampler.world, wanted.limit)
         chosen = chosen_of(params, wanted)
         pairs = _pairs(params, [each.name for each in chosen], wanted.against)
         folder = KEPT / _slug(params.world.name)
@@ -205,11 +205,20 @@ def _endpoint(params: Params, text: str, key: str | None) -> Chosen:
     return Chosen(_slug(model), endpoint=used)
 
 
-def _tasks(params: Params, sampler: Sampler, limit: int | None) -> tuple[list[Task], dict[str, Reference]]:
+def tasks_of(params: Params) -> list[Task]:
+    """All tasks of the split. Raises InputError where the world, or what it reads, is not there."""
+    world: World = params.world.build(params.seed)
+    try:
+        return _tasks(params, world, None)[0]
+    finally:
+        if isinstance(world, Ends):
+            world.end()
+
+
+def _tasks(params: Params, world: World, limit: int | None) -> tuple[list[Task], dict[str, Reference]]:
     """The first `limit` tasks of the split and what is known of them, checked."""
-    splits = {split: list(sampler.world.tasks(split)) for split in SPLITS}
-    tasks = splits[params.evaluate.split][:limit]
-    references = {task.id: sampler.world.reference(task) for task in tasks}
+    tasks = list(world.tasks(params.evaluate.split))[:limit]
+    references = {task.id: world.reference(task) for task in tasks}
     check_tasks({params.evaluate.split: tasks}, references, params.world.name)
     where = f"world {params.world.name}, split {params.evaluate.split}"
     refuse_unless_measurable(tasks, references, where=where)

@@ -23,8 +23,10 @@ from steptool.cli import app
 from steptool.config.settings import SMOLLM2
 from steptool.core.errors import InputError, NotComparable
 from steptool.policies.base_models import fetch_base
+from steptool.report.bench import page
 from steptool.stages import bench
 from steptool.stages.bench import Wanted, chosen_of, params_of
+from steptool.stages.bench_all import measure_all
 from steptool.stages.evaluate import measure_policy
 from tests.project import ROOT
 
@@ -152,6 +154,23 @@ def test_a_world_offers_metrics_of_its_own(empty: Path) -> None:
     assert made.exit_code == 0, made.output
     (evaluation,) = json.loads(Path("found.json").read_text())["evaluations"]
     assert "repeats" in evaluation["metrics"]["all"]
+
+
+def test_worlds_that_are_not_there_are_left_out_by_name(empty: Path) -> None:
+    worlds = {"switches:Switches": ("test_tasks=2",), "functions": (), "tau9": ()}
+    settings = tuple(f"{key}={value}" for key, value in QUICK.items())
+    found = measure_all(Wanted("", settings=settings, limit=1), worlds)
+    assert list(found.measured) == ["switches:Switches"] and list(found.left_out) == ["functions", "tau9"]
+    text = page(found)
+    assert "| world | tasks | measured on | base |" in text
+    assert "| switches:Switches | 1 | solved | 0.0 [0.0, 0.0] |" in text
+    assert "- functions: tasks.jsonl: no such file" in text and "- tau9: world: nothing is called 'tau9'" in text
+    assert "solves 0 % of 1 held-out task" in text
+
+
+def test_no_world_at_all_is_an_error(empty: Path) -> None:
+    with pytest.raises(InputError, match="no world can be measured"):
+        measure_all(Wanted(""), {"tau9": ()})
 
 
 @pytest.mark.slow
