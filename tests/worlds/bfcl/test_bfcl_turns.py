@@ -109,6 +109,8 @@ def test_the_ground_truth_of_every_task_passes_though_all_run_at_once(world: Bfc
     results = asyncio.run(together(everything, all_of))
     assert [case.task.id for case, (outcome, _) in zip(everything, results, strict=True) if outcome.solved != 1] == []
     assert _module_values() == before
+    longest = max(len(observation.text) for _, seen in results for observation in seen)
+    assert 30_000 < longest < 35_000  # of a long context; the guard of a rollout cuts what a policy sees
 
 
 def test_each_of_70_sessions_at_once_sees_what_it_sees_alone(world: BfclWorld) -> None:
