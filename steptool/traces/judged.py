@@ -34,7 +34,7 @@ from steptool.core.types import (
     Trajectory,
 )
 from steptool.formats.arguments import read_arguments
-from steptool.worlds.recorded import QUERIES, requests
+from steptool.worlds.toolbench.pack import QUERIES, requests
 
 VERDICTS = {"Solved": 1.0, "Unsure": 0.5, "Unsolved": 0.0}
 SUFFIXES = (".jsonl", ".jsonl.gz")
@@ -76,7 +76,7 @@ def judged_runs(folder: Path, queries: Path | None = None) -> Iterator[JudgedRun
     InputError where there are no runs or no requests, DataError for a line that is no judged run.
     """
     files = sorted(each for each in folder.iterdir() if each.name.endswith(SUFFIXES)) if folder.is_dir() else [folder]
-    tasks = {task.id: task for task in requests(queries or _queries_near(folder))}
+    tasks = {request.id: request.task for request in requests(queries or _queries_near(folder))}
     files = [each for each in files if each.name != QUERIES]
     if not files:
         fix = "name a folder of METHOD.jsonl.gz, such as judged_runs of the pack"
