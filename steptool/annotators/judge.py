@@ -32,7 +32,7 @@ KEPT = ("builds", "grounded")
 
 class Judge:
     name: ClassVar[str] = "judge"
-    deciding: ClassVar[tuple[str, ...]] = (*DECIDE, "relative", "solved")
+    deciding: ClassVar[tuple[str, ...]] = (*DECIDE, "relative", "solved", "unusable")
 
     class Config(JudgeSettings):
         relative: bool = False
@@ -40,6 +40,8 @@ class Judge:
         solved: Literal["verdict", "relative"] = "verdict"
         """What `solved` is where the world cannot tell; relative is for rounds that are trained on, where attempts at a
         task are compared with each other, and no pass rate."""
+        unusable: Literal["none", "rules"] = "none"
+        """What success and contribution are where no vote could be used; `validate` refuses attempts without them."""
 
     def __init__(self, config: Config) -> None:
         """Raises WorldError where the environment lacks the key, DataError or StorageError for the store."""
@@ -62,7 +64,7 @@ class Judge:
             relative, more = await self._relative.score(trajectory, task, reference)
             cost += more
         problem = next((each.problem for each in answers if each.value is None), "")
-        scores, reasons = self._scores(trajectory, votes, relative, problem)
+        scores, reasons = self._scores(trajectory, votes, relative, problem, facts)
         return [
             Judgement(
                 scores={**own, **{name: fact.scores[name] for name in KEPT if name in fact.scores}},
@@ -93,7 +95,7 @@ class Judge:
         self._asking.close()
 
     async def _votes(self, trajectory: Trajectory, task: Task, reference: Reference) -> list[Answer[Vote]]:
-        steps = len(steps_of(trajectory))
+        steps = steps_of(trajectory)
         if not steps and not has_answer(trajectory):
             return []
         question = judge_question(trajectory, task, reference, self.config.max_observation)
@@ -106,17 +108,29 @@ class Judge:
         return await asyncio.gather(*asked)
 
     def _scores(
-        self, trajectory: Trajectory, votes: Sequence[Vote], relative: float | None, problem: str
+        self,
+        trajectory: Trajectory,
+        votes: Sequence[Vote],
+        relative: float | None,
+        problem: str,
+        facts: Sequence[Judgement],
     ) -> tuple[list[dict[str, float | None]], list[str]]:
         """Scores and reason of each step."""
         scores: list[dict[str, float | None]] = []
         reasons: list[str] = []
         lost = f"no usable answer of the judge: {problem}"
-        for step in steps_of(trajectory):
+        for step, fact in enumerate(facts[:-1]):
+            if trajectory.steps[step].action.unreadable is not None:
+                scores.append({"success": 0.0, "contribution": 0.0})
+                reasons.append(fact.reason)
+                continue
             own = [vote.steps[step] for vote in votes]
             success, contribution = _mean([one.success for one in own]), _mean([one.contribution for one in own])
+            by_rules = not own and self.config.unusable == "rules"
+            if by_rules:
+                success, contribution = fact.success, fact.contribution
             scores.append({"success": success, "contribution": contribution})
-            reasons.append(own[0].reason if own else lost)
+            reasons.append(own[0].reason if own else f"{lost}; by rules: {fact.reason}" if by_rules else lost)
         verdict = _mean([vote.verdict for vote in votes if vote.verdict is not None])
         reasons.append(votes[0].reason if votes and has_answer(trajectory) else lost)
         if not has_answer(trajectory):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,7 +31,8 @@ class StepVote(Frozen):
 class Vote(Frozen):
     """What the judge says of one attempt, once; scores in [0, 1]."""
 
-    steps: tuple[StepVote, ...]
+    steps: dict[int, StepVote]
+    """By the number of the step."""
     verdict: float | None
     """None where there is no answer to judge."""
     reason: str = ""
@@ -75,24 +77,23 @@ class _Preferred(_Said):
 Said = TypeVar("Said", bound=BaseModel)
 
 
-def read_vote(text: str, steps: int, has_answer: bool) -> Vote:
-    """`steps`: how many were to be scored, from step 0. Raises Unusable."""
+def read_vote(text: str, steps: Sequence[int], has_answer: bool) -> Vote:
+    """`steps`: those that were to be scored, in their order. Raises Unusable."""
     said = _read(text, _Judged)
-    if [each.step for each in sorted(said.steps, key=lambda one: one.step)] != list(range(steps)):
-        found = ", ".join(str(each.step) for each in said.steps[:20]) or "none"
-        raise Unusable(f"it scores the steps {found}, and {steps} were asked for, from 0")
+    if sorted(each.step for each in said.steps) != list(steps):
+        found, wanted = (", ".join(map(str, own[:20])) or "none" for own in ([each.step for each in said.steps], steps))
+        raise Unusable(f"it scores the steps {found}, and asked for were {wanted}")
     if has_answer and said.answer is None:
         raise Unusable("it has no verdict on the answer")
-    scored = sorted(said.steps, key=lambda one: one.step)
     return Vote(
-        steps=tuple(
-            StepVote(
+        steps={
+            each.step: StepVote(
                 success=float(each.success),
                 contribution=each.contribution / MOST_CONTRIBUTION,
                 reason=each.reason[:MOST_REASON],
             )
-            for each in scored
-        ),
+            for each in said.steps
+        },
         verdict=VERDICTS[said.answer.verdict] if has_answer and said.answer else None,
         reason=said.answer.reason[:MOST_REASON] if has_answer and said.answer else "",
     )

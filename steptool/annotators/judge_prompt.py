@@ -135,9 +135,10 @@ def compare_question(attempts: Sequence[Trajectory], task: Task, reference: Refe
     return "\n".join(lines)
 
 
-def steps_of(trajectory: Trajectory) -> range:
-    """The steps that get success and contribution."""
-    return range(max(len(trajectory.steps) - 1, 0))
+def steps_of(trajectory: Trajectory) -> tuple[int, ...]:
+    """The steps that the judge scores: all but the last, and but those that could not be read, which earn nothing."""
+    before_last = enumerate(trajectory.steps[:-1])
+    return tuple(index for index, step in before_last if step.action.unreadable is None)
 
 
 def has_answer(trajectory: Trajectory) -> bool:

@@ -23,7 +23,7 @@ _STEP = re.compile(r"^STEP (\d+)$(.*?)(?=^STEP |^ANSWER )", re.MULTILINE | re.DO
 _REPLY = re.compile(rf"^reply (?:\(error {_TEXT}\) )?({_TEXT})", re.MULTILINE)
 _GOOD_REPLY = re.compile(rf"^reply ({_TEXT})", re.MULTILINE)
 _ANSWER = re.compile(rf"^ANSWER ({_TEXT})", re.MULTILINE)
-_WORD = re.compile(r"\w{3,}")
+_WORD = re.compile(r"\w[\w.]+\w")
 
 
 def scripted_answer(request: Mapping[str, Any]) -> dict[str, Any]:

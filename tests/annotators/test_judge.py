@@ -32,7 +32,7 @@ from steptool.core.plugins import revision_of
 from steptool.core.types import Judgement, Outcome, ScoredTrajectory, StopReason, Trajectory
 from steptool.endpoints import client as client_module
 from steptool.endpoints.budget import CeilingReached
-from steptool.testing import call, finish, give_up, reference, step, task, tool, trajectory
+from steptool.testing import call, finish, give_up, reference, step, task, tool, trajectory, unreadable
 from tests.endpoints.fake import Answer, Fake, Fault, fake
 from tests.project import ROOT
 
@@ -172,6 +172,23 @@ def test_a_bad_answer_is_asked_for_again_and_then_has_no_scores(endpoint: Fake, 
     assert by.counts() == {"asked": 1.0, "unusable": 1.0, "mended": 0.0, "failed": 0.0}
 
 
+def test_rules_may_stand_in_for_the_calls_but_never_for_the_verdict(endpoint: Fake) -> None:
+    endpoint.act = in_turn("no")
+    (found,) = scored(judge(endpoint, unusable="rules"), RIGHT)
+    assert (found.judgements[0].success, found.judgements[0].contribution) == (1.0, 1.0)
+    assert "no usable answer of the judge" in found.judgements[0].reason
+    assert "by rules: used in the answer" in found.judgements[0].reason
+    assert last(found).solved is None
+
+
+def test_a_step_that_could_not_be_read_earns_nothing_and_is_not_asked_about(endpoint: Fake) -> None:
+    made = trajectory(step(unreadable(), error="parse_error"), *RIGHT.steps, of=TASK)
+    (found,) = scored(judge(endpoint), made)
+    assert [each.success for each in found.judgements] == [0.0, 1.0, None]
+    assert found.judgements[0].contribution == 0.0
+    assert endpoint.requests[0]["messages"][1]["content"].endswith("SCORE step 1, the answer")
+
+
 def test_a_second_answer_counts_and_it_is_told_what_was_wrong(endpoint: Fake) -> None:
     endpoint.act = in_turn("What a nice teapot.", f"```json\n{json.dumps(said())}\n```")
     by = judge(endpoint)
@@ -215,7 +232,7 @@ def test_one_failure_among_many_leaves_one_attempt_without_scores(endpoint: Fake
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"better": "third"}', '{"attempts": [{"attempt": 2, "score": 3}]}'])
 def test_nonsense_is_no_ranking_and_no_preference(text: str) -> None:
-    for read in (lambda: read_ranks(text, 1), lambda: read_preference(text), lambda: read_vote(text, 0, True)):
+    for read in (lambda: read_ranks(text, 1), lambda: read_preference(text), lambda: read_vote(text, [], True)):
         with pytest.raises(Unusable):
             read()
 
