@@ -58,7 +58,7 @@ compare: []
 register: {arm: ppo}
 machine: {concurrency: 8, row_tokens: 8192}
 """
-STAGES = ("revisions", "prepare", "sample r1", "annotate r1", "validate r1", "train ppo")
+STAGES = ("graph", "revisions", "prepare", "sample r1", "annotate r1", "validate r1", "train ppo")
 TASKS = 2
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
 READY_S = 240.0
