@@ -112,7 +112,8 @@ def measure(params: Params, policy: Named, tasks: Sequence[Task], server: Server
 
 @contextmanager
 def serving(policy: Named) -> Iterator[Address]:
-    """`steptool serve-model` in a process of its own, until the block ends."""
+    """`steptool serve-model` in a process of its own, until the block ends, by SIGTERM too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     address = Address(HOST, any_free_port())
     which = ["--policy", str(policy.folder), "--port", str(address.port)]
     command = [sys.executable, "-m", "steptool.cli", "serve-model", *which]

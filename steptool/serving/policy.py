@@ -51,10 +51,17 @@ def find(params: Params, wanted: str, base: Path | None = None) -> Named:
 
 
 def _registered(params: Params, which: str) -> Named:
-    from steptool.registry.models import LINEAGE, find_version, load_evaluation, load_registered
+    from steptool.registry.models import LINEAGE, find_version, load_evaluation, load_registered, version_or_none
     from steptool.tracking.run import Tracking
 
     tracking, name = Tracking(None, params.tracking.experiment), params.tracking.model_name
+    weights = [arm_of(params, arm).weights for arm, how in params.arms.items() if not how.endpoint]
+    if version_or_none(tracking, name, which) is None and not any(folder.is_dir() for folder in weights):
+        raise ModelError(
+            "no policy is registered, and none is trained",
+            where=f"registered model {name}",
+            fix="`steptool run` trains, evaluates and registers one; then name an arm with --policy, or promote it",
+        )
     version = find_version(tracking, name, which)
     folder = load_registered(tracking, name, which)
     lineage = {key.removeprefix(LINEAGE): value for key, value in version.tags.items() if key.startswith(LINEAGE)}

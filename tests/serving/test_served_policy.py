@@ -1,7 +1,7 @@
 """What is served is what was trained: a plain OpenAI client does with the server what `evaluate` does in its process.
 
-demonstrations ─ learned by heart ─ policy ─ sample … train ─ ppo ─┬─ Sampler ─ actions, verdict ──────┐
-                                                                   └─ serve-model ─ OpenAI client ─────┴─ the same
+demonstrations ─ learned by heart ─ start ─ sample … train ─ ppo ─┬─ Sampler ─ actions, verdict ──────┐
+                                                                  └─ serve-model ─ OpenAI client ─────┴─ the same
 
 Once in each format of ours, and in the model family's own.
 """
@@ -52,13 +52,13 @@ methods:
      learning_rate: 1.0e-5}
 rounds: {r1: {from: start}}
 arms:
-  start: {folder: models/policy}
+  start: {folder: start}
   ppo: {method: step_ppo, from: start, data: [r1]}
 compare: []
 register: {arm: ppo}
 machine: {concurrency: 8, row_tokens: 8192}
 """
-STAGES = ("revisions", "prepare", "sample r1", "annotate r1", "validate r1", "train ppo")
+STAGES = ("graph", "revisions", "prepare", "sample r1", "annotate r1", "validate r1", "train ppo")
 TASKS = 2
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
 READY_S = 240.0
@@ -81,8 +81,8 @@ def project(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     torch.set_num_threads(1)  # of two, each waits for the other on a busy machine
     learn(model, streams)
     torch.set_num_threads(threads)
-    policy = folder / "models" / "policy"
-    policy.mkdir(parents=True)
+    policy = folder / "start"
+    policy.mkdir()
     rounded = model.to(torch.bfloat16)
     save(rounded, tiny_model.tokenizer(), policy)
     after = plain_logprobs(rounded.float(), [ids for ids, _ in streams])
