@@ -60,7 +60,7 @@ class WholeLines(TextReceiveStream):
         return "".join(parts)
 
 
-mcp.client.stdio.TextReceiveStream = WholeLines  # type: ignore[misc,attr-defined]  # it takes no other
+mcp.client.stdio.TextReceiveStream = WholeLines  # type: ignore[attr-defined]  # it takes no other reader
 
 
 @dataclass(frozen=True)
