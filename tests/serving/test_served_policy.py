@@ -44,6 +44,7 @@ PARAMS = """
 format: {use: FORMAT}
 world: {train_tasks: 24, dev_tasks: 12, test_tasks: 12}
 model: {base: tiny-random, dtype: float32}
+demonstrations: {count: 16}
 sample: {tasks: 6, attempts: 2, max_step_tokens: 160, max_tokens: 8000, max_calls: 4}
 validate: {min_solve_rate: 0.0, min_return_spread: 0.0, max_drift: 1.0, min_per_group: 0}
 methods:
