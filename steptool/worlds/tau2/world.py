@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from steptool.core.errors import DataError, WorldError
 from steptool.core.fields import Outside, Settings, Text
 from steptool.core.messages import tool_of
-from steptool.core.types import Reference, Task, Trajectory
+from steptool.core.types import Reference, Task, Trajectory, content_hash
 from steptool.worlds.base import SPLITS, Session, Split
+from steptool.worlds.checks import MAX_NAME
 from steptool.worlds.solutions import Solution, demonstrate
 from steptool.worlds.tau2.package import (
     RESTORE,
@@ -86,12 +87,11 @@ class Tau2World:
             "tools": tuple(tool_of(function) for function in tools),
         }
         self._cases = {
-            written.id: Case(
-                task=Task(id=written.id, group=_group(written.id), query=written.ticket, **shared),
-                written=written,
-                domain=domain,
+            name: Case(
+                task=Task(id=name, group=_group(name), query=written.ticket, **shared), written=written, domain=domain
             )
             for written in _written(folder, config.tasks)
+            for name in [_short(written.id)]
         }
         by_group: dict[str, list[Task]] = {}
         for case in self._cases.values():
@@ -154,6 +154,11 @@ def _written(folder: Path, chosen: str) -> Iterator[Any]:
         if unknown := {basis.value for basis in task.evaluation_criteria.reward_basis} - JUDGED:
             raise DataError(f"is judged by {', '.join(sorted(unknown))}, which needs a user", where=where, fix=RESTORE)
         yield task
+
+
+def _short(name: str) -> str:
+    """A name of the benchmark lists all that is broken. The end of one that is too long for a task is a hash of it."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 20]}#{content_hash(name, 8)}"
 
 
 def _group(name: str) -> str:

@@ -20,7 +20,7 @@ from steptool.core.errors import DataError, InputError, WorldError
 from steptool.core.plugins import content_of, revision_of
 from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.worlds.base import SPLITS
-from steptool.worlds.checks import check_demonstrations, check_tasks
+from steptool.worlds.checks import MAX_NAME, check_demonstrations, check_tasks
 from steptool.worlds.tau2 import Tau2World, package
 from steptool.worlds.tau2.session import Case, Tau2Session
 
@@ -81,6 +81,7 @@ def test_the_benchmarks_actions_solve_a_ticket_and_an_untouched_or_unfinished_on
 @pytest.mark.slow
 def test_the_benchmarks_actions_solve_every_ticket_of_the_base_set() -> None:
     everything = cases(Tau2World(Tau2World.Config(), seed=17))
+    assert max(len(case.task.id) for case in everything) <= MAX_NAME
     assert Counter(case.task.group for case in everything) == {
         "service_issue": 29,
         "mobile_data_issue": 36,
