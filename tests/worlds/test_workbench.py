@@ -231,6 +231,21 @@ def test_what_is_broken_is_named(folder: Path) -> None:
             world_of(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new", "found"),
+    [
+        ("emails.csv", "email_id", '"email_id"x', "emails.csv:[01]: is no table: "),
+        ("emails.csv", "email_id", "id", "emails.csv:1: its columns are not email_id"),
+        ("analytics_data.csv", ",10,", ",ten,", "analytics_data.csv:2: session_duration_seconds is no number"),
+    ],
+)
+def test_a_broken_database_is_named_by_its_line(folder: Path, name: str, old: str, new: str, found: str) -> None:
+    file = folder / "databases" / name
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=found):
+        pack.office(folder)
+
+
 def test_an_unknown_run_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="gpt-4_domains"):
         WorkBenchRuns.content(WorkBenchRuns.Config(path=str(folder), runs=["gpt-5"]))
