@@ -176,3 +176,9 @@ def test_other_broken_files_are_named(folder: Path) -> None:
     (folder / "queries.jsonl").unlink()
     with pytest.raises(DataError, match=r"queries\.jsonl: no such file"):
         ToolLensWorld.content(ToolLensWorld.Config(path=str(folder)))
+
+
+def test_a_task_of_another_world_is_refused(folder: Path) -> None:
+    world = opened(folder)
+    with pytest.raises(WorldError, match="task other is not one of this world's"):
+        world.open(world.tasks("test")[0].model_copy(update={"id": "other"}), seed=0)
