@@ -11,6 +11,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +231,42 @@ def test_what_is_broken_is_named(folder: Path) -> None:
         events.write_text(text)
         with pytest.raises(DataError, match="calendar_events"):
             world_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "found"),
+    [
+        ("emails.csv", "email_id", '"email_id"x', "emails.csv:[01]: is no table: "),
+        ("emails.csv", "email_id", "id", "emails.csv:1: its columns are not email_id"),
+        ("analytics_data.csv", ",10,", ",ten,", "analytics_data.csv:2: session_duration_seconds is no number"),
+    ],
+)
+def test_a_broken_database_is_named_by_its_line(folder: Path, name: str, old: str, new: str, found: str) -> None:
+    file = folder / "databases" / name
+    file.write_text(file.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=found):
+        pack.office(folder)
+
+
+@pytest.mark.parametrize("call", [("calendar.cancel", {}), ("calendar.delete_event", {"id": "00000001"})])
+def test_a_true_call_that_cannot_be_made_is_refused(folder: Path, call: tuple[str, dict[str, Any]]) -> None:
+    (folder / pack.QUERIES).write_text(json.dumps(request("cancel", "Cancel {x}", call)) + "\n")
+    with pytest.raises(DataError, match=f"request cancel: {call[0]} is no tool"):
+        world_of(folder)
+
+
+def test_a_run_at_an_unknown_request_is_refused(folder: Path) -> None:
+    with gzip.open(folder / "runs" / "other.jsonl.gz", "wt") as file:
+        file.write(json.dumps({**RUN, "query_id": "gone"}) + "\n")
+    with pytest.raises(DataError, match="attempts 'gone', which is no request"):
+        replay(folder, "other")
+
+
+def test_the_command_says_in_a_line_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "steptool.worlds.workbench.replay", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "no queries.jsonl in it" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_an_unknown_run_is_refused(folder: Path) -> None:

@@ -76,7 +76,10 @@ def _is_accepted(value: Any, accepted: list[Any], described: dict[str, Any], lan
         if not isinstance(value, str):
             return False
         types, convert = converter(language)
-        value = convert(value, kind, nested) if nested else convert(value, kind)
+        try:
+            value = convert(value, kind, nested) if nested else convert(value, kind)
+        except (ValueError, NotImplementedError):  # thousands of digits, or a type that it cannot read
+            return False
     expected, items = types[kind], types[nested] if nested else None
     if not _has_type(value, accepted, expected, items):
         return False
@@ -122,7 +125,10 @@ def _is_dict(value: dict[str, Any], accepted: list[Any]) -> bool:
     return any(_fits(value, each) for each in accepted if each != "")
 
 
-def _fits(value: dict[str, Any], accepted: dict[str, list[Any]]) -> bool:
+def _fits(value: Any, accepted: Any) -> bool:
+    """Whether it is a dictionary that is accepted. Items of a list that may be left out come here with any type."""
+    if not (isinstance(value, dict) and isinstance(accepted, dict)):
+        return False
     for key, item in value.items():
         if key not in accepted or _plain(item) not in [_plain(each) for each in accepted[key]]:
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, TypeAdapter, field_validator
 
 from steptool.core.types import Frozen
 from steptool.worlds.bfcl.package import CLASSES
@@ -22,6 +22,18 @@ class FunctionRow(BaseModel):
     name: str
     description: str
     parameters: dict[str, Any]
+
+    @field_validator("parameters")
+    @classmethod
+    def _of_an_object(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        properties = parameters.get("properties")
+        if not isinstance(properties, dict) or not isinstance(parameters.get("required"), list):
+            raise ValueError("has no object of properties, or no list of those that are required")
+        for name, each in properties.items():
+            items = each.get("items", {"type": ""}) if isinstance(each, dict) else None
+            if not (isinstance(items, dict) and all(isinstance(part.get("type"), str) for part in (each, items))):
+                raise ValueError(f"{name[:80]} or its items have no type")
+        return parameters
 
 
 class TurnsRow(BaseModel):
@@ -60,8 +72,10 @@ class TurnsAnswer(BaseModel):
     @field_validator("ground_truth", mode="before")
     @classmethod
     def _read(cls, turns: Any) -> Any:
-        return [[read_call(call) for call in turn] for turn in turns]
+        return [[read_call(call) for call in turn] for turn in _TEXTS.validate_python(turns)]
 
+
+_TEXTS: TypeAdapter[list[list[str]]] = TypeAdapter(list[list[str]])
 
 Accepted = dict[str, dict[str, list[Any]]]
 """A function's name → parameter → accepted values; "" marks one that may be left out."""
@@ -97,8 +111,9 @@ def read_call(text: str) -> Call:
         raise ValueError(f"{text[:80]!r} is not a call of a function by its name")
     if any(keyword.arg is None for keyword in tree.keywords):
         raise ValueError(f"{text[:80]!r} holds arguments without a name behind **")
-    return Call(
-        name=tree.func.id,
-        args=tuple(ast.literal_eval(value) for value in tree.args),
-        arguments={str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords},
-    )
+    try:
+        args = tuple(ast.literal_eval(value) for value in tree.args)
+        arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in tree.keywords}
+    except TypeError as error:  # a list as the key of a dictionary
+        raise ValueError(f"{text[:80]!r} holds what is no literal: {error}") from error
+    return Call(name=tree.func.id, args=args, arguments=arguments)

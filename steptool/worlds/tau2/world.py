@@ -141,10 +141,14 @@ def _written(folder: Path, chosen: str) -> Iterator[Any]:
     if not isinstance(splits, dict) or not isinstance(splits.get(chosen), list):
         raise DataError(f"has no set {chosen!r}", where=str(folder / SPLITS_FILE), fix=RESTORE)
     wanted = set(map(str, splits[chosen]))
-    for number, row in enumerate(rows if isinstance(rows, list) else []):
-        if not isinstance(row, dict) or row.get("id") not in wanted:
-            continue
+    if not isinstance(rows, list):
+        raise DataError("is no list of tasks", where=str(folder / TASKS), fix=RESTORE)
+    for number, row in enumerate(rows):
         where = f"{folder / TASKS}, task {number}"
+        if not (isinstance(row, dict) and isinstance(row.get("id"), str)):
+            raise DataError("is no task with an id", where=where, fix=RESTORE)
+        if row["id"] not in wanted:
+            continue
         try:
             task = task_class().model_validate(row)
         except ValidationError as error:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from steptool.core.errors import DataError, WorldError
+from steptool.core.errors import DataError, StorageError, WorldError, reason
 from steptool.core.types import Observation
 from steptool.worlds.likeness import canonical, one_spelling
 from steptool.worlds.project.recording import Recordings
@@ -28,12 +28,17 @@ LONGEST_ARGUMENTS = 20_000
 
 
 class Desk:
-    """`kept` is the file of what a model said; it is made with the first reply."""
+    """`kept` is the file of what a model said; it is made with the first reply. Raises StorageError where it can have
+    no folder."""
 
     def __init__(self, library: Library, kept: Path, *, nearest: float, simulator: Simulator | None) -> None:
         self.library = library
         self._nearest, self._simulator = nearest, simulator
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            found = f"its folder cannot be made: {reason(error)}"
+            raise StorageError(found, where=str(kept), fix="name another file: world.kept, or --kept") from error
         self._kept = Recordings(kept)
 
     async def reply(self, api: Api, arguments: Mapping[str, Any]) -> Reply:

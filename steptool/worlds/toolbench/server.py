@@ -5,7 +5,8 @@ POST /virtual    {"category", "tool_name", "api_name", "tool_input": an object o
       422        {"detail": […]} for a body that is none of that, as FastAPI says it; other failures have a text there
 GET /mix         {"exact": 12, "simulated": 1}: where the replies since its start came from
 
-What a client sends decides nothing but which reply it gets: names are looked up, and are part of no path.
+What a client sends decides nothing but which reply it gets: names are looked up, and are part of no path. A page in a
+browser gets 403: it says its Origin, or calls this machine by a name of its own, and could spend what a model costs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from steptool.worlds.toolbench.names import Api
 from steptool.worlds.toolbench.replies import SOURCE_HEADER, Source, whole, written
 
 PATH, MIX = "/virtual", "/mix"
+HOSTS = (b"127.0.0.1", b"localhost")
 MOST_BYTES = 1 << 20
 """Of the body of a request."""
 BODY_S = 60.0
@@ -67,6 +69,7 @@ class VirtualServer:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
+            _refuse_pages(dict(scope.get("headers", ())))
             text, source = await self._answer(scope["method"], scope["path"], receive)
             headers = [(SOURCE_HEADER.encode(), source.encode())] if source else []
             await _send(send, 200, text, headers)
@@ -92,6 +95,13 @@ class VirtualServer:
         reply = await self._desk.reply(api, arguments)
         self.sources[reply.source] += 1
         return whole(reply.text), reply.source
+
+
+def _refuse_pages(headers: dict[bytes, bytes]) -> None:
+    """Raises Refused for a request of a page in a browser."""
+    host = headers.get(b"host", HOSTS[0]).partition(b":")[0]
+    if b"origin" in headers or host not in HOSTS:
+        raise Refused(403, "Pages in a browser get no reply")
 
 
 async def _body(receive: Receive) -> bytes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
@@ -56,7 +55,6 @@ class Simulator:
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self._settings = settings
-        Path(settings.store).parent.mkdir(parents=True, exist_ok=True)
         self._client = Client(settings)
 
     async def reply(

@@ -98,7 +98,7 @@ class _Said(BaseModel):
 
 def query_files(folder: Path) -> dict[str, Path]:
     """Files of requests by subset, in the usual order; others follow by name. Empty where there are none."""
-    found = {file.stem: file for file in sorted(_folder_of_queries(folder).glob("*.json")) if file.is_file()}
+    found = {file.stem: file for file in _files(_folder_of_queries(folder), "*.json")}
     return {subset: found[subset] for subset in [*SUBSETS, *found] if subset in found}
 
 
@@ -209,8 +209,10 @@ def _function(api: _Api, tools: Mapping[tuple[str, str], Path]) -> Function:
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:
-    """Ordinary files only: a link may lead anywhere."""
-    return [file for file in sorted(folder.glob(pattern)) if file.is_file() and not file.is_symlink()]
+    """Ordinary files only, in ordinary folders: a link may lead anywhere."""
+    root = folder.resolve()
+    files = [file for file in sorted(folder.glob(pattern)) if file.is_file()]
+    return [file for file in files if file.resolve() == root / file.relative_to(folder)]
 
 
 def _json(path: Path, parse: Callable[[str], Any] = parse_json) -> Any:

@@ -80,6 +80,11 @@ class Requests:
         return list(self._splits[split])
 
     def of_task(self, task: Task) -> Request:
+        """Raises WorldError for a task that is not one of these."""
+        if task.id not in self._by_id:
+            fix = "make the tasks again from the present params.yaml: dvc repro prepare"
+            where = f"requests of {self.library.folder}"
+            raise WorldError(f"task {task.id} is not one of this world's", where=where, fix=fix)
         return self._by_id[task.id]
 
 

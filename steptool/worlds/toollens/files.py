@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from steptool.core.errors import DataError
 from steptool.core.storage import parse_record, parse_text, read_lines
-from steptool.core.types import TOOL_NAME, Tool
+from steptool.core.types import FINISH, TOOL_NAME, Tool
 from steptool.worlds.base import SPLITS, Split
 from steptool.worlds.toolbench.names import standardize
 
@@ -73,8 +73,9 @@ def read_tools(folder: Path) -> dict[str, Tool]:
     taken: set[str] = set()
     for row in _rows(folder / CORPUS, _Tool):
         name = standardize(row.title or row.text.partition(":")[0])[:NAMED]
-        if not re.fullmatch(TOOL_NAME, name, re.ASCII) or name in taken:
-            name = f"tool_{standardize(row.id)}_{len(taken)}"
+        if not re.fullmatch(TOOL_NAME, name, re.ASCII) or name in (*taken, FINISH.casefold()):
+            id = standardize(row.id)[:NAMED]
+            name = f"tool_{id}_{len(taken)}" if re.fullmatch(r"\w+", id, re.ASCII) else f"tool_{len(taken)}"
         taken.add(name)
         parameters = row.parameters or {"type": "object", "properties": ASKED, "required": []}
         description = (row.text or row.title)[:MAX_DESCRIPTION]

@@ -90,7 +90,10 @@ class ToolLensWorld:
         return Task(id=asked.id, group=f"needs_{len(asked.grades)}", query=asked.query, tools=tools)
 
     def _grades(self, task: Task) -> dict[str, int]:
-        """Of the tools that help, by name, best first."""
+        """Of the tools that help, by name, best first. Raises WorldError for a task that is not of this world."""
+        if task.id not in self._asked:
+            fix = "make the tasks again from the present params.yaml: dvc repro prepare"
+            raise WorldError(f"task {task.id} is not one of this world's", where="world toollens", fix=fix)
         grades = self._asked[task.id].grades
         return {self._tools[id].name: grades[id] for id in sorted(grades, key=lambda id: -grades[id])}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -46,6 +47,9 @@ FILES = {
     ),
 }
 """Table → its file, and the columns that it must have."""
+SECONDS = "session_duration_seconds"
+"""The column that a tool reckons with."""
+_SECONDS = re.compile(r"(\d{1,15}(\.\d{1,15})?)?", re.ASCII)
 DIRECTORY = "email_addresses.csv"
 """Addresses, a line each, without a header."""
 RESTORE = "restore the file from where it came"
@@ -114,9 +118,7 @@ def office(path: Path) -> Office:
     for table, (name, columns) in FILES.items():
         file = path / DATABASES / name
         reader = csv.DictReader(io.StringIO(read_text(file)), strict=True)
-        if tuple(reader.fieldnames or ()) != columns:
-            raise DataError(f"its columns are not {', '.join(columns)}", where=f"{file}:1", fix=RESTORE)
-        tables[table] = list(_rows(reader, file))
+        tables[table] = list(_rows(reader, columns, file))
         _check_ids(tables[table], columns[0], file)
     addresses = read_text(path / DATABASES / DIRECTORY).split()
     tables["directory"] = [{"email_address": address} for address in addresses]
@@ -132,14 +134,18 @@ def run_names(path: Path) -> list[str]:
     return sorted(file.name.removesuffix(".jsonl.gz") for file in (path / RUNS).glob("*.jsonl.gz"))
 
 
-def _rows(reader: csv.DictReader[str], file: Path) -> Iterator[Row]:
+def _rows(reader: csv.DictReader[str], columns: tuple[str, ...], file: Path) -> Iterator[Row]:
     try:
+        if tuple(reader.fieldnames or ()) != columns:
+            raise DataError(f"its columns are not {', '.join(columns)}", where=f"{file}:1", fix=RESTORE)
         for row in reader:
             if None in row or None in row.values():
                 raise DataError("a row of another length", where=f"{file}:{reader.line_num}", fix=RESTORE)
+            if not _SECONDS.fullmatch(row.get(SECONDS, "")):
+                raise DataError(f"{SECONDS} is no number", where=f"{file}:{reader.line_num}", fix=RESTORE)
             yield {column: value or None for column, value in row.items()}
     except csv.Error as error:
-        raise DataError(str(error), where=f"{file}:{reader.line_num}", fix=RESTORE) from error
+        raise DataError(f"is no table: {error}", where=f"{file}:{reader.line_num}", fix=RESTORE) from error
 
 
 def _check_ids(rows: list[Row], column: str, file: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steptool.core.errors import DataError, StepToolError, printable
 from steptool.worlds.base import SPLITS
 from steptool.worlds.workbench import pack
 from steptool.worlds.workbench.office import Office
@@ -55,7 +56,10 @@ def replay(path: Path, name: str) -> Replay:
     office, requests = pack.office(path), {request.id: request for request in pack.requests(path)}
     found = Replay(name)
     for run in pack.runs(path, name):
-        request = requests[run.query_id]
+        request = requests.get(run.query_id)
+        if request is None:
+            found_in = str(path / pack.RUNS / f"{name}.jsonl.gz")
+            raise DataError(f"attempts {run.query_id[:80]!r}, which is no request", where=found_in, fix=pack.RESTORE)
         found.attempts += 1
         if solved(office, request, run) != run.correct:
             found.verdicts.append(run.query_id)
@@ -107,4 +111,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except StepToolError as error:
+        print(f"steptool: {printable(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)

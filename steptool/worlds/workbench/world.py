@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from steptool.core.errors import WorldError
+from steptool.core.errors import DataError, WorldError
 from steptool.core.fields import Fraction, Outside, Settings
 from steptool.core.types import Reference, Task, content_hash
 from steptool.worlds.base import SPLITS, Split
@@ -13,7 +14,7 @@ from steptool.worlds.workbench import pack
 from steptool.worlds.workbench.office import Office
 from steptool.worlds.workbench.pack import Request
 from steptool.worlds.workbench.session import WorkBenchSession
-from steptool.worlds.workbench.toolbox import after, as_call, offered
+from steptool.worlds.workbench.toolbox import after, as_call, has_own_arguments, offered
 
 SYSTEM = "Now: Thursday 2023-11-30 00:00. Meetings start at 09:00 or later and end by 18:00."
 """What every agent of the benchmark is told."""
@@ -44,6 +45,7 @@ class WorkBench:
         self._requests = {request.id: request for request in pack.requests(folder)}
         requests: dict[Split, list[Request]] = {split: [] for split in SPLITS}
         for request in self._requests.values():
+            _check(request, folder)
             requests[_split(request.base_template, config)].append(request)
         self._splits = {
             split: [self._task(request) for request in _in_turn(found)] for split, found in requests.items()
@@ -81,6 +83,13 @@ class WorkBench:
     def _task(self, request: Request) -> Task:
         tools = offered(None if self.config.tools == "all" else request.toolkits)
         return Task(id=request.id, group=request.domain, query=request.query, tools=tools, system=SYSTEM)
+
+
+def _check(request: Request, folder: Path) -> None:
+    """Raises DataError for a true call that could never be made: what it should change would count for nothing."""
+    if wrong := [call.name for call in request.calls if not has_own_arguments(as_call(call))]:
+        found = f"request {request.id[:80]}: {wrong[0][:80]} is no tool, or lacks an argument that it is given"
+        raise DataError(found, where=str(folder / pack.QUERIES), fix=pack.RESTORE)
 
 
 def _split(template: str, config: WorkBench.Config) -> Split:

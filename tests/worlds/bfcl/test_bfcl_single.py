@@ -20,10 +20,13 @@ from typing import Any, get_args
 
 import pytest
 
+from steptool.core.errors import DataError
+from steptool.core.storage import parse_record
 from steptool.core.types import Outcome, ToolCall
 from steptool.worlds.base import Session
 from steptool.worlds.bfcl import BfclWorld, package
-from steptool.worlds.bfcl.answers import problem_of
+from steptool.worlds.bfcl.answers import Language, problem_of
+from steptool.worlds.bfcl.records import FunctionRow
 from steptool.worlds.bfcl.single import SingleCase
 from steptool.worlds.bfcl.world import MULTI_TURN, Category
 from steptool.worlds.checks import check_tasks
@@ -170,6 +173,37 @@ def test_every_category_makes_tasks_that_a_project_accepts(whole: BfclWorld) -> 
         "live_relevance": 16,
     }
     check_tasks({"test": tasks}, {task.id: whole.reference(task) for task in tasks}, "bfcl")
+
+
+@pytest.mark.parametrize("value", [[1], ["x"], [None], [[1]]])
+def test_items_that_are_no_dictionaries_are_not_accepted(value: Any) -> None:
+    listed = {"type": "array", "items": {"type": "dict"}}
+    parameters = {"type": "dict", "properties": {"rows": listed}, "required": []}
+    function = FunctionRow(name="put", description="", parameters=parameters)
+    call = ToolCall(name="put", arguments={"rows": value})
+    assert problem_of([call], [{"put": {"rows": [[{"a": [1]}], ""]}}], [function], "python") == "rows is another"
+
+
+@pytest.mark.parametrize(("language", "kind"), [("java", "integer"), ("java", "Queue"), ("javascript", "integer")])
+def test_a_value_that_the_benchmark_cannot_read_is_not_accepted(language: Language, kind: str) -> None:
+    parameters = {"type": "dict", "properties": {"n": {"type": kind}}, "required": []}
+    function = FunctionRow(name="put", description="", parameters=parameters)
+    call = ToolCall(name="put", arguments={"n": "9" * 5000})
+    assert problem_of([call], [{"put": {"n": [1]}}], [function], language) == "n is another"
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"type": "dict", "required": []},
+        {"type": "dict", "properties": {}},
+        {"type": "dict", "properties": {"a": 1}, "required": []},
+        {"type": "dict", "properties": {"a": {"type": "array", "items": {}}}, "required": []},
+    ],
+)
+def test_a_function_that_is_not_described_is_refused(parameters: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="FunctionRow: parameters: "):
+        parse_record({"name": "f", "description": "", "parameters": parameters}, FunctionRow, where="a:1", fix="mend")
 
 
 def altered(call: ToolCall, rng: random.Random) -> ToolCall:

@@ -18,6 +18,7 @@ import pytest
 
 from steptool.core.errors import DataError, InputError, WorldError
 from steptool.core.plugins import NoSettings, content_of, revision_of
+from steptool.core.storage import parse_record
 from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.engines.base import Generation
 from steptool.formats.json_call import JsonCall
@@ -28,7 +29,7 @@ from steptool.testing import LOGPROB, conditions, revision
 from steptool.worlds.base import SPLITS
 from steptool.worlds.bfcl import BfclWorld, package
 from steptool.worlds.bfcl.backends import Backends
-from steptool.worlds.bfcl.records import Call, TurnsRow, read_call
+from steptool.worlds.bfcl.records import Call, TurnsAnswer, TurnsRow, read_call
 from steptool.worlds.bfcl.turns import NEXT, NO_MORE, TurnsCase, TurnsSession
 from steptool.worlds.bfcl.world import Category
 from steptool.worlds.checks import check_demonstrations, check_tasks
@@ -300,6 +301,12 @@ def test_digits_of_one_calculation_do_not_stay_for_the_next() -> None:
 def test_ground_truth_is_read_as_a_name_and_literals_and_never_evaluated(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_call(text)
+
+
+@pytest.mark.parametrize("truth", [None, 5, ["mv()"], [[5]], [[None]], [["f({[]: 1})"]]])
+def test_ground_truth_that_is_none_is_named(truth: object) -> None:
+    with pytest.raises(DataError, match="TurnsAnswer a: ground_truth"):
+        parse_record({"id": "a", "ground_truth": truth}, TurnsAnswer, where="answers:1", fix="restore it")
 
 
 def test_scenarios_are_split_whole() -> None:

@@ -242,6 +242,10 @@ def test_what_is_missing_or_broken_is_named(folder: Path, world: Tau2World, tmp_
         (tmp_path / package.TASKS).write_text(json.dumps([{**tasks[0], **change}]))
         with pytest.raises(DataError, match=says):
             Tau2World(config, 0)
+    for broken, says in ("{}", "is no list of tasks"), ('[{"id": [1]}]', "task 0: is no task with an id"):
+        (tmp_path / package.TASKS).write_text(broken)
+        with pytest.raises(DataError, match=says):
+            Tau2World(config, 0)
     assert content_of(Tau2World, config) != same[1]
     (tmp_path / package.DATABASE).write_text("plans = 3")
     with pytest.raises(DataError, match=r"db\.toml: cannot be read"):

@@ -122,6 +122,14 @@ def test_what_is_no_request_is_refused_as_fastapi_refuses_it(tmp_path: Path) -> 
         assert client.post(f"{url}/virtual", json=WANTED).status_code == 200, "it goes on"
 
 
+@pytest.mark.parametrize("headers", [{"Origin": "https://a.example"}, {"Host": "a.example:8080"}, {"Origin": "null"}])
+def test_a_page_in_a_browser_is_refused(tmp_path: Path, headers: dict[str, str]) -> None:
+    with serving(desk(make_pack(tmp_path / "data"))) as url, httpx.Client(timeout=60) as client:
+        assert client.post(f"{url}/virtual", json=WANTED, headers=headers).status_code == 403
+        assert client.get(f"{url}/mix", headers=headers).status_code == 403
+        assert client.get(f"{url}/mix", headers={"Host": "localhost:1"}).json() == {}
+
+
 def test_a_fault_behind_the_server_is_a_500_with_its_reason(tmp_path: Path) -> None:
     folder = make_stable(tmp_path / "data")
     next(folder.rglob("count_all.json")).write_text("{]")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from steptool.core.errors import DataError, InputError, WorldError
+from steptool.core.errors import DataError, InputError, StorageError, WorldError
 from steptool.core.plugins import config_class, load_class, revision_of
 from steptool.core.types import Observation, Outcome, ToolCall, Trajectory
 from steptool.testing import scored, trajectory
@@ -20,6 +20,7 @@ from steptool.worlds.checks import check_tasks
 from steptool.worlds.toolbench.pack import QUERIES, REPLIES
 from steptool.worlds.toolbench.replies import Source, read_mix
 from steptool.worlds.toolbench.simulator import SimulatorSettings
+from steptool.worlds.toolbench.stable import query_files
 from steptool.worlds.toolbench.world import ToolBenchWorld
 from tests.endpoints.fake import Answer, fake, says
 from tests.worlds.toolbench.folders import CITY, DOWN, ONE, make_pack, make_stable, write
@@ -260,6 +261,37 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
     (folder / CACHE).symlink_to(secret)
     (seen,), _ = calls(opened(folder), "1", (FIND, {"key": "S"}))
     assert seen.error == "no_recording"
+
+
+def test_a_linked_folder_is_not_followed(tmp_path: Path) -> None:
+    folder = make_stable(tmp_path / "data")
+    assert calls(opened(folder), "1", (FIND, {"key": "A 1"}))[1] == {"exact": 1}
+    inside = (folder / CACHE).parents[1]
+    inside.rename(tmp_path / "outside")
+    inside.symlink_to(tmp_path / "outside")
+    (seen,), _ = calls(opened(folder), "1", (FIND, {"key": "A 1"}))
+    assert seen.error == "no_recording"
+
+
+def test_a_linked_file_of_requests_is_not_read(tmp_path: Path) -> None:
+    folder = make_stable(tmp_path / "data")
+    file = next((folder / "solvable_queries").rglob("*.json"))
+    assert file.stem in query_files(folder / "solvable_queries")
+    file.rename(tmp_path / "outside.json")
+    file.symlink_to(tmp_path / "outside.json")
+    assert file.stem not in query_files(folder / "solvable_queries")
+
+
+def test_a_task_of_another_world_is_refused(folder: Path) -> None:
+    world = opened(folder)
+    with pytest.raises(WorldError, match="task other is not one of this world's"):
+        world.open(world.tasks("test")[0].model_copy(update={"id": "other"}), seed=0)
+
+
+def test_a_file_of_replies_that_can_have_no_folder_is_named(folder: Path) -> None:
+    (folder.parent / "file").write_text("")
+    with pytest.raises(StorageError, match=r"file/kept.db: its folder cannot be made"):
+        opened(folder, kept=str(folder.parent / "file" / "kept.db"))
 
 
 # The real pack

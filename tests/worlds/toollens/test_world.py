@@ -176,3 +176,23 @@ def test_other_broken_files_are_named(folder: Path) -> None:
     (folder / "queries.jsonl").unlink()
     with pytest.raises(DataError, match=r"queries\.jsonl: no such file"):
         ToolLensWorld.content(ToolLensWorld.Config(path=str(folder)))
+
+
+def test_a_task_of_another_world_is_refused(folder: Path) -> None:
+    world = opened(folder)
+    with pytest.raises(WorldError, match="task other is not one of this world's"):
+        world.open(world.tasks("test")[0].model_copy(update={"id": "other"}), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("tool", "name"), [(("x", "Finish"), "tool_x_0"), (("中文", ""), "tool_0"), (("x" * 300, ""), f"tool_{'x' * 60}_0")]
+)
+def test_every_tool_has_a_name_that_can_be_called(folder: Path, tool: tuple[str, str], name: str) -> None:
+    id, title = tool
+    (folder / "corpus.jsonl").write_text(json.dumps({"_id": id, "title": title}) + "\n")
+    grades(folder, "test", f"q1\t{id}\t1\n")
+    grades(folder, "train", "")
+    world = opened(folder)
+    (task,) = world.tasks("test")
+    assert [each.name for each in task.tools] == [name]
+    check_tasks({"train": [], "dev": [], "test": [task]}, {task.id: world.reference(task)}, "toollens")
