@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
+from pydantic import ValidationError
+
 from steptool.annotators.annotate import annotate_all
 from steptool.commands.traces import settings_of
 from steptool.config.places import REFERENCES, TASKS
@@ -117,11 +119,19 @@ def said_by(judge: str, attempts: Attempts) -> Values:
 
 def annotator_of(written: str) -> Use:
     """The annotator of `use=judge,url=…,model=…`. Raises InputError where it is none."""
+    cause: Exception
     try:
         return ANNOTATE.read(settings_of(written.split(",")))
-    except ValueError as error:  # pydantic's ValidationError is one
-        said = " ".join(str(error).split())[:300]
-        raise InputError(f"no annotator: {said}", where=written[:120], fix="write it as use=rules,key=value") from error
+    except InputError as error:
+        said, cause = error.found, error
+    except ValidationError as error:  # before ValueError, which it is
+        first = error.errors()[0]
+        said, cause = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}", error
+    except ValueError as error:
+        said, cause = str(error), error
+    raise InputError(
+        f"no annotator: {said[:300]}", where=written[:120], fix="write it as use=rules,key=value"
+    ) from cause
 
 
 def annotated(used: Use, attempts: Attempts) -> Sequence[ScoredTrajectory]:

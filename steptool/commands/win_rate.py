@@ -53,7 +53,7 @@ def win_rate(one: One, other: Other, judge: By = None, tasks: TaskFiles = None, 
     means = np.array([fmean(own) for own in known.values()])
     rate, low, high = bootstrap_mean(means, resamples=RESAMPLES, confidence=confidence, rng=np.random.default_rng(0))
     won, lost = sum(each > 0.5 for each in values), sum(each < 0.5 for each in values)
-    swapped = sum(is_swapped for _, is_swapped in found)
+    swapped = sum(is_swapped for value, is_swapped in found if value == 0.5)
     typer.echo(f"{len(pairs)} pairs of attempts at {len(known)} tasks, each asked in both orders")
     typer.echo(f"win rate   {rate:.1%} [{100 * low:.1f}, {100 * high:.1f}], a tie counting half")
     ties = f"{len(values) - won - lost} ties, of which the orders disagreed on {swapped}"
@@ -63,14 +63,24 @@ def win_rate(one: One, other: Other, judge: By = None, tasks: TaskFiles = None, 
 
 
 def paired(ours: Attempts, theirs: Attempts) -> list[tuple[Trajectory, Trajectory]]:
-    """The n-th attempt of one at a task with the n-th of the other. Raises InputError where no task is in both."""
-    by_place = {(each.task_id, each.attempt): each for each in theirs.made}
-    found = [
-        (each, by_place[each.task_id, each.attempt]) for each in ours.made if (each.task_id, each.attempt) in by_place
-    ]
+    """The n-th attempt of one at a task with the n-th of the other; of a search tree its answer, which is its first
+    branch. Raises InputError where no task is in both, or one of them holds attempts of several policies."""
+    one, other = _by_place(ours), _by_place(theirs)
+    found = [(one[place], other[place]) for place in one if place in other]
     if not found:
         fix = "name attempts of two policies at the same tasks"
         raise InputError("they have no task in common", where=f"{ours.source}, {theirs.source}", fix=fix)
+    return found
+
+
+def _by_place(attempts: Attempts) -> dict[tuple[str, int], Trajectory]:
+    """By task and number."""
+    found: dict[tuple[str, int], Trajectory] = {}
+    for each in attempts.made:
+        first = found.setdefault((each.task_id, each.attempt), each)
+        if first is not each and (each.search is None or each.search != first.search):
+            said = f"holds several attempts {each.attempt} at task {each.task_id}"
+            raise InputError(said, where=str(attempts.source), fix="name the attempts of one policy")
     return found
 
 

@@ -10,7 +10,7 @@ hash of all that decides about it, and read from there the next time.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import count
@@ -29,6 +29,7 @@ from steptool.core.revision import MEANS_NOTHING, code_revision
 from steptool.core.storage import MANIFEST, file_hash, output_folder, parse_json, read_json, read_jsonl, read_record
 from steptool.core.types import Reference, ScoredTrajectory, Task, content_hash
 from steptool.endpoints.base import Acting
+from steptool.evaluation.base import Metric
 from steptool.evaluation.compare import refuse_unless_comparable
 from steptool.evaluation.metrics import Evaluation, primary_measure, refuse_unless_measurable, tasks_hash
 from steptool.policies.base_models import fetch_base
@@ -108,9 +109,16 @@ def params_of(wanted: Wanted) -> Params:
     own: dict[str, Any] = {}
     for key, value in _parsed(wanted.settings):
         *sections, last = key.split(".")
-        at = own if not sections else changes
+        if sections[:1] == ["world"]:
+            del sections[0]
+            at = own
+        else:
+            at = changes if sections else own
         for section in sections:
             at = at.setdefault(section, {})
+            if not isinstance(at, dict):
+                found = f"{key[:80]} lies within {section[:40]}, which is given a value of its own"
+                raise InputError(found, where="--set", fix="give either the one or the other")
         at[last] = value
     if wanted.seed is not None:
         changes["seed"] = wanted.seed
@@ -200,8 +208,8 @@ def _endpoint(params: Params, text: str, key: str | None) -> Chosen:
     try:
         used = ENDPOINT.read({"url": url, "model": model, **({"key": key} if key else {})})
     except ValueError as error:
-        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise InputError(said, where=f"--endpoint {text[:80]}", fix=fix) from error
+        said = error.errors()[0]["msg"].removeprefix("Value error, ") if isinstance(error, ValidationError) else error
+        raise InputError(str(said), where=f"--endpoint {text[:80]}", fix=fix) from error
     return Chosen(_slug(model), endpoint=used)
 
 
@@ -236,8 +244,8 @@ def _measure_all(
     references: dict[str, Reference],
     folder: Path,
 ) -> dict[str, Kept]:
-    conditions = _conditions(params, sampler, tasks, references)
     metrics = own_metrics(params)
+    conditions = _conditions(params, sampler, tasks, references, metrics)
     found: dict[str, Kept] = {}
     with ExitStack() as open_ones:
         acting: dict[str, Acting] = {}
@@ -264,7 +272,11 @@ def _measure_all(
 
 
 def _conditions(
-    params: Params, sampler: Sampler, tasks: Sequence[Task], references: dict[str, Reference]
+    params: Params,
+    sampler: Sampler,
+    tasks: Sequence[Task],
+    references: dict[str, Reference],
+    metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
     """All that decides about an evaluation, but for the policy: the receipt beside it."""
     annotator, search = params.annotate, params.acting_search
@@ -284,6 +296,7 @@ def _conditions(
         "engine": params.engine.dump(),
         "dtype": sampler.dtype,
         "settings": settings,
+        "metrics": {name: revision_of(metric).model_dump() for name, metric in metrics.items()},
         "tasks": tasks_hash(tasks, references),
         "order": content_hash([task.id for task in tasks]),
     }

@@ -75,6 +75,9 @@ def judged_runs(folder: Path, queries: Path | None = None) -> Iterator[JudgedRun
     `queries`: the file of their requests; by default queries.jsonl.gz in the folder or in the one above. Raises
     InputError where there are no runs or no requests, DataError for a line that is no judged run.
     """
+    if not folder.exists():
+        fix = "name a file or a folder of judged runs, such as judged_runs of the pack"
+        raise InputError("no such file or folder", where=str(folder), fix=fix)
     files = sorted(each for each in folder.iterdir() if each.name.endswith(SUFFIXES)) if folder.is_dir() else [folder]
     tasks = {request.id: request.task for request in requests(queries or _queries_near(folder))}
     files = [each for each in files if each.name != QUERIES]

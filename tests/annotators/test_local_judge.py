@@ -150,6 +150,22 @@ def test_too_few_runs_are_refused() -> None:
         fit(made_up(10, "a"), "made up")
 
 
+def test_attempts_at_one_query_cannot_be_held_out() -> None:
+    own = task("t0", "Where is thing 0?", tool("find"))
+    runs = [run.model_copy(update={"task": own}) for run in made_up(60, "a")]
+    with pytest.raises(DataError, match="the attempts with an answer are at 1 queries"):
+        fit(runs, "made up")
+
+
+def test_a_method_without_answers_is_no_second_one() -> None:
+    """What the only method with answers is worth to a model that has not seen it, nobody knows."""
+    silent = [
+        run.model_copy(update={"method": "b", "trajectory": trajectory(give_up(), of=run.task, policy="b")})
+        for run in made_up(10, "b")
+    ]
+    assert fit([*made_up(60, "a"), *silent], "made up").by_method is None
+
+
 @needs_runs
 @pytest.mark.slow
 def test_judged_runs_are_read_as_they_ended() -> None:

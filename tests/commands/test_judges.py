@@ -78,6 +78,8 @@ def test_an_annotator_is_compared_with_a_file_of_another(endpoint: Fake) -> None
         ("nobody", "neither a file nor a score"),
         ("use=nobody", "nothing is called 'nobody'"),
         ("use=rules#beauty", "gives no score 'beauty'"),
+        ("use=judge,model=m", "^use=judge,model=m: no annotator: url: Field required\n  fix: write it as use="),
+        ("use=judge,verdict", "^use=judge,verdict: no annotator: 'verdict' is no setting\n  fix: write it as use="),
     ],
 )
 def test_what_is_no_judge_is_refused_with_what_there_is(one: str, problem: str) -> None:
@@ -120,3 +122,25 @@ def test_a_judge_that_likes_what_stands_first_finds_ties(endpoint: Fake) -> None
     out = run("win-rate", "ours.jsonl.gz", "theirs.jsonl.gz", "--judge", by)
     assert "win rate   50.0% [50.0, 50.0]" in out
     assert "2 ties, of which the orders disagreed on 2" in out
+
+
+def test_a_search_tree_stands_for_its_answer(endpoint: Fake) -> None:
+    """Its other branches are the same attempt. Attempts of two policies in one file are refused."""
+    branches = (attempt(0, "north"), attempt(0, "moon"))
+    tree = [Trajectory.create(**{**dict(each), "search": "tree"}) for each in branches]
+    write_jsonl(Path("ours.jsonl.gz"), [attempt(0, "north")])
+    write_jsonl(Path("tree.jsonl.gz"), tree)
+    write_jsonl(Path("both.jsonl.gz"), [attempt(0, "north"), attempt(0, "moon")])
+    endpoint.act = lambda request: completion(scripted_answer(request))
+    by = f"use=judge,url={endpoint.url},model=m,max_retries=0"
+    out = run("win-rate", "tree.jsonl.gz", "ours.jsonl.gz", "--judge", by)
+    assert "1 pairs of attempts" in out and "0 won, 0 lost, 1 ties" in out
+    assert "0 won, 0 lost, 1 ties" in run("win-rate", "ours.jsonl.gz", "tree.jsonl.gz", "--judge", by)
+    with pytest.raises(InputError, match="several attempts 0 at task t0"):
+        run("win-rate", "ours.jsonl.gz", "both.jsonl.gz", "--judge", by)
+
+
+@pytest.mark.parametrize("command", [["judge-agreement", "vote0", "vote1", "--over"], ["local-judge", "fit"]])
+def test_attempts_that_are_not_there_are_said_to_be_missing(command: list[str]) -> None:
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        run(*command, "nowhere")

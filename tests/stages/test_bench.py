@@ -98,9 +98,11 @@ def test_a_world_by_its_import_path_and_two_policies(empty: Path) -> None:
         ("mini", ["--set", "tets_tasks=3"], "tets_tasks: Extra inputs are not permitted"),
         ("mini", ["--set", "sample.max_cals=3"], "sample.max_cals: unknown key, did you mean 'max_calls'?"),
         ("mini", ["--set", "3"], "'3' is no setting"),
+        ("mini", ["--set", "world.tets_tasks=3"], "tets_tasks: Extra inputs are not permitted"),
+        ("mini", ["--set", "sample.draw=1", "--set", "sample.draw.x=2"], "sample.draw.x lies within draw, which is"),
         ("switches:Switches", ["--policy", "nowhere"], "no such policy"),
         ("switches:Switches", ["--endpoint", "gpt"], "write MODEL@URL"),
-        ("switches:Switches", ["--endpoint", "gpt@nowhere"], "--endpoint gpt@nowhere"),
+        ("switches:Switches", ["--endpoint", "gpt@nowhere"], "--endpoint gpt@nowhere: is an address"),
     ],
 )
 def test_what_does_not_exist_is_named(empty: Path, world: str, options: list[str], said: str) -> None:
@@ -154,6 +156,8 @@ def test_a_world_offers_metrics_of_its_own(empty: Path) -> None:
     assert made.exit_code == 0, made.output
     (evaluation,) = json.loads(Path("found.json").read_text())["evaluations"]
     assert "repeats" in evaluation["metrics"]["all"]
+    (receipt,) = (empty / ".steptool/bench/counted_Counted").glob("*/manifest.json")
+    assert json.loads(receipt.read_text())["metrics"]["repeats"]["revision"]
 
 
 def test_worlds_that_are_not_there_are_left_out_by_name(empty: Path) -> None:

@@ -46,22 +46,26 @@ class Fitted(Frozen):
     by_query: Agrees
     """Each query judged by a model that has not seen it."""
     by_method: Agrees | None
-    """Each method judged by a model that has seen none of its runs; None where there is only one."""
+    """Each method judged by a model that has seen none of its runs; None where only one gave answers."""
     among_votes: float | None
     """Mean κ between any two of the votes on an attempt; None where there is one vote."""
 
 
 def fit(runs: Sequence[JudgedRun], source: str) -> Fitted:
-    """`source`: what the runs are, in a few words. Raises DataError where they are too few, or all judged alike."""
+    """`source`: what the runs are, in a few words. Raises DataError where they are too few, at too few queries,
+    or all judged alike."""
     runs = [run for run in runs if run.votes]
     data = [(run, features(run.trajectory, run.task)) for run in runs if run.trajectory.answer is not None]
     solved = np.array([np.mean(run.votes) for run, _ in data])
     if len(data) < FEWEST or np.all(solved > 0.5) or np.all(solved <= 0.5):
         found = f"{len(data)} judged attempts end with an answer, {int((solved > 0.5).sum())} of them solved"
         raise DataError(found, where=source, fix=f"give at least {FEWEST}, some of them solved and some not")
+    if len({_fold(run) for run, _ in data}) < 2:
+        found = f"the attempts with an answer are at {len({run.task.id for run, _ in data})} queries"
+        raise DataError(found, where=source, fix="give some at more queries, so that a part of them can be held out")
     table = np.array([own for _, own in data])
-    by_query = _held_out(runs, data, table, solved, lambda run: int(content_hash(run.task.id), 16) % FOLDS)
-    methods = {run.method for run in runs}
+    by_query = _held_out(runs, data, table, solved, _fold)
+    methods = {run.method for run, _ in data}
     by_method = _held_out(runs, data, table, solved, lambda run: run.method) if len(methods) > 1 else None
     among = _among_votes(runs)
     made: dict[str, str | int | float] = {
@@ -104,6 +108,10 @@ def _fitted(table: Floats, solved: Floats) -> Logistic:
     return Logistic(bias=rounded[0], weights=weights)
 
 
+def _fold(run: JudgedRun) -> int:
+    return int(content_hash(run.task.id), 16) % FOLDS
+
+
 def _held_out(
     runs: Sequence[JudgedRun],
     data: Sequence[tuple[JudgedRun, list[float]]],
@@ -116,8 +124,6 @@ def _held_out(
     found: dict[str, float] = {}
     for part in dict.fromkeys(parts):
         own = np.array([each == part for each in parts])
-        if own.all():
-            continue
         model = _fitted(table[~own], solved[~own])
         found |= {data[row][0].trajectory.id: model.probability(table[row].tolist()) for row in np.flatnonzero(own)}
     judged = np.array([found.get(run.trajectory.id, 0.0) for run in runs])
