@@ -2,7 +2,7 @@
 
 equal as written      {"id": "A 1"}  and  {"id": "A 1"}
 equal in one spelling {"id": " a  1", "page": 1.0, "q": ""}  and  {"id": "A 1", "page": "1"}
-near                  texts that have most of their letters in common; numbers are equal or not
+near                  texts that have most of their letters in common; numbers, and long texts, are equal or not
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
+MOST_LETTERS = 2_000
+"""Of a text that is compared letter by letter, which takes up to the square of their number."""
 _NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?")
 
 
@@ -49,7 +51,7 @@ def likeness(mine: Mapping[str, Any], theirs: Mapping[str, Any], least: float = 
 
 
 def _of_values(mine: Any, theirs: Any, least: float) -> float:
-    if isinstance(mine, str) and isinstance(theirs, str):
+    if isinstance(mine, str) and isinstance(theirs, str) and max(len(mine), len(theirs)) <= MOST_LETTERS:
         matcher = SequenceMatcher(None, mine, theirs, autojunk=False)
         at_most = min(matcher.real_quick_ratio(), matcher.quick_ratio())  # which take less time than the ratio
         return matcher.ratio() if at_most >= least else at_most
