@@ -38,7 +38,7 @@ export HF_HUB_OFFLINE ?= 1
 # Commands that steptool starts (dvc, and the stages through it) are the ones in .venv.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run compare serve deploy services test test-slow chaos regime lint format lock doctor clean
+.PHONY: help setup run compare bench serve deploy services test test-slow chaos regime lint format lock doctor clean
 
 help:  ## show this list
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -68,6 +68,10 @@ run: $(STAMP)  ## run the pipeline, from tasks to registered model, and print th
 compare: $(STAMP)  ## train every method on three seeds, and print how they compare: hours; it goes on where it stopped
 	$(BIN)/dvc repro benchmarks/compare/dvc.yaml
 	@cat benchmarks/compare/made/table.md
+
+LIMIT ?= 60
+bench: $(STAMP)  ## measure base, sft and ppo2 of `make run` on every world that needs no judge (minutes; it resumes)
+	$(BIN)/steptool bench all --policy base --policy sft --policy ppo2 --against sft --limit $(LIMIT)
 
 PREFECT_PORT ?= 4200
 MLFLOW_PORT ?= 5000

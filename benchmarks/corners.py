@@ -6,6 +6,7 @@
     python -m benchmarks.corners run --set engine.use=benchmarks.transformers_batch:TransformersEngine
     python -m benchmarks.corners sample --corners none-2 --seeds 18     the start and its attempts alone
     python -m benchmarks.corners table
+    python -m benchmarks.corners budgets --calls 3,4,6              the same attempts, cut
 
 A cell is one policy: made by a variant, in a corner, from the attempts of one seed's SFT policy, and measured on the
 dev tasks by the world's own verdicts. It is one line of JSON in a file of its own (OUT/cells/SEED.VARIANT/), so `run`
@@ -25,6 +26,7 @@ import typer
 from ruamel.yaml import YAML
 
 from benchmarks import run as run_command
+from benchmarks.budgets import budgets as within
 from benchmarks.cells import SFT, Bench, Cell, Variant, Wanted
 from benchmarks.figures import START, read_cells, tables
 from benchmarks.habits import Corner
@@ -114,6 +116,15 @@ def table(
     if to is not None:
         write_bytes(to, f"{text}\n".encode())
     print(text)
+
+
+@app.command()
+def budgets(
+    calls: Annotated[str, typer.Option(help="Most actions of an attempt.")] = "3,4,6",
+    out: Annotated[Path, typer.Option(help="Folder of what was made.")] = OUT,
+) -> None:
+    """Print what the measured attempts solve within fewer actions."""
+    print("\n".join(within(read_cells(out / "cells"), out, _numbers(calls, "--calls"))))
 
 
 Corners = Annotated[str, typer.Option(help="Such as none-2,exact-*; see `list`.")]

@@ -174,7 +174,7 @@ def rows_of(cells: Sequence[Cell], setting: Setting) -> list[Row]:
 def _differences(rows: Sequence[Row]) -> Iterator[str]:
     seeds = sorted({seed for row in rows for seed in row.cells})
     baselines = [row for name in BASELINES for row in rows if row.name == name and row.round < 2]
-    yield from _table(
+    yield from table(
         ["variant", *(f"seed {seed}" for seed in seeds), "mean", *(f"− {row.name}" for row in baselines)],
         (
             [
@@ -207,7 +207,7 @@ def _best(rows: Sequence[Row]) -> Iterator[str]:
         yield f"The best without step rewards is {best.title} (chosen here, after looking). Against it:"
         yield ""
         together = holm([each.p_value for _, each in found])
-        yield from _table(
+        yield from table(
             ["variant", "points", "p, of all rows", "won, lost", "by seed"],
             (
                 [row.title, str(each), p_number(p), f"{each.won}, {each.lost}", _by_seed(each)]
@@ -234,7 +234,7 @@ def _groups(rows: Sequence[Row]) -> Iterator[str]:
     measured = [row for row in rows if row.evaluations]
     groups = dict.fromkeys(g for row in measured for each in row.evaluations.values() for g in each.metrics if g != ALL)
     if groups:
-        yield from _table(
+        yield from table(
             ["solved, by group", *groups],
             ([row.title, *(percent(_metric(row, "pass_rate", group)) for group in groups)] for row in measured),
         )
@@ -243,7 +243,7 @@ def _groups(rows: Sequence[Row]) -> Iterator[str]:
 def _habits(rows: Sequence[Row]) -> Iterator[str]:
     titles = ["variant", "P(finish)", "P(solved, if finished)", "tool recall", "actions", "tokens", "repeat a call"]
     titles += ["out of budget", "give up", "actions before", "repeat before", "pay for length"]
-    yield from _table(titles, (_habit(row) for row in rows if row.evaluations))
+    yield from table(titles, (_habit(row) for row in rows if row.evaluations))
 
 
 def _habit(row: Row) -> list[str]:
@@ -274,7 +274,7 @@ def _costs(cells: Sequence[Cell]) -> Iterator[str]:
             found.setdefault((cell.corner, cell.variant), []).append(cell)
     yield "## What the trainings took"
     yield ""
-    yield from _table(
+    yield from table(
         ["corner", "variant", "seconds", "action tokens trained", "of the attempts", "on"],
         (
             [
@@ -320,7 +320,8 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _table(titles: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
+def table(titles: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
+    """Lines of Markdown."""
     yield f"| {' | '.join(titles)} |"
     yield f"|{' --- |' * len(titles)}"
     for row in rows:

@@ -15,10 +15,14 @@ from typing import Annotated
 import typer
 
 from steptool.commands import model
+from steptool.commands.bench import app as bench
+from steptool.commands.judge_agreement import judge_agreement
+from steptool.commands.local_judge import app as local_judge
 from steptool.commands.tasks import app as tasks
 from steptool.commands.tools import app as tools
 from steptool.commands.traces import Drop, Lenient, Region, Setting, settings_of
 from steptool.commands.traces import app as traces
+from steptool.commands.win_rate import win_rate
 from steptool.core.errors import InputError, StepToolError, printable
 from steptool.system.environment import be_quiet
 from steptool.system.memory import keep_freed_memory, without_garbage_collection
@@ -368,11 +372,32 @@ def view(
     serve_page(paths or [], port, opens=not no_open, says=typer.echo)
 
 
-for verb in (model.chat, model.serve_model, model.export):
-    app.command(rich_help_panel=USE)(verb)
+@app.command(rich_help_panel=START)
+def serve_tools(
+    folder: Annotated[Path, typer.Argument(help="Recordings: a pack, or StableToolBench's folders.")],
+    port: Annotated[int, typer.Option(help="On loopback; 0 is a free one.")] = 8080,
+    kept: Annotated[Path, typer.Option(help="File of what the simulator replied.")] = Path("toolbench.db"),
+    nearest: Annotated[float, typer.Option(min=0.5, max=1, help="Least likeness of arguments; 1: equal ones.")] = 0.9,
+    simulator: Annotated[str, typer.Option(help="URL of an endpoint whose model replies to what is not there.")] = "",
+    model: Annotated[str, typer.Option(help="What this endpoint calls the model.")] = "",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting of the endpoint, as key=value.")] = None,
+) -> None:
+    """Serve recorded replies of ToolBench's functions, as StableToolBench's server does (POST /virtual)."""
+    from steptool.commands.serve_tools import serve_tools as serve_replies
+
+    settings = {"url": simulator, "model": model, **settings_of(set_ or [])} if simulator else {}
+    serve_replies(folder, port, kept=kept, nearest=nearest, simulator=settings, says=typer.echo)
+
+
+for measure in (judge_agreement, win_rate):
+    app.command(rich_help_panel=RUN)(measure)
+for use in (model.chat, model.serve_model, model.export):
+    app.command(rich_help_panel=USE)(use)
+app.add_typer(bench, name="bench", rich_help_panel=RUN)
 app.add_typer(tools, name="tools", rich_help_panel=START)
 app.add_typer(tasks, name="tasks", rich_help_panel=START)
 app.add_typer(traces, name="traces", rich_help_panel=START)
+app.add_typer(local_judge, name="local-judge", rich_help_panel=START)
 
 
 @app.command(rich_help_panel=START)

@@ -13,12 +13,14 @@ import pytest
 from tokenizers import Tokenizer
 
 from benchmarks import corners
+from benchmarks.budgets import budgets
 from benchmarks.cells import Bench, Cell, paid_for_length
 from benchmarks.figures import holm, paired, read_cells, resampled, tables
 from benchmarks.habits import Corner, as_known, habits, misjudged, repeats, within_tasks, without_score
-from steptool.config.places import PARAMS
+from steptool.config.places import JUDGED, PARAMS
 from steptool.config.settings import parse_params
-from steptool.core.errors import InputError, NotComparable
+from steptool.core.errors import DataError, InputError, NotComparable
+from steptool.core.storage import write_jsonl
 from steptool.core.types import Reference
 from steptool.engines.base import Generation, Request
 from steptool.engines.fake import spoken
@@ -329,6 +331,26 @@ def test_a_task_that_all_seeds_share_counts_once(cell: Cell) -> None:
 def test_many_rows_make_a_small_p_value_larger() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])  # 3 × .01, then 2 × .03, then 1 × .04, no less
     assert holm([]) == []
+
+
+def test_fewer_actions_are_the_same_attempts_cut(cell: Cell, tmp_path: Path) -> None:
+    """Solved at the second action and at the third; within two actions only the first is."""
+    lookup = step(call("find", name="tea"), {"id": 7})
+    assert cell.evaluation
+    tasks = list(cell.evaluation.solved)
+    ends = [[lookup, finish("7")], [lookup, lookup, finish("7")]]
+    made = [scored(trajectory(*steps, of=task, solved=1.0)) for task, steps in zip(tasks, ends, strict=False)]
+    cells = [with_solved(cell, "sft", 17, []), with_solved(cell, "new", 17, [1.0, 1.0])]
+    for each in cells:
+        name = f"measuring/17.{each.variant}/{each.corner}.r{each.round}.dev.c3{JUDGED}"
+        write_jsonl(tmp_path / "seed17" / name, made if each.variant == "new" else [])
+    text = "\n".join(budgets(cells, tmp_path, [2]))
+    share = 100 / len(tasks)
+    assert "| variant | seeds | 2 actions | 3 actions |" in text
+    assert re.search(rf"\| new \| 17 \| {share:.1f}.%, .* \| {2 * share:.1f}.%, ", text)
+    (tmp_path / "seed17" / name).unlink()
+    with pytest.raises(DataError, match="the attempts of a cell are gone"):
+        list(budgets(cells, tmp_path, [2]))
 
 
 def test_policies_that_were_measured_otherwise_are_not_compared(cell: Cell) -> None:

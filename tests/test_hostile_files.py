@@ -32,7 +32,8 @@ from steptool.core import storage
 from steptool.core.errors import DataError, InputError
 from steptool.core.storage import parse_json, parse_record, read_json, read_jsonl, read_record, write_jsonl
 from steptool.core.types import AnswerCheck, Reference, ScoredTrajectory, Task, Tool, ToolCall, Trajectory
-from steptool.worlds.recorded import QUERIES, REPLIES, VARIABLE, RecordedWorld
+from steptool.worlds.recorded import RecordedWorld
+from steptool.worlds.toolbench.pack import QUERIES, REPLIES, VARIABLE
 
 HEADER = json.dumps({"schema_version": 2, "kind": "ToolCall", "rows": 1})
 QUERY = {

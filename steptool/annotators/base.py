@@ -7,7 +7,7 @@ class Judge:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from steptool.core.types import Judgement, Reference, Task, Trajectory
@@ -29,4 +29,13 @@ class LooksAhead(Protocol):
 
     def look_ahead(self, trajectories: Sequence[Trajectory]) -> None:
         """It will be asked about each of these next; called before the first."""
+        ...
+
+
+@runtime_checkable
+class Counts(Protocol):
+    """An annotator that may fail to judge, and says how often it did."""
+
+    def counts(self) -> Mapping[str, float]:
+        """Name → number, of all that it has done so far."""
         ...

@@ -20,7 +20,10 @@ RETURN_TOLERANCE = 1e-6
 
 SAMPLE_AGAIN = "run `dvc repro --force --single-item sample-ROUND`"
 ANNOTATE_AGAIN = "run `dvc repro --force --single-item annotate-ROUND`"
-NO_SCORE = "the annotator gave no score: take another one, or mend the one that you brought"
+NO_SCORE = (
+    "the annotator gave no score: take another one, or mend the one that you brought; of `judge`, read its reasons, "
+    "then raise max_completion_tokens, or set annotate.unusable: rules"
+)
 NO_VERDICT = (
     "set `reward: {use: auto}`, which learns from the calls where there is no verdict; or give every training task a "
     "check, or take a world or an annotator that can tell"

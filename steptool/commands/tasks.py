@@ -1,4 +1,4 @@
-"""`steptool tasks check`: what is wrong with the tasks of the project, and what so many of them can show."""
+"""`steptool tasks check | list`: what is wrong with the tasks, what so many of them can show, and which is for what."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_PLACES = 3
 """Lines of the file that a warning names."""
 POINTS = (10, 5)
 """Differences of the solve rate, in points, for which it is said how many tasks show them."""
-app = typer.Typer(no_args_is_help=True, help="Check the tasks of the world in params.yaml.")
+app = typer.Typer(no_args_is_help=True, help="Check and list the tasks of the world in params.yaml.")
 
 Discordance = Annotated[
     float,
@@ -27,9 +27,25 @@ Discordance = Annotated[
 ]
 
 
-@app.callback()
-def _group() -> None:
-    """Without this a single command would be the whole."""
+OfSplit = Annotated[str | None, typer.Option(help="Only those for train, dev or test.")]
+
+
+@app.command("list")
+def list_tasks(split: OfSplit = None) -> None:
+    """The tasks as they are split, one a line: split, id, group, query. Only those for train may be demonstrated."""
+    from steptool.config.settings import load_params
+    from steptool.core.errors import InputError, printable
+    from steptool.worlds.base import SPLITS, Ends
+
+    if split is not None and split not in SPLITS:
+        raise InputError(f"there is no split {split[:40]!r}", where="--split", fix=f"name one of {', '.join(SPLITS)}")
+    params = load_params()
+    world = params.world.build(params.seed)
+    for each in SPLITS:
+        for task in world.tasks(each) if split in (None, each) else ():
+            typer.echo("\t".join(map(printable, (each, task.id, task.group, " ".join(task.query.split())))))
+    if isinstance(world, Ends):
+        world.end()
 
 
 @app.command()
@@ -39,7 +55,7 @@ def check(discordance: Discordance = 0.3) -> None:
 
     from steptool.config.settings import load_params
     from steptool.core.errors import InputError
-    from steptool.worlds.project.lint import doubts, idle_attempts, read
+    from steptool.worlds.project.lint import doubts, idle_attempts, read, unusable
     from steptool.worlds.project.world import ProjectSettings
 
     params = load_params()
@@ -48,12 +64,13 @@ def check(discordance: Discordance = 0.3) -> None:
         fix = "use functions, openapi, mcp or agent as `world` to write tasks of your own"
         raise InputError(f"world {params.world.name} has no file of tasks", where="params.yaml", fix=fix)
     found = read(config, lambda changed: params.world.cls(changed, params.seed))
-    sides, findings = found.sides(), [*found.errors, *doubts(found.lines, found.sides())]
+    sides = found.sides()
+    findings = [*found.errors, *unusable(found), *doubts(found.lines, sides)]
     if found.world is not None:
         timeout_s = params.sample.tool_timeout_s
         findings += asyncio.run(idle_attempts(found.world, found.lines, timeout_s=timeout_s))
         found.world.end()
-    typer.echo(f"{config.tasks}: {len(found.lines)} tasks can be read")
+    typer.echo(f"{config.tasks}: {len(found.lines)} task{'' if len(found.lines) == 1 else 's'} can be read")
     for line in (
         *_table(found.lines, sides),
         "",
@@ -91,7 +108,7 @@ def _listed(findings: Sequence[Finding]) -> Iterator[str]:
         places = ", ".join(finding.where[:MOST_PLACES])
         more = f" and {len(finding.where) - MOST_PLACES} more" if len(finding.where) > MOST_PLACES else ""
         if finding.kind == "error":
-            yield printable(f"error    {places}{': ' if places else ''}{finding.found}")
+            yield printable(f"error    {places}{more}{': ' if places else ''}{finding.found}")
         else:
             yield printable(f"warning  {finding.found}{f' ({places}{more})' if places else ''}")
         if finding.fix:

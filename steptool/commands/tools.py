@@ -47,7 +47,7 @@ def try_tool(name: ToolName, arguments: Arguments = "{}") -> None:
     call = ToolCall(name=_known(name, world.toolbox), arguments=_arguments(arguments))
     connection = world.connect()
     started = time.monotonic()
-    seen = asyncio.run(_made(world, connection, [call], timeout_s))
+    seen = asyncio.run(_made(world, connection, [call], timeout_s, most=MOST_SHOWN))
     seconds = time.monotonic() - started
     world.end()
     kept = isinstance(connection, RecordedConnection) and connection.replayed
@@ -62,6 +62,7 @@ def try_tool(name: ToolName, arguments: Arguments = "{}") -> None:
 def check(sample: Sample = 20, writes: Writes = False) -> None:
     """Make a sample of the recorded calls again; say where the tools reply otherwise by now, and exit 1 then."""
     import asyncio
+    import sys
 
     from steptool.core.errors import InputError
     from steptool.worlds.agent.world import AgentWorld
@@ -77,12 +78,16 @@ def check(sample: Sample = 20, writes: Writes = False) -> None:
     if not recorded and not drift:
         fix = "set world.record: auto in params.yaml, and run the pipeline or `steptool tools try`"
         raise InputError("holds no replies of these tools", where=str(world.config.recordings), fix=fix)
-    for kept in chosen:
-        now = asyncio.run(_made(world, world.toolbox.connect(), [*kept.earlier, kept.call], timeout_s))
-        drift += [f"{_shown(kept.call)}: {line}" for line in _differences(kept.reply, now)]
-    world.end()
     for line in drift:
         typer.echo(line)
+    for kept in chosen:
+        calls = [*kept.earlier, kept.call]
+        now = asyncio.run(_made(world, world.toolbox.connect(), calls, timeout_s, most=sys.maxsize))
+        found = [f"{_shown(kept.call)}: {line}" for line in _differences(kept.reply, now)]
+        for line in found:  # at once: the service may be gone at the next call
+            typer.echo(line)
+        drift += found
+    world.end()
     skipped = "" if chosen or not recorded else " (all that are recorded change something: --writes makes them, too)"
     typer.echo(f"calls made again: {len(chosen)}{skipped}; differences: {len(drift) or 'none'}")
     raise typer.Exit(1 if drift else 0)
@@ -102,14 +107,16 @@ def _world() -> tuple[ProjectWorld, float]:
     return world, params.sample.tool_timeout_s
 
 
-async def _made(world: ProjectWorld, connection: Any, calls: list[ToolCall], timeout_s: float) -> Observation:
-    """The reply to the last of the calls, made in an attempt of their own."""
+async def _made(
+    world: ProjectWorld, connection: Any, calls: list[ToolCall], timeout_s: float, *, most: int
+) -> Observation:
+    """The reply to the last of the calls, made in an attempt of their own; at most `most` characters of it."""
     from steptool.core.types import Task
     from steptool.rollouts.guard import GuardedSession
     from steptool.worlds.project.session import ProjectSession
 
     task = Task(id="by hand", group="all", query="", tools=tuple(world.toolbox.tools.values()))
-    session = GuardedSession(ProjectSession(task, connection, ()), timeout_s=timeout_s, most=MOST_SHOWN)
+    session = GuardedSession(ProjectSession(task, connection, ()), timeout_s=timeout_s, most=most)
     try:
         return [await session.call(call) for call in calls][-1]
     finally:
@@ -153,8 +160,8 @@ def _signature(tool: Tool) -> str:
 def _kind(schema: Any) -> str:
     if not isinstance(schema, dict):
         return "any"
-    if "enum" in schema:
-        return "|".join(map(str, schema["enum"]))
+    if "const" in schema or "enum" in schema:
+        return "|".join(map(str, schema.get("enum", [schema.get("const")])))
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     if union := schema.get("anyOf", schema.get("oneOf")):

@@ -141,7 +141,7 @@ def _round(params: Params, wanted: Round) -> Iterator[StageSpec]:
         name,
         deps=(TASKS, TRAJECTORIES / name, *judging(params, name)),
         out=SCORED / name,
-        keys=("seed", "annotate"),
+        keys=("seed", *params.annotate.keys("annotate")),
         plugins=(params.annotate,),
     )
     yield StageSpec(
@@ -199,7 +199,7 @@ def _measure(
         deps=(TASKS, *dict.fromkeys((*(folder for arm in arms for folder in _policy_folders(arm)), *judging(params)))),
         out=out,
         keys=(
-            *("seed", "evaluate", "sample", *acting, "annotate", "metrics", "model.dtype"),
+            *("seed", "evaluate", "sample", *acting, *params.annotate.keys("annotate"), "metrics", "model.dtype"),
             *(key for name, used in endpoints.items() for key in used.keys(f"arms.{name}.endpoint")),
         ),
         plugins=(*_acting(params), params.annotate, *params.metrics.values(), *endpoints.values()),

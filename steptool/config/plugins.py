@@ -27,12 +27,19 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mcp": "steptool.worlds.mcp:McpWorld",
         "agent": "steptool.worlds.agent.world:AgentWorld",
         "traces": "steptool.worlds.traces.world:TracesWorld",
+        "bfcl": "steptool.worlds.bfcl.world:BfclWorld",
+        "tau2": "steptool.worlds.tau2.world:Tau2World",
+        "workbench": "steptool.worlds.workbench.world:WorkBench",
+        "toolbench": "steptool.worlds.toolbench.world:ToolBenchWorld",
+        "http": "steptool.worlds.toolbench.http:HttpWorld",
+        "toollens": "steptool.worlds.toollens.world:ToolLensWorld",
     },
     "demonstrations": {
         "experts": "steptool.traces.experts:Experts",
         "file": "steptool.traces.file:TraceFile",
         "traces": "steptool.traces.imported:ImportedTraces",
         "endpoint": "steptool.traces.endpoint:Teacher",
+        "workbench": "steptool.traces.workbench:WorkBenchRuns",
     },
     "traces": {
         "mlflow": "steptool.traces.mlflow:MlflowTraces",
@@ -56,11 +63,14 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "endpoint": {"openai": "steptool.endpoints.policy:Endpoint"},
     "search": {
         "chain": "steptool.rollouts.chain:Chain",
+        "dfsdt": "steptool.rollouts.dfsdt:Dfsdt",
         "agent": "steptool.rollouts.agent:Agent",
     },
     "annotate": {
         "rules": "steptool.annotators.rules:Rules",
         "progress": "steptool.annotators.progress:Progress",
+        "judge": "steptool.annotators.judge:Judge",
+        "local_judge": "steptool.annotators.local_judge:LocalJudge",
     },
     "reward": {
         "potential": "steptool.rewards.potential:Potential",
@@ -80,7 +90,12 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "grpo": "steptool.methods.grpo:Grpo",
         "gigpo": "steptool.methods.gigpo:Gigpo",
     },
-    "metrics": {},
+    "metrics": {
+        "replies_from": "steptool.worlds.toolbench.metrics:RepliesFrom",
+        "recall_at": "steptool.worlds.toollens.metrics:RecallAt",
+        "complete_at": "steptool.worlds.toollens.metrics:CompleteAt",
+        "ndcg_at": "steptool.worlds.toollens.metrics:NdcgAt",
+    },
 }
 """Section of params.yaml → name → `module:Class`; an endpoint stands under its arm."""
 

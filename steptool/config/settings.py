@@ -550,6 +550,16 @@ def apply_profile(path: Path, profile: Path) -> str:
     return _changed(path, changes, read_in=profile)
 
 
+def laid_over(path: Path, changes: dict[str, Any]) -> Params:
+    """The settings of params file `path` with `changes` laid over them as `apply_profile` does; the defaults with them
+    where there is no such file. Raises ParamsError as `load_params` does."""
+    data = _load_yaml(path) if path.exists() else {}
+    if not isinstance(data, dict):
+        raise _no_settings(path)
+    _lay_over(data, changes)
+    return parse_params(path, data)
+
+
 def next_draw(path: Path) -> str:
     """The text of params file `path` with `sample.draw` one higher: new trajectories, the same settings."""
     return _changed(path, {"sample": {"draw": load_params(path).sample.draw + 1}}, read_in=path)

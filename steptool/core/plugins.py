@@ -111,7 +111,8 @@ def revision_of(plugin: object, config: BaseModel | None = None) -> Revision:
     settings = NoSettings() if settings is None else settings
     code = code_revision(modules_of(kind, settings), without=MEANS_NOTHING)
     seed = getattr(plugin, "seed", None)
-    parts: list[Any] = [kind.__qualname__, code, settings.model_dump(mode="json"), content_of(kind, settings), seed]
+    decided = settings.model_dump(mode="json", include=set(getattr(kind, "deciding", ())) or None)
+    parts: list[Any] = [kind.__qualname__, code, decided, content_of(kind, settings), seed]
     if policies := policies_of(kind, settings):
         parts.append([file_hash(folder) for folder in policies if folder.exists()])
     return Revision(name=getattr(kind, "name", kind.__qualname__), revision=content_hash(parts))

@@ -74,6 +74,7 @@ class Client:
         most: int,
         attempt: int,
         temperature: float | None,
+        response_format: Mapping[str, Any] | None = None,
     ) -> Reply:
         """The answer to a conversation, of `most` tokens at most; the same conversation of another `attempt` gets an
         answer of its own.
@@ -86,6 +87,7 @@ class Client:
         body |= {"tools": list(tools)} if tools else {}
         body |= {"parallel_tool_calls": False} if tools and not self._settings.parallel else {}
         body |= {} if temperature is None else {"temperature": temperature}
+        body |= {} if response_format is None else {"response_format": dict(response_format)}
         return await self._loop.run(self._asked(body, attempt))
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ def bootstrap_ratios(
         if np.isnan(value):
             estimates.append(Estimate(value=None))
             continue
-        low, high = _quantiles(drawn[~np.isnan(drawn)], confidence)
+        low, high = quantiles(drawn[~np.isnan(drawn)], confidence)
         estimates.append(Estimate(value=float(value), low=low, high=high))
     return estimates
 
@@ -60,7 +60,12 @@ def bootstrap_mean(
 ) -> tuple[float, float, float]:
     """Mean of values [tasks], at least one, with the ends of its interval."""
     resampled = _resample(values[None], np.ones((1, len(values))), resamples, rng)
-    return float(values.mean()), *_quantiles(resampled[:, 0], confidence)
+    return float(values.mean()), *quantiles(resampled[:, 0], confidence)
+
+
+def resampled_means(values: Floats, *, resamples: int, rng: np.random.Generator) -> Floats:
+    """Means of resamples [resamples, rows] of values [rows, tasks], at least one task; all rows share the resamples."""
+    return _resample(values, np.ones_like(values), resamples, rng)
 
 
 def _resample(numerators: Floats, denominators: Floats, resamples: int, rng: np.random.Generator) -> Floats:
@@ -76,7 +81,8 @@ def _resample(numerators: Floats, denominators: Floats, resamples: int, rng: np.
     return np.concatenate(chunks)
 
 
-def _quantiles(drawn: Floats, confidence: float) -> tuple[float, float]:
+def quantiles(drawn: Floats, confidence: float) -> tuple[float, float]:
+    """The ends of the interval of coverage `confidence`."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail])
     return float(low), float(high)

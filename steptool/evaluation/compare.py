@@ -6,13 +6,13 @@ from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from scipy.stats import binomtest, permutation_test
 
 from steptool.core.errors import NotComparable
 from steptool.core.types import Frozen
 from steptool.evaluation.bootstrap import bootstrap_mean
-from steptool.evaluation.metrics import ALL, Evaluation, Primary, Rate
+from steptool.evaluation.metrics import ALL, Evaluation, Primary, Rate, groups_in_order
 
 Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
 """Of a rate."""
@@ -67,7 +67,7 @@ class Comparison(Difference):
     measure: Primary = "solved"
     """What the difference is of."""
     confidence: float = Field(gt=0, lt=1)
-    groups: dict[str, Difference] = Field(min_length=1)
+    groups: Annotated[dict[str, Difference], AfterValidator(groups_in_order)] = Field(min_length=1)
 
 
 def compare(

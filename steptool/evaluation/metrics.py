@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from steptool.core.errors import DataError, StepToolError, describe
 from steptool.core.types import (
@@ -36,6 +36,8 @@ from steptool.evaluation.bootstrap import Estimate, bootstrap_ratios
 from steptool.evaluation.built_in import METRICS
 
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
+
+Row = TypeVar("Row")
 
 ROUNDING = 1e-9
 """How far above 1 rounding may put a rate."""
@@ -59,6 +61,18 @@ class Measure(Frozen):
 
     describes: str
     is_rate: bool
+
+
+def groups_in_order(rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Rows of a table by their group: ToolBench's subsets, other groups by their names, roll-ups, and last of all ALL.
+    What was read from a file has its keys sorted."""
+    totals = [*ROLL_UPS, ALL]
+    return _in_order(rows, [*SUBSETS, *sorted(rows.keys() - {*SUBSETS, *totals}), *totals])
+
+
+def _in_order(rows: Mapping[str, Row], order: Iterable[str]) -> dict[str, Row]:
+    """Those of `order` first, as they stand there; then the others."""
+    return {name: rows[name] for name in dict.fromkeys([*order, *rows]) if name in rows}
 
 
 class Evaluation(Frozen):
@@ -86,9 +100,9 @@ class Evaluation(Frozen):
     """Task id → share of its attempts with a grounded answer."""
     group_of: dict[str, str]
     """Task id → group."""
-    measures: dict[str, Measure]
+    measures: Annotated[dict[str, Measure], AfterValidator(lambda rows: _in_order(rows, METRICS))]
     """Metric → what it says, in the order of tables: those of this package, then the project's."""
-    metrics: dict[str, dict[str, Estimate]]
+    metrics: Annotated[dict[str, dict[str, Estimate]], AfterValidator(groups_in_order)]
     """Group → metric → estimate. The groups are those of the tasks, I1, I2, I3, and all."""
 
     @model_validator(mode="after")
@@ -157,13 +171,13 @@ def tasks_hash(tasks: Iterable[Task], references: Mapping[str, Reference]) -> st
 
 def group_tasks(group_of: Mapping[str, str]) -> dict[str, list[str]]:
     """Task ids of each group present, of each roll-up, and of all; ids keep their order."""
-    present = set(group_of.values())
-    order = [subset for subset in SUBSETS if subset in present] + sorted(present - set(SUBSETS))
-    groups = {group: [task for task, own in group_of.items() if own == group] for group in order}
+    groups: dict[str, list[str]] = {}
+    for task, group in group_of.items():
+        groups.setdefault(group, []).append(task)
     for name, prefix in ROLL_UPS.items():
         if members := [task for task, own in group_of.items() if own in SUBSETS and own.startswith(prefix)]:
             groups[name] = members
-    return groups | {ALL: list(group_of)}
+    return groups_in_order(groups | {ALL: list(group_of)})
 
 
 def evaluate(

@@ -60,6 +60,8 @@ class Encoder:
         written = {id for id, token in added.items() if any(token.content in marker for marker in markers)}
         self._own = {id for id in written if added[id].special}
         self.control = frozenset(self._own | {id for id, token in added.items() if _is_name(token.content)})
+        self.names = frozenset(added[id].content for id in self.control)
+        """How the control tokens are spelled."""
 
     def chunk(self, *pieces: str) -> Chunk:
         parts: list[int | str | None] = []

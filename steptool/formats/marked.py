@@ -49,9 +49,9 @@ class MarkedEncoder:
 
     def __init__(self, tokenizer: Any, written: Sequence[str]) -> None:
         self._encoder = Encoder(tokenizer, written)
-        added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
-        names = "".join(added[id].content for id in self._encoder.control)
-        self._signs = {sign for sign in names if not sign.isalnum() and sign not in "_ ▁"}
+        self.names = self._encoder.names
+        """How the control tokens are spelled."""
+        self._signs = {sign for sign in "".join(self.names) if not sign.isalnum() and sign not in "_ ▁"}
 
     def encode(self, text: str) -> list[int]:
         """Ids of a rendered text: control tokens only where it has them outside of its marks."""

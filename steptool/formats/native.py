@@ -24,6 +24,7 @@ from steptool.formats.arguments import MAX_DEPTH, depth_of, read_arguments
 from steptool.formats.bounded import bounded
 from steptool.formats.chat_template import TODAY
 from steptool.formats.families import FAMILIES, Family, Name, Turn
+from steptool.formats.harmless import around
 from steptool.formats.marked import MarkedEncoder, clean, find_outside, mark
 from steptool.formats.names import OPENAI, Names
 from steptool.formats.text import shorten
@@ -31,6 +32,8 @@ from steptool.formats.tool_text import openai_tools
 
 _ASKED: list[dict[str, Any]] = [{"role": "user", "content": "Hello."}]
 """A conversation before an action. What the template writes of an action does not depend on it."""
+_OFFERED: list[Any] = [{}]
+"""A tokenizer may have one template for conversations with tools and another for those without."""
 _SENTINEL = "SENTINELACTIONLENITNES"
 _TRIALS = (
     Action(thought="Let me see.", calls=(ToolCall(name="look_up", arguments={"id": "a-1", "deep": True}),)),
@@ -156,9 +159,10 @@ class Native:
     def hint(self, problem: str) -> str:
         return f"That could not be read: {problem}. Call a tool in your format, or answer."
 
-    def chat_template(self) -> str | None:
-        """None where it is the model's own."""
-        return self.family.template
+    def chat_template(self) -> str:
+        """The model's own, or its family's, behind what makes a server's conversation that of the training."""
+        own = self.family.template or self._tokenizer.get_chat_template(tools=_OFFERED)
+        return around(own, self._encoder.names, max_observation=self.max_observation, thinking=self.config.thinking)
 
     def tool_parser(self) -> str:
         return self.family.tool_parser

@@ -123,6 +123,7 @@ class OneCall(ABC):
         """Jinja that writes OpenAI messages with tools as the tokens of this format."""
         return served_template(
             self.turns.template,
+            self.turns.control_names,
             instructions=self.instructions,
             action_macro=self.action_macro,
             end_of_turn=self.turns.end_text,

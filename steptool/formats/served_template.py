@@ -6,16 +6,17 @@
     tool      the observation
 
 Exact for what a rollout can hold: one query, then actions and observations in turn. The rest is written as near to it
-as it gets, since a client may send anything.
+as it gets, since a client may send anything; the name of a control token in a text is spelled otherwise (`harmless`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 from steptool.formats.chat_template import ChatTemplate, Slot
+from steptool.formats.harmless import HARMLESS, control_names
 from steptool.formats.tool_macros import literal, macros
 from steptool.formats.tool_text import CHARACTERS_A_TOKEN, template_environment
 
@@ -44,20 +45,22 @@ BODY = r"""
 {%- for message in messages if message.role in ('system', 'developer') -%}
   {%- set state.system = state.system ~ '\n' ~ text_of(message.content) -%}
 {%- endfor -%}
+{%- set state.system = harmless(state.system) -%}
 {{- BEFORE_SYSTEM ~ TRIM_SYSTEM -}}
 {%- for message in messages -%}
   {%- if message.role == 'assistant' -%}
     {{- state.next or state.before ~ BEFORE_ACTION -}}
-    {{- action_of(message, offered) -}}
+    {{- harmless(action_of(message, offered)) -}}
     {%- set state.before, state.next = BEFORE_OBSERVATION, '' -%}
     {{- END_OF_TURN if loop.last -}}
   {%- elif message.role not in ('system', 'developer') -%}
     {%- set text = text_of(message.content) -%}
     {%- if not state.begun -%}
+      {%- set text = harmless(text) -%}
       {{- BEFORE_QUERY ~ TRIM_QUERY -}}
       {%- set state.before, state.next = BEFORE_OBSERVATION, BEFORE_ACTION -%}
     {%- else -%}
-      {%- set text = shortened(text) -%}
+      {%- set text = harmless(shortened(text)) -%}
       {{- BEFORE_OBSERVATION ~ TRIM_OBSERVATION -}}
       {%- set state.next = AFTER_OBSERVATION -%}
     {%- endif -%}
@@ -70,6 +73,7 @@ BODY = r"""
 
 def served_template(
     template: ChatTemplate,
+    control: Iterable[str],
     *,
     instructions: str,
     action_macro: str,
@@ -79,7 +83,8 @@ def served_template(
 ) -> str:
     """Jinja for `apply_chat_template`. `action_macro` defines `action_of(message, tools)`, an assistant's text.
 
-    `template` are the markers of the model's own template; `tools_budget` is in tokens, `max_observation` in
+    `template` are the markers of the model's own template, `control` the names of the control tokens that no message
+    may become; `tools_budget` is in tokens, `max_observation` in
     characters.
     """
     names = ("BEFORE_SYSTEM", "BEFORE_QUERY", "BEFORE_ACTION", "BEFORE_OBSERVATION", "AFTER_OBSERVATION")
@@ -98,7 +103,7 @@ def served_template(
     ):
         body = body.replace(name, _trimmed(text, slot))
     head = "".join(f"{{%- set {name} = {literal(value)} -%}}\n" for name, value in constants.items())
-    return f"{_macros(action_macro)}\n{head}{body}"
+    return f"{_macros(action_macro)}\n{control_names(control)}\n{HARMLESS}\n{head}{body}"
 
 
 def action_text(action_macro: str, message: dict[str, Any], tools: Sequence[dict[str, Any]]) -> str:

@@ -29,6 +29,8 @@ class Turns:
         self._tokenizer = tokenizer
         self._max_observation = max_observation
         self._encoder = Encoder(tokenizer, template.markers)
+        self.control_names = self._encoder.names
+        """How the tokens are spelled that no text from outside may become."""
         _, _, before_action, before_observation, after_observation = template.markers
         self._observation = self._encoder.chunk(before_observation, after_observation)
         self._action = self._encoder.chunk(self._encoder.last_turn(before_action), "")

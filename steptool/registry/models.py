@@ -253,14 +253,14 @@ def find_version(tracking: Tracking, name: str, which: str | int) -> ModelVersio
     """The version with this alias or number. Raises ModelError if there is none."""
     version = version_or_none(tracking, name, which)
     if version is None:
-        raise ModelError(
-            f"no version {which!r}",
-            where=f"registered model {name}",
-            fix=_MAKES.get(str(which), "name a version that MLflow's pages show, or an alias: candidate, champion"),
-        )
+        fix = _MAKES.get(str(which), "name a version that MLflow's pages show, or an alias: candidate, champion")
+        if str(which) in _MAKES and version_or_none(tracking, name, 1) is None:
+            fix = _MAKES_THE_FIRST
+        raise ModelError(f"no version {which!r}", where=f"registered model {name}", fix=fix)
     return version
 
 
+_MAKES_THE_FIRST = "`steptool run` trains, measures and registers one; then `steptool promote` makes it the champion"
 _MAKES = {
     CANDIDATE: "`steptool register` makes one of an arm that was evaluated",
     CHAMPION: "`steptool promote` makes one of the candidate; `chat` and `serve-model` take an arm, too: --policy NAME",

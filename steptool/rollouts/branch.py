@@ -8,6 +8,8 @@
 
     prompt → action → observation → action → … → Finish, or a message that nobody answers, or a budget, or a fault
 
+A search that comes back to a place keeps a twin of the branch there: `twin`, and later `begin_again`.
+
 A bad attempt is a record with a stop reason, never an exception: a call that cannot be read and a tool that fails or
 hangs are observations that the policy learns from; a broken engine or world ends the trajectory.
 """
@@ -19,6 +21,7 @@ import asyncio
 from steptool.core.errors import describe
 from steptool.core.types import Action, Observation, Step, StopReason, Trajectory
 from steptool.rollouts.base import Attempt
+from steptool.rollouts.beside import reply_and, task_and
 from steptool.rollouts.ending import Ending, judged, recorded
 from steptool.rollouts.guard import GuardedSession
 from steptool.rollouts.sampled import seed_of, step_of
@@ -43,8 +46,13 @@ class Branch:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        if self._session is not None:
-            await self._session.leave()
+        await self.leave()
+
+    async def leave(self) -> None:
+        """Close the session without an attempt to be judged, if one is open."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.leave()
 
     def begin(self) -> Ending | None:
         """Open the session and write the prompt. None where an action can follow."""
@@ -59,13 +67,16 @@ class Branch:
             return Ending(StopReason.world_error, error=describe(fault))
         return None
 
-    async def act(self, number: int) -> Ending | None:
+    async def act(self, number: int, note: str = "") -> Ending | None:
         """Sample an action and carry it out. None where another can follow.
 
         `number`: which of the search's actions it is; it decides the random numbers. The last allowed action is carried
-        out like any other, so that a judge can see what came of it.
+        out like any other, so that a judge can see what came of it. `note`: what the search tells the policy before
+        this action, behind what came back last. It is part of the token stream, and stays in it.
         """
         sampling = self._attempt.conditions.sampling
+        if note and (ending := self._write(note)) is not None:
+            return ending
         room = sampling.max_tokens - len(self._stream) - len(self._context)
         if room < 1:
             return Ending(StopReason.token_budget)
@@ -99,8 +110,62 @@ class Branch:
         self.steps[-1] = step.model_copy(update={"observations": observations, "reply": reply})
         if len(self.steps) == sampling.max_calls:
             return Ending(StopReason.call_budget)
+        return self._write()
+
+    def twin(self) -> Branch | Ending:
+        """The same steps for another branch, in a session that is forked from this one's; without a session where the
+        world cannot fork it. An ending where the world breaks."""
+        assert self._session is not None, "begin() comes first"
+        other = Branch(self._attempt)
         try:
-            context = self._attempt.format.reply(generation.ids, observations, reply)
+            other._session = self._session.fork()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as fault:  # noqa: BLE001 - the world's
+            return Ending(StopReason.world_error, error=describe(fault))
+        other.steps, other._stream, other._context = [*self.steps], [*self._stream], self._context
+        return other
+
+    @property
+    def calls_again(self) -> int:
+        """How many actions `begin_again` carries out."""
+        if self._session is not None:
+            return 0
+        return sum(step.action.unreadable is None for step in self.steps)
+
+    async def begin_again(self) -> Ending | None:
+        """Open a session for a twin that has none, and carry its actions out there. None where another can follow.
+
+        Where the world replies otherwise than it did, the branch ends with that action and the new reply: what the
+        policy did next, it did on another reply.
+        """
+        if self._session is not None:
+            return None
+        before = self.steps
+        if (ending := self.begin()) is not None:
+            return ending
+        try:
+            for index, step in enumerate(before):
+                observations, reply = await self._carry_out(step.action)
+                if (observations, reply) != (step.observations, step.reply):
+                    changed = step.model_copy(update={"observations": observations, "reply": reply})
+                    self.steps = [*before[:index], changed]
+                    break
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise
+        except BaseException as fault:  # noqa: BLE001 - the world's
+            return Ending(StopReason.world_error, error=describe(fault))
+        self._stream = [token for step in self.steps for token in (*step.context_ids, *step.action_ids)]
+        if self.steps and not self.steps[-1].is_answered:  # a user who had replied, and now does not
+            return Ending(StopReason.finished, self.steps[-1].action.message)
+        return self._write() if self.steps else None
+
+    def _write(self, note: str = "") -> Ending | None:
+        """The tokens between the last action and the next, the prompt before the first. None where it can follow."""
+        format, task = self._attempt.format, self._attempt.task
+        try:
+            last = self.steps[-1] if self.steps else None
+            context = format.prompt(task_and(note, task)) if last is None else reply_and(note, format, last)
         except Exception as fault:  # noqa: BLE001 - a format may be somebody else's, too
             return Ending(StopReason.engine_error, error=describe(fault))
         if context is None:

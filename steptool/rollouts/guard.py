@@ -14,7 +14,7 @@ from typing import Any
 from steptool.core.errors import WorldError, describe
 from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.formats.text import shorten
-from steptool.worlds.base import HasState, Session
+from steptool.worlds.base import Forks, HasState, Session
 
 CANCELLED_GRACE_S = 2.0
 """How long a session may take to close, at most, once the whole run is being cancelled."""
@@ -65,6 +65,18 @@ class GuardedSession:
         if not (state is None or isinstance(state, str)):
             raise TypeError(f"state returned {type(state).__name__}, not a text or None")
         return None if state is None else self._cut(state)
+
+    def fork(self) -> GuardedSession | None:
+        """A session of its own in the same state; None where the world cannot."""
+        if not isinstance(self._session, Forks):
+            return None
+        try:
+            twin = self._session.fork()
+        except SystemExit as fault:
+            raise WorldError(f"fork raised {describe(fault)}") from fault
+        if twin is self._session:
+            raise WorldError("fork returned the session itself, which is no copy of it")
+        return None if twin is None else GuardedSession(twin, timeout_s=self._timeout_s, most=self._most)
 
     async def close(self, answer: str | None) -> Outcome:
         """Raises NoAnswer where it does not end in time."""

@@ -68,4 +68,5 @@ def _write(params: Params, policy: Named, out: Path) -> ServingFiles:
 
 def serving_line(folder: Path, policy: Named, files: ServingFiles) -> str:
     """The command that serves what lies in `folder`."""
-    return shlex.join(["vllm", "serve", str(folder), "--served-model-name", policy.name, *files.arguments(str(folder))])
+    words = ["vllm", "serve", str(folder), "--served-model-name", policy.name, *files.arguments(str(folder))]
+    return shlex.join([*(f"{name}={value}" for name, value in files.environment.items()), *words])

@@ -15,9 +15,13 @@ from steptool.config.settings import Params
 from steptool.core.errors import InputError
 from steptool.core.storage import write_bytes, write_json
 from steptool.formats.base import Format, Served
+from steptool.formats.chat_template import TODAY
 from steptool.policies.model_folder import load_tokenizer
 
 TEMPLATE, PARSER, GENERATION = "chat_template.jinja", "tool_parser.py", "generation_config.json"
+GPT_OSS = "openai"
+"""vLLM's parser of GPT-OSS."""
+DATE = "VLLM_SYSTEM_START_DATE"
 OWN_PARSERS = ("json_call", "react")
 """Formats that `tool_parser.py` reads; any other name is that of a parser of vLLM's."""
 
@@ -27,11 +31,16 @@ class ServingFiles:
     parser: str
     """Name of the parser of calls."""
     has_template: bool
-    """Whether the model's own chat template is replaced."""
+    """Whether a template beside the model stands above its own."""
 
     @property
     def has_parser(self) -> bool:
         return self.parser in OWN_PARSERS
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of vLLM's server. It writes GPT-OSS's prompts by itself, with today's date."""
+        return {DATE: TODAY.strftime("%Y-%m-%d")} if self.parser == GPT_OSS else {}
 
     def arguments(self, folder: str) -> list[str]:
         """Of vLLM's server, for the files in `folder`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from steptool.config.arms import arm_of
 from steptool.config.places import EVALUATION, MODELS
 from steptool.config.settings import Params
-from steptool.core.errors import DataError, InputError
+from steptool.core.errors import DataError, InputError, ModelError
 from steptool.core.storage import file_hash, read_json, read_record
 from steptool.evaluation.metrics import Evaluation
 from steptool.policies.folder import ResolvedPolicy, resolve_policy
@@ -38,6 +38,9 @@ def find(params: Params, wanted: str, base: Path | None = None) -> Named:
     folder, name = Path(wanted), Path(wanted).resolve().name
     if os.sep not in wanted and wanted in params.arms:
         folder, name = arm_of(params, wanted).weights, wanted
+        if not folder.is_dir():
+            fix = "`steptool run` trains it; `dvc pull` fetches it where somebody has"
+            raise ModelError("has not been trained yet: no such folder", where=str(folder), fix=fix)
     elif not folder.is_dir():
         raise InputError(
             f"no such policy; arms are {', '.join(params.arms) or 'none'}",
@@ -48,10 +51,17 @@ def find(params: Params, wanted: str, base: Path | None = None) -> Named:
 
 
 def _registered(params: Params, which: str) -> Named:
-    from steptool.registry.models import LINEAGE, find_version, load_evaluation, load_registered
+    from steptool.registry.models import LINEAGE, find_version, load_evaluation, load_registered, version_or_none
     from steptool.tracking.run import Tracking
 
     tracking, name = Tracking(None, params.tracking.experiment), params.tracking.model_name
+    weights = [arm_of(params, arm).weights for arm, how in params.arms.items() if not how.endpoint]
+    if version_or_none(tracking, name, which) is None and not any(folder.is_dir() for folder in weights):
+        raise ModelError(
+            "no policy is registered, and none is trained",
+            where=f"registered model {name}",
+            fix="`steptool run` trains, evaluates and registers one; then name an arm with --policy, or promote it",
+        )
     version = find_version(tracking, name, which)
     folder = load_registered(tracking, name, which)
     lineage = {key.removeprefix(LINEAGE): value for key, value in version.tags.items() if key.startswith(LINEAGE)}

@@ -79,11 +79,12 @@ def serve_model(
     files = write_serving_files(params, policy.folder, FOLDER)
     command = module("vllm.entrypoints.openai.api_server", *arguments(params, policy, address, dtype))
     cores = len(os.sched_getaffinity(0))
+    own = files.environment | {"OMP_NUM_THREADS": str(cores)}
     server = Server(
         NAME,
         (*command, *files.arguments(str(FOLDER.resolve()))),
         lambda: answers(f"{address.url}/health"),
-        {name: os.environ.get(name, value) for name, value in (ENVIRONMENT | {"OMP_NUM_THREADS": str(cores)}).items()},
+        {name: os.environ.get(name, value) for name, value in (ENVIRONMENT | own).items()},
         complete=lambda: ask(address, policy, dtype),
     )
     servers = Servers(FOLDER, [server])

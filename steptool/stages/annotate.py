@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from steptool.annotators.annotate import annotate_each
+from steptool.annotators.base import Counts
 from steptool.config.arms import round_of
 from steptool.config.graph import judging
 from steptool.config.places import PARAMS, SCORED, TASKS, TRAJECTORIES
@@ -46,6 +47,10 @@ def main(round: str) -> None:
             summary["solve_rate"] = seen.solved / seen.known
             apart = f"; {seen.unknown} more have no verdict" if seen.unknown else ""
             said = f"{seen.known} trajectories, {summary['solve_rate']:.1%} solved{apart}"
+        if isinstance(annotator, Counts):
+            counts = annotator.counts()
+            summary |= {f"judge.{name}": count for name, count in counts.items()}
+            said += f"; the judge: {', '.join(f'{count:g} {name}' for name, count in counts.items())}"
         running.run.summary(summary)
         running.says(said)
 

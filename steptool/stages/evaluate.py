@@ -13,7 +13,7 @@ from steptool.config.arms import Arm, arms_of, pairs_of
 from steptool.config.graph import judging
 from steptool.config.places import COMPARISONS, EVALUATION, JUDGED, PARAMS, TASKS
 from steptool.config.plugins import Use
-from steptool.config.settings import Params, load_params
+from steptool.config.settings import METRIC, Params, load_params
 from steptool.core.errors import ParamsError
 from steptool.core.plugins import revision_of
 from steptool.core.storage import write_json, write_jsonl
@@ -43,7 +43,7 @@ def main() -> None:
     with measuring("evaluate", EVALUATION, params, arms) as running:
         evaluations = measure_arms(params, arms, params.evaluate.split, running)
         measure = primary_measure(list(evaluations.values()))
-        comparisons = [_compare(params, evaluations, measure, *pair) for pair in pairs_of(params)]
+        comparisons = [compare_arms(params, evaluations, measure, *pair) for pair in pairs_of(params)]
         write_json(running.out / COMPARISONS, [each.model_dump(mode="json") for each in comparisons])
 
 
@@ -61,12 +61,12 @@ def measuring(name: str, out: Path, params: Params, arms: Sequence[Arm]) -> Abst
 def measure_arms(params: Params, arms: Sequence[Arm], split: str, running: Stage) -> dict[str, Evaluation]:
     """Each of the arms on the tasks of `split`, in their order; each is written as it is measured."""
     tasks, references = read_tasks(split), read_references()
-    metrics = _own_metrics(params)
+    metrics = own_metrics(params)
     refuse_unless_measurable(tasks, references, where=str(TASKS / f"{split}.jsonl"))
     evaluations = {}
     with open_sampler(params, None, seed=params.seed) as sampler, ExitStack() as open_ones:
         endpoints = {  # before anything is sampled: what they lack is said at once
-            arm.name: open_ones.enter_context(closing(_endpoint(params, arm.endpoint, sampler)))
+            arm.name: open_ones.enter_context(closing(endpoint_of(params, arm.endpoint, sampler)))
             for arm in arms
             if arm.endpoint
         }
@@ -88,7 +88,7 @@ def measure_arms(params: Params, arms: Sequence[Arm], split: str, running: Stage
     return evaluations
 
 
-def _endpoint(params: Params, used: Use, sampler: Sampler) -> Endpoint:
+def endpoint_of(params: Params, used: Use, sampler: Sampler) -> Endpoint:
     """Raises StepToolError where it cannot be used, such as for a key that is not set."""
     endpoint: Endpoint = used.build(
         sampler.world,
@@ -100,8 +100,9 @@ def _endpoint(params: Params, used: Use, sampler: Sampler) -> Endpoint:
     return endpoint
 
 
-def _own_metrics(params: Params) -> dict[str, Metric]:
-    """The project's metrics. Raises ParamsError for one that is called like something else in the summary."""
+def own_metrics(params: Params) -> dict[str, Metric]:
+    """The world's and the project's metrics. Raises ParamsError for one that is called like something else in the
+    summary."""
     for name in params.metrics:
         if name in METRICS or name in ("broken", TASKS_WITH_VERDICT) or name.startswith("pass_rate_"):
             raise ParamsError(
@@ -109,7 +110,8 @@ def _own_metrics(params: Params) -> dict[str, Metric]:
                 where=f"{PARAMS}: metrics.{name}",
                 fix="call it something else",
             )
-    return {name: used.build() for name, used in params.metrics.items()}
+    worlds = {name: METRIC.read(dict(used)) for name, used in getattr(params.world.cls, "metrics", {}).items()}
+    return {name: used.build() for name, used in {**worlds, **params.metrics}.items()}
 
 
 def measure_policy(
@@ -167,7 +169,7 @@ def _from_to(counts: Sequence[int]) -> str:
     return "none" if most == 0 else f"{least}" if least == most else f"{least} to {most}"
 
 
-def _compare(
+def compare_arms(
     params: Params, evaluations: Mapping[str, Evaluation], measure: Primary, candidate: str, baseline: str
 ) -> Comparison:
     return compare(

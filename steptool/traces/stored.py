@@ -44,6 +44,17 @@ def read(source: Path, tasks: Path | None = None) -> Iterator[tuple[Task | None,
         yield known.get(done.task_id), done
 
 
+def scored(source: Path) -> list[ScoredTrajectory]:
+    """The attempts of a file or a folder with their judgements; none where it holds attempts that nobody judged.
+
+    Raises InputError where there is no such file, DataError where it cannot be read.
+    """
+    file = _file(source)
+    if file is None or not is_stored(source):
+        raise InputError("holds no trajectories", where=str(source), fix=f"name a file of them, such as {NAMES[1]}")
+    return read_jsonl(file, ScoredTrajectory) if _kind(file) == ScoredTrajectory.__name__ else []
+
+
 def _file(source: Path) -> Path | None:
     if source.is_dir():
         return next((source / name for name in NAMES if (source / name).is_file()), None)

@@ -26,7 +26,7 @@ from steptool.traces.openai import arguments_of, json_of
 from steptool.traces.records import Record, read_each
 from steptool.traces.toolbench_answers import answer_of, finish, is_converted, is_inferred, of_converted, of_inferred
 from steptool.traces.toolbench_text import is_text, of_text
-from steptool.worlds.recorded import QUERIES, requests
+from steptool.worlds.toolbench.pack import QUERIES, requests
 
 _NO_ERROR = ("", "none")
 Queries = Callable[[], Mapping[str, Task]]
@@ -50,7 +50,7 @@ class ToolBench:
         )
 
     def read(self, source: str) -> Iterator[Conversation | Skipped]:
-        queries = cache(lambda: {task.id: task for task in requests(self._queries(source))})
+        queries = cache(lambda: {request.id: request.task for request in requests(self._queries(source))})
         return read_each(source, lambda record: self._conversations(record, queries))
 
     def _queries(self, source: str) -> Path:

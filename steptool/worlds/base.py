@@ -41,7 +41,8 @@ class World(Protocol):
     """What `prepare` refuses in the tasks of a world is in `steptool.worlds.checks`.
 
     Optional: `search: ClassVar[str]`, the name of the one search that can make its attempts, such as `agent` where its
-    sessions act by themselves (`Acts`).
+    sessions act by themselves (`Acts`). `metrics: ClassVar[Mapping[str, Mapping[str, Any]]]`, what its benchmark
+    measures beside the metrics of this package, as `metrics` of params.yaml has it; its module imports their classes.
     """
 
     def tasks(self, split: Split) -> Sequence[Task]:
@@ -101,6 +102,17 @@ class HasState(Protocol):
         """A short text, such as a hash, that is equal where every later call would bring the same; None for the state
         that a task begins in. Asked before each action, so it must be quick. No policy sees it; credit is compared by
         it (`steptool.trajectories.states`)."""
+        ...
+
+
+@runtime_checkable
+class Forks(Protocol):
+    """A session that can be copied while it is alive, so that a search can go on from one state in several ways."""
+
+    def fork(self) -> Session | None:
+        """Another session in the state of this one; what is done in one, the other never sees. Each is closed by
+        itself. Asked for before an action, so it must be quick. None where it cannot: the search then makes the calls
+        again in a fresh session."""
         ...
 
 

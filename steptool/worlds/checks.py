@@ -30,7 +30,8 @@ MAX_TEXT = 100_000
 MAX_REFERENCES = 24
 """In a tool's parameters. References to references multiply; this many make fewer than 10,000 parts."""
 MEND_DEMONSTRATIONS = (
-    'mend these demonstrations, or leave them out; a line of tasks.jsonl with "split": "train" is never held out'
+    "mend these demonstrations, or leave them out: `steptool tasks list --split train` shows what may be demonstrated, "
+    'and a line of tasks.jsonl with "split": "train" is never held out'
 )
 MAX_PROBLEMS = 5
 """How many are listed."""
@@ -70,7 +71,7 @@ def _task_problems(splits: Splits, references: Mapping[str, Reference]) -> Itera
     for split, tasks in splits.items():
         for task in tasks:
             who = f"{split} task {_short(task.id)}"
-            yield from (f"{who}: {problem}" for problem in _problems_of(task, references.get(task.id)))
+            yield from (f"{who}: {problem}" for problem in problems_of(task, references.get(task.id)))
             if task.id in ids:
                 yield f"{who}: {ids[task.id]} has a task of this id too"
             ids.setdefault(task.id, split)
@@ -80,7 +81,8 @@ def _task_problems(splits: Splits, references: Mapping[str, Reference]) -> Itera
                 yield f"{who}: asks what {other_split} task {_short(other)} asks; only one split may hold it"
 
 
-def _problems_of(task: Task, reference: Reference | None) -> Iterator[str]:
+def problems_of(task: Task, reference: Reference | None) -> Iterator[str]:
+    """What is wrong with one task and what is known of it, whatever the others are."""
     if reference is None or reference.task_id != task.id:
         yield "has no reference of its own"
         return

@@ -122,6 +122,14 @@ def test_drift_is_named() -> None:
     assert run("check", "--sample", "1").stdout.splitlines()[-1].startswith("calls made again: 1;")
 
 
+def test_a_reply_longer_than_a_terminal_shows_is_compared_as_it_was_recorded() -> None:
+    write(TOOLS + "\ndef flood() -> str:\n    'A long reply.'\n    return 'x' * 1_500_000\n")
+    Path("params.yaml").write_text("world: {use: functions, record: auto, tool_output_kb: 1200}\n")
+    assert run("try", "flood").exit_code == 0
+    same = run("check")
+    assert (same.exit_code, same.stdout) == (0, "calls made again: 1; differences: none\n")
+
+
 def test_nothing_recorded_is_said() -> None:
     error = run("check").exception
     assert isinstance(error, InputError)

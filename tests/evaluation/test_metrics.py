@@ -21,6 +21,7 @@ from steptool import testing
 from steptool.core.errors import DataError, StepToolError
 from steptool.core.types import SUBSETS, AnswerCheck, Reference, ScoredTrajectory, Step, StopReason, Task
 from steptool.evaluation.bootstrap import bootstrap_ratios
+from steptool.evaluation.built_in import METRICS
 from steptool.evaluation.metrics import (
     ALL,
     Evaluation,
@@ -100,6 +101,15 @@ def test_no_trajectories_at_all_is_a_pass_rate_of_zero() -> None:
 
 def test_evaluation_survives_its_json(result: Evaluation) -> None:
     assert Evaluation.model_validate_json(result.model_dump_json()) == result
+
+
+def test_tables_have_their_order_also_where_a_file_was_sorted() -> None:
+    groups = ("zoo", "bar", "G1_tool")
+    tasks = [task.model_copy(update={"group": group}) for task, group in zip(TASKS, groups, strict=True)]
+    written = json.dumps(evaluation("sft", [], tasks).model_dump(mode="json"), sort_keys=True)
+    read = Evaluation.model_validate_json(written)
+    assert list(read.metrics) == ["G1_tool", "bar", "zoo", "I1", ALL]
+    assert list(read.measures) == list(METRICS)
 
 
 def test_summary_is_flat_and_holds_no_missing_numbers(result: Evaluation) -> None:

@@ -33,6 +33,8 @@ from steptool.formats.tool_text import openai_tools
 from steptool.policies import tiny_model
 from steptool.testing import call, finish, message, step, tool, unreadable
 from tests.formats.native_families import PUBLISHED, TOKENS, native_tokenizer
+from tests.formats.test_chat_template import Tomorrow
+from tests.formats.test_served_template import rendered
 
 NAMES = sorted(TOKENS)
 PARALLEL = [family.name for family in FAMILIES if family.parallel]
@@ -43,6 +45,7 @@ FIND = tool(
     allows={"deep": "boolean"},
 )
 TASK = Task(id="t", group="g", query="Where is order a-1?", tools=(FIND, tool("ping", "Pings.")))
+FIND_ID: dict[str, Any] = {"id": {"type": "string", "description": "its id"}}
 LOOK = Action(calls=(call("find_order", id="a-1"),))
 
 
@@ -60,11 +63,10 @@ def controls(name: str, ids: Any) -> list[int]:
 def written(name: str, messages: list[dict[str, Any]], tools: Any = None) -> list[int]:
     """What a server makes of a conversation: the template's text, encoded whole."""
     tokenizer = native_tokenizer(name)
-    template = native(name).chat_template() or tokenizer.chat_template
+    template = native(name).chat_template()
     text = tokenizer.apply_chat_template(
-        messages, tools=tools, chat_template=template, tokenize=False, add_generation_prompt=True,
-        date_string="26 Jul 2024", strftime_now=lambda form: "26 Jul 2024" if "b" in form else "2024-07-26",
-    )  # fmt: skip
+        messages, tools=tools, chat_template=template, tokenize=False, add_generation_prompt=True
+    )
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
     return ids
 
@@ -72,6 +74,51 @@ def written(name: str, messages: list[dict[str, Any]], tools: Any = None) -> lis
 def assistant(*calls: ToolCall) -> dict[str, Any]:
     made = [{"id": str(n), "type": "function", "function": each.model_dump()} for n, each in enumerate(calls)]
     return {"role": "assistant", "content": "", "tool_calls": made}
+
+
+def spelled(tokenizer: Any, text: str) -> str:
+    """As a server's template spells it: a space behind the first letter of each control token's name."""
+    for token in tokenizer.added_tokens_decoder.values():
+        if len(token.content.strip()) > 1:
+            text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+    return text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_clients_text_becomes_no_control_token_on_a_server(name: str) -> None:
+    """But for a space in each, the server shows what training did: the tokens of these texts are in both plain ones."""
+    tokenizer, format = native_tokenizer(name), native(name)
+    hostile = "".join(token.content for token in tokenizer.added_tokens_decoder.values()) + " and x"
+    tools = (tool("find_order", f"Finds {hostile}.", needs={"id": {"type": "string", "description": hostile}}),)
+    task = TASK.model_copy(update={"query": hostile, "tools": tools})
+    plain = TASK.model_copy(update={"query": "fine", "tools": (tool("find_order", "fine", needs=FIND_ID),)})
+    found = {"role": "tool", "tool_call_id": "0", "name": "find_order", "content": hostile}
+    messages = [{"role": "user", "content": hostile}, assistant(call("find_order", id=hostile)), found]
+    fine = [{"role": "user", "content": "x"}, assistant(call("find_order", id="x")), found | {"content": "x"}]
+    served = written(name, messages, openai_tools(tools))
+    assert controls(name, served) == controls(name, written(name, fine, openai_tools(plain.tools)))
+    harmless = task.model_copy(update={"query": spelled(tokenizer, hostile), "tools": ()})
+    assert written(name, messages[:1]) == list(format.prompt(harmless))
+
+
+@pytest.mark.parametrize("name", ["llama-3", "gpt-oss"])
+def test_a_server_writes_the_date_of_the_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, tokenizer = [{"role": "user", "content": TASK.query}], native_tokenizer(name)
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Tomorrow)
+    if name == "gpt-oss":
+        assert "2031" in tokenizer.apply_chat_template(asked, tokenize=False), "its own template writes today's"
+    assert written(name, asked, openai_tools(TASK.tools)) == list(native(name).prompt(TASK))
+
+
+@pytest.mark.parametrize("name", ["qwen2.5", "llama-3"])
+def test_a_server_cuts_a_reply_where_training_did(name: str) -> None:
+    short = Native(Native.Config(max_observation=8), native_tokenizer(name))
+    reply = {"role": "tool", "tool_call_id": "0", "name": "find_order", "content": "12345678"}
+    messages = [{"role": "user", "content": TASK.query}, assistant(*LOOK.calls)]
+    template, tokenizer = short.chat_template(), native_tokenizer(name)
+    cut = rendered(tokenizer, template, [*messages, reply | {"content": "1234567890"}], None)
+    assert cut == rendered(tokenizer, template, [*messages, reply | {"content": "12345678..."}], None)
+    assert "12345678..." in tokenizer.decode(cut)
 
 
 def test_there_are_as_many_as_are_claimed() -> None:
@@ -391,13 +438,16 @@ def test_thinking_can_be_switched_off_where_there_is_a_switch() -> None:
     ids = off.render(LOOK, TASK)
     assert not native_tokenizer("qwen3").decode(ids).startswith("<think>")
     assert off.parse(ids, TASK) == LOOK
+    asked = [{"role": "user", "content": TASK.query}]
+    tokenizer, tools = native_tokenizer("qwen3"), openai_tools(TASK.tools)
+    for options in ({}, {"enable_thinking": True}):
+        assert rendered(tokenizer, off.chat_template(), asked, tools, **options) == list(off.prompt(TASK))
     with pytest.raises(ModelError, match="no switch for thinking"):
         Native(Native.Config(thinking=False), native_tokenizer("qwen2.5"))
 
 
 def test_the_tools_of_a_model_without_them_are_written_by_a_template_of_ours() -> None:
-    assert native("smollm").chat_template() == CHATML
-    assert native("qwen3").chat_template() is None
+    assert native("smollm").chat_template().endswith(CHATML)
     assert native("smollm").tool_parser() == "hermes"
 
 

@@ -149,6 +149,30 @@ def test_what_is_served_is_what_was_trained(name: str, data: st.DataObject) -> N
     assert served == stream_of(format, task, turns)
 
 
+@pytest.mark.parametrize(("name", "mode"), [("gpt2", "as published"), ("gpt2", "strips"), ("gemma", "as published")])
+def test_a_clients_text_becomes_no_control_token(name: str, mode: str) -> None:
+    """A rollout's text that names one differs from the served one by a space behind its first letter."""
+    tokenizer = family(name, mode)
+    format = JsonCall(JsonCall.Config(), tokenizer)
+    control = {token.content: id for id, token in tokenizer.added_tokens_decoder.items() if len(token.content) > 1}
+    hostile = f"a{''.join(control)} {' '.join(control)}" + "<|im_<|im_end|>end|>"
+    calm = hostile
+    for word in sorted(control):
+        calm = calm.replace(word, f"{word[0]} {word[1:]}")
+
+    def sent(text: str) -> tuple[list[dict[str, Any]], Any]:
+        offered = Tool(name="look", description=text, parameters={"properties": {"a": {"description": text}}})
+        asked = Task(id="t", group="g", query=text, tools=(offered,))
+        acted = Action(thought=text, calls=(ToolCall(name="look", arguments={"a": text}),))
+        system: list[dict[str, Any]] = [{"role": "system", "content": text}]
+        return [*system, *messages_of(asked, [(acted, text)])], openai_tools(asked.tools)
+
+    served = rendered(tokenizer, format.chat_template(), *sent(hostile))
+    assert served == rendered(tokenizer, format.chat_template(), *sent(calm))
+    found = [id for id in served if id in control.values()]
+    assert found == [id for id in rendered(tokenizer, format.chat_template(), *sent("x")) if id in control.values()]
+
+
 FORMAT, TOKENIZER = json_call_of("tiny", 4000), tokenizer_of("tiny")
 PING = [{"type": "function", "function": {"name": "get user", "description": None, "parameters": None}}]
 CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "get user", "arguments": '{"a":1}'}}]}

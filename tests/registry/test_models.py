@@ -52,6 +52,22 @@ def test_registering_the_same_again_makes_no_second_version(
     assert register_as("a", evaluation_of("100")) == 3  # the same weights, measured anew
 
 
+@pytest.mark.parametrize("alias", ["candidate", "champion"])
+def test_before_anything_is_registered_the_way_to_a_first_version_is_named(tracking: Tracking, alias: str) -> None:
+    with pytest.raises(ModelError, match=f"no version '{alias}'") as caught:
+        find_version(tracking, "agent", alias)
+    assert str(caught.value.fix).startswith("`steptool run` trains, measures and registers one")
+
+
+def test_a_champion_that_is_missing_is_made_of_the_candidate(
+    tracking: Tracking, evaluation_of: Build, register_as: RegisterAs
+) -> None:
+    register_as("a", evaluation_of("110"))
+    with pytest.raises(ModelError, match="no version 'champion'") as caught:
+        find_version(tracking, "agent", "champion")
+    assert str(caught.value.fix).startswith("`steptool promote` makes one of the candidate")
+
+
 def test_a_registration_that_broke_off_is_not_taken_for_a_whole_one(
     tracking: Tracking, evaluation_of: Build, register_as: RegisterAs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

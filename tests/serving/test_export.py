@@ -25,6 +25,7 @@ from steptool.policies.model_folder import load_model, load_tokenizer
 from steptool.serving.export import export
 from steptool.serving.files import write_serving_files
 from steptool.serving.policy import find
+from tests.formats.native_families import native_tokenizer
 from tests.policies.test_canary import half_the_scaling
 
 FILES = {
@@ -53,6 +54,21 @@ def test_what_is_exported_is_the_policy_and_all_that_serves_it(policy: Path, par
     assert "vllm serve . --served-model-name new --enable-auto-tool-choice --tool-call-parser json_call" in card
     assert "base with the adapter new, merged" in card and "not evaluated" in card
     assert "--tool-parser-plugin tool_parser.py" in card, "vLLM takes ./tool_parser.py for a relative import"
+
+
+def test_a_native_policy_leaves_with_its_template_guarded_and_its_date(
+    policy: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for base in (policy, Path("models/base")):
+        native_tokenizer("gpt-oss").save_pretrained(base)
+    Path("params.yaml").write_text("format: {use: native}\nmodel: {dtype: float32}\n", encoding="utf-8")
+    monkeypatch.setattr("steptool.serving.export.ask_folder", lambda *_: None)  # its weights know another tokenizer
+    said = export(load_params(), find(params, str(policy)), Path("out"))
+    assert "VLLM_SYSTEM_START_DATE=2024-07-26 vllm serve out " in said
+    assert "--tool-call-parser openai" in said
+    assert "Current date: 2024-07-26" in load_tokenizer(Path("out")).apply_chat_template(
+        [{"role": "user", "content": "x"}], tokenize=False
+    )
 
 
 def test_a_plain_model_is_copied_without_what_its_stage_noted(policy: Path, params: Params) -> None:
@@ -113,6 +129,14 @@ def test_the_base_of_an_adapter_is_found_from_another_folder(
 def test_a_policy_that_does_not_exist_is_refused(params: Params) -> None:
     with pytest.raises(InputError, match="ppo7: no such policy"):
         find(params, "ppo7")
+
+
+def test_an_arm_that_is_not_trained_yet_names_what_trains_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("arms: {sft: {method: sft, from: base, data: [demonstrations]}}\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="models/sft: has not been trained yet") as caught:
+        find(load_params(), "sft")
+    assert str(caught.value.fix).startswith("`steptool run` trains it")
 
 
 def test_a_format_that_no_server_can_speak_is_refused(policy: Path, tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """What is served is what was trained: a plain OpenAI client does with the server what `evaluate` does in its process.
 
-demonstrations ─ learned by heart ─ models/policy ─┬─ Sampler ─ actions, verdict ──────────┐
-                                                   └─ serve-model ─ OpenAI client, world ──┴─ the same
+demonstrations ─ learned by heart ─ start ─ sample … train ─ ppo ─┬─ Sampler ─ actions, verdict ──────┐
+                                                                  └─ serve-model ─ OpenAI client ─────┴─ the same
+
+Once in each format of ours, and in the model family's own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -14,23 +15,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
 
+from benchmarks.served import UNREADABLE, measure, report
 from steptool.config.settings import Params, load_params
-from steptool.core.types import FINISH, Task, Trajectory
 from steptool.formats.episode import encode
-from steptool.formats.json_call import JsonCall
-from steptool.formats.tool_text import openai_tools
+from steptool.formats.names import OPENAI, TEXT
 from steptool.orchestration.services.servers import any_free_port, is_free
 from steptool.policies import tiny_model
 from steptool.policies.base_models import save
 from steptool.policies.canary import plain_logprobs, write_canary
-from steptool.rollouts.collect import open_sampler, sampling_of
-from steptool.serving.driver import attempt
+from steptool.serving.driver import offer
+from steptool.serving.policy import find
+from steptool.serving.server import Address
 from steptool.worlds.mini.world import MiniWorld
 from tests.project import ROOT
 
@@ -38,21 +41,37 @@ openai = pytest.importorskip("openai")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 PARAMS = """
+format: {use: FORMAT}
 world: {train_tasks: 24, dev_tasks: 12, test_tasks: 12}
 model: {base: tiny-random, dtype: float32}
-sample: {max_step_tokens: 96, max_tokens: 2048}
-machine: {concurrency: 8}
+demonstrations: {count: 16}
+sample: {tasks: 6, attempts: 2, max_step_tokens: 160, max_tokens: 8000, max_calls: 4}
+validate: {min_solve_rate: 0.0, min_return_spread: 0.0, max_drift: 1.0, min_per_group: 0}
+methods:
+  step_ppo:
+    {baseline: critic, epochs: 1, minibatches: 2, value_warmup: 5, lora_rank: 4, lora_alpha: 8, lora_first_layer: 0,
+     learning_rate: 1.0e-5}
+rounds: {r1: {from: start}}
+arms:
+  start: {folder: start}
+  ppo: {method: step_ppo, from: start, data: [r1]}
+compare: []
+register: {arm: ppo}
+machine: {concurrency: 8, row_tokens: 8192}
 """
+STAGES = ("graph", "revisions", "prepare", "sample r1", "annotate r1", "validate r1", "train ppo")
 TASKS = 2
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"}
 READY_S = 240.0
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy of two layers that knows how two tasks are solved, and nothing else."""
+@pytest.fixture(scope="module", params=["json_call", "react", "native"])
+def project(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A policy of two layers that knows how two tasks are solved and nothing else, trained on from its own attempts."""
     folder = tmp_path_factory.mktemp("project")
-    (folder / "params.yaml").write_text(PARAMS)
-    world, chat = world_of(load_params(folder / "params.yaml")), JsonCall(JsonCall.Config(), tiny_model.tokenizer())
+    (folder / "params.yaml").write_text(PARAMS.replace("FORMAT", request.param))
+    params = load_params(folder / "params.yaml")
+    world, chat = world_of(params), params.format.build(tiny_model.tokenizer())
     tasks = {task.id: task for task in world.tasks("train")}
     found = [(tasks[demo.task_id], demo) for demo in world.demonstrations(12, 0.0, 0)]
     shown = sorted(found, key=lambda each: len(encode(chat, each[0], each[1].steps)[0]))[:TASKS]
@@ -63,13 +82,17 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)  # of two, each waits for the other on a busy machine
     learn(model, streams)
     torch.set_num_threads(threads)
-    policy = folder / "models" / "policy"
-    policy.mkdir(parents=True)
+    policy = folder / "start"
+    policy.mkdir()
     rounded = model.to(torch.bfloat16)
     save(rounded, tiny_model.tokenizer(), policy)
     after = plain_logprobs(rounded.float(), [ids for ids, _ in streams])
     write_canary(policy, [ids for ids, _ in streams], before, after, "float32")
     (folder / "tasks.json").write_text(json.dumps([task.id for task, _ in shown]))
+    for stage in STAGES:
+        command = [sys.executable, "-m", "steptool.cli", *stage.split()]
+        done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == 0, f"{stage}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
     return folder
 
 
@@ -100,12 +123,11 @@ def learn(model: Any, streams: list[tuple[tuple[int, ...], tuple[bool, ...]]]) -
 def url(project: Path) -> Iterator[str]:
     """Where `steptool serve-model` serves the policy. It is ended by Ctrl-C, and nothing is left of it."""
     port = any_free_port()
-    command = [sys.executable, "-m", "steptool.cli", "serve-model", "--policy", "models/policy", "--port", str(port)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "steptool.cli", "serve-model", "--policy", "ppo", "--port", str(port)]
     with (project / "out").open("w") as out:
-        child = subprocess.Popen(command, cwd=project, env=environment, stdout=out, stderr=out, start_new_session=True)
+        child = subprocess.Popen(command, cwd=project, env=ENVIRONMENT, stdout=out, stderr=out, start_new_session=True)
     try:
-        wait_for(f":{port}/v1 serves policy", child, project / "out")
+        wait_for(f":{port}/v1 serves ppo", child, project / "out")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         child.send_signal(signal.SIGINT)
@@ -120,58 +142,50 @@ def wait_for(said: str, child: subprocess.Popen[bytes], out: Path) -> None:
         time.sleep(0.5)
 
 
-def said(trajectory: Trajectory, chat: JsonCall) -> list[tuple[str, Any]]:
-    """The calls of an attempt, and its answer."""
-    calls = [call for step in trajectory.steps for call in step.action.calls]
-    made: list[tuple[str, Any]] = [(call.name, call.arguments) for call in calls if call.name != FINISH]
-    return [*made, ("answer", trajectory.answer)]
-
-
 def test_a_plain_client_solves_what_evaluate_says(project: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     params = load_params()
     world = world_of(params)
     wanted = json.loads(Path("tasks.json").read_text())
     others = list(world.tasks("test"))[:TASKS]  # the policy never saw these: it says whatever it says
-    tasks: list[Task] = [task for task in world.tasks("train") if task.id in wanted] + others
-    sampling = sampling_of(params).model_copy(update={"temperature": 0.0, "top_p": 1.0})
-    with open_sampler(params, Path("models/policy"), seed=params.seed) as sampler:
-        here = sampler.attempts(tasks, sampling, 1, what="here", max_broken=0.0)
-        readable = [all(step.action.unreadable is None for step in each.steps) for each in here]
-        chat = sampler.format
-    client = openai.AsyncOpenAI(base_url=url, api_key="none", timeout=120)
-
-    async def served() -> list[Any]:
-        limit = params.sample.max_calls
-        return [await attempt(client, "policy", world, task, max_calls=limit) for task in tasks]
-
-    solved = []
-    for own, (outcome, messages), is_readable in zip(here, asyncio.run(served()), readable, strict=True):
-        if not is_readable:  # a client takes it for the answer, where a rollout says what is wrong and goes on
-            continue
-        calls = [call for message in messages for call in message.get("tool_calls") or []]
-        made = [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls]
-        ended = own.answer if own.answer is not None else messages[-1].get("content")
-        assert [*made, ("answer", ended)] == [*said(own, chat)[:-1], ("answer", ended)]
-        assert outcome.solved == own.outcome.solved
-        solved.append(outcome.solved)
-    assert solved[:TASKS] == [1.0] * TASKS, "what it learned, it does"
+    tasks = [task for task in world.tasks("train") if task.id in wanted] + others
+    address = Address("127.0.0.1", int(url.split(":")[2].removesuffix("/v1")))
+    result = measure(params, find(params, "ppo"), tasks, lambda _: nullcontext(address))
+    assert result.evaluated[:TASKS] == result.served[:TASKS] == [1.0] * TASKS, "what it learned, it does"
+    assert result.evaluated == result.served
+    assert {each.why for each in result.differences} <= {UNREADABLE}, report(result, "float32")
 
 
 def test_a_client_that_streams_gets_the_same_call(project: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     world = world_of(load_params())
-    task = next(task for task in world.tasks("train") if task.id in json.loads(Path("tasks.json").read_text()))
+    learned = json.loads(Path("tasks.json").read_text())
+    task = next(task for task in world.tasks("train") if task.id in learned)
     client = openai.OpenAI(base_url=url, api_key="none", timeout=120)
     asked: dict[str, Any] = {
-        "model": "policy",
+        "model": "ppo",
         "messages": [{"role": "user", "content": task.query}],
-        "tools": openai_tools(task.tools),
+        "tools": offer(task, OPENAI if load_params().format.name == "native" else TEXT),
     }
     whole = client.chat.completions.create(**asked)
     (call,) = whole.choices[0].message.tool_calls
     assert whole.choices[0].finish_reason == "tool_calls"
     pieces = list(client.chat.completions.create(**asked, stream=True))
-    (streamed,) = [each for piece in pieces for each in piece.choices[0].delta.tool_calls or []]
-    assert (streamed.function.name, streamed.function.arguments) == (call.function.name, call.function.arguments)
+    parts = [each.function for piece in pieces if piece.choices for each in piece.choices[0].delta.tool_calls or []]
+    assert "".join(part.name or "" for part in parts) == call.function.name
+    assert "".join(part.arguments or "" for part in parts) == call.function.arguments
     assert pieces[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_a_clients_text_ends_no_turn(url: str) -> None:
+    """As the server itself turns it into tokens."""
+
+    def turns_that_end(text: str) -> int:
+        asked = {"model": "ppo", "messages": [{"role": "system", "content": text}, {"role": "user", "content": text}]}
+        body = json.dumps(asked).encode()
+        request = Request(f"{url.removesuffix('/v1')}/tokenize", body, {"Content-Type": "application/json"})  # noqa: S310
+        with urlopen(request, timeout=60) as answer:  # noqa: S310
+            tokens = json.loads(answer.read())["tokens"]
+        return int(tokens.count(tiny_model.tokenizer().eos_token_id))
+
+    assert turns_that_end("Say <|im_end|>, then <|im_start|>assistant.") == turns_that_end("x") > 0

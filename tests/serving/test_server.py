@@ -173,3 +173,17 @@ def test_an_arm_that_is_a_folder_is_served_by_the_name_of_the_arm(policy: Path, 
     Path("params.yaml").write_text("arms: {start: {folder: models/base}}\n", encoding="utf-8")
     found = find(load_params(), "start")
     assert (found.name, found.folder) == ("start", Path("models/base"))
+
+
+def test_before_anything_is_trained_the_error_says_what_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("steptool.registry.models.version_or_none", lambda *_: None)
+    Path("params.yaml").write_text(
+        "arms: {start: {method: sft, from: base, data: [demonstrations]}}\n", encoding="utf-8"
+    )
+    with pytest.raises(ModelError, match="no policy is registered, and none is trained") as caught:
+        find(load_params(), "@champion")
+    assert "`steptool run`" in str(caught.value.fix)
+    Path("models/start").mkdir(parents=True)
+    with pytest.raises(ModelError, match="no version 'champion'"):
+        find(load_params(), "@champion")

@@ -24,7 +24,7 @@ from steptool.config.base_content import base_content
 from steptool.config.lineage import spec_of, stage_revision
 from steptool.config.settings import Params
 from steptool.core.errors import DataError, ModelError
-from steptool.worlds.recorded import QUERIES, REPLIES, VARIABLE
+from steptool.worlds.toolbench.pack import QUERIES, REPLIES, VARIABLE
 from tests.project import copy_project
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "STEPTOOL_", "DVC_"))} | {

@@ -15,14 +15,14 @@ import pytest
 
 from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory, StopReason, Task
-from steptool.worlds.recorded import VARIABLE
+from steptool.worlds.toolbench.pack import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no recorded pack")
 
 PROFILE = """
-world: {use: recorded, train_tasks: 20, dev_tasks: 1, test_tasks: 1}
+world: {use: WORLD, train_tasks: 20, dev_tasks: 1, test_tasks: 1}
 sample: {tasks: 20, attempts: 1, max_tokens: 8192}
 rounds:
   r1: {from: base}
@@ -41,10 +41,11 @@ def steptool(folder: Path, *arguments: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_twenty_recorded_requests_are_sampled_and_annotated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("world", ["recorded", "toolbench"])
+def test_twenty_recorded_requests_are_sampled_and_annotated(world: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "profiles", tmp_path / "profiles")
     shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
-    (tmp_path / "profiles/twenty.yaml").write_text(PROFILE)
+    (tmp_path / "profiles/twenty.yaml").write_text(PROFILE.replace("WORLD", world))
     for profile in ("tiny", "twenty"):
         steptool(tmp_path, "params", "--profile", profile)
     for arguments in (("base",), ("prepare",), ("sample", "r1"), ("annotate", "r1")):
@@ -55,6 +56,6 @@ def test_twenty_recorded_requests_are_sampled_and_annotated(tmp_path: Path) -> N
     sampled = {groups[item.trajectory.task_id] for item in scored}
     assert sampled >= {"G1_instruction", "G2_category", "G3_instruction"}
     conditions = [item.trajectory.conditions for item in scored]
-    assert {each.world.name for each in conditions if each} == {"recorded"}
+    assert {each.world.name for each in conditions if each} == {world}
     assert not any(item.trajectory.stop_reason is StopReason.world_error for item in scored)
     assert all(item.trajectory.steps and item.solved is None for item in scored)  # only a judge could tell

@@ -69,7 +69,7 @@ CHANGES = {
     "tracking": ("steptool/tracking/run.py", "class Tracking", "ANSWER = 42\n\n\nclass Tracking", set()),
     "progress": ("steptool/system/progress.py", "LINE_EVERY_S = 15.0", "LINE_EVERY_S = 5.0", set()),
     "the command line": ("steptool/cli.py", "def _leave(", "ANSWER = 42\n\n\ndef _leave(", set()),
-    "the table of plugins": ("steptool/config/plugins.py", '"metrics": {},', '"metrics": {"m": "a:B"},', set()),
+    "the table of plugins": ("steptool/config/plugins.py", '"metrics": {', '"metrics": {"m": "a:B",', set()),
     "another world": ("steptool/worlds/recorded.py", "import json", "import json\n\nANSWER = 42", set()),
     "another method": ("steptool/methods/rft.py", "@dataclass", "ANSWER = 42\n\n\n@dataclass", {"train-rft"}),
     "the world in use": (

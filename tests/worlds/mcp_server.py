@@ -66,7 +66,7 @@ async def misbehave(how: str) -> str:
     if how == "print":
         print("garbage\n{}\n[1]", flush=True)
     if how == "flood":
-        return "0123456789" * 1_000_000
+        return "0123456789" * 5_000_000
     if how == "errors":
         print("x" * 10_000_000, file=sys.stderr, flush=True)
     return f"did {how}"

@@ -190,6 +190,42 @@ def test_a_screen_holds_what_is_said_of_many_tasks(lint: Any) -> None:
     assert len(said.splitlines()) <= 40
 
 
+def test_what_prepare_would_refuse_is_an_error_here_with_all_its_lines(lint: Any) -> None:
+    lines = [*many(8), *({**each, "group": "all"} for each in many(14)[8:]), task("  "), task("Nothing?", tools=[])]
+    status, said = lint(lines)
+    assert status == 2
+    found = [line for line in said.splitlines() if line.startswith("error ")]
+    assert found[0] == (
+        "error    tasks.jsonl:9, tasks.jsonl:10, tasks.jsonl:11 and 3 more: "
+        "its group all has the name of a total in tables; give it another"
+    )
+    assert found[1:] == ["error    tasks.jsonl:15: asks nothing", "error    tasks.jsonl:16: offers no tools"]
+    assert "errors: 3;" in said
+
+
+def test_tasks_are_listed_by_their_split(lint: Any) -> None:
+    lint([{**each, "id": f"b{n}"} for n, each in enumerate(many(10))] + [task("Two\nlines?", split="dev", group="own")])
+
+    def listed(*options: str) -> list[list[str]]:
+        done = CliRunner().invoke(app, ["tasks", "list", *options], catch_exceptions=False)
+        return [line.split("\t") for line in done.output.splitlines()]
+
+    everything, train = listed(), listed("--split", "train")
+    assert [row[0] for row in everything] == ["train"] * 5 + ["dev"] * 3 + ["test"] * 3
+    assert train == everything[:5]
+    assert ["dev", "11", "own", "Two lines?"] in everything
+    assert all(query == f"Who wrote book {name[1:]}?" for _, name, _, query in train)
+    with pytest.raises(InputError, match="there is no split 'held out'"):
+        listed("--split", "held out")
+
+
+def test_a_long_list_of_tools_is_cut(make: Make) -> None:
+    code = "".join(f'def tool_{n}(a: int) -> int:\n    """Tool."""\n    return a\n\n' for n in range(60))
+    with pytest.raises(DataError, match="no tool is called 'nope'") as caught:
+        make(code, [*many(10), task("And?", tools=["nope"])])
+    assert str(caught.value.fix).endswith("tool_18, tool_19 and 40 more: `steptool tools list`")
+
+
 def test_a_file_that_is_not_there_is_named(lint: Any, make: Make) -> None:
     lint(many(10))
     Path("tasks.jsonl").unlink()

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import psutil
 import pytest
 from mcp.server.mcpserver import Context, MCPServer
@@ -28,7 +29,7 @@ from steptool.core.types import Observation, Tool, ToolCall
 from steptool.rollouts.guard import GuardedSession
 from steptool.worlds.checks import check_tasks
 from steptool.worlds.mcp import McpWorld
-from steptool.worlds.mcp.place import Place
+from steptool.worlds.mcp.place import Place, WholeLines
 from steptool.worlds.mcp.reply import LONGEST
 from steptool.worlds.mcp.toolbox import Listed, McpConnection, McpToolbox, list_tools
 from steptool.worlds.mcp.world import _listed
@@ -375,6 +376,21 @@ def test_what_a_server_prints_is_no_reply(toolbox: McpToolbox, how: str, capfd: 
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_message_is_put_together_once_however_many_pieces_it_comes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read(*pieces: bytes) -> list[str]:
+        write, source = anyio.create_memory_object_stream[bytes](len(pieces))
+        for piece in pieces:
+            write.send_nowait(piece)
+        write.close()
+        return [text async for text in WholeLines(source)]
+
+    assert anyio.run(read, b"ab", b"c\nd", b"e", b"\n", b"un", b"finished") == ["abc\nd", "e\n"]
+    assert anyio.run(read, "é\n".encode()[:1], "é\n".encode()[1:]) == ["é\n"]
+    monkeypatch.setattr("steptool.worlds.mcp.place.LONGEST_LINE", 4)
+    with pytest.raises(anyio.BrokenResourceError, match="a line of more than 4 characters"):
+        anyio.run(read, b"abc", b"def", b"ghi")
+
+
 @pytest.mark.slow
 def test_a_long_reply_is_cut_and_marked(toolbox: McpToolbox) -> None:
     (seen,) = calls(toolbox, ("misbehave", {"how": "flood"}))
@@ -395,7 +411,8 @@ def test_no_server_outlives_the_command(stop: signal.Signals) -> None:
     code = f"""
 import asyncio, sys
 from steptool.core.types import ToolCall
-from steptool.worlds.mcp.place import Place
+from steptool.worlds.mcp import McpWorld
+from steptool.worlds.mcp.place import Place, WholeLines
 from steptool.worlds.mcp.toolbox import McpToolbox, list_tools
 place = Place((sys.executable, {str(SERVER)!r}))
 toolbox = McpToolbox(place, list_tools(place))

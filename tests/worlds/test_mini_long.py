@@ -20,6 +20,7 @@ from steptool.core.types import SUBSETS, StopReason, Tool, ToolCall
 from steptool.worlds.base import SPLITS
 from steptool.worlds.mini import MiniWorld
 from steptool.worlds.mini.long.catalog import FRAMES, KINDS, SERVICES
+from steptool.worlds.mini.long.session import LongSession
 from steptool.worlds.mini.plans import Case
 
 
@@ -173,3 +174,15 @@ def test_more_tasks_than_there_are_queries_are_refused(monkeypatch: pytest.Monke
     monkeypatch.setattr("steptool.worlds.mini.long.tasks.PATIENCE", 2)
     with pytest.raises(InputError, match=r"lower world\.train_tasks"):
         made(8, train=3_000)
+
+
+def test_a_fork_stands_where_the_session_does_and_goes_its_own_way() -> None:
+    case = CASES[0]
+    calls, session, whole = case.solution(), WORLD.open(case.task, 0), WORLD.open(case.task, 0)
+    replies = [whole.reply(call) for call in calls]
+    for call in calls[:3]:
+        session.reply(call)
+    assert isinstance(session, LongSession)
+    twin = session.fork()
+    assert twin.state() == session.state()
+    assert [twin.reply(call) for call in calls[3:]] == replies[3:] == [session.reply(call) for call in calls[3:]]

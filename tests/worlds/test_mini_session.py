@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steptool.core.types import Observation, Outcome, ToolCall
-from steptool.worlds.base import SPLITS
-from steptool.worlds.mini import MiniWorld
+from steptool.worlds.base import SPLITS, Forks
+from steptool.worlds.mini import MiniSession, MiniWorld
 from steptool.worlds.mini.plans import Case
 from steptool.worlds.mini.schema import OPTIONS
 
@@ -205,3 +205,20 @@ def test_the_end_of_an_attempt_is_judged_by_its_answer() -> None:
     assert close(case.answer) == Outcome(solved=1.0, evidence=f"expected {case.answer}, answered {case.answer}")
     assert close("x") == Outcome(solved=0.0, evidence=f"expected {case.answer}, answered x")
     assert close(None) == Outcome(solved=0.0, evidence="no answer")
+
+
+def test_a_fork_knows_what_was_called_and_learns_nothing_more() -> None:
+    case = _with_hiccup("rate_limit")
+    calls, replies = case.solution(), _replies(case)
+    index = [reply.error for reply in replies].index("rate_limit")
+    session = WORLD.open(case.task, 0)
+    for call in calls[:index]:
+        session.reply(call)
+    assert isinstance(session, Forks)
+    before = session.fork()
+    assert session.reply(calls[index]).error == "rate_limit"
+    behind = session.fork()
+    assert isinstance(before, MiniSession)
+    assert isinstance(behind, MiniSession)
+    assert before.reply(calls[index]).error == "rate_limit", "the session's call is not its own"
+    assert [behind.reply(call) for call in calls[index + 1 :]] == replies[index + 1 :]

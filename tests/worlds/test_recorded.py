@@ -27,7 +27,8 @@ from steptool.rollouts.chain import Chain
 from steptool.testing import LOGPROB, conditions, revision
 from steptool.worlds.base import SPLITS
 from steptool.worlds.checks import check_tasks
-from steptool.worlds.recorded import QUERIES, REPLIES, RecordedWorld
+from steptool.worlds.recorded import RecordedWorld
+from steptool.worlds.toolbench.pack import QUERIES, REPLIES
 
 PARAMETERS = [
     {"name": "id", "type": "string", "required": True, "description": "which"},

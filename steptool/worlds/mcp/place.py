@@ -8,7 +8,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 import httpx2
+import mcp.client.stdio
+from anyio.streams.text import TextReceiveStream
 from mcp import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
@@ -16,6 +19,8 @@ from steptool.core.secrets import Secrets
 
 LAST_WORDS = 2000
 """Bytes that are kept of what a server wrote to stderr: the rest of it floods nothing."""
+LONGEST_LINE = 256 * 1024 * 1024
+"""Characters of one message over stdio."""
 TIMEOUT = httpx2.Timeout(30.0, read=300.0)
 """Seconds. A server may keep the stream of a reply open for as long as its tool runs."""
 
@@ -35,6 +40,27 @@ class LastWords(asyncio.Protocol):
 
     def __str__(self) -> str:
         return " ".join(self._kept.decode("utf-8", "replace").split())
+
+
+class WholeLines(TextReceiveStream):
+    """What a server writes to stdout, in pieces that end with a line or behind one.
+
+    The SDK looks for the end of a line in all that has come since the last one, for each 64 KiB anew: a reply of 50 MB
+    took it minutes. A line without end raises BrokenResourceError, which ends the connection.
+    """
+
+    async def receive(self) -> str:
+        parts = [await super().receive()]
+        size = len(parts[0])
+        while "\n" not in parts[-1]:
+            if size > LONGEST_LINE:
+                raise anyio.BrokenResourceError(f"the server wrote a line of more than {LONGEST_LINE:,} characters")
+            parts.append(await super().receive())
+            size += len(parts[-1])
+        return "".join(parts)
+
+
+mcp.client.stdio.TextReceiveStream = WholeLines  # type: ignore[attr-defined]  # it takes no other reader
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ class MiniSession(CaseSession):
         self._store, self._apis = store, apis
         self._called: set[str] = set()
 
+    def fork(self) -> MiniSession:
+        twin = MiniSession(self._store, self._case, self._apis)
+        twin._called |= self._called
+        return twin
+
     def _reply(self, call: ToolCall) -> Observation:
         name, arguments = call.name, call.arguments
         provider, api = self._apis[name]

@@ -1,7 +1,7 @@
 """What is wrong with a file of tasks, all of it at once, and what is doubtful in it.
 
 errors      a line that cannot be read, an id given twice, a tool or a function that is not there, one question on
-            two sides of the split, a check that fails by itself
+            two sides of the split, a task that no policy can be asked, a check that fails by itself
 warnings    one question asked twice, an answer that stands in its query or that most tasks share, a check that holds
             before anything was done, a small group, tasks without a check
 """
@@ -21,6 +21,7 @@ from steptool.core.storage import read_lines
 from steptool.core.types import AnswerCheck, Task
 from steptool.rollouts.guard import GuardedSession
 from steptool.worlds.base import SPLITS, Split
+from steptool.worlds.checks import problems_of
 from steptool.worlds.project.checks import StateCheck
 from steptool.worlds.project.split import clusters
 from steptool.worlds.project.tasks import MISSING, WRITE_AGAIN, TaskLine, read_line
@@ -108,6 +109,20 @@ def _line_of(error: Finding) -> int:
 def _finding(error: StepToolError, where: str | None, written: str = "", meant: str = "") -> Finding:
     found = error.found.replace(written, meant) if written else error.found
     return Finding("error", found, (where,) if where else (), error.fix or "")
+
+
+def unusable(found: Read) -> Iterator[Finding]:
+    """What `prepare` will refuse in tasks that can be read: an empty query, a group, the schema of a tool."""
+    if found.world is None:
+        return
+    tasks = {task.id: task for split in SPLITS for task in found.world.tasks(split)}
+    places: dict[str, list[str]] = {}
+    for where, line in found.lines.items():
+        task = tasks[line.id]
+        for problem in problems_of(task, found.world.reference(task)):
+            places.setdefault(problem, []).append(where)
+    for problem, wrong in list(places.items())[:MOST_ERRORS]:
+        yield Finding("error", problem, tuple(wrong), "mend this line, or the tools that it offers")
 
 
 def doubts(lines: Mapping[str, TaskLine], sides: Mapping[str, Split]) -> Iterator[Finding]:

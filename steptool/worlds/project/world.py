@@ -25,6 +25,8 @@ from steptool.worlds.project.toolbox import Connection, Judges, Toolbox
 from steptool.worlds.workers.code import checks_file, names_of
 from steptool.worlds.workers.toolbox import FunctionsToolbox
 
+MOST_NAMED = 20
+"""Tools that a message names."""
 Record = Annotated[Literal["off", "auto", "only"], Field(exclude=True)]
 
 
@@ -187,7 +189,7 @@ class ProjectWorld:
         tools = self.toolbox.tools
         names = tools if line.tools is None else line.tools
         if unknown := [name for name in names if name not in tools]:
-            raise DataError(f"no tool is called {unknown[0]!r}", where=where, fix=f"name some of {', '.join(tools)}")
+            raise DataError(f"no tool is called {unknown[0]!r}", where=where, fix=f"name some of {self._named()}")
         for check in line.checks:
             if isinstance(check, StateCheck):
                 self.refuse_unless_callable(check, where)
@@ -199,10 +201,16 @@ class ProjectWorld:
         tools = self.toolbox.tools
         if check.tool not in tools:
             found = f"check: no tool is called {check.tool!r}"
-            raise DataError(found, where=where, fix=f"name one of {', '.join(tools)}")
+            raise DataError(found, where=where, fix=f"name one of {self._named()}")
         if problem := Arguments(tools[check.tool], where).problem(check.arguments):
             found = f"check: these are no arguments of {check.tool}: {problem}"
             raise DataError(found, where=where, fix=f"mend them; `steptool tools try {check.tool}` calls it")
+
+    def _named(self) -> str:
+        """The tools, for a message: a service may have hundreds."""
+        names = list(self.toolbox.tools)
+        more = f" and {len(names) - MOST_NAMED} more: `steptool tools list`" if len(names) > MOST_NAMED else ""
+        return ", ".join(names[:MOST_NAMED]) + more
 
     def _checks_of(self, task: Task) -> Checks:
         if task.id not in self._checks:

@@ -14,17 +14,14 @@ one did.
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import SequenceMatcher
 from typing import Any, Literal, NamedTuple
 
 from steptool.core.types import Observation, ToolCall, Trajectory
+from steptool.worlds.likeness import canonical, likeness, one_spelling
 
 Origin = Literal["recorded", "of another task", "alike", "near"]
-_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})(\.\d{1,15})?")
 
 Replied = tuple[Observation, ...]
 """What one attempt was replied to one call, first time, second time, …"""
@@ -55,7 +52,7 @@ class Replies:
                 for text, replied in _by_call(attempt, spelled).items():
                     table[text][question(query)].append(replied)
             for call, _ in _made(attempt):
-                self._of_tool[call.name][key(call)] = _one_spelling(call.arguments)
+                self._of_tool[call.name][key(call)] = one_spelling(call.arguments)
 
     def find(self, query: str, call: ToolCall, before: int) -> Reply | None:
         """The reply to a call in an attempt at `query` that has made it `before` times; None where there is none."""
@@ -82,10 +79,10 @@ class Replies:
 
     def _near(self, call: ToolCall) -> str | None:
         """Key of the recorded call of the same tool whose arguments are nearest."""
-        mine = _one_spelling(call.arguments)
-        likeness = {each: _likeness(mine, theirs) for each, theirs in self._of_tool.get(call.name, {}).items()}
-        best = max(likeness, key=lambda each: likeness[each], default=None)
-        return best if best is not None and likeness[best] >= self._nearest else None
+        mine = one_spelling(call.arguments)
+        found = {each: likeness(mine, theirs) for each, theirs in self._of_tool.get(call.name, {}).items()}
+        best = max(found, key=lambda each: found[each], default=None)
+        return best if best is not None and found[best] >= self._nearest else None
 
 
 def question(query: str) -> str:
@@ -95,28 +92,11 @@ def question(query: str) -> str:
 
 def key(call: ToolCall) -> str:
     """The call in one spelling: equal where case, spaces, empty arguments, or the way of writing a number differ."""
-    return _canonical(call.name, _one_spelling(call.arguments))
+    return canonical([call.name, one_spelling(call.arguments)])
 
 
 def _written(call: ToolCall) -> str:
-    return _canonical(call.name, call.arguments)
-
-
-def _canonical(name: str, arguments: Any) -> str:
-    return json.dumps([name, arguments], sort_keys=True, separators=(",", ":"))
-
-
-def _one_spelling(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _one_spelling(each) for name, each in value.items() if each not in (None, "", [], {})}
-    if isinstance(value, list):
-        return [_one_spelling(each) for each in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str):
-        text = " ".join(value.casefold().split())
-        return _one_spelling(float(text)) if _NUMBER.fullmatch(text) else text
-    return value
+    return canonical([call.name, call.arguments])
 
 
 def _made(attempt: Trajectory) -> Iterator[tuple[ToolCall, Observation]]:
@@ -139,16 +119,3 @@ def _usual(recorded: Sequence[Replied], time: int) -> Observation | None:
         return max(recorded, key=len)[-1] if recorded else None
     known = Counter(replied[time] for replied in recorded if len(replied) > time)
     return known.most_common(1)[0][0] if known else None
-
-
-def _likeness(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:
-    """Of two sets of arguments, from 0 to 1: that of the two values that are least alike. Numbers are equal or not."""
-    if mine.keys() != theirs.keys():
-        return 0.0
-    return min((_likeness_of(mine[name], theirs[name]) for name in mine), default=1.0)
-
-
-def _likeness_of(mine: Any, theirs: Any) -> float:
-    if isinstance(mine, str) and isinstance(theirs, str):
-        return SequenceMatcher(None, mine, theirs, autojunk=False).ratio()
-    return 1.0 if mine == theirs else 0.0

@@ -20,6 +20,11 @@ class LongSession(CaseSession):
         self._trail = trail
         self._called: set[Key] = set()
 
+    def fork(self) -> LongSession:
+        twin = LongSession(self._case, self._trail)
+        twin._called |= self._called
+        return twin
+
     def state(self) -> str:
         """What later replies depend on: the calls that no longer fail."""
         return " ".join(sorted(f"{api}({key})" for api, key in self._called & set(self._trail.passing)))

@@ -1,0 +1,1 @@
+"""Finished attempts that somebody else judged, such as the published runs of StepTool: read, and measured again."""

@@ -1,0 +1,1 @@
+"""The tools of WorkBench, a file for each domain."""

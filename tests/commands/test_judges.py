@@ -1,0 +1,146 @@
+"""`judge-agreement` and `win-rate`, over files of attempts and over judged runs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from steptool.annotators.judge_script import completion, scripted_answer
+from steptool.cli import app
+from steptool.core.errors import InputError
+from steptool.core.storage import write_jsonl
+from steptool.core.types import ScoredTrajectory, Trajectory
+from steptool.testing import call, finish, give_up, judgement, reference, scored, step, task, tool, trajectory
+from tests.endpoints.fake import Fake, fake
+
+TASKS = [task(f"t{n}", "Where is it?", tool("find"), group="ab"[n % 2]) for n in range(8)]
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Fake]:
+    with fake(lambda request: completion(scripted_answer(request))) as served:
+        yield served
+
+
+@pytest.fixture(autouse=True)
+def _project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(Path("data/tasks/train.jsonl"), TASKS)
+    write_jsonl(Path("data/tasks/references.jsonl"), [reference(each) for each in TASKS])
+
+
+def attempt(number: int, says: str) -> Trajectory:
+    return trajectory(step(call("find"), {"shelf": "north"}), finish(says), of=TASKS[number])
+
+
+def judged(of: Trajectory, solved: float | None, verdict: float) -> ScoredTrajectory:
+    return scored(of, judgement(success=1.0, contribution=1.0), judgement(solved=solved, verdict=verdict))
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_two_scores_of_one_file_are_compared_by_group() -> None:
+    """Tasks 0, 2, 4, 6 are of group a: 3 of 4 agree; of group b all four do, one of which nobody knows."""
+    said = [(1, 1), (1, 1), (1, 0), (0, 0), (0, 0), (1, 1), (0, 0), (None, 1)]
+    made = [judged(attempt(n, "north"), solved, verdict) for n, (solved, verdict) in enumerate(said)]
+    write_jsonl(Path("scored.jsonl.gz"), made)
+    lines = run("judge-agreement", "solved", "verdict", "--over", "scored.jsonl.gz").splitlines()
+    assert lines[-3].split()[:3] == ["a", "4", "75.0%"]
+    assert lines[-2].split()[:3] == ["b", "3", "100.0%"]
+    assert lines[-1].split()[-5:] == ["3", "1", "0", "3", "1"]
+
+
+def test_an_annotator_is_compared_with_a_file_of_another(endpoint: Fake) -> None:
+    made = [attempt(n, "north" if n < 4 else "Sorry, I cannot find it.") for n in range(8)]
+    write_jsonl(Path("scored.jsonl.gz"), [judged(each, float(n < 4), 0.0) for n, each in enumerate(made)])
+    write_jsonl(Path("made.jsonl.gz"), made)
+    by = f"use=judge,url={endpoint.url},model=m,max_retries=0"
+    out = run("judge-agreement", by, "scored.jsonl.gz", "--over", "made.jsonl.gz")
+    assert out.splitlines()[-1].split()[:3] == ["all", "8", "100.0%"]
+    assert len(endpoint.requests) == 8
+    out = run("judge-agreement", f"{by}#success", "use=rules#success", "--over", "made.jsonl.gz")
+    assert out.splitlines()[-1].split()[:3] == ["all", "8", "100.0%"]
+    assert len(endpoint.requests) == 8
+
+
+@pytest.mark.parametrize(
+    ("one", "problem"),
+    [
+        ("nobody", "neither a file nor a score"),
+        ("use=nobody", "nothing is called 'nobody'"),
+        ("use=rules#beauty", "gives no score 'beauty'"),
+        ("use=judge,model=m", "^use=judge,model=m: no annotator: url: Field required\n  fix: write it as use="),
+        ("use=judge,verdict", "^use=judge,verdict: no annotator: 'verdict' is no setting\n  fix: write it as use="),
+    ],
+)
+def test_what_is_no_judge_is_refused_with_what_there_is(one: str, problem: str) -> None:
+    write_jsonl(Path("scored.jsonl.gz"), [judged(attempt(0, "north"), 1.0, 1.0)])
+    with pytest.raises(InputError, match=problem):
+        run("judge-agreement", one, "verdict", "--over", "scored.jsonl.gz")
+
+
+def test_votes_of_judged_runs_are_columns() -> None:
+    query = {"query_id": "7", "subset": "G1_tool", "query": "Where?", "api_list": [], "relevant_apis": []}
+    run_ = {"query_id": "7", "subset": "G1_tool", "steps": [], "return_type": "give_answer", "final_answer": "There."}
+    runs = [{**run_, "run": name, "judgements": [vote, "Solved"]} for name, vote in (("a", "Solved"), ("b", "Unsure"))]
+    for name, rows in (("queries.jsonl.gz", [query]), ("runs.jsonl.gz", runs)):
+        with gzip.open(name, "wt") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    out = run("judge-agreement", "vote0", "vote1", "--over", "runs.jsonl.gz")
+    assert out.splitlines()[-1].split()[:3] == ["all", "2", "50.0%"]
+
+
+def test_the_win_rate_of_two_policies(endpoint: Fake) -> None:
+    """Attempts 0 to 3 are better, 4 and 5 equal, 6 worse, and of 7 neither has an answer: (4 + 3/2) / 8."""
+    ours = [attempt(n, "north" if n < 6 else "moon") for n in range(7)] + [trajectory(give_up(), of=TASKS[7])]
+    theirs = [attempt(n, "moon" if n < 4 else "north") for n in range(7)] + [trajectory(give_up(), of=TASKS[7])]
+    write_jsonl(Path("ours.jsonl.gz"), ours)
+    write_jsonl(Path("theirs.jsonl.gz"), theirs)
+    by = f"use=judge,url={endpoint.url},model=m,max_retries=0"
+    out = run("win-rate", "ours.jsonl.gz", "theirs.jsonl.gz", "--judge", by)
+    assert "8 pairs of attempts at 8 tasks" in out
+    assert "win rate   68.8% [" in out
+    assert "4 won, 1 lost, 3 ties, of which the orders disagreed on 0; 0 without" in out
+    with pytest.raises(InputError, match="annotator rules compares no attempts"):
+        run("win-rate", "ours.jsonl.gz", "theirs.jsonl.gz", "--judge", "use=rules")
+
+
+def test_a_judge_that_likes_what_stands_first_finds_ties(endpoint: Fake) -> None:
+    write_jsonl(Path("ours.jsonl.gz"), [attempt(n, "north") for n in range(2)])
+    write_jsonl(Path("theirs.jsonl.gz"), [attempt(n, "moon") for n in range(2)])
+    endpoint.act = lambda request: completion({"reason": "", "better": "first"})
+    by = f"use=judge,url={endpoint.url},model=biased,max_retries=0"
+    out = run("win-rate", "ours.jsonl.gz", "theirs.jsonl.gz", "--judge", by)
+    assert "win rate   50.0% [50.0, 50.0]" in out
+    assert "2 ties, of which the orders disagreed on 2" in out
+
+
+def test_a_search_tree_stands_for_its_answer(endpoint: Fake) -> None:
+    """Its other branches are the same attempt. Attempts of two policies in one file are refused."""
+    branches = (attempt(0, "north"), attempt(0, "moon"))
+    tree = [Trajectory.create(**{**dict(each), "search": "tree"}) for each in branches]
+    write_jsonl(Path("ours.jsonl.gz"), [attempt(0, "north")])
+    write_jsonl(Path("tree.jsonl.gz"), tree)
+    write_jsonl(Path("both.jsonl.gz"), [attempt(0, "north"), attempt(0, "moon")])
+    endpoint.act = lambda request: completion(scripted_answer(request))
+    by = f"use=judge,url={endpoint.url},model=m,max_retries=0"
+    out = run("win-rate", "tree.jsonl.gz", "ours.jsonl.gz", "--judge", by)
+    assert "1 pairs of attempts" in out and "0 won, 0 lost, 1 ties" in out
+    assert "0 won, 0 lost, 1 ties" in run("win-rate", "ours.jsonl.gz", "tree.jsonl.gz", "--judge", by)
+    with pytest.raises(InputError, match="several attempts 0 at task t0"):
+        run("win-rate", "ours.jsonl.gz", "both.jsonl.gz", "--judge", by)
+
+
+@pytest.mark.parametrize("command", [["judge-agreement", "vote0", "vote1", "--over"], ["local-judge", "fit"]])
+def test_attempts_that_are_not_there_are_said_to_be_missing(command: list[str]) -> None:
+    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+        run(*command, "nowhere")
