@@ -20,10 +20,10 @@ from steptool.core.storage import file_hash
 from steptool.core.types import Observation, Outcome, Reference, Task, ToolCall, content_hash
 from steptool.worlds.answers import outcome_of
 from steptool.worlds.base import Split
+from steptool.worlds.in_turn import in_turn
 from steptool.worlds.likeness import canonical
 from steptool.worlds.toolbench import pack
 from steptool.worlds.toolbench.pack import QUERIES, REPLIES, VARIABLE
-from steptool.worlds.toolbench.requests import in_turn
 
 
 class RecordedWorld:
@@ -48,7 +48,10 @@ class RecordedWorld:
         self.config = config
         folder = _folder(config)
         requests = list(pack.requests(folder / QUERIES))
-        tasks, held_out = in_turn(request.task for request in requests), config.train_tasks + config.dev_tasks
+        tasks, held_out = (
+            in_turn((request.task for request in requests), lambda task: task.group),
+            config.train_tasks + config.dev_tasks,
+        )
         self._references = {request.id: request.reference for request in requests}
         self._splits: dict[Split, list[Task]] = {
             "train": tasks[: config.train_tasks],

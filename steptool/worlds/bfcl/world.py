@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from random import Random
 from typing import ClassVar, Literal, get_args
 
@@ -17,6 +16,7 @@ from steptool.worlds.base import SPLITS, Session, Split
 from steptool.worlds.bfcl.cases import Case, Cases, has_answers, is_multi_turn
 from steptool.worlds.bfcl.package import CLASSES, answer_file, code_content, data_folder, function_file, task_file
 from steptool.worlds.bfcl.turns import TurnsCase
+from steptool.worlds.in_turn import in_turn
 from steptool.worlds.solutions import demonstrate
 
 Category = Literal[
@@ -74,7 +74,7 @@ class BfclWorld:
         cases = Cases(folder, config.end_turn)
         self._cases = {case.task.id: case for category in config.categories for case in cases.of(category)}
         self._splits: dict[Split, list[Task]] = {split: [] for split in SPLITS}
-        tasks = _in_turn([case.task for case in self._cases.values()])
+        tasks = in_turn((case.task for case in self._cases.values()), lambda task: task.group)
         scenarios = _scenarios(tasks)
         for task in tasks:
             self._splits[self._split(scenarios[task.id])].append(task)
@@ -126,14 +126,6 @@ class BfclWorld:
         if place < self.config.train_share:
             return "train"
         return "dev" if place < self.config.train_share + self.config.dev_share else "test"
-
-
-def _in_turn(tasks: Sequence[Task]) -> list[Task]:
-    """One task of each group after the other, as long as they last."""
-    by_group: dict[str, list[Task]] = {}
-    for task in tasks:
-        by_group.setdefault(task.group, []).append(task)
-    return [task for turn in zip_longest(*by_group.values()) for task in turn if task is not None]
 
 
 def _scenarios(tasks: Sequence[Task]) -> dict[str, str]:

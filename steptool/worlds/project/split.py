@@ -21,11 +21,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 
 from steptool.core.errors import DataError
 from steptool.core.types import content_hash
 from steptool.worlds.base import SPLITS, Split
+from steptool.worlds.in_turn import in_turn
 from steptool.worlds.project.tasks import TaskLine
 from steptool.worlds.prose.words import word_set
 
@@ -86,7 +87,10 @@ def deal(lines: Mapping[str, TaskLine], shares: Mapping[Split, float], seed: int
             free.setdefault(lines[cluster[0]].group, []).append(cluster)
     for of_group in free.values():
         splits |= _dealt(of_group, lines, shares, seed)
-    return {split: _in_turn([line for where, line in lines.items() if splits[where] == split]) for split in SPLITS}
+    return {
+        split: in_turn((line for where, line in lines.items() if splits[where] == split), lambda line: line.group)
+        for split in SPLITS
+    }
 
 
 def _dealt(
@@ -115,10 +119,3 @@ def _on_two_sides(named: Mapping[str, Split]) -> DataError:
         where=second,
         fix="give both the same split, or leave one of them out",
     )
-
-
-def _in_turn(tasks: Sequence[TaskLine]) -> list[TaskLine]:
-    by_group: dict[str, list[TaskLine]] = {}
-    for task in tasks:
-        by_group.setdefault(task.group, []).append(task)
-    return [task for turn in zip_longest(*by_group.values()) for task in turn if task is not None]

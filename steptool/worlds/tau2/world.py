@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +15,7 @@ from steptool.core.messages import tool_of
 from steptool.core.types import Reference, Task, Trajectory, content_hash
 from steptool.worlds.base import SPLITS, Session, Split
 from steptool.worlds.checks import MAX_NAME
+from steptool.worlds.in_turn import in_turn
 from steptool.worlds.solutions import Solution, demonstrate
 from steptool.worlds.tau2.package import (
     RESTORE,
@@ -98,7 +98,12 @@ class Tau2World:
             by_group.setdefault(case.task.group, []).append(case.task)
         named: dict[Split, list[Group]] = {"train": config.train, "dev": config.dev}
         named["test"] = [group for group in by_group if group not in (*config.train, *config.dev)]  # type: ignore[misc]
-        self._splits = {split: _in_turn([by_group.get(group, []) for group in named[split]]) for split in SPLITS}
+        self._splits = {
+            split: in_turn(
+                (task for group in named[split] for task in by_group.get(group, [])), lambda task: task.group
+            )
+            for split in SPLITS
+        }
 
     @staticmethod
     def content(config: Config) -> str:
@@ -168,8 +173,3 @@ def _short(name: str) -> str:
 def _group(name: str) -> str:
     """`[mms_issue]bad_wifi_calling[PERSONA:None]` → mms_issue."""
     return name.partition("]")[0].lstrip("[")
-
-
-def _in_turn(groups: list[list[Task]]) -> list[Task]:
-    """One task of each group after the other, as long as they last."""
-    return [task for turn in zip_longest(*groups) for task in turn if task is not None]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any
 
 from steptool.core.types import AnswerCheck, Reference, Task, Tool
@@ -42,11 +40,3 @@ class Request:
         offered = {each.tool.name for each in self.functions if each.is_shown}
         relevant = tuple(name for name in self.relevant if name in offered)
         return Reference(task_id=self.id, answer_check=AnswerCheck(kind="judge"), relevant_tools=relevant)
-
-
-def in_turn(tasks: Iterable[Task]) -> list[Task]:
-    """One task of each group after the other, as long as they last; the order within a group stays."""
-    by_group: dict[str, list[Task]] = {}
-    for task in tasks:
-        by_group.setdefault(task.group, []).append(task)
-    return [task for turn in zip_longest(*by_group.values()) for task in turn if task is not None]

@@ -17,13 +17,14 @@ from steptool.core.errors import DataError, InputError, WorldError
 from steptool.core.fields import Natural, Outside, Positive, Settings, Text
 from steptool.core.types import Observation, Outcome, Reference, Task, ToolCall
 from steptool.worlds.base import Split
+from steptool.worlds.in_turn import in_turn
 from steptool.worlds.toolbench.desk import Desk
 from steptool.worlds.toolbench.library import Library
 from steptool.worlds.toolbench.metrics import OF_REPLIES
 from steptool.worlds.toolbench.names import Api
 from steptool.worlds.toolbench.pack import VARIABLE
 from steptool.worlds.toolbench.replies import MAX_SHOWN, Reply, Source, missing, mix
-from steptool.worlds.toolbench.requests import Request, in_turn
+from steptool.worlds.toolbench.requests import Request
 from steptool.worlds.toolbench.simulator import Simulator, SimulatorSettings
 
 
@@ -58,7 +59,10 @@ class Requests:
         self.library = library_of(config)
         found = [each for each in self.library.requests if each.subset in (config.subsets or [each.subset])]
         self._by_id: dict[str, Request] = {each.id: each for each in found}
-        tasks, held_out = in_turn(each.task for each in found), config.train_tasks + config.dev_tasks
+        tasks, held_out = (
+            in_turn((each.task for each in found), lambda task: task.group),
+            config.train_tasks + config.dev_tasks,
+        )
         last = len(tasks) if config.test_tasks is None else held_out + config.test_tasks
         if held_out >= len(tasks) or last > len(tasks):
             there = ", ".join(sorted({each.subset for each in self.library.requests})) or "no subset"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Mapping
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +19,7 @@ from steptool.core.fields import Many, Natural, Outside, Settings
 from steptool.core.storage import file_hash
 from steptool.core.types import Observation, Outcome, Reference, Task, Tool, ToolCall, content_hash
 from steptool.worlds.base import SPLITS, Split
+from steptool.worlds.in_turn import in_turn
 from steptool.worlds.toollens.files import SET_PATH, Asked, files, read_queries, read_tools
 from steptool.worlds.toollens.metrics import OF_TOOLS, written_gains
 
@@ -73,12 +73,8 @@ class ToolLensWorld:
         return ToolLensSession(task, self._grades(task), self.config.within)
 
     def _tasks(self, split: Split, most: int | None) -> list[Task]:
-        groups: dict[int, list[Asked]] = {}
-        for each in self._asked.values():
-            if each.split == split:
-                groups.setdefault(len(each.grades), []).append(each)
-        in_turn = [each for turn in zip_longest(*groups.values()) for each in turn if each is not None]
-        return [self._task(each) for each in in_turn[:most]]
+        found = (each for each in self._asked.values() if each.split == split)
+        return [self._task(each) for each in in_turn(found, lambda each: len(each.grades))[:most]]
 
     def _task(self, asked: Asked) -> Task:
         rng = random.Random(f"{self.seed} {asked.id}")
