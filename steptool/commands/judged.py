@@ -18,7 +18,7 @@ from steptool.core.plugins import revision_of
 from steptool.core.storage import read_jsonl
 from steptool.core.types import Reference, ScoredTrajectory, Task, Trajectory
 from steptool.traces import stored
-from steptool.traces.judged import judged_runs
+from steptool.traces.judged import judged_attempts
 from steptool.worlds.base import Ends
 
 SCORE = "solved"
@@ -57,7 +57,7 @@ def attempts_of(source: Path, tasks: Path | None = None) -> Attempts:
     """
     found = Attempts(source)
     if not stored.is_stored(source):
-        for run in judged_runs(source, tasks):
+        for run in judged_attempts(source, tasks):
             _add(found, run.trajectory, run.task)
             last = _last(run.trajectory)
             if run.votes:

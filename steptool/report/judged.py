@@ -50,7 +50,7 @@ def notes(found: Figures) -> list[str]:
     """What a reader has to know about these files, a sentence each."""
     lines = [
         f"{run.name} lacks {run.missing} of {found.requests} requests, which count as unsolved in every table but the "
-        "first."
+        f"first; its calls are counted over the other {found.requests - run.missing}."
         for run in found.runs
         if run.missing
     ]

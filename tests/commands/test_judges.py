@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -14,8 +15,10 @@ from steptool.annotators.judge_script import completion, scripted_answer
 from steptool.cli import app
 from steptool.core.errors import InputError
 from steptool.core.storage import write_jsonl
-from steptool.core.types import ScoredTrajectory, Trajectory
+from steptool.core.types import ScoredTrajectory, StopReason, Trajectory
+from steptool.evaluation.judged.files import read_runs
 from steptool.testing import call, finish, give_up, judgement, reference, scored, step, task, tool, trajectory
+from steptool.traces.judged import judged_attempts
 from tests.endpoints.fake import Fake, fake
 
 TASKS = [task(f"t{n}", "Where is it?", tool("find"), group="ab"[n % 2]) for n in range(8)]
@@ -40,6 +43,18 @@ def attempt(number: int, says: str) -> Trajectory:
 
 def judged(of: Trajectory, solved: float | None, verdict: float) -> ScoredTrajectory:
     return scored(of, judgement(success=1.0, contribution=1.0), judgement(solved=solved, verdict=verdict))
+
+
+QUERY = {"query_id": "7", "subset": "G1_tool", "query": "Where?", "api_list": [], "relevant_apis": []}
+RUN = {
+    **{"query_id": "7", "subset": "G1_tool", "steps": [{"name": "Finish"}], "return_type": "give_answer"},
+    **{"final_answer": "There.", "judgements": ["Solved"]},
+}
+
+
+def write_lines(name: str, *rows: dict[str, Any]) -> None:
+    with gzip.open(name, "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def run(*arguments: str) -> str:
@@ -89,14 +104,32 @@ def test_what_is_no_judge_is_refused_with_what_there_is(one: str, problem: str) 
 
 
 def test_votes_of_judged_runs_are_columns() -> None:
-    query = {"query_id": "7", "subset": "G1_tool", "query": "Where?", "api_list": [], "relevant_apis": []}
-    run_ = {"query_id": "7", "subset": "G1_tool", "steps": [], "return_type": "give_answer", "final_answer": "There."}
-    runs = [{**run_, "run": name, "judgements": [vote, "Solved"]} for name, vote in (("a", "Solved"), ("b", "Unsure"))]
-    for name, rows in (("queries.jsonl.gz", [query]), ("runs.jsonl.gz", runs)):
-        with gzip.open(name, "wt") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-    out = run("judge-agreement", "vote0", "vote1", "--over", "runs.jsonl.gz")
+    Path("runs").mkdir()
+    write_lines("queries.jsonl.gz", QUERY)
+    for name, vote in (("a", "Solved"), ("b", "Unsure")):
+        write_lines(f"runs/{name}.jsonl.gz", {**RUN, "judgements": [vote, "Solved"]})
+    out = run("judge-agreement", "vote0", "vote1", "--over", "runs")
     assert out.splitlines()[-1].split()[:3] == ["all", "2", "50.0%"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "votes"),
+    [
+        ({}, [1.0, 0.5]),
+        ({"steps": []}, [0.0, 0.0]),  # no `Finish`, so nothing was answered, whatever was judged
+        ({"return_type": "give_up_and_restart"}, [0.0, 0.0]),
+        ({"return_type": "invalid"}, [0.0, 0.0]),
+        ({"return_type": None, "steps": []}, [0.0, 0.0]),
+    ],
+)
+def test_bench_and_judges_read_the_same_end_of_a_judged_run(ending: dict[str, Any], votes: list[float]) -> None:
+    write_lines("queries.jsonl.gz", QUERY)
+    write_lines("a.jsonl.gz", {**RUN, "judgements": ["Solved", "Unsure"], **ending})
+    (attempt,) = judged_attempts(Path("a.jsonl.gz"))
+    (file,) = read_runs(Path("a.jsonl.gz"))
+    assert list(attempt.votes) == votes == list(file.runs["7"].values(file.passes))
+    assert (attempt.trajectory.answer == "There.") == file.runs["7"].finished == (votes[0] == 1)
+    assert (attempt.trajectory.stop_reason is StopReason.gave_up) == ("give_up" in str(ending))
 
 
 def test_the_win_rate_of_two_policies(endpoint: Fake) -> None:

@@ -3,13 +3,18 @@
 {"query_id": "588", "subset": "G1_instruction", "return_type": "give_answer", "final_answer": "…",
  "steps": [{"name": "search_for_x", "arguments": "{}", "response": "…"}, …, {"name": "Finish", …}],
  "judgements": ["Solved", "Unsure", "Solved"]}
+
+ended                                          return_type            verdicts count
+answered: `Finish` is among its steps          give_answer            1, ½, 0 as they say
+gave up                                        give_up_and_restart    0, whatever they say
+out of calls, or `Finish` could not be read    any other              0, whatever they say
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -17,8 +22,8 @@ from steptool.core.types import FINISH
 
 Verdict = Literal["Solved", "Unsure", "Unsolved"]
 WORTH: dict[Verdict, float] = {"Solved": 1.0, "Unsure": 0.5, "Unsolved": 0.0}
-ANSWERED = "give_answer"
-"""The `return_type` of an attempt that gave an answer by `Finish`."""
+ANSWERED, GAVE_UP = "give_answer", "give_up_and_restart"
+"""The `return_type` of an attempt that gave an answer by `Finish`, and of one that gave up by it."""
 
 Id = Annotated[str, Field(min_length=1, max_length=200)]
 
@@ -34,6 +39,11 @@ class Call(_Line):
     """As the model wrote it, which may be anything."""
     resolved: str | None = None
     """The function's whole name, where the model wrote only its tail and the environment took it."""
+    arguments: str | dict[str, Any] = ""
+    """JSON, as the model wrote it."""
+    response: Any = ""
+    error: str | None = None
+    """None, empty or `none` where the call worked."""
 
     @property
     def function(self) -> str:
@@ -48,6 +58,7 @@ class JudgedRun(_Line):
     steps: list[Call] = Field(max_length=10_000)
     """Its calls, `Finish` included."""
     return_type: str | None
+    final_answer: str | None = None
     judgements: list[Verdict] = Field(max_length=1_000)
     """One a pass of the judge. An attempt without an answer needs none: it is unsolved."""
     solved: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
