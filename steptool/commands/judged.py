@@ -9,17 +9,15 @@ from statistics import fmean
 
 from pydantic import ValidationError
 
-from steptool.annotators.annotate import annotate_all
+from steptool.annotators.annotate import annotate_all, opened
 from steptool.commands.traces import settings_of
 from steptool.config.places import REFERENCES, TASKS
 from steptool.config.plugins import Section, Use
 from steptool.core.errors import InputError
-from steptool.core.plugins import revision_of
 from steptool.core.storage import read_jsonl
 from steptool.core.types import Reference, ScoredTrajectory, Task, Trajectory
 from steptool.traces import stored
 from steptool.traces.judged import judged_attempts
-from steptool.worlds.base import Ends
 
 SCORE = "solved"
 OUTCOME, VOTE = "outcome", "vote"
@@ -136,11 +134,10 @@ def annotator_of(written: str) -> Use:
 
 def annotated(used: Use, attempts: Attempts) -> Sequence[ScoredTrajectory]:
     """The attempts, judged by an annotator. Raises what it raises."""
-    annotator = used.build()
-    try:
+    with opened(used) as (annotator, revision):
         return annotate_all(
             annotator,
-            revision_of(annotator, used.config),
+            revision,
             attempts.made,
             attempts.tasks.values(),
             attempts.references,
@@ -148,6 +145,3 @@ def annotated(used: Use, attempts: Attempts) -> Sequence[ScoredTrajectory]:
             what=f"judge by {used.name}",
             concurrency=CONCURRENCY,
         )
-    finally:
-        if isinstance(annotator, Ends):
-            annotator.end()

@@ -19,6 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from steptool.annotators.annotate import opened
 from steptool.config.arms import arm_of
 from steptool.config.places import BASE, JUDGED, PARAMS, WORK
 from steptool.config.plugins import Use
@@ -279,19 +280,21 @@ def _conditions(
     metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
     """All that decides about an evaluation, but for the policy: the receipt beside it."""
-    annotator, search = params.annotate, params.acting_search
-    plugins = [params.world, params.format, params.engine, search, annotator, *params.metrics.values()]
+    search = params.acting_search
+    plugins = [params.world, params.format, params.engine, search, params.annotate, *params.metrics.values()]
     modules = ["steptool.stages.evaluate", *(module for used in plugins for module in used.modules())]
     settings = {key: getattr(params, key).model_dump(mode="json") for key in ("evaluate", "sample")} | {
         f"metrics.{name}": used.dump() for name, used in params.metrics.items()
     }
+    with opened(params.annotate) as (_, annotator):
+        judged_by = annotator.model_dump()
     return {
         "stage": f"bench {params.world.name}",
         "code": code_revision(modules, without=MEANS_NOTHING),
         "seed": params.seed,
         "world": world_revision(params, sampler.world).model_dump(),
         "search": revision_of(sampler.search, search.config).model_dump(),
-        "annotate": revision_of(annotator.build(), annotator.config).model_dump(),
+        "annotate": judged_by,
         "format": params.format.dump(),
         "engine": params.engine.dump(),
         "dtype": sampler.dtype,
