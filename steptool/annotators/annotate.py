@@ -75,7 +75,7 @@ def annotate_each(
     block: int = BLOCK,
 ) -> Iterator[ScoredTrajectory]:
     """Score `trajectories` of `tasks`, in their order, at most `concurrency` of them at the same time and a block of
-    them in memory: `block`, and the rest of those at the last task, since an annotator may compare them with each other.
+    them in memory: `block`, and the rest of those at the last task, which an annotator may compare with each other.
 
     `references` are keyed by task id, `source` is the file that errors name, `advance` is told how many are done.
     Raises DataError if a trajectory's task is not among `tasks`, before its block is scored, StepToolError if the

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from steptool.annotators.annotate import opened
 from steptool.checks.audit.annotated import compare, summary
 from steptool.checks.audit.attacks import NEEDS_VERDICT, succeeded
 from steptool.checks.audit.measure import MEASURES, Row, rows

@@ -152,7 +152,7 @@ def _figures(
     """Raises InputError where nothing can be compared with `against`, DataError for files that cannot be used."""
     from steptool.core.errors import InputError
     from steptool.evaluation.judged.figures import figures, pairs_of
-    from steptool.evaluation.judged.files import read_runs, read_requests, requests_beside
+    from steptool.evaluation.judged.files import read_requests, read_runs, requests_beside
     from steptool.evaluation.judged.records import subset_of
 
     files = read_runs(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,13 +34,18 @@ class Attempts:
     """Of one file or folder."""
 
     source: Path
-    made: list[Trajectory] = field(default_factory=list)
+    made: dict[str, Trajectory] = field(default_factory=dict)
+    """By its id: a copy of an attempt is the same one."""
     tasks: dict[str, Task] = field(default_factory=dict)
     references: dict[str, Reference] = field(default_factory=dict)
     columns: dict[str, dict[tuple[str, int], float | None]] = field(default_factory=dict)
 
     def keep(self, column: str, attempt: Trajectory, step: int, value: float | None) -> None:
-        self.columns.setdefault(column, {})[attempt.id, step] = value
+        """Raises InputError where another value was kept there: whose score counts, nobody could say."""
+        kept = self.columns.setdefault(column, {}).setdefault((attempt.id, step), value)
+        if kept != value:
+            said = f"the {column} of attempt {attempt.id} at task {attempt.task_id} is {kept}, and {value} once more"
+            raise InputError(said, where=str(self.source), fix="keep one line of each attempt")
 
     def keep_scores(self, of: ScoredTrajectory) -> None:
         for step, judgement in enumerate(of.judgements):
@@ -64,8 +70,12 @@ def attempts_of(source: Path, tasks: Path | None = None) -> Attempts:
                 found.keep(f"{VOTE}{number}", run.trajectory, last, vote)
         return found
     for task, made in stored.read(source, tasks):
-        if task is not None:
-            _add(found, made, task)
+        if task is None:
+            said = f"attempt {made.id} is at task {made.task_id[:80]!r}, which is not there"
+            raise InputError(said, where=str(source), fix="name the folder of their tasks by --tasks")
+        _add(found, made, task)
+    if not found.made:
+        raise InputError("holds no attempts", where=str(source), fix="name a file of attempts")
     for each in stored.scored(source):
         found.keep_scores(each)
     file = REFERENCES if tasks is None else tasks / REFERENCES.relative_to(TASKS)
@@ -75,7 +85,7 @@ def attempts_of(source: Path, tasks: Path | None = None) -> Attempts:
 
 
 def _add(found: Attempts, made: Trajectory, task: Task) -> None:
-    found.made.append(made)
+    found.made[made.id] = made
     found.tasks[task.id] = task
     found.references.setdefault(task.id, Reference(task_id=task.id))
     found.keep(OUTCOME, made, _last(made), made.outcome.solved)
@@ -93,9 +103,11 @@ def said_by(judge: str, attempts: Attempts) -> Values:
     Raises InputError where it is none of these.
     """
     named, _, score = judge.partition("#")
+    found = Attempts(attempts.source)
     if "=" in named:
         scored: Iterable[ScoredTrajectory] = annotated(annotator_of(named), attempts)
-    elif Path(named).exists():
+    elif os.path.exists(named):  # where a path raises for a name that is too long
+        found = Attempts(Path(named))
         scored = stored.scored(Path(named))
     elif named in attempts.columns:
         return attempts.columns[named]
@@ -105,7 +117,6 @@ def said_by(judge: str, attempts: Attempts) -> Values:
             where=str(attempts.source),
             fix=f"name one of {', '.join(sorted(attempts.columns))}, a file, or an annotator such as use=local_judge",
         )
-    found = Attempts(attempts.source)
     for each in scored:
         found.keep_scores(each)
     score = score or SCORE
@@ -138,7 +149,7 @@ def annotated(used: Use, attempts: Attempts) -> Sequence[ScoredTrajectory]:
         return annotate_all(
             annotator,
             revision,
-            attempts.made,
+            list(attempts.made.values()),
             attempts.tasks.values(),
             attempts.references,
             source=attempts.source,

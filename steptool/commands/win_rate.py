@@ -76,7 +76,7 @@ def paired(ours: Attempts, theirs: Attempts) -> list[tuple[Trajectory, Trajector
 def _by_place(attempts: Attempts) -> dict[tuple[str, int], Trajectory]:
     """By task and number."""
     found: dict[tuple[str, int], Trajectory] = {}
-    for each in attempts.made:
+    for each in attempts.made.values():
         first = found.setdefault((each.task_id, each.attempt), each)
         if first is not each and (each.search is None or each.search != first.search):
             said = f"holds several attempts {each.attempt} at task {each.task_id}"

@@ -54,6 +54,8 @@ def notes(found: Figures) -> list[str]:
         for run in found.runs
         if run.missing
     ]
+    if 0 < found.recall_of < found.requests:
+        lines.append(f"Recall is over {found.recall_of} requests: of the others nobody says which functions they need.")
     lines += [
         f"{run.name}: the mean that the file states for {run.restated} requests is not that of their verdicts; it was "
         "computed anew."

@@ -29,7 +29,7 @@ from steptool.evaluation.judged.records import GAVE_UP, Call, JudgedRun
 from steptool.formats.arguments import read_arguments
 from steptool.worlds.toolbench.pack import QUERIES, requests
 
-NAME_THEM = f"name the file of their requests, such as {QUERIES}"
+NAME_THEM = f"name the file of their requests, such as {QUERIES}, by --tasks or --queries"
 
 
 class JudgedAttempt(Frozen):
@@ -50,7 +50,8 @@ def judged_attempts(place: Path, queries: Path | None = None) -> Iterator[Judged
     files = read_runs(place)
     asked = queries or requests_beside(place)
     if asked is None:
-        raise InputError("these runs need the file of their requests", where=str(place), fix=f"put {QUERIES} beside")
+        fix = f"put {QUERIES} beside them, or {NAME_THEM}"
+        raise InputError("these runs need the file of their requests", where=str(place), fix=fix)
     tasks = _tasks(asked)
     for file in files:
         for id, run in file.runs.items():

@@ -8,6 +8,7 @@ metrics/evaluation/ppo1.trajectories.jsonl.gz        a single file, the same way
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,9 +57,9 @@ def scored(source: Path) -> list[ScoredTrajectory]:
 
 
 def _file(source: Path) -> Path | None:
-    if source.is_dir():
+    if os.path.isdir(source):  # where a path raises for a name that is too long
         return next((source / name for name in NAMES if (source / name).is_file()), None)
-    return source if source.is_file() else None
+    return source if os.path.isfile(source) else None
 
 
 def _kind(file: Path) -> str:
@@ -82,7 +83,7 @@ def _tasks(beside: Path, given: Path | None) -> dict[str, Task]:
     if given is None and imported.is_imported(beside):
         return as_tasks(imported.tasks(beside), imported.tools(beside))
     folder = given or TASKS
-    files = [file for split in ("train", "dev", "test") if (file := folder / f"{split}.jsonl").is_file()]
+    files = [file for split in ("train", "dev", "test") if os.path.isfile(file := folder / f"{split}.jsonl")]
     if not files:
         fix = "run this in the project, or name the folder with train.jsonl, dev.jsonl and test.jsonl"
         raise InputError("no tasks are there, of which these are attempts", where=str(folder), fix=fix)

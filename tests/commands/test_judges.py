@@ -46,10 +46,8 @@ def judged(of: Trajectory, solved: float | None, verdict: float) -> ScoredTrajec
 
 
 QUERY = {"query_id": "7", "subset": "G1_tool", "query": "Where?", "api_list": [], "relevant_apis": []}
-RUN = {
-    **{"query_id": "7", "subset": "G1_tool", "steps": [{"name": "Finish"}], "return_type": "give_answer"},
-    **{"final_answer": "There.", "judgements": ["Solved"]},
-}
+FINISHED = {"steps": [{"name": "Finish"}], "return_type": "give_answer", "final_answer": "There."}
+RUN = {"query_id": "7", "subset": "G1_tool", "judgements": ["Solved"], **FINISHED}
 
 
 def write_lines(name: str, *rows: dict[str, Any]) -> None:
@@ -173,7 +171,53 @@ def test_a_search_tree_stands_for_its_answer(endpoint: Fake) -> None:
         run("win-rate", "ours.jsonl.gz", "both.jsonl.gz", "--judge", by)
 
 
-@pytest.mark.parametrize("command", [["judge-agreement", "vote0", "vote1", "--over"], ["local-judge", "fit"]])
+BY = "use=judge,url=http://127.0.0.1:9/v1,model=m"
+READ = [["judge-agreement", "vote0", "vote1", "--over"], ["local-judge", "fit"], ["bench", "judged"]]
+
+
+@pytest.mark.parametrize("command", READ)
 def test_attempts_that_are_not_there_are_said_to_be_missing(command: list[str]) -> None:
-    with pytest.raises(InputError, match="nowhere: no such file or folder"):
+    with pytest.raises(InputError, match="nowhere: no such file or folder\n  fix: name a folder of files NAME.jsonl"):
         run(*command, "nowhere")
+    with pytest.raises(InputError, match="xxx: cannot be read: File name too long\n  fix: name"):
+        run(*command, "x" * 5000)
+    Path("none").mkdir()
+    with pytest.raises(InputError, match="none: holds no judged runs\n  fix: name"):
+        run(*command, "none")
+
+
+DAMAGED = {
+    "it is empty": b"",
+    "not a whole gzip file": gzip.compress(json.dumps(RUN).encode())[:-9],
+    "not JSON: nested too deeply": gzip.compress(b"[" * 9999),
+    "query_id: Input should be a valid string": gzip.compress(json.dumps({**RUN, "query_id": 7}).encode()),
+    "solved: Input should be less than": gzip.compress(json.dumps({**RUN, "solved": 1e308}).encode()),
+    "request 7 stands in line 1 too; a file holds one run": gzip.compress(f"{json.dumps(RUN)}\n".encode() * 2),
+    "its subset is called I1": gzip.compress(json.dumps({**RUN, "subset": "I1"}).encode()),
+}
+
+
+@pytest.mark.parametrize("said", DAMAGED)
+@pytest.mark.parametrize("command", [*READ, ["win-rate", "--judge", BY, "runs"]])
+def test_damaged_runs_are_named_by_every_command(command: list[str], said: str) -> None:
+    Path("runs").mkdir()
+    Path("runs/bad.jsonl.gz").write_bytes(DAMAGED[said])
+    with pytest.raises(InputError, match=rf"runs/bad\.jsonl\.gz.*{said}.*\n  fix: mend or remove what is named"):
+        run(*command, "runs")
+
+
+def test_an_attempt_is_judged_once_and_its_task_is_there() -> None:
+    twice = [judged(attempt(0, "north"), 1.0, 1.0), judged(attempt(0, "north"), 0.0, 1.0)]
+    write_jsonl(Path("twice.jsonl.gz"), twice)
+    write_jsonl(Path("once.jsonl.gz"), twice[:1])
+    write_jsonl(Path("none.jsonl.gz"), twice[:0])
+    write_jsonl(Path("gone.jsonl.gz"), [trajectory(finish("x"), of="gone")])
+    for one, over, said in (
+        ("solved", "twice", "twice.jsonl.gz: the solved of attempt .* at task t0 is 1.0, and 0.0 once more"),
+        ("twice.jsonl.gz", "once", "twice.jsonl.gz: the solved of attempt .* is 1.0, and 0.0 once more"),
+        ("solved", "none", "none.jsonl.gz: holds no attempts\n  fix: name a file of attempts"),
+        ("outcome", "gone", "gone.jsonl.gz: attempt .* is at task 'gone', which is not there\n  fix: name the folder"),
+        ("use=judge,url=http://x,model=m,votes=" + "[" * 9999, "once", "no annotator: votes: Input should be"),
+    ):
+        with pytest.raises(InputError, match=said):
+            run("judge-agreement", one, "verdict", "--over", f"{over}.jsonl.gz")

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from steptool.cli import app
 from steptool.core.errors import DataError, InputError
 from steptool.evaluation.judged.figures import Figures, figures, pairs_of
-from steptool.evaluation.judged.files import read_runs, read_requests, requests_beside
+from steptool.evaluation.judged.files import read_requests, read_runs, requests_beside
 from steptool.evaluation.judged.records import subset_of
 from steptool.report.judged import as_markdown, as_text
 
@@ -197,6 +197,16 @@ def test_every_bad_file_is_named_at_once(folder: Path) -> None:
     assert "empty_cot.jsonl: it is empty" in said
     assert "text_cot.jsonl:1: not JSON" in said and "text_cot.jsonl: and 6 problems more" in said
     assert "other_cot: request a is of G2_category, in new_cot of G1_instruction" in said
+
+
+def test_an_empty_file_of_requests_is_refused_and_one_that_knows_a_part_is_said(folder: Path) -> None:
+    write(folder.parent / "queries.jsonl", QUERIES[:2])
+    found = measured(folder)
+    assert found.recall_of == 2
+    assert "Recall is over 2 requests" in as_text(found)
+    write(folder.parent / "queries.jsonl", [])
+    with pytest.raises(DataError, match="queries.jsonl: it is empty"):
+        measured(folder)
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:

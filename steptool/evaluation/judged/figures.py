@@ -5,8 +5,9 @@ that the run's own file has; the mean over the passes, and their spread. Subsets
 requests.
 
 To compare: every rate is over one fixed list, the requests that any file has; a request that a file lacks is unsolved
-and unfinished. Its calls nobody knows: they are counted where there is an attempt. At a budget of N calls an attempt that made more than N counts as one that never answered: it did not
-have an answer by then. Two runs are compared request by request (`compare.paired_difference`).
+and unfinished. Its calls nobody knows: they are counted where there is an attempt. At a budget of N calls an attempt
+that made more than N counts as one that never answered: it did not have an answer by then. Two runs are compared
+request by request (`compare.paired_difference`).
 """
 
 from __future__ import annotations

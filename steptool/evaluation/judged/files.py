@@ -24,12 +24,7 @@ def read_runs(place: Path) -> list[RunFile]:
 
     Raises InputError where there is none, and DataError that lists every file and line that cannot be used.
     """
-    if not place.exists():
-        raise InputError("no such file or folder", where=str(place), fix="name the folder of the runs, or one of them")
-    paths = _runs_in(place) if place.is_dir() else [place]
-    if not paths:
-        fix = "name a folder of files NAME.jsonl or NAME.jsonl.gz, one a run, such as judged_runs of the pack"
-        raise InputError("holds no judged runs", where=str(place), fix=fix)
+    paths = _runs_in(place)
     problems: list[str] = []
     files = []
     for path in paths:
@@ -48,7 +43,8 @@ def read_runs(place: Path) -> list[RunFile]:
 
 
 def read_requests(path: Path) -> dict[str, frozenset[str]]:
-    """Request → the functions that it needs. Raises DataError for the first line that cannot be used."""
+    """Request → the functions that it needs. Raises DataError for an empty file, and for the first line that cannot be
+    used."""
     found: dict[str, frozenset[str]] = {}
     for number, line in enumerate(read_lines(path, missing="name the file of the requests", broken=MEND), start=1):
         where = f"{path}:{number}"
@@ -57,6 +53,8 @@ def read_requests(path: Path) -> dict[str, frozenset[str]]:
         if request.query_id in found:
             raise DataError(f"request {request.query_id} stands in the file twice", where=where, fix=MEND)
         found[request.query_id] = request.relevant
+    if not found:
+        raise DataError("it is empty", where=str(path), fix="name the file of the requests")
     return found
 
 
@@ -67,8 +65,20 @@ def requests_beside(place: Path) -> Path | None:
     return next((file for folder in folders for name in REQUESTS if (file := folder / name).is_file()), None)
 
 
-def _runs_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and path.name not in REQUESTS)
+def _runs_in(place: Path) -> list[Path]:
+    fix = "name a folder of files NAME.jsonl or NAME.jsonl.gz, one a run, or one of them"
+    try:
+        if not place.exists():
+            raise InputError("no such file or folder", where=str(place), fix=fix)
+        if not place.is_dir():
+            return [place]
+        inside = sorted(place.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", where=str(place)[:200], fix=fix) from error
+    found = [path for path in inside if path.name.endswith(ENDINGS) and path.name not in REQUESTS]
+    if not found:
+        raise InputError("holds no judged runs", where=str(place), fix=fix)
+    return found
 
 
 def _read(path: Path, problems: list[str]) -> RunFile:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from steptool.core.types import FINISH
+from steptool.evaluation.metrics import ALL, ROLL_UPS
 
 Verdict = Literal["Solved", "Unsure", "Unsolved"]
 WORTH: dict[Verdict, float] = {"Solved": 1.0, "Unsure": 0.5, "Unsolved": 0.0}
@@ -68,6 +69,8 @@ class JudgedRun(_Line):
     def _is_judged(self) -> Self:
         if self.finished and not self.judgements:
             raise ValueError("gave an answer, and has no judgements")
+        if self.subset in (ALL, *ROLL_UPS):
+            raise ValueError(f"its subset is called {self.subset}, as a mean over several subsets is")
         return self
 
     @property
