@@ -24,6 +24,7 @@ SCORE = "solved"
 OUTCOME, VOTE = "outcome", "vote"
 """Columns beside the scores of a file: what the session recorded, and what each vote of judged runs said."""
 CONCURRENCY = 32
+ATTEMPTS = "name a file of attempts, such as data/scored/r1/scored.jsonl.gz, or judged runs"
 ANNOTATE = Section("annotate", "rules")
 Values = Mapping[tuple[str, int], float | None]
 """By the id of an attempt and the step."""
@@ -60,7 +61,8 @@ def attempts_of(source: Path, tasks: Path | None = None) -> Attempts:
     Raises InputError or DataError where there are none, or they cannot be read.
     """
     found = Attempts(source)
-    if not stored.is_stored(source):
+    kind = stored.kind_of(source)
+    if kind is None:
         for run in judged_attempts(source, tasks):
             _add(found, run.trajectory, run.task)
             last = _last(run.trajectory)
@@ -69,13 +71,16 @@ def attempts_of(source: Path, tasks: Path | None = None) -> Attempts:
             for number, vote in enumerate(run.votes):
                 found.keep(f"{VOTE}{number}", run.trajectory, last, vote)
         return found
+    if not stored.is_stored(source):
+        holds = f"records called {kind[:40]}, no attempts" if kind else "no attempts"
+        raise InputError(f"holds {holds}", where=str(source), fix=ATTEMPTS)
     for task, made in stored.read(source, tasks):
         if task is None:
             said = f"attempt {made.id} is at task {made.task_id[:80]!r}, which is not there"
             raise InputError(said, where=str(source), fix="name the folder of their tasks by --tasks")
         _add(found, made, task)
     if not found.made:
-        raise InputError("holds no attempts", where=str(source), fix="name a file of attempts")
+        raise InputError("holds no attempts", where=str(source), fix=ATTEMPTS)
     for each in stored.scored(source):
         found.keep_scores(each)
     file = REFERENCES if tasks is None else tasks / REFERENCES.relative_to(TASKS)

@@ -26,8 +26,14 @@ _RESTORE = "run `dvc repro` or `steptool traces import` again, or restore it: dv
 
 def is_stored(source: Path) -> bool:
     """Whether it is a file of trajectories, or a folder with one."""
+    return kind_of(source) in (Trajectory.__name__, ScoredTrajectory.__name__)
+
+
+def kind_of(source: Path) -> str | None:
+    """What the records of a file, or of that of a folder, are called; empty where it has none, None where no stage
+    wrote it."""
     file = _file(source)
-    return file is not None and _kind(file) in (Trajectory.__name__, ScoredTrajectory.__name__)
+    return None if file is None else _kind(file)
 
 
 def read(source: Path, tasks: Path | None = None) -> Iterator[tuple[Task | None, Trajectory]]:
@@ -62,13 +68,13 @@ def _file(source: Path) -> Path | None:
     return source if os.path.isfile(source) else None
 
 
-def _kind(file: Path) -> str:
-    """What its first line says that it holds; empty for a file that `write_jsonl` did not write."""
+def _kind(file: Path) -> str | None:
+    """What its first line says that it holds; None for a file that `write_jsonl` did not write."""
     try:
         header = json.loads(next(read_lines(file, missing=_RESTORE, broken=_RESTORE), ""))
     except (DataError, ValueError, RecursionError):
-        return ""
-    return str(header.get("kind", "")) if isinstance(header, dict) and "schema_version" in header else ""
+        return None
+    return str(header.get("kind", "")) if isinstance(header, dict) and "schema_version" in header else None
 
 
 def _trajectories(file: Path) -> Iterator[Trajectory]:

@@ -143,6 +143,12 @@ def test_the_win_rate_of_two_policies(endpoint: Fake) -> None:
     assert "4 won, 1 lost, 3 ties, of which the orders disagreed on 0; 0 without" in out
     with pytest.raises(InputError, match="annotator rules compares no attempts"):
         run("win-rate", "ours.jsonl.gz", "theirs.jsonl.gz", "--judge", "use=rules")
+    write_jsonl(Path("one.jsonl.gz"), ours[:1])
+    endpoint.act = lambda request: completion("Both are fine.")
+    said = f"the judge mute at {endpoint.url}: it preferred none: 2 asked, 2 unusable, 0 mended, 0 failed\n  fix: see"
+    with pytest.raises(InputError, match=said):
+        run("win-rate", "one.jsonl.gz", "theirs.jsonl.gz", "--judge", by.replace("model=m", "model=mute"))
+    endpoint.act = lambda request: completion(scripted_answer(request))
 
 
 def test_a_judge_that_likes_what_stands_first_finds_ties(endpoint: Fake) -> None:
@@ -177,7 +183,7 @@ READ = [["judge-agreement", "vote0", "vote1", "--over"], ["local-judge", "fit"],
 
 @pytest.mark.parametrize("command", READ)
 def test_attempts_that_are_not_there_are_said_to_be_missing(command: list[str]) -> None:
-    with pytest.raises(InputError, match="nowhere: no such file or folder\n  fix: name a folder of files NAME.jsonl"):
+    with pytest.raises(InputError, match=r"nowhere: no such file or folder\n  fix: name a folder of files NAME\.jsonl"):
         run(*command, "nowhere")
     with pytest.raises(InputError, match="xxx: cannot be read: File name too long\n  fix: name"):
         run(*command, "x" * 5000)
@@ -211,11 +217,13 @@ def test_an_attempt_is_judged_once_and_its_task_is_there() -> None:
     write_jsonl(Path("twice.jsonl.gz"), twice)
     write_jsonl(Path("once.jsonl.gz"), twice[:1])
     write_jsonl(Path("none.jsonl.gz"), twice[:0])
+    write_jsonl(Path("tasks.jsonl.gz"), TASKS)
     write_jsonl(Path("gone.jsonl.gz"), [trajectory(finish("x"), of="gone")])
     for one, over, said in (
         ("solved", "twice", "twice.jsonl.gz: the solved of attempt .* at task t0 is 1.0, and 0.0 once more"),
         ("twice.jsonl.gz", "once", "twice.jsonl.gz: the solved of attempt .* is 1.0, and 0.0 once more"),
         ("solved", "none", "none.jsonl.gz: holds no attempts\n  fix: name a file of attempts"),
+        ("solved", "tasks", "tasks.jsonl.gz: holds records called Task, no attempts\n  fix: name a file of attempts"),
         ("outcome", "gone", "gone.jsonl.gz: attempt .* is at task 'gone', which is not there\n  fix: name the folder"),
         ("use=judge,url=http://x,model=m,votes=" + "[" * 9999, "once", "no annotator: votes: Input should be"),
     ):

@@ -205,7 +205,7 @@ def test_an_empty_file_of_requests_is_refused_and_one_that_knows_a_part_is_said(
     assert found.recall_of == 2
     assert "Recall is over 2 requests" in as_text(found)
     write(folder.parent / "queries.jsonl", [])
-    with pytest.raises(DataError, match="queries.jsonl: it is empty"):
+    with pytest.raises(DataError, match=r"queries\.jsonl: it is empty"):
         measured(folder)
 
 
