@@ -5,12 +5,13 @@ The toy model and the real engine; stages as the profile has them, less of every
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
+from steptool.core.storage import read_jsonl
+from steptool.core.types import Trajectory
 from tests.test_unchecked import Project
 
 PACK = os.environ.get("STEPTOOL_WORKBENCH", "")
@@ -59,7 +60,7 @@ def test_every_stage_runs_with_it(project: Project) -> None:
     assert "8 trajectories" in said
     summary = project.read("metrics/evaluation/summary.json")
     assert summary.keys() >= {"sft", "ppo"}
-    shown = (project.root / "data/tasks/demonstrations.jsonl").read_text().splitlines()
-    assert {json.loads(line)["answer"] for line in shown} == {"done"}
+    shown = read_jsonl(project.root / "data/tasks/demonstrations.jsonl", Trajectory)
+    assert {each.answer for each in shown} == {"done"}
     assert project.read("metrics/evaluation/comparisons.json")[0]["measure"] == "solved"
     assert "ppo" in project.steptool("results")
