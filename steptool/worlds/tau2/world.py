@@ -9,13 +9,14 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from steptool.core.errors import DataError, WorldError
+from steptool.core.errors import DataError
 from steptool.core.fields import Outside, Settings, Text
 from steptool.core.messages import tool_of
 from steptool.core.types import Reference, Task, Trajectory, content_hash
 from steptool.worlds.base import SPLITS, Session, Split
 from steptool.worlds.checks import MAX_NAME
 from steptool.worlds.in_turn import in_turn
+from steptool.worlds.lookup import case_of, of_split
 from steptool.worlds.solutions import Solution, demonstrate
 from steptool.worlds.tau2.package import (
     RESTORE,
@@ -112,9 +113,7 @@ class Tau2World:
 
     def tasks(self, split: Split) -> list[Task]:
         """Raises WorldError for a split that is not train, dev or test."""
-        if split not in self._splits:
-            raise WorldError(f"no split {split!r}", where="world tau2", fix=f"name one of {', '.join(SPLITS)}")
-        return list(self._splits[split])
+        return of_split(split, self._splits, "world tau2")
 
     def reference(self, task: Task) -> Reference:
         return self.case(task).reference
@@ -130,14 +129,7 @@ class Tau2World:
 
     def case(self, task: Task) -> Case:
         """A task with its solution: for tests, never for a policy."""
-        case = self._cases.get(task.id)
-        if case is None or case.task != task:
-            raise WorldError(
-                f"task {task.id} is not one of this world's",
-                where="world tau2",
-                fix="make the tasks again from the present params.yaml: dvc repro prepare",
-            )
-        return case
+        return case_of(task, self._cases, "world tau2")
 
 
 def _written(folder: Path, chosen: str) -> Iterator[Any]:
