@@ -94,6 +94,9 @@ class SampleParams(Settings):
     """Tokens of one trajectory, context included."""
     draw: Natural = 0
     """Another number: other training tasks, other random numbers. A nightly run raises it."""
+    demonstrated: Literal["last", "alike"] = "last"
+    """Training tasks that have a demonstration come after the others, or where they stand among them. Where only
+    attempts that succeeded are shown, the others are the tasks that the demonstrator failed at: take `alike` there."""
     tool_timeout_s: Bound = 10.0
 
 
