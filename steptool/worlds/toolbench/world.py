@@ -25,7 +25,7 @@ from steptool.worlds.toolbench.names import Api
 from steptool.worlds.toolbench.pack import VARIABLE
 from steptool.worlds.toolbench.replies import MAX_SHOWN, Reply, Source, missing, mix
 from steptool.worlds.toolbench.requests import Request
-from steptool.worlds.toolbench.simulator import Simulator, SimulatorSettings
+from steptool.worlds.toolbench.simulator import Simulator
 
 
 class Counter(Protocol):
@@ -111,7 +111,7 @@ class ToolBenchWorld:
         nearest: Annotated[float, Field(ge=0.5, le=1)] = 0.9
         """Least likeness of arguments to recorded ones, of texts by their letters, at which the reply to these is
         given; 1: only to arguments that are equal in one spelling."""
-        simulator: SimulatorSettings | None = None
+        simulator: PartSettings | None = None
         """Endpoint of a model that replies to what was never recorded; null: such a call is an error."""
         kept: Annotated[Outside, Field(min_length=1, exclude=True)] = "toolbench.db"
         """File of what this model replied."""
