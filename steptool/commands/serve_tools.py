@@ -12,6 +12,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from steptool.core.errors import InputError
+from steptool.endpoints.settings import PartSettings
 from steptool.worlds.toolbench.desk import Desk
 from steptool.worlds.toolbench.library import Library
 from steptool.worlds.toolbench.replies import SOURCES

@@ -74,7 +74,7 @@ class Case:
 
     @cached_property
     def meant(self) -> dict[str, str]:
-        """What the benchmark's actions change in the database; one that fails changes what it has changed until then."""
+        """What the benchmark's actions change in the database, those that fail included."""
         environment = self.environment()
         for call in self.solution:
             environment.get_response(_made(call))

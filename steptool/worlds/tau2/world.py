@@ -29,8 +29,8 @@ ALONE, WITH_A_USER = ("service_issue", "mobile_data_issue", "mms_issue"), ("trai
 """Groups of telecom, and of the domains with a user."""
 Group = Literal["service_issue", "mobile_data_issue", "mms_issue", "train", "test"]
 NEEDS_USER = (
-    "{} needs a user, whose part a model plays: give `user` its endpoint, such as "
-    "user: {{url: 'https://api.openai.com/v1', model: gpt-x, key: OPENAI_API_KEY}} in params.yaml, or "
+    "{} needs a user, whose part a model plays: give its endpoint as "
+    "user: {{url: 'https://api.openai.com/v1', model: gpt-x, key: OPENAI_API_KEY}} of the world, or to steptool bench as "
     "--set world.user.url=URL --set world.user.model=MODEL"
 )
 

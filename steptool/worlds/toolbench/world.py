@@ -16,6 +16,7 @@ from pydantic import Field
 from steptool.core.errors import DataError, InputError, WorldError
 from steptool.core.fields import Natural, Outside, Positive, Settings, Text
 from steptool.core.types import Observation, Outcome, Reference, Task, ToolCall
+from steptool.endpoints.settings import PartSettings
 from steptool.worlds.base import Split
 from steptool.worlds.in_turn import in_turn
 from steptool.worlds.toolbench.desk import Desk

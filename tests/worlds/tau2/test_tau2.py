@@ -213,7 +213,7 @@ def test_groups_are_split_whole(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"domain": "airline"}, "airline needs a user, whose part a model plays: give `user` its endpoint"),
+        ({"domain": "airline"}, "airline needs a user, whose part a model plays: give its endpoint as user"),
         ({"domain": "retail"}, "--set world.user.url=URL"),
         ({"domain": "x"}, "no domain 'x'"),
         ({"user": {"url": "http://127.0.0.1:1/v1", "model": "m"}}, "telecom are solved without a user"),
