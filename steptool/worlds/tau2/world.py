@@ -30,8 +30,8 @@ ALONE, WITH_A_USER = ("service_issue", "mobile_data_issue", "mms_issue"), ("trai
 Group = Literal["service_issue", "mobile_data_issue", "mms_issue", "train", "test"]
 NEEDS_USER = (
     "{} needs a user, whose part a model plays: give its endpoint as "
-    "user: {{url: 'https://api.openai.com/v1', model: gpt-x, key: OPENAI_API_KEY}} of the world, or to steptool bench as "
-    "--set world.user.url=URL --set world.user.model=MODEL"
+    "user: {{url: 'https://api.openai.com/v1', model: gpt-x, key: OPENAI_API_KEY}} of the world, or to "
+    "steptool bench as --set world.user.url=URL --set world.user.model=MODEL"
 )
 
 

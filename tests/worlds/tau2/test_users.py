@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from steptool.cli import app
 from steptool.core.errors import DataError, StepToolError, WorldError
 from steptool.core.messages import MessageCall
 from steptool.core.plugins import revision_of
@@ -213,15 +215,15 @@ def test_the_benchmarks_own_evaluators_say_the_same(domain: str, script: Script)
     world = opened(package.data_folder("", domain))
     for case in cases(world)[::9]:
         for calls in (case.solution, [], case.solution[:-1], case.solution[1:]):
+            made: list[object] = []
+            seen = asyncio.run(replies(case, calls))
+            for number, (call, reply) in enumerate(zip(calls, seen, strict=True)):
+                again = Call(id=str(number), name=call.name, arguments=call.arguments)
+                made.append(AssistantMessage(role="assistant", tool_calls=[again]))
+                made.append(ToolMessage(id=again.id, role="tool", content=reply.text, error=reply.error is not None))
+            state = EnvironmentEvaluator.calculate_reward(constructor, case.written, made)
             for answer in (told(case), "Done."):
-                said: list[object] = []
-                seen = asyncio.run(replies(case, calls))
-                for number, (call, reply) in enumerate(zip(calls, seen, strict=True)):
-                    made = Call(id=str(number), name=call.name, arguments=call.arguments)
-                    said.append(AssistantMessage(role="assistant", tool_calls=[made]))
-                    said.append(ToolMessage(id=made.id, role="tool", content=reply.text, error=reply.error is not None))
-                said.append(AssistantMessage(role="assistant", content=answer))
-                state = EnvironmentEvaluator.calculate_reward(constructor, case.written, said)
+                said = [AssistantMessage(role="assistant", content=answer)]
                 talk = CommunicateEvaluator.calculate_reward(case.written, said)
                 ours = asyncio.run(play(case, calls, answer))
                 assert ours.solved == state.reward * talk.reward, (case.task.id, ours)
@@ -457,6 +459,43 @@ def test_a_user_that_never_stops_leaves_the_task_unsolved(retail: Path, script: 
 
 
 # Many at once
+
+
+@pytest.mark.slow
+def test_bench_measures_an_endpoint_among_users(
+    retail: Path, script: Script, endpoint: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One endpoint plays the users, and a policy that does what the benchmark does: but for the last action of task 0,
+    in which it says so at once."""
+    known = {case.task.id: case for case in cases(opened(retail))}
+    monkeypatch.undo()  # the client is the real one again
+    monkeypatch.chdir(tmp_path)
+
+    def act(request: dict[str, Any]) -> Answer:
+        texts = [message["content"] or "" for message in request["messages"]]
+        if "tools" not in request:
+            of = next(id for id, case in known.items() if case.scenario in texts[0])
+            return says("###STOP###" if len(texts) > 2 else f"I have request {of}.")
+        case = known[texts[1].split()[-1].strip(".")]
+        made = sum(message["role"] == "tool" for message in request["messages"])
+        calls = case.solution[:-1] if case.task.id == "0" else case.solution
+        return says(calls=[(calls[made].name, calls[made].arguments)]) if made < len(calls) else says(told(case))
+
+    endpoint.act = act
+    set_ = [f"domain={retail.name}", f"path={retail}", "sample.max_calls=20", "evaluate.resamples=100"]
+    set_ += [f"world.user.url={endpoint.url}", "world.user.model=user"]
+    options = [
+        "--endpoint",
+        f"gpt@{endpoint.url}",
+        "--json",
+        "found.json",
+        *(o for each in set_ for o in ("--set", each)),
+    ]
+    made = CliRunner().invoke(app, ["bench", "tau2", *options])
+    assert made.exit_code == 0, made.output
+    (evaluation,) = json.loads(Path("found.json").read_text())["evaluations"]
+    assert evaluation["solved"] == {id: float(id != "0") for id in known}
+    assert len(list(tmp_path.glob(".steptool/endpoint.db"))) == 1, "what was asked, and what it cost"
 
 
 def test_16_sessions_at_once_do_not_touch_each_other(retail: Path, script: Script) -> None:
