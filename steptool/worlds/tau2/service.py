@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from steptool.core.storage import read_text
 from steptool.core.types import Tool
@@ -14,12 +14,6 @@ from steptool.worlds.tau2.tables import Table
 
 CLASSES = {"airline": ("FlightDB", "AirlineTools"), "retail": ("RetailDB", "RetailTools")}
 DATABASE, RULES = "db.json", "policy.md"
-JUDGED = frozenset({"DB", "COMMUNICATE", "ENV_ASSERTION", "ACTION", "NL_ASSERTION"})
-"""What a verdict may rest on here; the last needs a judge."""
-INSTRUCTIONS = (
-    "You are an agent of customer service. Help the user in keeping with the policy below. In each turn either call a"
-    " tool or talk to the user, never both."
-)
 BY_CALL = " The user reads nothing but what you say with the tool `talk_to_user`."
 TALK = Tool(
     name="talk_to_user",
@@ -34,12 +28,15 @@ def guidelines_file() -> Path:
     return package_folder() / "data" / "tau2" / "user_simulator" / "simulation_guidelines.md"
 
 
-def files(folder: Path) -> list[Path]:
-    return [*(folder / name for name in (TASKS, SPLITS_FILE, DATABASE, RULES)), guidelines_file()]
-
-
 class Service:
     """One of the domains, of one folder. Raises InputError where a package is missing, DataError for a broken file."""
+
+    instructions: ClassVar[str] = (
+        "You are an agent of customer service. Help the user in keeping with the policy below. In each turn either call"
+        " a tool or talk to the user, never both."
+    )
+    judged: ClassVar[frozenset[str]] = frozenset({"DB", "COMMUNICATE", "ENV_ASSERTION", "ACTION", "NL_ASSERTION"})
+    """What a verdict may rest on; the last needs a judge."""
 
     def __init__(self, folder: Path, domain: str) -> None:
         database, tools = CLASSES[domain]
@@ -49,6 +46,10 @@ class Service:
         kind = getattr(imported(f"domains.{domain}.data_model"), database)
         self._database = read_database(folder / DATABASE, kind, json.loads)
         self.rules = read_text(folder / RULES)
+
+    @staticmethod
+    def files(folder: Path) -> list[Path]:
+        return [*(folder / name for name in (TASKS, SPLITS_FILE, DATABASE, RULES)), guidelines_file()]
 
     def tools(self) -> list[Any]:
         """What is offered to the agent."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from steptool.core.storage import read_text
 from steptool.worlds.tau2.package import SPLITS_FILE, TASKS, imported, read_database
@@ -13,21 +13,18 @@ DATABASE, PHONE = "db.toml", "user_db.toml"
 RULES = "main_policy_solo.md"
 SUPPORT = {"manual": "tech_support_manual.md", "workflow": "tech_support_workflow_solo.md"}
 """How technical support is described to the agent."""
-INSTRUCTIONS = (
-    "You are an agent of customer service. The request is a ticket. Solve it by calling tools, in keeping with the"
-    " policy below; there is nobody to talk to, and the tools of the user's phone are yours, too. End the attempt once"
-    " the ticket is solved."
-)
-JUDGED = frozenset({"ENV_ASSERTION", "ACTION"})
-"""What a verdict may rest on here."""
-
-
-def files(folder: Path) -> list[Path]:
-    return [folder / name for name in (TASKS, SPLITS_FILE, DATABASE, PHONE, RULES, *SUPPORT.values())]
 
 
 class Telecom:
     """The domain of one folder. Raises InputError where a package is missing, DataError for a broken file."""
+
+    instructions: ClassVar[str] = (
+        "You are an agent of customer service. The request is a ticket. Solve it by calling tools, in keeping with the"
+        " policy below; there is nobody to talk to, and the tools of the user's phone are yours, too. End the attempt"
+        " once the ticket is solved."
+    )
+    judged: ClassVar[frozenset[str]] = frozenset({"ENV_ASSERTION", "ACTION"})
+    """What a verdict may rest on."""
 
     def __init__(self, folder: Path, policy: str) -> None:
         environment = imported("domains.telecom.environment")
@@ -37,6 +34,10 @@ class Telecom:
         self._phone = read_database(folder / PHONE, environment.TelecomUserDB, tomllib.loads)
         main, support = read_text(folder / RULES), read_text(folder / SUPPORT[policy])
         self.rules = f"<main_policy>\n{main}\n</main_policy>\n<tech_support_policy>\n{support}\n</tech_support_policy>"
+
+    @staticmethod
+    def files(folder: Path) -> list[Path]:
+        return [folder / name for name in (TASKS, SPLITS_FILE, DATABASE, PHONE, RULES, *SUPPORT.values())]
 
     def tools(self) -> list[Any]:
         """What is offered to the agent."""

@@ -19,10 +19,11 @@ from steptool.worlds.base import SPLITS, Session, Split
 from steptool.worlds.checks import MAX_NAME
 from steptool.worlds.in_turn import in_turn
 from steptool.worlds.solutions import Solution, demonstrate
-from steptool.worlds.tau2 import service, telecom
 from steptool.worlds.tau2.dialogue import UserModel
 from steptool.worlds.tau2.package import RESTORE, SPLITS_FILE, TASKS, content, data_folder, imported, read_documents
+from steptool.worlds.tau2.service import BY_CALL, CLASSES, TALK, Service, guidelines_file
 from steptool.worlds.tau2.session import Case, Talks, Tau2Session
+from steptool.worlds.tau2.telecom import Telecom
 
 TELECOM = "telecom"
 ALONE, WITH_A_USER = ("service_issue", "mobile_data_issue", "mms_issue"), ("train", "test")
@@ -64,7 +65,7 @@ class Tau2World:
 
         @model_validator(mode="after")
         def _check(self) -> Tau2World.Config:
-            if self.domain not in (TELECOM, *service.CLASSES):
+            if self.domain not in (TELECOM, *CLASSES):
                 raise ValueError(f"there is no domain {self.domain[:80]!r}; use telecom, airline or retail")
             if self.domain != TELECOM and self.user is None:
                 raise ValueError(NEEDS_USER.format(self.domain))
@@ -83,12 +84,12 @@ class Tau2World:
         """`seed` changes nothing: neither tasks nor tools have random numbers."""
         self.config = config
         folder, is_alone = data_folder(config.path, config.domain), config.domain == TELECOM
-        domain = telecom.Telecom(folder, config.policy) if is_alone else service.Service(folder, config.domain)
+        domain = Telecom(folder, config.policy) if is_alone else Service(folder, config.domain)
         tools = [tool_of(tool.openai_schema["function"]) for tool in domain.tools()]
-        instructions = telecom.INSTRUCTIONS if is_alone else service.INSTRUCTIONS
+        instructions = domain.instructions
         if config.talk == "call" and not is_alone:
-            tools.append(service.TALK)
-            instructions += service.BY_CALL
+            tools.append(TALK)
+            instructions += BY_CALL
         shared: dict[str, Any] = {
             "system": f"{instructions}\n<policy>\n{domain.rules}\n</policy>",
             "tools": tuple(tools),
@@ -103,7 +104,7 @@ class Tau2World:
             for name in [_short(written.id)]
         }
         self._splits = _split([case.task for case in self._cases.values()], config.train, config.dev)
-        self._user = UserModel(config.user, read_text(service.guidelines_file())) if config.user else None
+        self._user = UserModel(config.user, read_text(guidelines_file())) if config.user else None
         self._asked: dict[str, Task] = {}
         """Tasks with the first message of their user, by their ids."""
 
@@ -111,8 +112,8 @@ class Tau2World:
     def content(config: Config) -> str:
         """Hash of the domain's files and code. Raises InputError or DataError where one is missing."""
         folder = data_folder(config.path, config.domain)
-        files = telecom.files(folder) if config.domain == TELECOM else service.files(folder)
-        return content(files, config.domain)
+        kind = Telecom if config.domain == TELECOM else Service
+        return content(kind.files(folder), config.domain)
 
     def tasks(self, split: Split) -> list[Task]:
         """Where there is a user, the model behind the endpoint is asked for the first messages; what it answered before
@@ -180,7 +181,7 @@ def _written(folder: Path, chosen: str, is_alone: bool) -> Iterator[tuple[Any, s
     wanted, for_training = set(map(str, sets[chosen])), set(map(str, sets.get("train") or []))
     if not isinstance(rows, list):
         raise DataError("is no list of tasks", where=str(folder / TASKS), fix=RESTORE)
-    kind, judged = imported("data_model.tasks").Task, telecom.JUDGED if is_alone else service.JUDGED
+    kind, judged = imported("data_model.tasks").Task, (Telecom if is_alone else Service).judged
     for number, row in enumerate(rows):
         where = f"{folder / TASKS}, task {number}"
         if not (isinstance(row, dict) and isinstance(row.get("id"), str)):
