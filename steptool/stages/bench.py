@@ -132,8 +132,9 @@ def params_of(wanted: Wanted) -> Params:
         world = WORLD.read({"use": wanted.world, **settings})
     except ValidationError as error:
         first = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise InputError(found, where=f"world {wanted.world}", fix=DATA_BESIDE) from error
+        place, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        found, fix = (f"{place}: {said}", DATA_BESIDE) if place else (said, None)
+        raise InputError(found, where=f"world {wanted.world}", fix=fix) from error
     except ValueError as error:
         raise InputError(str(error), where="world", fix="steptool bench mini") from error
     return laid_over(PARAMS, {**changes, "world": {"use": wanted.world, **world.settings}})
