@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
