@@ -44,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_the_profile_alone_makes_a_project_of_the_benchmark(project: Project) -> None:
     before = (project.root / "params.yaml").read_bytes()
     said = project.steptool("params", "--profile", "workbench")
-    assert "world workbench, base smollm2, arms untrained, sft, ppo1, ppo2, rft" in said
+    assert "world workbench, base smollm2, arms sft, ppo1, ppo2, rft" in said
     said = project.steptool("prepare", status=2)
     assert "set world.path in params.yaml, or STEPTOOL_WORKBENCH, to the folder that holds queries.jsonl" in said
     (project.root / "params.yaml").write_bytes(before)
