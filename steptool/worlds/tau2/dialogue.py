@@ -17,6 +17,7 @@ from steptool.core.errors import WorldError
 from steptool.endpoints.chat import Reply, TooLong
 from steptool.endpoints.client import Client, EndpointFailed
 from steptool.endpoints.settings import PartSettings
+from steptool.system.progress import Advance, progress
 
 GREETING = "Hi! How can I help you today?"
 """What the benchmark's agent says first."""
@@ -24,6 +25,7 @@ ENDS = ("###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###")
 """A message with one of these ends the conversation, and is not shown."""
 TRIES = 3
 """Answers that are asked for, until one is a message."""
+OTHERWISE = "raise max_completion_tokens of world.user, or give it another model, or a `store` without these answers"
 SILENCE = "..."
 """What the user hears where the policy says nothing: some servers refuse an empty message."""
 
@@ -42,17 +44,19 @@ class UserModel:
     def openings(self, scenarios: Mapping[str, str]) -> dict[str, str]:
         """The first message of each scenario, by its name. Raises what `reply` raises, and WorldError for a user who
         ends the conversation before it begins."""
-        return asyncio.run(self._openings(scenarios))
+        with progress("ask the users for their first messages", len(scenarios), "messages") as advance:
+            return asyncio.run(self._openings(scenarios, advance))
 
-    async def _openings(self, scenarios: Mapping[str, str]) -> dict[str, str]:
+    async def _openings(self, scenarios: Mapping[str, str], advance: Advance) -> dict[str, str]:
         at_once = asyncio.Semaphore(self._settings.concurrency)
 
         async def opening(name: str) -> str:
             async with at_once:
                 for number in range(TRIES):
                     if (text := await self.reply(scenarios[name], [GREETING], seed=number)) is not None:
+                        advance(1)
                         return text
-            raise self._fault(f"task {name}: the user ends the conversation with the first message")
+            raise self._fault(f"task {name}: the user ends the conversation with the first message", OTHERWISE)
 
         return dict(zip(scenarios, await asyncio.gather(*map(opening, scenarios)), strict=True))
 
@@ -80,22 +84,21 @@ class UserModel:
                     temperature=None if temperature == "default" else temperature,
                 )
             except (EndpointFailed, TooLong) as fault:
-                raise self._fault(str(fault)) from None
+                raise self._fault(str(fault), "run the same command again: what was answered is kept") from None
             text = _spoken(answer)
             if any(word in text for word in ENDS):
                 return None
             if text and answer.finish != "length":
                 return text
             problem = "its message is cut at max_completion_tokens" if answer.finish == "length" else "it says nothing"
-        raise self._fault(f"{problem}, {TRIES} times")
+        raise self._fault(f"{problem}, {TRIES} times", OTHERWISE)
 
     def close(self) -> None:
         """May be called twice."""
         self._client.close()
 
-    def _fault(self, found: str) -> WorldError:
-        where = f"world.user, {self._settings.model} at {self._settings.url}"
-        return WorldError(found, where=where, fix="run the same command again: what was answered is kept")
+    def _fault(self, found: str, fix: str) -> WorldError:
+        return WorldError(found, where=f"world.user, {self._settings.model} at {self._settings.url}", fix=fix)
 
 
 def _spoken(answer: Reply) -> str:

@@ -74,10 +74,10 @@ def _without_dotenv() -> Iterator[None]:
             os.environ["PYTHON_DOTENV_DISABLED"] = before
 
 
-def read_database(path: Path, kind: Any, read: Callable[[str], Any]) -> Any:
-    """Raises DataError for a file that `read` cannot read, or that holds something else than `kind`."""
+def read_database(path: Path, read: Callable[[str], Any]) -> Any:
+    """What `read` makes of a file. Raises DataError where it raises ValueError."""
     try:
-        return kind.model_validate(read(read_text(path)))
+        return read(read_text(path))
     except ValueError as error:  # of TOML and JSON, and pydantic's
         raise DataError(f"cannot be read: {str(error)[:300]}", where=str(path), fix=RESTORE) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -44,7 +43,7 @@ class Service:
         self._tools = getattr(imported(f"domains.{domain}.tools"), tools)
         self._environment = imported("environment.environment").Environment
         kind = getattr(imported(f"domains.{domain}.data_model"), database)
-        self._database = read_database(folder / DATABASE, kind, json.loads)
+        self._database = read_database(folder / DATABASE, kind.model_validate_json)
         self.rules = read_text(folder / RULES)
 
     @staticmethod

@@ -30,8 +30,9 @@ class Telecom:
         environment = imported("domains.telecom.environment")
         self._environment, self._tools = environment.TelecomEnvironment, environment.TelecomTools
         self._user_tools = environment.TelecomUserTools
-        self._database = read_database(folder / DATABASE, environment.TelecomDB, tomllib.loads)
-        self._phone = read_database(folder / PHONE, environment.TelecomUserDB, tomllib.loads)
+        desk, phone = environment.TelecomDB, environment.TelecomUserDB
+        self._database = read_database(folder / DATABASE, lambda text: desk.model_validate(tomllib.loads(text)))
+        self._phone = read_database(folder / PHONE, lambda text: phone.model_validate(tomllib.loads(text)))
         main, support = read_text(folder / RULES), read_text(folder / SUPPORT[policy])
         self.rules = f"<main_policy>\n{main}\n</main_policy>\n<tech_support_policy>\n{support}\n</tech_support_policy>"
 

@@ -124,7 +124,8 @@ class Tau2World:
         if self._user is None:
             return tasks
         missing = [task for task in tasks if task.id not in self._asked]
-        queries = self._user.openings({task.id: self._cases[task.id].scenario for task in missing})
+        scenarios = {task.id: self._cases[task.id].scenario for task in missing}
+        queries = self._user.openings(scenarios) if scenarios else {}
         self._asked |= {task.id: task.model_copy(update={"query": queries[task.id]}) for task in missing}
         return [self._asked[task.id] for task in tasks]
 
