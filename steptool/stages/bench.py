@@ -287,8 +287,8 @@ def _conditions(
     settings = {key: getattr(params, key).model_dump(mode="json") for key in ("evaluate", "sample")} | {
         f"metrics.{name}": used.dump() for name, used in params.metrics.items()
     }
-    with opened(params.annotate) as (_, annotator):
-        judged_by = annotator.model_dump()
+    with opened(params.annotate) as (_, revision):
+        judged_by = revision.model_dump()
     return {
         "stage": f"bench {params.world.name}",
         "code": code_revision(modules, without=MEANS_NOTHING),
