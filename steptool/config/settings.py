@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from copy import deepcopy
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from io import StringIO
@@ -561,6 +562,13 @@ def laid_over(path: Path, changes: dict[str, Any]) -> Params:
         raise _no_settings(path)
     _lay_over(data, changes)
     return parse_params(path, data)
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the settings of a section with `changes` laid over them as `apply_profile` does."""
+    made = deepcopy(settings)
+    _lay_over(made, changes)
+    return made
 
 
 def next_draw(path: Path) -> str:

@@ -102,7 +102,7 @@ def _measured(found: Figures) -> Table:
     return Table(
         title=f"Over the same {found.requests} requests",
         says=f"In percent, with the {100 * found.confidence:.0f} % interval of a bootstrap over requests. Recall: "
-        "relevant functions that were called. Calls: a request, Finish included.",
+        "relevant functions that were called. Calls: an attempt, Finish included.",
         head=("run", *(head for head, _ in columns)),
         rows=tuple((run.name, *(cell(run) for _, cell in columns)) for run in found.runs),
     )

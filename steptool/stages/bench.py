@@ -23,7 +23,7 @@ from steptool.annotators.annotate import opened
 from steptool.config.arms import arm_of
 from steptool.config.places import BASE, JUDGED, PARAMS, WORK
 from steptool.config.plugins import Use
-from steptool.config.settings import BASE_ARM, ENDPOINT, WORLD, Params, laid_over, load_params
+from steptool.config.settings import BASE_ARM, ENDPOINT, WORLD, Params, laid_over, load_params, merged
 from steptool.core.errors import DataError, InputError, StepToolError
 from steptool.core.plugins import revision_of
 from steptool.core.revision import MEANS_NOTHING, code_revision
@@ -127,7 +127,7 @@ def params_of(wanted: Wanted) -> Params:
         changes.setdefault("evaluate", {})["split"] = wanted.split
     before = load_params(PARAMS) if PARAMS.exists() else Params()
     is_own = before.world.name == wanted.world
-    settings = {**(before.world.settings if is_own else {}), **own}
+    settings = merged(before.world.settings if is_own else {}, own)
     try:
         world = WORLD.read({"use": wanted.world, **settings})
     except ValidationError as error:
@@ -287,8 +287,8 @@ def _conditions(
     settings = {key: getattr(params, key).model_dump(mode="json") for key in ("evaluate", "sample")} | {
         f"metrics.{name}": used.dump() for name, used in params.metrics.items()
     }
-    with opened(params.annotate) as (_, annotator):
-        judged_by = annotator.model_dump()
+    with opened(params.annotate) as (_, revision):
+        judged_by = revision.model_dump()
     return {
         "stage": f"bench {params.world.name}",
         "code": code_revision(modules, without=MEANS_NOTHING),

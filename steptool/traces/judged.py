@@ -81,7 +81,7 @@ def _attempt(run: JudgedRun, method: str) -> Trajectory:
     steps = [Step(action=_action(each), observations=(_observation(each),)) for each in made]
     stop, answer = StopReason.call_budget, None
     if run.finished:
-        stop, answer = StopReason.finished, run.final_answer or ""
+        stop, answer = StopReason.finished, run.final_answer
         steps.append(Step(action=Action(calls=(ToolCall(name=FINISH, arguments={"answer": answer}),))))
     elif run.return_type == GAVE_UP:
         stop = StopReason.gave_up
@@ -97,7 +97,7 @@ def _attempt(run: JudgedRun, method: str) -> Trajectory:
 
 
 def _action(made: Call) -> Action:
-    read = read_arguments(made.arguments.strip() or "{}") if isinstance(made.arguments, str) else made.arguments
+    read = read_arguments(made.arguments.strip() or "{}")
     if isinstance(read, str):
         return Action(thought=f"{made.name} {made.arguments}", unreadable=read)
     return Action(calls=(ToolCall(name=made.name, arguments=read),))
@@ -105,4 +105,4 @@ def _action(made: Call) -> Action:
 
 def _observation(made: Call) -> Observation:
     text = made.response if isinstance(made.response, str) else json.dumps(made.response, ensure_ascii=False)
-    return Observation(text=text, error=None if made.error in (None, "", "none") else made.error)
+    return Observation(text=text, error=None if made.error in ("", "none") else made.error)

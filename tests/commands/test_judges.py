@@ -130,6 +130,19 @@ def test_bench_and_judges_read_the_same_end_of_a_judged_run(ending: dict[str, An
     assert (attempt.trajectory.stop_reason is StopReason.gave_up) == ("give_up" in str(ending))
 
 
+def test_what_a_judge_reads_of_a_run_is_text_whatever_the_file_holds() -> None:
+    write_lines("queries.jsonl.gz", QUERY)
+    steps = [{"name": "find", "arguments": {"id": 7}, "error": {"code": 4}}, {"name": "find", "arguments": None}]
+    steps += [{"name": "find", "arguments": [7], "error": None}, {"name": "Finish"}]
+    write_lines("a.jsonl.gz", {**RUN, "steps": steps, "final_answer": {"text": "There."}})
+    (attempt,) = judged_attempts(Path("a.jsonl.gz"))
+    one, two, three, last = attempt.trajectory.steps
+    assert [one.action.calls[0].arguments, two.action.calls[0].arguments] == [{"id": 7}, {}]
+    assert three.action.unreadable == "no JSON object"
+    assert [step.observations[0].error for step in (one, two, three)] == ['{"code": 4}', None, None]
+    assert last.action.answer == attempt.trajectory.answer == '{"text": "There."}'
+
+
 def test_the_win_rate_of_two_policies(endpoint: Fake) -> None:
     """Attempts 0 to 3 are better, 4 and 5 equal, 6 worse, and of 7 neither has an answer: (4 + 3/2) / 8."""
     ours = [attempt(n, "north" if n < 6 else "moon") for n in range(7)] + [trajectory(give_up(), of=TASKS[7])]

@@ -185,6 +185,15 @@ def test_a_bad_line_is_named(folder: Path, change: dict[str, Any], said: str) ->
     assert f"sft_cot.jsonl:4: {said}" in str(caught.value).replace("JudgedRun: ", "")
 
 
+def test_what_no_figure_rests_on_may_be_anything(folder: Path) -> None:
+    before = measured(folder)
+    written = {"arguments": None, "response": None, "error": {"code": 4}}
+    changed = [{**each, "final_answer": {"text": "7"}, "thought": 3} for each in SFT]
+    changed = [{**each, "steps": [{**step, **written} for step in each["steps"]]} for each in changed]
+    write(folder / "sft_cot.jsonl", changed)
+    assert measured(folder) == before
+
+
 def test_every_bad_file_is_named_at_once(folder: Path) -> None:
     (folder / "cut_cot.jsonl.gz").write_bytes(gzip.compress(json.dumps(SFT[0]).encode())[:-9])
     (folder / "empty_cot.jsonl").write_text("")

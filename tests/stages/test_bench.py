@@ -160,6 +160,12 @@ def test_a_world_offers_metrics_of_its_own(empty: Path) -> None:
     assert json.loads(receipt.read_text())["metrics"]["repeats"]["revision"]
 
 
+def test_a_part_of_what_a_project_says_of_its_world_can_be_set(empty: Path) -> None:
+    (empty / "params.yaml").write_text("world: {use: toolbench, simulator: {url: 'http://x/v1', model: m}}\n")
+    params = params_of(Wanted("toolbench", settings=("world.simulator.url=http://y/v1",)))
+    assert params.world.settings["simulator"] == {"url": "http://y/v1", "model": "m"}
+
+
 HOLDS = """
 from pathlib import Path
 from steptool.annotators.rules import Rules

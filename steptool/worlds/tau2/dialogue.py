@@ -103,5 +103,4 @@ class UserModel:
 
 def _spoken(answer: Reply) -> str:
     """What it says aloud: some servers leave a model's thoughts in its text, and they tell of its instructions."""
-    aloud = answer.text.rpartition("</think>")[2].strip()
-    return "" if aloud.startswith("<think>") else aloud
+    return answer.text.rpartition("</think>")[2].partition("<think>")[0].strip()

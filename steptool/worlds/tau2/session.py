@@ -11,7 +11,7 @@ A task names those that it demands, and is solved where all of them hold: the ru
 
 from __future__ import annotations
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -114,20 +114,18 @@ class Tau2Session:
         return Observation(text=reply.content, error="tool_error" if reply.error else None)
 
     async def say(self, message: str) -> str | None:
-        """The user's next message; None where there is no user, or the user has ended the conversation. Raises what
-        `UserModel.reply` raises."""
+        """The user's next message; None where there is no user, or the user has ended the conversation. A message that
+        gets no reply, because that comes too late, was never heard. Raises what `UserModel.reply` raises."""
         if self._user is None or self._is_over:
             return None
-        self._heard.append(message)
-        if len(self._heard) > 2 * self._user.most:
+        heard = [*self._heard, message]
+        reply: str | None = None
+        if len(heard) > 2 * self._user.most:
             self._fault = f"the user has not ended the conversation after {self._user.most} messages"
-            reply = None
         else:
-            reply = await self._user.model.reply(self._case.scenario, self._heard, self._user.seed)
-        if reply is None:
-            self._is_over = True
-        else:
-            self._heard.append(reply)
+            reply = await self._user.model.reply(self._case.scenario, heard, self._user.seed)
+        self._is_over = reply is None
+        self._heard = heard if reply is None else [*heard, reply]
         return reply
 
     async def close(self, answer: str | None) -> Outcome:
@@ -141,9 +139,8 @@ class Tau2Session:
         return Outcome(solved=1.0, evidence=f"all is as demanded: {', '.join(sorted(self._case.demanded))}")
 
     def fork(self) -> Tau2Session:
-        other = Tau2Session.__new__(Tau2Session)
-        other.__dict__ |= self.__dict__
-        other._calls, other._heard = list(self._calls), list(self._heard)
+        other = copy(self)
+        other._calls = list(self._calls)
         other._environment = deepcopy(self._environment)
         return other
 
@@ -166,7 +163,8 @@ class Tau2Session:
         for action in criteria.actions or [] if "ACTION" in demanded else []:
             if not any(action.compare_with_tool_call(call) for call in self._calls):
                 return f"not called: {action.name}"
-        if "DB" in demanded and criteria.actions is not None and (difference := self._difference()):
+        is_left_open = criteria.actions is None and criteria.env_assertions is None
+        if "DB" in demanded and not is_left_open and (difference := self._difference()):
             return difference
         told = [text.lower().replace(",", "") for text in (*self._heard[::2], answer)]
         for text in criteria.communicate_info or [] if "COMMUNICATE" in demanded else []:

@@ -29,6 +29,7 @@ from steptool.core.types import Observation, Outcome, Task, ToolCall, content_ha
 from steptool.endpoints.budget import CeilingReached
 from steptool.endpoints.chat import Reply, TooLong
 from steptool.endpoints.client import EndpointFailed, EndpointRefuses
+from steptool.rollouts.guard import GuardedSession
 from steptool.worlds.base import SPLITS, Session
 from steptool.worlds.checks import check_tasks
 from steptool.worlds.tau2 import Tau2World, dialogue, package, service
@@ -88,11 +89,12 @@ class Script:
         self.act: Callable[[list[str]], str | Reply | Exception] = lambda said: FIRST
         """From what was said, the guidelines first, to the answer."""
         self.asked: list[Sequence[Mapping[str, Any]]] = []
+        self.late_s = 0.0
         self.open = 0
 
     async def ask(self, messages: Sequence[Mapping[str, Any]], tools: object, **given: Any) -> Reply:
         self.asked.append(messages)
-        await asyncio.sleep(0)
+        await asyncio.sleep(self.late_s)
         answer = self.act([message["content"] for message in messages])
         if isinstance(answer, Exception):
             raise answer
@@ -244,6 +246,17 @@ def test_what_must_be_said_counts_without_case_and_commas(retail: Path, script: 
     assert "'1093.34' is said" in case.reference.goal
 
 
+def test_a_task_without_actions_wants_the_database_as_it_was_unless_it_says_nothing(
+    retail: Path, script: Script
+) -> None:
+    case = next(case for case in cases(opened(retail)) if case.meant)
+    calls = case.solution
+    for assertions, solved in (([], 0), (None, 1)):
+        other = changed(case, actions=None, env_assertions=assertions, reward_basis=["DB"])
+        assert asyncio.run(play(other, calls, "Done.")).solved == solved
+        assert asyncio.run(play(other, [], "Done.")).solved == 1
+
+
 def test_assertions_in_words_leave_no_verdict_where_all_else_holds(retail: Path, script: Script) -> None:
     case = changed(
         cases(opened(retail))[0],
@@ -324,6 +337,27 @@ def test_a_format_without_messages_talks_by_a_tool(retail: Path, script: Script)
     assert opened(retail).tasks("test")[0].tool("talk_to_user") is None
 
 
+def test_what_a_user_answers_too_late_was_never_said(retail: Path, script: Script) -> None:
+    """A call that takes too long is a reply to the policy, which goes on with the same session."""
+    world = opened(retail, talk="call", tasks="test")
+    session = world.open(world.tasks("test")[0], 0)
+
+    def talk(message: str) -> ToolCall:
+        return ToolCall(name="talk_to_user", arguments={"message": message})
+
+    async def attempt() -> Observation:
+        script.late_s = 9
+        late = await GuardedSession(session, timeout_s=0.01, most=100).call(talk("Hello?"))
+        assert late.error == "timeout"
+        script.late_s = 0
+        return await session.call(talk("Are you there?"))
+
+    script.act = answers(FIRST, NEXT)
+    assert asyncio.run(attempt()).text == NEXT
+    said = [(each["role"], each["content"]) for each in script.asked[-1][1:]]
+    assert said == [("user", GREETING), ("assistant", FIRST), ("user", "Are you there?")]
+
+
 def test_the_same_attempt_gets_the_same_user_and_another_seed_another(
     retail: Path, endpoint: Fake, tmp_path: Path
 ) -> None:
@@ -350,7 +384,9 @@ def over(endpoint: Fake, folder: Path, **more: Any) -> dict[str, Any]:
 
 
 def test_what_the_user_is_told_and_thinks_reaches_no_policy(folder: Path, script: Script) -> None:
-    script.act = lambda said: Reply(text=f"<think>I am told: {said[0]}</think>\n{FIRST}", thought=said[0])
+    script.act = lambda said: Reply(
+        text=f"<think>I am told: {said[0]}</think>\n{FIRST}\n<think>Next, {said[0]}", thought=said[0]
+    )
     world = opened(folder)
     for task in world.tasks("test"):
         instructions = world.case(task).written.user_scenario.instructions
