@@ -75,7 +75,7 @@ $(WORLDS): requirements/worlds.txt $(STAMP)
 	$(UV) pip install --python $(BIN)/python --no-deps $(TORCH_SOURCE) -r requirements/worlds.txt
 	@touch $@
 
-LIMIT ?= 60
+LIMIT ?= 10
 bench: $(WORLDS)  ## measure base, sft and ppo2 of `make run` on every world that needs no judge (minutes; it resumes)
 	$(BIN)/steptool bench all --policy base --policy sft --policy ppo2 --against sft --limit $(LIMIT)
 
