@@ -23,13 +23,12 @@ import torch
 from filelock import FileLock, Timeout
 
 from benchmarks.habits import Corner, Habits, as_known, habits, within_tasks, without_score
-from steptool.annotators.annotate import annotate_all
+from steptool.annotators.annotate import annotate_all, opened
 from steptool.config.arms import arm_of
 from steptool.config.places import JUDGED
 from steptool.config.plugins import Use
 from steptool.config.settings import Params
 from steptool.core.errors import DataError, InputError
-from steptool.core.plugins import revision_of
 from steptool.core.revision import MEANS_NOTHING, code_revision
 from steptool.core.storage import (
     MANIFEST,
@@ -195,7 +194,8 @@ class Bench:
     def attempts(self, corner: Corner, name: str, policy: Path, round: int) -> list[Trajectory]:
         """Those of `policy` at the tasks of a round, in the folder of `name`."""
         folder = self.folder / "attempts" / name
-        tasks = tasks_of_draw(self.tasks["train"], self.demonstrations, round - 1, corner.tasks)
+        shown = () if self.params.sample.demonstrated == "alike" else self.demonstrations
+        tasks = tasks_of_draw(self.tasks["train"], shown, round - 1, corner.tasks)
         settings = [_plain(getattr(self.params, key)) for key in ("world", "format", "search", "sample")]
         made_by = {
             "policy": self._hash(policy),
@@ -326,17 +326,17 @@ class Bench:
         )
 
     def _judged(self, attempts: Sequence[Trajectory], references: Mapping[str, Reference]) -> list[ScoredTrajectory]:
-        annotator = self.params.annotate.build()
-        return annotate_all(
-            annotator,
-            revision_of(annotator, self.params.annotate.config),
-            attempts,
-            self.tasks["train"],
-            references,
-            source=self.folder / "attempts",
-            what="annotate",
-            concurrency=self.params.machine.concurrency,
-        )
+        with opened(self.params.annotate) as (annotator, revision):
+            return annotate_all(
+                annotator,
+                revision,
+                attempts,
+                self.tasks["train"],
+                references,
+                source=self.folder / "attempts",
+                what="annotate",
+                concurrency=self.params.machine.concurrency,
+            )
 
     def _data(
         self,

@@ -82,8 +82,7 @@ def main(
     unjudged: Annotated[bool, typer.Option("--unjudged", help="Hide the verdicts from training.")] = False,
 ) -> None:
     """Train each variant from one sample and compare on dev."""
-    from steptool.annotators.annotate import annotate_all
-    from steptool.core.plugins import revision_of
+    from steptool.annotators.annotate import annotate_all, opened
     from steptool.evaluation.compare import compare
     from steptool.evaluation.metrics import Evaluation
     from steptool.policies.precision import compute_dtype
@@ -114,17 +113,17 @@ def main(
         if unjudged:
             made = [without_verdict(each) for each in made]
             known = {task.id: Reference(task_id=task.id) for task in tasks}
-        annotator = params.annotate.build()
-        scored = annotate_all(
-            annotator,
-            revision_of(annotator, params.annotate.config),
-            made,
-            tasks,
-            known,
-            source=OUT / "sample",
-            what="annotate",
-            concurrency=params.machine.concurrency,
-        )
+        with opened(params.annotate) as (annotator, revision):
+            scored = annotate_all(
+                annotator,
+                revision,
+                made,
+                tasks,
+                known,
+                source=OUT / "sample",
+                what="annotate",
+                concurrency=params.machine.concurrency,
+            )
         first: Evaluation | None = None
         for (variant, settings), method in zip(wanted, methods, strict=True):
             started = time.monotonic()

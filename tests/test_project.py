@@ -72,7 +72,7 @@ def test_what_a_project_shares_with_the_repository_is_the_same() -> None:
     files = {str(path): text for path, text in template()}
     shared = [*(str(path.relative_to(ROOT)) for path in (ROOT / "flows").glob("*.py")), "infra/prefect.yaml"]
     assert len(shared) > 5
-    for path in (*shared, ".gitignore", ".dvcignore"):
+    for path in (*shared, "profiles/workbench.yaml", ".gitignore", ".dvcignore"):
         assert files[path] == (ROOT / path).read_bytes(), f"copy {path} to steptool/project/template"
     assert (ROOT / ".dvc" / "config").read_text() == DVC_CONFIG
     assert {path for path in files if path.startswith("flows/")} == {

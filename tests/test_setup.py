@@ -22,7 +22,7 @@ from steptool import doctor
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCKS = ("cpu", "gpu", "model", "bootstrap")
+LOCKS = ("cpu", "gpu", "model", "worlds", "bootstrap")
 
 
 def pins(lock: str) -> dict[str, str]:
@@ -45,7 +45,7 @@ def test_locks_satisfy_what_the_project_asks_for(backend: str) -> None:
     locked = pins(backend)
     for text in [
         *PROJECT["dependencies"],
-        *(text for name in (backend, "pipeline", "flows", "dev") for text in extras[name]),
+        *(text for name in (backend, "pipeline", "flows", "bfcl", "tau2", "dev") for text in extras[name]),
     ]:
         wanted = Requirement(text)
         if wanted.name == "steptool":  # an extra of its own, listed here by itself
@@ -108,6 +108,17 @@ def test_a_changed_requirement_installs_again(copy: Path, changed: str) -> None:
     later = (copy / ".venv" / "installed-cpu").stat().st_mtime + 5
     os.utime(copy / changed, (later, later))
     assert "pip install" in make(copy, "-n", "test", "BACKEND=cpu").stdout
+
+
+def test_only_bench_installs_the_worlds_of_others(copy: Path) -> None:
+    assert "requirements/worlds.txt" not in make(copy, "-n", "run", "BACKEND=cpu").stdout
+    installed(copy)
+    planned = make(copy, "-n", "bench", "BACKEND=cpu").stdout
+    assert "--no-deps" in planned
+    assert planned.index("-r requirements/worlds.txt") < planned.index("steptool bench")
+    assert "requirements/cpu.txt" not in planned
+    (copy / ".venv" / "installed-worlds").touch()
+    assert "pip install" not in make(copy, "-n", "bench", "BACKEND=cpu").stdout
 
 
 def test_torch_comes_from_the_given_folder_or_else_from_its_cpu_index(copy: Path) -> None:

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from steptool.annotators.base import Annotator, LooksAhead
+from steptool.config.plugins import Use
 from steptool.core.errors import DataError, StepToolError, describe
+from steptool.core.plugins import revision_of
 from steptool.core.types import Reference, Revision, ScoredTrajectory, Task, Trajectory
 from steptool.system.progress import Advance, progress
+from steptool.worlds.base import Ends
 
 BLOCK = 4096
-"""Trajectories that are scored before the next are read; some 100 MB."""
+"""Trajectories that are scored before the next are read, and as many more as the last task of them has; some 100 MB."""
 
 MEND = "mend the annotator, then run the same command again"
+
+
+@contextmanager
+def opened(used: Use) -> Iterator[tuple[Annotator, Revision]]:
+    """The annotator of the settings, and its revision. What it started, such as a client, ends with the block."""
+    annotator: Annotator = used.build()
+    try:
+        yield annotator, revision_of(annotator, used.config)
+    finally:
+        if isinstance(annotator, Ends):
+            annotator.end()
 
 
 def annotate_all(
@@ -31,7 +45,7 @@ def annotate_all(
     what: str,
     concurrency: int,
 ) -> list[ScoredTrajectory]:
-    """`annotate_each`, as a list."""
+    """`annotate_each`, as a list: all of them are one block."""
     with progress(what, len(trajectories), "trajectories") as advance:
         return list(
             annotate_each(
@@ -43,6 +57,7 @@ def annotate_all(
                 source=source,
                 concurrency=concurrency,
                 advance=advance,
+                block=len(trajectories),
             )
         )
 
@@ -57,9 +72,10 @@ def annotate_each(
     source: Path,
     concurrency: int,
     advance: Advance,
+    block: int = BLOCK,
 ) -> Iterator[ScoredTrajectory]:
-    """Score `trajectories` of `tasks`, in their order, at most `concurrency` of them at the same time and BLOCK of them
-    in memory.
+    """Score `trajectories` of `tasks`, in their order, at most `concurrency` of them at the same time and a block of
+    them in memory: `block`, and the rest of those at the last task, which an annotator may compare with each other.
 
     `references` are keyed by task id, `source` is the file that errors name, `advance` is told how many are done.
     Raises DataError if a trajectory's task is not among `tasks`, before its block is scored, StepToolError if the
@@ -75,7 +91,7 @@ def annotate_each(
                 fix="run `dvc repro`, which samples again with the present tasks",
             )
 
-    async def score_all(block: Sequence[Trajectory]) -> list[ScoredTrajectory]:
+    async def score_all(part: Sequence[Trajectory]) -> list[ScoredTrajectory]:
         free = asyncio.Semaphore(concurrency)
 
         async def score(trajectory: Trajectory) -> ScoredTrajectory:
@@ -85,16 +101,28 @@ def annotate_each(
             advance(1)
             return scored
 
-        return await asyncio.gather(*map(score, block))
+        return await asyncio.gather(*map(score, part))
 
-    waiting = iter(trajectories)
     with asyncio.Runner() as runner:  # one event loop for all blocks: an annotator may hold connections of it
-        while block := list(islice(waiting, BLOCK)):
-            for trajectory in block:
+        for part in _blocks(trajectories, block):
+            for trajectory in part:
                 check(trajectory)
             if isinstance(annotator, LooksAhead):
-                _look_ahead(annotator, revision, block, source)
-            yield from runner.run(score_all(block))
+                _look_ahead(annotator, revision, part, source)
+            yield from runner.run(score_all(part))
+
+
+def _blocks(trajectories: Iterable[Trajectory], size: int) -> Iterator[list[Trajectory]]:
+    """Of `size` at least, but for the last. A block ends where a task ends: those at one task stand together, as
+    `sample` writes them."""
+    block: list[Trajectory] = []
+    for each in trajectories:
+        if len(block) >= size and each.task_id != block[-1].task_id:
+            yield block
+            block = []
+        block.append(each)
+    if block:
+        yield block
 
 
 def _look_ahead(annotator: LooksAhead, revision: Revision, trajectories: Sequence[Trajectory], source: Path) -> None:

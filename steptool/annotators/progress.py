@@ -29,6 +29,7 @@ from steptool.annotators.base import Annotator, LooksAhead
 from steptool.config.plugins import Section, Use
 from steptool.core.fields import Bound, Settings, Text
 from steptool.core.types import Judgement, Reference, Task, Trajectory
+from steptool.worlds.base import Ends
 
 if TYPE_CHECKING:
     from steptool.training.ratios import StepRatios
@@ -84,6 +85,11 @@ class Progress:
         if isinstance(self._judge, LooksAhead):
             self._judge.look_ahead(trajectories)
         self._look_at(trajectories)
+
+    def end(self) -> None:
+        """May be called twice."""
+        if isinstance(self._judge, Ends):
+            self._judge.end()
 
     def _look_at(self, trajectories: Sequence[Trajectory]) -> None:
         from steptool.training.ratios import StepRatios  # torch takes seconds to import

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from steptool.annotators.annotate import opened
 from steptool.checks.audit.annotated import compare, summary
 from steptool.checks.audit.attacks import NEEDS_VERDICT, succeeded
 from steptool.checks.audit.measure import MEASURES, Row, rows
@@ -23,7 +24,6 @@ from steptool.config.places import PARAMS
 from steptool.config.plugins import Section
 from steptool.config.settings import Params, load_params
 from steptool.core.errors import DataError, InputError
-from steptool.core.plugins import revision_of
 from steptool.core.storage import read_jsonl
 from steptool.core.types import ScoredTrajectory, Task, Trajectory
 from steptool.rewards.base import Fits, RewardForm, fitted
@@ -64,15 +64,16 @@ def audit(
     if fitted_to is not None:
         form = fitted(form, read_jsonl(fitted_to, ScoredTrajectory))
     lambda_step = compared_at(params) if lambda_step is None else lambda_step
-    annotator, world = params.annotate.build(), params.world.build(seed=params.seed)
-    judges = Judges(annotator, revision_of(annotator, params.annotate.config), verdicts)
-    if voted is not None:
-        say(summary(compare(voted, judges.annotator, judges.revision)))
-    try:
-        made = attacked(params, world, honest_of(params, world, attempts, tasks), judges)
-    finally:
-        if isinstance(world, Ends):
-            world.end()
+    with opened(params.annotate) as (annotator, revision):
+        judges = Judges(annotator, revision, verdicts)
+        if voted is not None:
+            say(summary(compare(voted, annotator, revision)))
+        world = params.world.build(seed=params.seed)
+        try:
+            made = attacked(params, world, honest_of(params, world, attempts, tasks), judges)
+        finally:
+            if isinstance(world, Ends):
+                world.end()
     found = rows(made, form, lambda_step)
     failing = [row for row in found if row.most > most and (verdicts or row.name not in NEEDS_VERDICT)]
     known = "with the world's verdicts" if verdicts else "without verdicts and relevant tools"

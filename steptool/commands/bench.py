@@ -113,13 +113,13 @@ def _write(found: ReportData, json: Path | None, html: Path | None) -> None:
 
 @app.command()
 def judged(
-    folder: Annotated[Path, typer.Argument(help="Of files NAME.jsonl.gz or NAME.jsonl, one a run.")],
+    folder: Annotated[Path, typer.Argument(help="Of files NAME.jsonl.gz or NAME.jsonl, one a run; or one of them.")],
     calls: Annotated[int, typer.Option(min=1, help="Budget at which every attempt is cut, Finish included.")] = 4,
     against: Annotated[
         str | None, typer.Option(help="Baseline: a run for all others, or a method for the runs of equal search.")
     ] = None,
     queries: Annotated[
-        Path | None, typer.Option(help="The requests with their relevant functions; beside the folder by default.")
+        Path | None, typer.Option(help="Their requests; by default queries.jsonl.gz in the folder or above it.")
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, max=1_000_000, help="Of the bootstrap over requests.")] = 10_000,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="Of the intervals.")] = 0.95,
@@ -152,10 +152,10 @@ def _figures(
     """Raises InputError where nothing can be compared with `against`, DataError for files that cannot be used."""
     from steptool.core.errors import InputError
     from steptool.evaluation.judged.figures import figures, pairs_of
-    from steptool.evaluation.judged.files import read_folder, read_requests, requests_beside
+    from steptool.evaluation.judged.files import read_requests, read_runs, requests_beside
     from steptool.evaluation.judged.records import subset_of
 
-    files = read_folder(folder)
+    files = read_runs(folder)
     known = {file.name for file in files} | {file.method for file in files}
     if against is not None and against not in known:
         raise InputError(

@@ -16,6 +16,7 @@ from statistics import quantiles
 
 from rich.console import Console
 
+from steptool.annotators.annotate import opened
 from steptool.commands import show
 from steptool.commands.readiness import (
     Lengths,
@@ -133,9 +134,9 @@ def _replayed(
         found = f"the world has no task {recorded.task_id[:80]!r}"
         raise InputError(found, where=recorded.source, fix=f"name one such as {_some(tasks)}")
     task, reference = tasks[recorded.task_id], references[recorded.task_id]
-    annotator, form, sampling = params.annotate.build(), params.reward.build(), sampling_of(params)
-    limit_s = params.sample.tool_timeout_s
-    return run(replay(recorded, task, reference, world, format, annotator, form, sampling, limit_s))
+    form, sampling, limit_s = params.reward.build(), sampling_of(params), params.sample.tool_timeout_s
+    with opened(params.annotate) as (annotator, _):
+        return run(replay(recorded, task, reference, world, format, annotator, form, sampling, limit_s))
 
 
 def _of_replay(replayed: Replayed) -> Iterator[Line]:

@@ -40,7 +40,7 @@ def judge_agreement(
 
     attempts = attempts_of(over, tasks)
     first, second = said_by(one, attempts), said_by(other, attempts)
-    known = {made.id: attempts.tasks[made.task_id] for made in attempts.made}
+    known = {made.id: attempts.tasks[made.task_id] for made in attempts.made.values()}
     places = [place for place in dict.fromkeys([*first, *second]) if place[0] in known]
     pairs = [
         Pair(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,22 +10,21 @@ from statistics import fmean
 
 from pydantic import ValidationError
 
-from steptool.annotators.annotate import annotate_all
+from steptool.annotators.annotate import annotate_all, opened
 from steptool.commands.traces import settings_of
 from steptool.config.places import REFERENCES, TASKS
 from steptool.config.plugins import Section, Use
 from steptool.core.errors import InputError
-from steptool.core.plugins import revision_of
 from steptool.core.storage import read_jsonl
 from steptool.core.types import Reference, ScoredTrajectory, Task, Trajectory
 from steptool.traces import stored
-from steptool.traces.judged import judged_runs
-from steptool.worlds.base import Ends
+from steptool.traces.judged import judged_attempts
 
 SCORE = "solved"
 OUTCOME, VOTE = "outcome", "vote"
 """Columns beside the scores of a file: what the session recorded, and what each vote of judged runs said."""
 CONCURRENCY = 32
+ATTEMPTS = "name a file of attempts, such as data/scored/r1/scored.jsonl.gz, or judged runs"
 ANNOTATE = Section("annotate", "rules")
 Values = Mapping[tuple[str, int], float | None]
 """By the id of an attempt and the step."""
@@ -35,13 +35,18 @@ class Attempts:
     """Of one file or folder."""
 
     source: Path
-    made: list[Trajectory] = field(default_factory=list)
+    made: dict[str, Trajectory] = field(default_factory=dict)
+    """By its id: a copy of an attempt is the same one."""
     tasks: dict[str, Task] = field(default_factory=dict)
     references: dict[str, Reference] = field(default_factory=dict)
     columns: dict[str, dict[tuple[str, int], float | None]] = field(default_factory=dict)
 
     def keep(self, column: str, attempt: Trajectory, step: int, value: float | None) -> None:
-        self.columns.setdefault(column, {})[attempt.id, step] = value
+        """Raises InputError where another value was kept there: whose score counts, nobody could say."""
+        kept = self.columns.setdefault(column, {}).setdefault((attempt.id, step), value)
+        if kept != value:
+            said = f"the {column} of attempt {attempt.id} at task {attempt.task_id} is {kept}, and {value} once more"
+            raise InputError(said, where=str(self.source), fix="keep one line of each attempt")
 
     def keep_scores(self, of: ScoredTrajectory) -> None:
         for step, judgement in enumerate(of.judgements):
@@ -56,8 +61,9 @@ def attempts_of(source: Path, tasks: Path | None = None) -> Attempts:
     Raises InputError or DataError where there are none, or they cannot be read.
     """
     found = Attempts(source)
-    if not stored.is_stored(source):
-        for run in judged_runs(source, tasks):
+    kind = stored.kind_of(source)
+    if kind is None:
+        for run in judged_attempts(source, tasks):
             _add(found, run.trajectory, run.task)
             last = _last(run.trajectory)
             if run.votes:
@@ -65,9 +71,16 @@ def attempts_of(source: Path, tasks: Path | None = None) -> Attempts:
             for number, vote in enumerate(run.votes):
                 found.keep(f"{VOTE}{number}", run.trajectory, last, vote)
         return found
+    if not stored.is_stored(source):
+        holds = f"records called {kind[:40]}, no attempts" if kind else "no attempts"
+        raise InputError(f"holds {holds}", where=str(source), fix=ATTEMPTS)
     for task, made in stored.read(source, tasks):
-        if task is not None:
-            _add(found, made, task)
+        if task is None:
+            said = f"attempt {made.id} is at task {made.task_id[:80]!r}, which is not there"
+            raise InputError(said, where=str(source), fix="name the folder of their tasks by --tasks")
+        _add(found, made, task)
+    if not found.made:
+        raise InputError("holds no attempts", where=str(source), fix=ATTEMPTS)
     for each in stored.scored(source):
         found.keep_scores(each)
     file = REFERENCES if tasks is None else tasks / REFERENCES.relative_to(TASKS)
@@ -77,7 +90,7 @@ def attempts_of(source: Path, tasks: Path | None = None) -> Attempts:
 
 
 def _add(found: Attempts, made: Trajectory, task: Task) -> None:
-    found.made.append(made)
+    found.made[made.id] = made
     found.tasks[task.id] = task
     found.references.setdefault(task.id, Reference(task_id=task.id))
     found.keep(OUTCOME, made, _last(made), made.outcome.solved)
@@ -95,9 +108,11 @@ def said_by(judge: str, attempts: Attempts) -> Values:
     Raises InputError where it is none of these.
     """
     named, _, score = judge.partition("#")
+    found = Attempts(attempts.source)
     if "=" in named:
         scored: Iterable[ScoredTrajectory] = annotated(annotator_of(named), attempts)
-    elif Path(named).exists():
+    elif os.path.exists(named):  # where a path raises for a name that is too long
+        found = Attempts(Path(named))
         scored = stored.scored(Path(named))
     elif named in attempts.columns:
         return attempts.columns[named]
@@ -107,7 +122,6 @@ def said_by(judge: str, attempts: Attempts) -> Values:
             where=str(attempts.source),
             fix=f"name one of {', '.join(sorted(attempts.columns))}, a file, or an annotator such as use=local_judge",
         )
-    found = Attempts(attempts.source)
     for each in scored:
         found.keep_scores(each)
     score = score or SCORE
@@ -136,18 +150,14 @@ def annotator_of(written: str) -> Use:
 
 def annotated(used: Use, attempts: Attempts) -> Sequence[ScoredTrajectory]:
     """The attempts, judged by an annotator. Raises what it raises."""
-    annotator = used.build()
-    try:
+    with opened(used) as (annotator, revision):
         return annotate_all(
             annotator,
-            revision_of(annotator, used.config),
-            attempts.made,
+            revision,
+            list(attempts.made.values()),
             attempts.tasks.values(),
             attempts.references,
             source=attempts.source,
             what=f"judge by {used.name}",
             concurrency=CONCURRENCY,
         )
-    finally:
-        if isinstance(annotator, Ends):
-            annotator.end()

@@ -24,9 +24,9 @@ def fit(runs: Runs, queries: Queries = None, out: Out = None) -> None:
     """Fit the weights, and say how far they agree with the verdicts on queries and methods they have not seen."""
     from steptool.annotators.local.fit import fit as fitted_to
     from steptool.core.storage import write_json
-    from steptool.traces.judged import judged_runs
+    from steptool.traces.judged import judged_attempts
 
-    found = list(judged_runs(runs, queries))
+    found = list(judged_attempts(runs, queries))
     fitted = fitted_to(found, f"verdicts on attempts in {runs.resolve().name}")
     made = fitted.model.made
     typer.echo(f"{made['attempts']:,} judged attempts, {made['with_an_answer']:,} with an answer")

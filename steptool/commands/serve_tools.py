@@ -12,11 +12,12 @@ import uvicorn
 from pydantic import ValidationError
 
 from steptool.core.errors import InputError
+from steptool.endpoints.settings import PartSettings
 from steptool.worlds.toolbench.desk import Desk
 from steptool.worlds.toolbench.library import Library
 from steptool.worlds.toolbench.replies import SOURCES
 from steptool.worlds.toolbench.server import PATH, VirtualServer
-from steptool.worlds.toolbench.simulator import Simulator, SimulatorSettings
+from steptool.worlds.toolbench.simulator import Simulator
 
 HOST = "127.0.0.1"
 BACKLOG = 256
@@ -60,9 +61,9 @@ def serve_tools(
         says(f"replies: {replied or 'none'}")
 
 
-def _settings(given: dict[str, Any]) -> SimulatorSettings:
+def _settings(given: dict[str, Any]) -> PartSettings:
     try:
-        return SimulatorSettings.model_validate(given)
+        return PartSettings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))

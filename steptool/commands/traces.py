@@ -78,6 +78,6 @@ def settings_of(written: list[str]) -> dict[str, Any]:
             raise InputError(f"{text[:80]!r} is no setting", where="--set", fix="write it as key=value")
         try:
             found[key] = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[key] = value
     return found

@@ -49,7 +49,9 @@ def win_rate(one: One, other: Other, judge: By = None, tasks: TaskFiles = None, 
             known.setdefault(mine.task_id, []).append(value)
     values = [value for value, _ in found if value is not None]
     if not known:
-        raise InputError("the judge preferred none: it gave no usable answer", where=by.config.model)
+        said = f"it preferred none: {', '.join(f'{count:.0f} {name}' for name, count in counts.items())}"
+        fix = "see whether it answers, and run the same command again: what was answered is kept"
+        raise InputError(said, where=f"the judge {by.config.model} at {by.config.url}", fix=fix)
     means = np.array([fmean(own) for own in known.values()])
     rate, low, high = bootstrap_mean(means, resamples=RESAMPLES, confidence=confidence, rng=np.random.default_rng(0))
     won, lost = sum(each > 0.5 for each in values), sum(each < 0.5 for each in values)
@@ -76,7 +78,7 @@ def paired(ours: Attempts, theirs: Attempts) -> list[tuple[Trajectory, Trajector
 def _by_place(attempts: Attempts) -> dict[tuple[str, int], Trajectory]:
     """By task and number."""
     found: dict[tuple[str, int], Trajectory] = {}
-    for each in attempts.made:
+    for each in attempts.made.values():
         first = found.setdefault((each.task_id, each.attempt), each)
         if first is not each and (each.search is None or each.search != first.search):
             said = f"holds several attempts {each.attempt} at task {each.task_id}"

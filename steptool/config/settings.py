@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from copy import deepcopy
 from datetime import timedelta
 from graphlib import CycleError, TopologicalSorter
 from io import StringIO
@@ -94,6 +95,9 @@ class SampleParams(Settings):
     """Tokens of one trajectory, context included."""
     draw: Natural = 0
     """Another number: other training tasks, other random numbers. A nightly run raises it."""
+    demonstrated: Literal["last", "alike"] = "last"
+    """Training tasks that have a demonstration come after the others, or where they stand among them. Where only
+    attempts that succeeded are shown, the others are the tasks that the demonstrator failed at: take `alike` there."""
     tool_timeout_s: Bound = 10.0
 
 
@@ -558,6 +562,13 @@ def laid_over(path: Path, changes: dict[str, Any]) -> Params:
         raise _no_settings(path)
     _lay_over(data, changes)
     return parse_params(path, data)
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of the settings of a section with `changes` laid over them as `apply_profile` does."""
+    made = deepcopy(settings)
+    _lay_over(made, changes)
+    return made
 
 
 def next_draw(path: Path) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from steptool.core.fields import Bound, Many, Name, Natural, Positive, Settings, Text, Weight
 from steptool.core.secrets import Beginning, Variable
@@ -59,3 +59,15 @@ class EndpointSettings(Settings):
 
 DECIDING = ("url", "model", "system", "temperature", "max_completion_tokens", "parallel", "max_observation")
 """Settings that decide what it answers; the others are about money and speed."""
+
+
+class PartSettings(EndpointSettings):
+    """The endpoint of a model that plays a part in a world: a service, a user. What is about money and speed changes no
+    revision."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | Literal["default"] | None = 0.0
+    max_completion_tokens: Positive = 1024
+
+    @model_serializer(mode="wrap")
+    def _deciding(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if name in DECIDING}

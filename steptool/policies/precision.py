@@ -12,7 +12,6 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
@@ -21,7 +20,7 @@ from steptool.config.settings import ModelParams
 Dtype = Literal["float32", "bfloat16"]
 
 _TOKENS, _INPUTS, _OUTPUTS = 512, 576, 1536
-_ROUNDS, _PRODUCTS = 5, 8
+_ROUNDS = 40
 _WORTH = 1.3
 """How much faster bfloat16 must be to be worth its rounding. Measured processors are far above or far below it."""
 
@@ -40,9 +39,21 @@ def on_gpu() -> bool:
 
 
 @cache
+@torch.no_grad()
 def bfloat16_speedup() -> float:
-    """How many times faster this processor's linear layers are in bfloat16; takes some tenths of a second."""
-    return _fastest(torch.float32) / _fastest(torch.bfloat16)
+    """How many times faster this processor's linear layers are in bfloat16; takes half a second.
+
+    Short products on one thread, in both types by turns, and the fastest of each: other work on the machine slows
+    most of them down, but not all.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rounds = [[_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)] for _ in range(_ROUNDS)]
+    finally:
+        torch.set_num_threads(threads)
+    exact, rounded = map(min, zip(*rounds, strict=True))
+    return exact / rounded
 
 
 def autocast(model: PreTrainedModel) -> torch.autocast:
@@ -52,15 +63,8 @@ def autocast(model: PreTrainedModel) -> torch.autocast:
     return torch.autocast(kept.weight.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
-@torch.no_grad()
-def _fastest(dtype: torch.dtype) -> float:
-    """Seconds of the fastest round: others may have met a busy machine."""
+def _seconds(dtype: torch.dtype) -> float:
     inputs, weight = torch.ones(_TOKENS, _INPUTS, dtype=dtype), torch.ones(_OUTPUTS, _INPUTS, dtype=dtype)
-    return min(_round(inputs, weight) for _ in range(_ROUNDS))
-
-
-def _round(inputs: Tensor, weight: Tensor) -> float:
     started = time.perf_counter()
-    for _ in range(_PRODUCTS):
-        F.linear(inputs, weight)
+    F.linear(inputs, weight)
     return time.perf_counter() - started

@@ -50,10 +50,12 @@ def notes(found: Figures) -> list[str]:
     """What a reader has to know about these files, a sentence each."""
     lines = [
         f"{run.name} lacks {run.missing} of {found.requests} requests, which count as unsolved in every table but the "
-        "first."
+        f"first; its calls are counted over the other {found.requests - run.missing}."
         for run in found.runs
         if run.missing
     ]
+    if 0 < found.recall_of < found.requests:
+        lines.append(f"Recall is over {found.recall_of} requests: of the others nobody says which functions they need.")
     lines += [
         f"{run.name}: the mean that the file states for {run.restated} requests is not that of their verdicts; it was "
         "computed anew."
@@ -100,7 +102,7 @@ def _measured(found: Figures) -> Table:
     return Table(
         title=f"Over the same {found.requests} requests",
         says=f"In percent, with the {100 * found.confidence:.0f} % interval of a bootstrap over requests. Recall: "
-        "relevant functions that were called. Calls: a request, Finish included.",
+        "relevant functions that were called. Calls: an attempt, Finish included.",
         head=("run", *(head for head, _ in columns)),
         rows=tuple((run.name, *(cell(run) for _, cell in columns)) for run in found.runs),
     )

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from steptool.annotators.annotate import opened
 from steptool.config.settings import Params
 from steptool.core.errors import InputError, printable
 from steptool.core.types import Judgement, Observation, Step, Task, Trajectory
@@ -86,8 +87,8 @@ async def _attempt(
     _show_end(console, trajectory, is_known=is_known)
     known = sampler.world.reference(task) if is_known else None
     if known is not None and trajectory.steps:
-        judged = await params.annotate.build().annotate(trajectory, task, known)
-        console.print(scores(trajectory, judged))
+        with opened(params.annotate) as (annotator, _):
+            console.print(scores(trajectory, await annotator.annotate(trajectory, task, known)))
 
 
 def _offer(task: Task) -> str:

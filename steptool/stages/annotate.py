@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from steptool.annotators.annotate import annotate_each
+from steptool.annotators.annotate import annotate_each, opened
 from steptool.annotators.base import Counts
 from steptool.config.arms import round_of
 from steptool.config.graph import judging
 from steptool.config.places import PARAMS, SCORED, TASKS, TRAJECTORIES
 from steptool.config.settings import load_params
-from steptool.core.plugins import revision_of
 from steptool.core.storage import rows_of, stream_jsonl, write_jsonl
 from steptool.core.types import ScoredTrajectory, Trajectory
 from steptool.stages.common import stage
@@ -28,12 +27,14 @@ def main(round: str) -> None:
     with stage(
         "annotate", SCORED / name, params, uses={"annotate": params.annotate}, inputs=inputs, argument=name
     ) as running:
-        annotator = params.annotate.build()
         seen = _Verdicts()
-        with progress(f"annotate {name}", rows_of(source), "trajectories") as advance:
+        with (
+            opened(params.annotate) as (annotator, revision),
+            progress(f"annotate {name}", rows_of(source), "trajectories") as advance,
+        ):
             scored = annotate_each(
                 annotator,
-                revision_of(annotator, params.annotate.config),
+                revision,
                 stream_jsonl(source, Trajectory),
                 read_tasks("train"),
                 read_references(),
@@ -42,13 +43,13 @@ def main(round: str) -> None:
                 advance=advance,
             )
             write_jsonl(running.out / "scored.jsonl.gz", seen.counted(scored))
+            counts = annotator.counts() if isinstance(annotator, Counts) else {}
         summary, said = {"unjudged": float(seen.unknown)}, f"{seen.unknown} trajectories, none with a verdict"
         if seen.known:
             summary["solve_rate"] = seen.solved / seen.known
             apart = f"; {seen.unknown} more have no verdict" if seen.unknown else ""
             said = f"{seen.known} trajectories, {summary['solve_rate']:.1%} solved{apart}"
-        if isinstance(annotator, Counts):
-            counts = annotator.counts()
+        if counts:
             summary |= {f"judge.{name}": count for name, count in counts.items()}
             said += f"; the judge: {', '.join(f'{count:g} {name}' for name, count in counts.items())}"
         running.run.summary(summary)

@@ -19,10 +19,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from steptool.annotators.annotate import opened
 from steptool.config.arms import arm_of
 from steptool.config.places import BASE, JUDGED, PARAMS, WORK
 from steptool.config.plugins import Use
-from steptool.config.settings import BASE_ARM, ENDPOINT, WORLD, Params, laid_over, load_params
+from steptool.config.settings import BASE_ARM, ENDPOINT, WORLD, Params, laid_over, load_params, merged
 from steptool.core.errors import DataError, InputError, StepToolError
 from steptool.core.plugins import revision_of
 from steptool.core.revision import MEANS_NOTHING, code_revision
@@ -126,13 +127,14 @@ def params_of(wanted: Wanted) -> Params:
         changes.setdefault("evaluate", {})["split"] = wanted.split
     before = load_params(PARAMS) if PARAMS.exists() else Params()
     is_own = before.world.name == wanted.world
-    settings = {**(before.world.settings if is_own else {}), **own}
+    settings = merged(before.world.settings if is_own else {}, own)
     try:
         world = WORLD.read({"use": wanted.world, **settings})
     except ValidationError as error:
         first = error.errors()[0]
-        found = f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
-        raise InputError(found, where=f"world {wanted.world}", fix=DATA_BESIDE) from error
+        place, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        found, fix = (f"{place}: {said}", DATA_BESIDE) if place else (said, None)
+        raise InputError(found, where=f"world {wanted.world}", fix=fix) from error
     except ValueError as error:
         raise InputError(str(error), where="world", fix="steptool bench mini") from error
     return laid_over(PARAMS, {**changes, "world": {"use": wanted.world, **world.settings}})
@@ -279,19 +281,21 @@ def _conditions(
     metrics: Mapping[str, Metric],
 ) -> dict[str, Any]:
     """All that decides about an evaluation, but for the policy: the receipt beside it."""
-    annotator, search = params.annotate, params.acting_search
-    plugins = [params.world, params.format, params.engine, search, annotator, *params.metrics.values()]
+    search = params.acting_search
+    plugins = [params.world, params.format, params.engine, search, params.annotate, *params.metrics.values()]
     modules = ["steptool.stages.evaluate", *(module for used in plugins for module in used.modules())]
     settings = {key: getattr(params, key).model_dump(mode="json") for key in ("evaluate", "sample")} | {
         f"metrics.{name}": used.dump() for name, used in params.metrics.items()
     }
+    with opened(params.annotate) as (_, revision):
+        judged_by = revision.model_dump()
     return {
         "stage": f"bench {params.world.name}",
         "code": code_revision(modules, without=MEANS_NOTHING),
         "seed": params.seed,
         "world": world_revision(params, sampler.world).model_dump(),
         "search": revision_of(sampler.search, search.config).model_dump(),
-        "annotate": revision_of(annotator.build(), annotator.config).model_dump(),
+        "annotate": judged_by,
         "format": params.format.dump(),
         "engine": params.engine.dump(),
         "dtype": sampler.dtype,

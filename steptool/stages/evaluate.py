@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from steptool.annotators.annotate import annotate_all
+from steptool.annotators.annotate import annotate_all, opened
 from steptool.config.arms import Arm, arms_of, pairs_of
 from steptool.config.graph import judging
 from steptool.config.places import COMPARISONS, EVALUATION, JUDGED, PARAMS, TASKS
@@ -131,19 +131,18 @@ def measure_policy(
     trajectories = acting.attempts(
         tasks, sampling, wanted.attempts, what=f"evaluate {name}", max_broken=wanted.max_broken
     )
-    annotator = params.annotate.build()
-    revision = revision_of(annotator, params.annotate.config)
     judged = out / f"{name}{JUDGED}"
-    scored = annotate_all(
-        annotator,
-        revision,
-        trajectories,
-        tasks,
-        references,
-        source=judged,
-        what=f"annotate {name}",
-        concurrency=params.machine.concurrency,
-    )
+    with opened(params.annotate) as (annotator, revision):
+        scored = annotate_all(
+            annotator,
+            revision,
+            trajectories,
+            tasks,
+            references,
+            source=judged,
+            what=f"annotate {name}",
+            concurrency=params.machine.concurrency,
+        )
     write_jsonl(judged, scored)
     evaluation = evaluate(
         name,

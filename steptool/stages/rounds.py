@@ -39,12 +39,12 @@ def draw_of_round(params: Params, index: int) -> int:
 
 def tasks_of_round(params: Params, index: int) -> list[Task]:
     """Training tasks of round `index`."""
-    demonstrations = read_jsonl(DEMONSTRATIONS, Trajectory)
-    return tasks_of_draw(read_tasks("train"), demonstrations, draw_of_round(params, index), params.sample.tasks)
+    shown = () if params.sample.demonstrated == "alike" else read_jsonl(DEMONSTRATIONS, Trajectory)
+    return tasks_of_draw(read_tasks("train"), shown, draw_of_round(params, index), params.sample.tasks)
 
 
-def tasks_of_draw(tasks: Sequence[Task], demonstrations: Sequence[Trajectory], draw: int, count: int) -> list[Task]:
-    """At most `count` of `tasks`: each draw (from 0) the next ones, those without a demonstration first."""
-    shown = {demo.task_id for demo in demonstrations}
-    ordered = sorted(tasks, key=lambda task: task.id in shown)
+def tasks_of_draw(tasks: Sequence[Task], shown: Sequence[Trajectory], draw: int, count: int) -> list[Task]:
+    """At most `count` of `tasks`: each draw (from 0) the next ones, those of `shown` attempts last."""
+    last = {demo.task_id for demo in shown}
+    ordered = sorted(tasks, key=lambda task: task.id in last)
     return [ordered[(draw * count + offset) % len(ordered)] for offset in range(min(count, len(ordered)))]

@@ -8,6 +8,7 @@ metrics/evaluation/ppo1.trajectories.jsonl.gz        a single file, the same way
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +26,14 @@ _RESTORE = "run `dvc repro` or `steptool traces import` again, or restore it: dv
 
 def is_stored(source: Path) -> bool:
     """Whether it is a file of trajectories, or a folder with one."""
+    return kind_of(source) in (Trajectory.__name__, ScoredTrajectory.__name__)
+
+
+def kind_of(source: Path) -> str | None:
+    """What the records of a file, or of that of a folder, are called; empty where it has none, None where no stage
+    wrote it."""
     file = _file(source)
-    return file is not None and _kind(file) in (Trajectory.__name__, ScoredTrajectory.__name__)
+    return None if file is None else _kind(file)
 
 
 def read(source: Path, tasks: Path | None = None) -> Iterator[tuple[Task | None, Trajectory]]:
@@ -56,18 +63,18 @@ def scored(source: Path) -> list[ScoredTrajectory]:
 
 
 def _file(source: Path) -> Path | None:
-    if source.is_dir():
+    if os.path.isdir(source):  # where a path raises for a name that is too long
         return next((source / name for name in NAMES if (source / name).is_file()), None)
-    return source if source.is_file() else None
+    return source if os.path.isfile(source) else None
 
 
-def _kind(file: Path) -> str:
-    """What its first line says that it holds; empty for a file that `write_jsonl` did not write."""
+def _kind(file: Path) -> str | None:
+    """What its first line says that it holds; None for a file that `write_jsonl` did not write."""
     try:
         header = json.loads(next(read_lines(file, missing=_RESTORE, broken=_RESTORE), ""))
     except (DataError, ValueError, RecursionError):
-        return ""
-    return str(header.get("kind", "")) if isinstance(header, dict) and "schema_version" in header else ""
+        return None
+    return str(header.get("kind", "")) if isinstance(header, dict) and "schema_version" in header else None
 
 
 def _trajectories(file: Path) -> Iterator[Trajectory]:
@@ -82,7 +89,7 @@ def _tasks(beside: Path, given: Path | None) -> dict[str, Task]:
     if given is None and imported.is_imported(beside):
         return as_tasks(imported.tasks(beside), imported.tools(beside))
     folder = given or TASKS
-    files = [file for split in ("train", "dev", "test") if (file := folder / f"{split}.jsonl").is_file()]
+    files = [file for split in ("train", "dev", "test") if os.path.isfile(file := folder / f"{split}.jsonl")]
     if not files:
         fix = "run this in the project, or name the folder with train.jsonl, dev.jsonl and test.jsonl"
         raise InputError("no tasks are there, of which these are attempts", where=str(folder), fix=fix)

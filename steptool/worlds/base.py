@@ -69,7 +69,7 @@ class Demonstrates(Protocol):
 
 @runtime_checkable
 class Ends(Protocol):
-    """A world or a search that starts what its attempts share: processes, connections, a file of recordings."""
+    """A world, a search or an annotator that starts what attempts share: processes, connections, a recording."""
 
     def end(self) -> None:
         """End all that. May be called twice."""

@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import ClassVar
 
-from steptool.core.errors import DataError, InputError, WorldError
+from steptool.core.errors import DataError, InputError
 from steptool.core.fields import Natural, Outside, Positive, Settings
 from steptool.core.storage import file_hash
 from steptool.core.types import Observation, Outcome, Reference, Task, ToolCall, content_hash
@@ -22,6 +22,7 @@ from steptool.worlds.answers import outcome_of
 from steptool.worlds.base import Split
 from steptool.worlds.in_turn import in_turn
 from steptool.worlds.likeness import canonical
+from steptool.worlds.lookup import of_split, of_task
 from steptool.worlds.toolbench import pack
 from steptool.worlds.toolbench.pack import QUERIES, REPLIES, VARIABLE
 
@@ -48,10 +49,8 @@ class RecordedWorld:
         self.config = config
         folder = _folder(config)
         requests = list(pack.requests(folder / QUERIES))
-        tasks, held_out = (
-            in_turn((request.task for request in requests), lambda task: task.group),
-            config.train_tasks + config.dev_tasks,
-        )
+        tasks = in_turn((request.task for request in requests), lambda task: task.group)
+        held_out = config.train_tasks + config.dev_tasks
         self._references = {request.id: request.reference for request in requests}
         self._splits: dict[Split, list[Task]] = {
             "train": tasks[: config.train_tasks],
@@ -85,12 +84,10 @@ class RecordedWorld:
 
     def tasks(self, split: Split) -> list[Task]:
         """Raises WorldError for a split that is not train, dev or test."""
-        if split not in self._splits:
-            raise WorldError(f"no split {split!r}", where="world recorded", fix="name one of train, dev, test")
-        return list(self._splits[split])
+        return of_split(split, self._splits, "world recorded")
 
     def reference(self, task: Task) -> Reference:
-        return self._references[task.id]
+        return of_task(task, self._references, "world recorded")
 
     def open(self, task: Task, seed: int) -> RecordedSession:
         return RecordedSession(task, self._replies)

@@ -3,6 +3,8 @@
 annotator                        then
 scores a, b, c in any order      a, b, c
 at most two at a time            never three
+compares attempts at a task      is shown all of them together, however large a block is
+is opened                        is ended, whatever happens
 raises, exits, gives nonsense    StepToolError with file, trajectory, task and annotator
 """
 
@@ -15,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from steptool.annotators.annotate import annotate_all
+from steptool.annotators.annotate import annotate_all, annotate_each, opened
+from steptool.annotators.rules import Rules
+from steptool.config.plugins import Use
 from steptool.core.errors import DataError, StepToolError
 from steptool.core.types import Judgement, Reference, ScoredTrajectory, Task, Trajectory
 from steptool.testing import call, finish, judgement, reference, revision, step, task, trajectory
@@ -78,6 +82,87 @@ def test_no_more_are_in_flight_than_allowed_and_no_fewer(concurrency: int) -> No
 
     annotate(gives, concurrency=concurrency)
     assert most == concurrency
+
+
+class Compares(Judge):
+    """Keeps what it was told to expect."""
+
+    def __init__(self) -> None:
+        async def gives(made: Trajectory) -> Sequence[Judgement]:
+            return GOOD
+
+        super().__init__(gives)
+        self.told: list[str] = []
+
+    def look_ahead(self, trajectories: Sequence[Trajectory]) -> None:
+        self.told.append(" ".join(each.task_id for each in trajectories))
+
+
+def attempts_at(tasks: str) -> list[Trajectory]:
+    """As `a a b`, for tasks t0, t0, t1."""
+    numbers = ["abcde".index(name) for name in tasks.split()]
+    return [
+        trajectory(step(call("find"), "{}"), finish(str(place)), of=TASKS[number])
+        for place, number in enumerate(numbers)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("a a a b b c", ["t0 t0 t0", "t1 t1", "t2"]),  # blocks of 2, of which the first ends with its task
+        ("a b b b c c d", ["t0 t1 t1 t1", "t2 t2", "t3"]),
+        ("a a", ["t0 t0"]),
+    ],
+)
+def test_a_block_ends_where_a_task_ends(made: str, told: list[str]) -> None:
+    by, attempts = Compares(), attempts_at(made)
+    found = annotate_each(
+        by,
+        revision("mine"),
+        iter(attempts),
+        TASKS,
+        {each.id: reference(each) for each in TASKS},
+        source=SOURCE,
+        concurrency=2,
+        advance=lambda count: None,
+        block=2,
+    )
+    assert [each.trajectory for each in found] == attempts
+    assert by.told == told
+
+
+def test_attempts_that_are_all_at_hand_are_compared_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the runs of several policies, one file after the other."""
+    monkeypatch.setattr("steptool.annotators.annotate.BLOCK", 2)
+    by = Compares()
+    known = {each.id: reference(each) for each in TASKS}
+    made = attempts_at("a b c a b c")
+    annotate_all(by, revision("mine"), made, TASKS, known, source=SOURCE, what="annotate", concurrency=2)
+    assert by.told == ["t0 t1 t2 t0 t1 t2"]
+
+
+class Holds(Rules):
+    """Holds something that has to be ended."""
+
+    held = 0
+
+    def __init__(self, config: Rules.Config) -> None:
+        super().__init__(config)
+        Holds.held += 1
+
+    def end(self) -> None:
+        Holds.held -= 1
+
+
+def test_what_an_annotator_started_ends_with_it() -> None:
+    used = Use("annotate", "holds", f"{__name__}:Holds")
+    with opened(used) as (annotator, by):
+        assert Holds.held == 1 and isinstance(annotator, Holds) and by.name == "rules"
+    assert Holds.held == 0
+    with pytest.raises(StepToolError, match="went wrong"), opened(used):
+        raise StepToolError("it went wrong")
+    assert Holds.held == 0
 
 
 @pytest.mark.parametrize("what", ["its task", "its reference"])

@@ -27,7 +27,7 @@ from steptool.core.plugins import content_of, revision_of
 from steptool.core.storage import read_record, write_json
 from steptool.core.types import Judgement, Outcome, StopReason, Trajectory
 from steptool.testing import call, finish, give_up, reference, step, task, tool, trajectory
-from steptool.traces.judged import JudgedRun, judged_runs
+from steptool.traces.judged import JudgedAttempt, judged_attempts
 
 RUNS = Path(os.environ.get("STEPTOOL_RECORDED", "")) / "judged_runs"
 needs_runs = pytest.mark.skipif(not RUNS.is_dir(), reason="STEPTOOL_RECORDED names no recorded pack")
@@ -116,14 +116,14 @@ def test_another_file_of_weights_is_another_revision(tmp_path: Path) -> None:
     assert content_of(LocalJudge, LocalJudge.Config()) == ""
 
 
-def made_up(count: int, method: str) -> list[JudgedRun]:
+def made_up(count: int, method: str) -> list[JudgedAttempt]:
     """Attempts of which those that apologise are unsolved."""
     runs = []
     for number in range(count):
         own = task(f"t{number}", f"Where is thing {number}?", tool("find"))
         ends = finish("Sorry, I could not find it.") if number % 2 else finish(f"It is in shelf {number}, as asked.")
         made = trajectory(step(call("find"), {"shelf": number}), ends, of=own, policy=method)
-        runs.append(JudgedRun(method=method, task=own, trajectory=made, votes=(float(not number % 2),) * 3))
+        runs.append(JudgedAttempt(method=method, task=own, trajectory=made, votes=(float(not number % 2),) * 3))
     return runs
 
 
@@ -169,7 +169,7 @@ def test_a_method_without_answers_is_no_second_one() -> None:
 @needs_runs
 @pytest.mark.slow
 def test_judged_runs_are_read_as_they_ended() -> None:
-    runs = list(judged_runs(RUNS / "toolllama_sft_cot.jsonl.gz"))
+    runs = list(judged_attempts(RUNS / "toolllama_sft_cot.jsonl.gz"))
     assert len(runs) == 650
     assert sum(run.trajectory.stop_reason is StopReason.finished for run in runs) == 455
     assert all(len(run.votes) == 3 and run.trajectory.outcome.solved is None for run in runs)
@@ -178,7 +178,7 @@ def test_judged_runs_are_read_as_they_ended() -> None:
 @needs_runs
 @pytest.mark.slow
 def test_the_shipped_weights_are_those_of_the_command_and_agree_as_documented() -> None:
-    fitted = fit(list(judged_runs(RUNS)), "verdicts on attempts in judged_runs")
+    fitted = fit(list(judged_attempts(RUNS)), "verdicts on attempts in judged_runs")
     assert fitted.by_query.auc == pytest.approx(0.873, abs=0.005)
     assert fitted.by_query.kappa == pytest.approx(0.605, abs=0.01)
     assert fitted.by_method is not None and fitted.by_method.auc == pytest.approx(0.877, abs=0.005)
@@ -193,10 +193,12 @@ def test_a_folder_without_runs_and_a_line_that_is_none_are_refused(tmp_path: Pat
     with gzip.open(tmp_path / "queries.jsonl.gz", "wt") as file:
         file.write("")
     with pytest.raises(InputError, match="holds no judged runs"):
-        list(judged_runs(tmp_path))
+        list(judged_attempts(tmp_path))
     (tmp_path / "mine.jsonl").write_text('{"query_id": "7", "judgements": ["Perhaps"]}\n')
     with pytest.raises(DataError, match=r"mine\.jsonl:1"):
-        list(judged_runs(tmp_path))
-    (tmp_path / "mine.jsonl").write_text('{"query_id": "7", "subset": "G1_tool", "steps": []}\n')
+        list(judged_attempts(tmp_path))
+    (tmp_path / "mine.jsonl").write_text(
+        '{"query_id": "7", "subset": "G1_tool", "steps": [], "return_type": null, "judgements": []}\n'
+    )
     with pytest.raises(InputError, match="asks '7', a request that is not there"):
-        list(judged_runs(tmp_path))
+        list(judged_attempts(tmp_path))

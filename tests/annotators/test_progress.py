@@ -13,6 +13,7 @@ import torch
 
 from steptool.annotators.annotate import annotate_all
 from steptool.annotators.progress import Progress
+from steptool.annotators.rules import Rules
 from steptool.core.errors import DataError, ModelError, StepToolError
 from steptool.core.plugins import modules_of, policies_of, revision_of
 from steptool.core.types import Judgement, StopReason, Trajectory
@@ -152,3 +153,18 @@ def test_one_that_fails_while_it_looks_ahead_is_named() -> None:
             Fails(), revision("mine"), [attempt()], [TASK], {TASK.id: reference(TASK)},
             source=Path("f"), what="annotate", concurrency=1,
         )  # fmt: skip
+
+
+class Holds(Rules):
+    """Counts how often it was ended."""
+
+    ended = 0
+
+    def end(self) -> None:
+        Holds.ended += 1
+
+
+def test_the_annotator_that_gives_the_other_scores_ends_with_it() -> None:
+    settings = {"policy": "trained", "reference": "base", "judge": {"use": f"{__name__}:Holds"}}
+    Progress(Progress.Config.model_validate(settings)).end()
+    assert Holds.ended == 1

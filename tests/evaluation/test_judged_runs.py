@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from steptool.cli import app
 from steptool.core.errors import DataError, InputError
 from steptool.evaluation.judged.figures import Figures, figures, pairs_of
-from steptool.evaluation.judged.files import read_folder, read_requests, requests_beside
+from steptool.evaluation.judged.files import read_requests, read_runs, requests_beside
 from steptool.evaluation.judged.records import subset_of
 from steptool.report.judged import as_markdown, as_text
 
@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def measured(folder: Path, *, calls: int = 2, against: str | None = None, resamples: int = 200) -> Figures:
-    files = read_folder(folder)
+    files = read_runs(folder)
     requests = requests_beside(folder)
     return figures(
         files,
@@ -104,7 +104,8 @@ def test_rates_to_compare_are_over_all_requests(folder: Path) -> None:
     assert new.measured.solved.value == pytest.approx(1.75 / 3)
     assert new.measured.finished.value == pytest.approx(2 / 3)
     assert new.measured.solved_if_finished.value == pytest.approx(1.75 / 2)
-    assert new.measured.calls.value == pytest.approx(5 / 3)
+    assert new.measured.calls.value == pytest.approx(5 / 2)  # 3 and 2; how many c would have taken, nobody knows
+    assert (new.measured.calls.low, new.measured.calls.high) == (2.0, 3.0)
     assert new.measured.recall.value == pytest.approx(2 / 3)  # 1, 1, 0
     assert sft.measured.recall.value == pytest.approx(1.5 / 3)  # ½, 1, 0
     assert sft.measured.solved_if_finished.value == pytest.approx(1.25 / 2)
@@ -144,7 +145,9 @@ def test_a_stated_mean_that_is_not_that_of_the_verdicts_is_said(folder: Path) ->
     found = measured(folder)
     assert [run.restated for run in found.runs] == [0, 1]
     assert "sft_cot: the mean that the file states for 1 requests" in as_text(found)
-    assert "new_cot lacks 1 of 3 requests" in as_markdown(found)
+    said = "new_cot lacks 1 of 3 requests, which count as unsolved in every table but the first; its calls are counted"
+    assert f"{said} over the other 2." in as_markdown(found)
+    assert "sft_cot lacks" not in as_markdown(found)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +163,7 @@ def test_a_method_is_the_baseline_of_equal_searches_and_a_run_of_all(
 ) -> None:
     write(folder / "sft_dfs.jsonl", SFT)
     write(folder / "new_dfs.jsonl", NEW)
-    assert pairs_of(read_folder(folder), against) == pairs
+    assert pairs_of(read_runs(folder), against) == pairs
 
 
 BROKEN = [
@@ -178,8 +181,17 @@ BROKEN = [
 def test_a_bad_line_is_named(folder: Path, change: dict[str, Any], said: str) -> None:
     write(folder / "sft_cot.jsonl", [*SFT, {**SFT[0], "query_id": "d", **change}])
     with pytest.raises(DataError) as caught:
-        read_folder(folder)
+        read_runs(folder)
     assert f"sft_cot.jsonl:4: {said}" in str(caught.value).replace("JudgedRun: ", "")
+
+
+def test_what_no_figure_rests_on_may_be_anything(folder: Path) -> None:
+    before = measured(folder)
+    written = {"arguments": None, "response": None, "error": {"code": 4}}
+    changed = [{**each, "final_answer": {"text": "7"}, "thought": 3} for each in SFT]
+    changed = [{**each, "steps": [{**step, **written} for step in each["steps"]]} for each in changed]
+    write(folder / "sft_cot.jsonl", changed)
+    assert measured(folder) == before
 
 
 def test_every_bad_file_is_named_at_once(folder: Path) -> None:
@@ -188,7 +200,7 @@ def test_every_bad_file_is_named_at_once(folder: Path) -> None:
     (folder / "text_cot.jsonl").write_text("{\n" * 9)
     write(folder / "other_cot.jsonl", [{**SFT[0], "subset": "G2_category"}])
     with pytest.raises(DataError) as caught:
-        read_folder(folder)
+        read_runs(folder)
     said = str(caught.value)
     assert "cut_cot.jsonl.gz:1: not a whole gzip file" in said
     assert "empty_cot.jsonl: it is empty" in said
@@ -196,9 +208,19 @@ def test_every_bad_file_is_named_at_once(folder: Path) -> None:
     assert "other_cot: request a is of G2_category, in new_cot of G1_instruction" in said
 
 
+def test_an_empty_file_of_requests_is_refused_and_one_that_knows_a_part_is_said(folder: Path) -> None:
+    write(folder.parent / "queries.jsonl", QUERIES[:2])
+    found = measured(folder)
+    assert found.recall_of == 2
+    assert "Recall is over 2 requests" in as_text(found)
+    write(folder.parent / "queries.jsonl", [])
+    with pytest.raises(DataError, match=r"queries\.jsonl: it is empty"):
+        measured(folder)
+
+
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"holds no files \*.jsonl"):
-        read_folder(tmp_path)
+    with pytest.raises(InputError, match=r"holds no judged runs"):
+        read_runs(tmp_path)
 
 
 def test_the_command_prints_tables_and_writes_files(folder: Path, tmp_path: Path) -> None:

@@ -160,6 +160,38 @@ def test_a_world_offers_metrics_of_its_own(empty: Path) -> None:
     assert json.loads(receipt.read_text())["metrics"]["repeats"]["revision"]
 
 
+def test_a_part_of_what_a_project_says_of_its_world_can_be_set(empty: Path) -> None:
+    (empty / "params.yaml").write_text("world: {use: toolbench, simulator: {url: 'http://x/v1', model: m}}\n")
+    params = params_of(Wanted("toolbench", settings=("world.simulator.url=http://y/v1",)))
+    assert params.world.settings["simulator"] == {"url": "http://y/v1", "model": "m"}
+
+
+HOLDS = """
+from pathlib import Path
+from steptool.annotators.rules import Rules
+
+class Holds(Rules):
+    def __init__(self, config):
+        super().__init__(config)
+        self.note("begun")
+
+    def end(self):
+        self.note("ended")
+
+    def note(self, what):
+        with Path("notes.txt").open("a") as file:
+            file.write(f"{what} ")
+"""
+
+
+def test_what_the_annotator_started_is_ended(empty: Path) -> None:
+    """Once for its revision, in the receipt, and once for the policy that it judges."""
+    Path("holds.py").write_text(HOLDS)
+    made = measured("switches:Switches", "--limit", "1", **{"annotate.use": "holds:Holds"})
+    assert made.exit_code == 0, made.output
+    assert Path("notes.txt").read_text().split() == ["begun", "ended"] * 2
+
+
 def test_worlds_that_are_not_there_are_left_out_by_name(empty: Path) -> None:
     worlds = {"switches:Switches": ("test_tasks=2",), "functions": (), "tau9": ()}
     settings = tuple(f"{key}={value}" for key, value in QUICK.items())

@@ -13,7 +13,7 @@ from steptool.config.places import BASE, DEMONSTRATIONS, REPORT, TASKS
 from steptool.config.settings import Params
 from steptool.core.errors import DataError, ParamsError, StorageError
 from steptool.core.storage import read_jsonl, write_jsonl
-from steptool.core.types import Trajectory
+from steptool.core.types import Task, Trajectory
 from steptool.policies import tiny_model
 from steptool.stages import train
 from steptool.stages.common import stage
@@ -47,6 +47,25 @@ def test_rounds_take_turns_through_the_training_tasks_and_another_draw_begins_el
         [0, 1], [2, 3], [2, 3], [4, 5], [4, 5], [6, 7],
     ]  # fmt: skip
     assert taken(1, 0, 3) == taken(1, 0, 2)
+
+
+def test_tasks_with_a_demonstration_come_last_or_where_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    world = MiniWorld(MiniWorld.Config(train_tasks=6, dev_tasks=6, test_tasks=6), 3)
+    tasks, demonstrations = world.tasks("train"), world.demonstrations(3, flawed=0.0, seed=3)
+    write_jsonl(TASKS / "train.jsonl", tasks)
+    write_jsonl(DEMONSTRATIONS, demonstrations)
+    shown = [task for task in tasks if task.id in {demo.task_id for demo in demonstrations}]
+    others = [task for task in tasks if task not in shown]
+
+    def taken(demonstrated: str) -> list[Task]:
+        sample = {"tasks": 6, "demonstrated": demonstrated}
+        return tasks_of_round(Params.model_validate({"sample": sample, "rounds": {"r1": {"from": "base"}}}), 0)
+
+    assert taken("last") == [*others, *shown] != tasks
+    assert taken("alike") == tasks
 
 
 def test_a_round_and_an_arm_that_are_not_there_are_refused_by_name(project: Params) -> None:

@@ -20,7 +20,7 @@ from steptool.annotators.local.model import DIGITS, Logistic, Weight
 from steptool.core.errors import DataError
 from steptool.core.types import Frozen, content_hash
 from steptool.evaluation.agreement import auc_of, kappa_of
-from steptool.traces.judged import JudgedRun
+from steptool.traces.judged import JudgedAttempt
 
 Floats = NDArray[np.float64]
 RIDGE = 1.0
@@ -51,7 +51,7 @@ class Fitted(Frozen):
     """Mean κ between any two of the votes on an attempt; None where there is one vote."""
 
 
-def fit(runs: Sequence[JudgedRun], source: str) -> Fitted:
+def fit(runs: Sequence[JudgedAttempt], source: str) -> Fitted:
     """`source`: what the runs are, in a few words. Raises DataError where they are too few, at too few queries,
     or all judged alike."""
     runs = [run for run in runs if run.votes]
@@ -108,16 +108,16 @@ def _fitted(table: Floats, solved: Floats) -> Logistic:
     return Logistic(bias=rounded[0], weights=weights)
 
 
-def _fold(run: JudgedRun) -> int:
+def _fold(run: JudgedAttempt) -> int:
     return int(content_hash(run.task.id), 16) % FOLDS
 
 
 def _held_out(
-    runs: Sequence[JudgedRun],
-    data: Sequence[tuple[JudgedRun, list[float]]],
+    runs: Sequence[JudgedAttempt],
+    data: Sequence[tuple[JudgedAttempt, list[float]]],
     table: Floats,
     solved: Floats,
-    part_of: Callable[[JudgedRun], object],
+    part_of: Callable[[JudgedAttempt], object],
 ) -> Agrees:
     """Over all `runs`, those without an answer being unsolved by rule; each part is judged by a fit to the others."""
     parts = [part_of(run) for run, _ in data]
@@ -142,7 +142,7 @@ def _kappa(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float | None:
     return None if np.isnan(value) else value
 
 
-def _among_votes(runs: Sequence[JudgedRun]) -> float | None:
+def _among_votes(runs: Sequence[JudgedAttempt]) -> float | None:
     most = min(len(run.votes) for run in runs)
     votes = np.array([run.votes[:most] for run in runs]) > 0.5
     found = [_kappa(votes[:, one], votes[:, other]) for one, other in combinations(range(most), 2)]

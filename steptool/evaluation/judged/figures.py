@@ -5,8 +5,9 @@ that the run's own file has; the mean over the passes, and their spread. Subsets
 requests.
 
 To compare: every rate is over one fixed list, the requests that any file has; a request that a file lacks is unsolved
-and unfinished. At a budget of N calls an attempt that made more than N counts as one that never answered: it did not
-have an answer by then. Two runs are compared request by request (`compare.paired_difference`).
+and unfinished. Its calls nobody knows: they are counted where there is an attempt. At a budget of N calls an attempt
+that made more than N counts as one that never answered: it did not have an answer by then. Two runs are compared
+request by request (`compare.paired_difference`).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Measured(Frozen):
     recall: Estimate
     """Share of a request's relevant functions that were called; over the requests whose relevant ones are known."""
     calls: Estimate
-    """A request, `Finish` included; a request that the file lacks has none."""
+    """An attempt, `Finish` included; over the requests that the file has."""
 
 
 class Run(Frozen):
@@ -219,6 +220,7 @@ def _measured(
     finished_within = np.array([float(run is not None and run.finished and run.calls <= calls) for run in runs])
     known = np.array([float(bool(relevant.get(id))) for id in ids])
     recalled = np.array([_recall(run, relevant.get(id)) for id, run in zip(ids, runs, strict=True)])
+    there = np.array([float(run is not None) for run in runs])
     made = np.array([float(run.calls) if run else 0.0 for run in runs])
     rows = [
         (solved, ones),
@@ -227,7 +229,7 @@ def _measured(
         (within, ones),
         (finished_within, ones),
         (recalled, known),
-        (made, ones),
+        (made, there),
     ]
     estimates = bootstrap_ratios(
         np.array([row[0] for row in rows]),

@@ -1,4 +1,4 @@
-"""Reads a folder of judged runs. Lines are of others: each is checked, and all that is wrong is said in one error."""
+"""Reads files of judged runs. Lines are of others: each is checked, and all that is wrong is said in one error."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from steptool.core.storage import parse_record, parse_text, read_lines
 from steptool.evaluation.judged.records import JudgedRun, Request, RunFile
 
 ENDINGS = (".jsonl", ".jsonl.gz")
-MEND = "mend or remove these lines; docs/published-numbers.md says what a line holds"
+REQUESTS = tuple(f"queries{ending}" for ending in ENDINGS)
+"""What the file of the requests is called: it is no run, wherever it lies."""
+MEND = "mend or remove what is named; docs/published-numbers.md says what a line holds"
 MOST_PROBLEMS, MOST_OF_A_FILE = 20, 3
 """That one error lists, and of one file."""
 MOST_RUNS = 1_000_000
 """Lines of one file."""
 
 
-def read_folder(folder: Path) -> list[RunFile]:
-    """The files of a folder whose names end in .jsonl or .jsonl.gz, by name.
+def read_runs(place: Path) -> list[RunFile]:
+    """One file, or those of a folder whose names end in .jsonl or .jsonl.gz, by name.
 
     Raises InputError where there is none, and DataError that lists every file and line that cannot be used.
     """
-    if not folder.is_dir():
-        raise InputError("no such folder", where=str(folder), fix="name a folder of files *.jsonl or *.jsonl.gz")
-    paths = sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS))
-    if not paths:
-        raise InputError("holds no files *.jsonl or *.jsonl.gz", where=str(folder), fix="name the folder of the runs")
+    paths = _runs_in(place)
     problems: list[str] = []
     files = []
     for path in paths:
@@ -36,7 +34,7 @@ def read_folder(folder: Path) -> list[RunFile]:
         if len(found) > MOST_OF_A_FILE:
             problems.append(f"{path}: and {len(found) - MOST_OF_A_FILE} problems more")
     twice = [name for name, count in Counter(file.name for file in files).items() if count > 1]
-    problems += [f"{folder}: two files are called {name}" for name in twice]
+    problems += [f"{place}: two files are called {name}" for name in twice]
     problems += _moved(files)
     if problems:
         more = [f"and {len(problems) - MOST_PROBLEMS} problems more"] if len(problems) > MOST_PROBLEMS else []
@@ -45,7 +43,8 @@ def read_folder(folder: Path) -> list[RunFile]:
 
 
 def read_requests(path: Path) -> dict[str, frozenset[str]]:
-    """Request → the functions that it needs. Raises DataError for the first line that cannot be used."""
+    """Request → the functions that it needs. Raises DataError for an empty file, and for the first line that cannot be
+    used."""
     found: dict[str, frozenset[str]] = {}
     for number, line in enumerate(read_lines(path, missing="name the file of the requests", broken=MEND), start=1):
         where = f"{path}:{number}"
@@ -54,13 +53,32 @@ def read_requests(path: Path) -> dict[str, frozenset[str]]:
         if request.query_id in found:
             raise DataError(f"request {request.query_id} stands in the file twice", where=where, fix=MEND)
         found[request.query_id] = request.relevant
+    if not found:
+        raise DataError("it is empty", where=str(path), fix="name the file of the requests")
     return found
 
 
-def requests_beside(folder: Path) -> Path | None:
-    """The file of requests that lies with a folder of runs, as in the pack; None where there is none."""
-    places = (folder.resolve().parent / f"queries{ending}" for ending in ENDINGS)
-    return next((place for place in places if place.is_file()), None)
+def requests_beside(place: Path) -> Path | None:
+    """The file of requests that lies with the runs or one or two folders above them, as in the pack; None where there
+    is none."""
+    folders = (place, *list(place.resolve().parents)[:2])
+    return next((file for folder in folders for name in REQUESTS if (file := folder / name).is_file()), None)
+
+
+def _runs_in(place: Path) -> list[Path]:
+    fix = "name a folder of files NAME.jsonl or NAME.jsonl.gz, one a run, or one of them"
+    try:
+        if not place.exists():
+            raise InputError("no such file or folder", where=str(place), fix=fix)
+        if not place.is_dir():
+            return [place]
+        inside = sorted(place.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", where=str(place)[:200], fix=fix) from error
+    found = [path for path in inside if path.name.endswith(ENDINGS) and path.name not in REQUESTS]
+    if not found:
+        raise InputError("holds no judged runs", where=str(place), fix=fix)
+    return found
 
 
 def _read(path: Path, problems: list[str]) -> RunFile:
@@ -68,7 +86,6 @@ def _read(path: Path, problems: list[str]) -> RunFile:
     runs: dict[str, JudgedRun] = {}
     line_of: dict[str, int] = {}
     passes: Counter[int] = Counter()
-    number = 0
     try:
         for number, line in enumerate(read_lines(path, missing="", broken=MEND), start=1):
             if number > MOST_RUNS:
@@ -82,13 +99,14 @@ def _read(path: Path, problems: list[str]) -> RunFile:
                 problems.append(f"{error.where}: {error.found}")
                 continue
             if run.query_id in runs:
-                problems.append(f"{path}:{number}: request {run.query_id} stands in line {line_of[run.query_id]} too")
+                found = f"request {run.query_id} stands in line {line_of[run.query_id]} too; a file holds one run"
+                problems.append(f"{path}:{number}: {found}")
                 continue
             runs[run.query_id], line_of[run.query_id] = run, number
             passes[len(run.judgements)] += run.finished
     except DataError as error:  # of the whole file
         problems.append(f"{error.where or path}: {error.found}")
-    if not runs and number == 0:
+    if not runs and not problems:
         problems.append(f"{path}: it is empty")
     usual = max(passes, key=lambda count: passes[count]) if passes else 1
     for id, run in runs.items():

@@ -3,24 +3,39 @@
 {"query_id": "588", "subset": "G1_instruction", "return_type": "give_answer", "final_answer": "…",
  "steps": [{"name": "search_for_x", "arguments": "{}", "response": "…"}, …, {"name": "Finish", …}],
  "judgements": ["Solved", "Unsure", "Solved"]}
+
+ended                                          return_type            verdicts count
+answered: `Finish` is among its steps          give_answer            1, ½, 0 as they say
+gave up                                        give_up_and_restart    0, whatever they say
+out of calls, or `Finish` could not be read    any other              0, whatever they say
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from steptool.core.types import FINISH
+from steptool.evaluation.metrics import ALL, ROLL_UPS
 
 Verdict = Literal["Solved", "Unsure", "Unsolved"]
 WORTH: dict[Verdict, float] = {"Solved": 1.0, "Unsure": 0.5, "Unsolved": 0.0}
-ANSWERED = "give_answer"
-"""The `return_type` of an attempt that gave an answer by `Finish`."""
+ANSWERED, GAVE_UP = "give_answer", "give_up_and_restart"
+"""The `return_type` of an attempt that gave an answer by `Finish`, and of one that gave up by it."""
 
 Id = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+def _written(value: Any) -> Any:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+Written = Annotated[str, BeforeValidator(_written)]
+"""A text; JSON of what is none, and empty for null. Only judges read it, so no value makes a line unusable."""
 
 
 class _Line(BaseModel):
@@ -34,6 +49,11 @@ class Call(_Line):
     """As the model wrote it, which may be anything."""
     resolved: str | None = None
     """The function's whole name, where the model wrote only its tail and the environment took it."""
+    arguments: Written = ""
+    """JSON, as the model wrote it."""
+    response: Any = ""
+    error: Written = ""
+    """Empty or `none` where the call worked."""
 
     @property
     def function(self) -> str:
@@ -48,6 +68,7 @@ class JudgedRun(_Line):
     steps: list[Call] = Field(max_length=10_000)
     """Its calls, `Finish` included."""
     return_type: str | None
+    final_answer: Written = ""
     judgements: list[Verdict] = Field(max_length=1_000)
     """One a pass of the judge. An attempt without an answer needs none: it is unsolved."""
     solved: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
@@ -57,6 +78,8 @@ class JudgedRun(_Line):
     def _is_judged(self) -> Self:
         if self.finished and not self.judgements:
             raise ValueError("gave an answer, and has no judgements")
+        if self.subset in (ALL, *ROLL_UPS):
+            raise ValueError(f"its subset is called {self.subset}, as a mean over several subsets is")
         return self
 
     @property

@@ -50,6 +50,24 @@ def problem_of(
     return ""
 
 
+def type_problem(function: FunctionRow, language: Language) -> str:
+    """What the benchmark cannot compare of the types that a function describes; empty where it knows them all."""
+    known = _types(language)
+    for name, described in function.parameters["properties"].items():
+        kind, nested = described["type"], described.get("items", {}).get("type")
+        if kind in WITH_ITEMS[language] and nested is None:
+            return f"function {function.name[:64]}: {name[:64]} is of the type {kind}, and its items have none"
+        for each in (kind, nested) if kind in WITH_ITEMS[language] else (kind,):
+            if each not in known:
+                said = f"the type {each[:64]!r}, which is none of {', '.join(known)}"
+                return f"function {function.name[:64]}: {name[:64]} is of {said}"
+    return ""
+
+
+def _types(language: Language) -> dict[str, type]:
+    return PYTHON if language == "python" else converter(language)[0]
+
+
 def _call_problem(call: ToolCall, accepted: dict[str, list[Any]], function: FunctionRow, language: Language) -> str:
     if call.name != function.name:
         return f"calls {call.name}, not {function.name}"
@@ -68,14 +86,14 @@ def _call_problem(call: ToolCall, accepted: dict[str, list[Any]], function: Func
 def _is_accepted(value: Any, accepted: list[Any], described: dict[str, Any], language: Language) -> bool:
     kind = str(described["type"])
     nested = str(described["items"]["type"]) if kind in WITH_ITEMS[language] else None
+    types = _types(language)
     if language == "python":
-        types: dict[str, type] = PYTHON
         if kind == "float" and type(value) is int:
             value = float(value)
     else:  # whose values are texts, in their own syntax
         if not isinstance(value, str):
             return False
-        types, convert = converter(language)
+        _, convert = converter(language)
         try:
             value = convert(value, kind, nested) if nested else convert(value, kind)
         except (ValueError, NotImplementedError):  # thousands of digits, or a type that it cannot read

@@ -8,7 +8,7 @@ from typing import Any
 
 from steptool.core.errors import DataError
 from steptool.core.types import FINISH, Task, Tool
-from steptool.worlds.bfcl.answers import Language
+from steptool.worlds.bfcl.answers import Language, type_problem
 from steptool.worlds.bfcl.package import INSTALL, answer_file, function_file, read_rows, task_file
 from steptool.worlds.bfcl.records import FunctionRow, Said, SingleAnswer, SingleRow, TurnsAnswer, TurnsRow
 from steptool.worlds.bfcl.single import SingleCase
@@ -82,6 +82,8 @@ class Cases:
             wanted = answers[row.id].ground_truth if row.id in answers else None
             if has_answers(category) and (wanted is None or not {name for call in wanted for name in call} <= names):
                 raise self._lacking(row.id, category, " of functions that it offers")
+            if wanted is not None:
+                self._refuse_unknown_types(row, category)
             if names and FINISH.casefold() not in map(str.casefold, names):
                 tools = tuple(tool_of(hinted(function, language)) for function in row.function)
                 yield SingleCase(
@@ -90,6 +92,12 @@ class Cases:
                     accepted=None if wanted is None else tuple(wanted),
                     language=language,
                 )
+
+    def _refuse_unknown_types(self, row: SingleRow, category: str) -> None:
+        problems = (type_problem(function, _language(category)) for function in row.function)
+        if problem := next(filter(None, problems), ""):
+            where = str(task_file(self._folder, category))
+            raise DataError(f"task {row.id[:64]}: {problem}", where=where, fix=f"restore the file: {INSTALL}")
 
     def _lacking(self, name: str, category: str, what: str) -> DataError:
         where = str(answer_file(self._folder, category))

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from steptool.core.errors import DataError, WorldError
+from steptool.core.errors import DataError
 from steptool.core.fields import Fraction, Outside, Settings
 from steptool.core.storage import file_hash
 from steptool.core.types import Reference, Task, Trajectory, content_hash
@@ -17,6 +17,7 @@ from steptool.worlds.bfcl.cases import Case, Cases, has_answers, is_multi_turn
 from steptool.worlds.bfcl.package import CLASSES, answer_file, code_content, data_folder, function_file, task_file
 from steptool.worlds.bfcl.turns import TurnsCase
 from steptool.worlds.in_turn import in_turn
+from steptool.worlds.lookup import case_of, of_split
 from steptool.worlds.solutions import demonstrate
 
 Category = Literal[
@@ -93,9 +94,7 @@ class BfclWorld:
 
     def tasks(self, split: Split) -> list[Task]:
         """Raises WorldError for a split that is not train, dev or test."""
-        if split not in self._splits:
-            raise WorldError(f"no split {split!r}", where="world bfcl", fix=f"name one of {', '.join(SPLITS)}")
-        return list(self._splits[split])
+        return of_split(split, self._splits, "world bfcl")
 
     def reference(self, task: Task) -> Reference:
         return self.case(task).reference
@@ -112,14 +111,7 @@ class BfclWorld:
 
     def case(self, task: Task) -> Case:
         """A task with its ground truth: for demonstrations and tests, never for a policy."""
-        case = self._cases.get(task.id)
-        if case is None or case.task != task:
-            raise WorldError(
-                f"task {task.id} is not one of this world's",
-                where="world bfcl",
-                fix="make the tasks again from the present params.yaml: dvc repro prepare",
-            )
-        return case
+        return case_of(task, self._cases, "world bfcl")
 
     def _split(self, scenario: str) -> Split:
         place = Random(f"bfcl:{self.seed}:{scenario}").random()

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from steptool.core.errors import WorldError
 from steptool.core.fields import Positive, Settings
 from steptool.core.types import Reference, Task, Trajectory
 from steptool.worlds.base import SPLITS, Split
+from steptool.worlds.lookup import case_of, of_split
 from steptool.worlds.mini.catalog import PROVIDERS
 from steptool.worlds.mini.demonstrations import expert_demonstrations
 from steptool.worlds.mini.long.session import LongSession
@@ -74,19 +74,10 @@ class MiniWorld:
 
     def cases(self, split: Split) -> list[Case]:
         """Tasks with their solutions: for demonstrations and tests, never for a policy."""
-        if split not in self._cases:
-            raise WorldError(f"there is no split {split!r}", where="world mini", fix=f"use {', '.join(SPLITS)}")
-        return self._cases[split]
+        return of_split(split, self._cases, "world mini")
 
     def case(self, task: Task) -> Case:
-        case = self._by_id.get(task.id)
-        if case is None or case.task != task:
-            raise WorldError(
-                f"task {task.id} is not one of this world's",
-                where="world mini",
-                fix="make the tasks again from the present params.yaml: dvc repro prepare",
-            )
-        return case
+        return case_of(task, self._by_id, "world mini")
 
     def _session(self, case: Case) -> CaseSession:
         if case.task.id in self._trails:

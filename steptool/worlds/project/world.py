@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from steptool.core.errors import DataError, InputError, WorldError
+from steptool.core.errors import DataError, InputError
 from steptool.core.fields import Fraction, Outside, Settings, Text
 from steptool.core.storage import file_hash
 from steptool.core.types import AnswerCheck, Reference, Task, content_hash
 from steptool.worlds.base import Split
+from steptool.worlds.lookup import of_split, of_task
 from steptool.worlds.project.arguments import Arguments
 from steptool.worlds.project.checks import Checks, StateCheck
 from steptool.worlds.project.recording import RecordedConnection, RecordedJudges, Recordings
@@ -156,7 +157,7 @@ class ProjectWorld:
 
     def tasks(self, split: Split) -> list[Task]:
         """Every task of a split, its groups in turn."""
-        return self._tasks[split]
+        return of_split(split, self._tasks, self._where)
 
     def reference(self, task: Task) -> Reference:
         """The check of the answer, where there is no other check beside it."""
@@ -213,10 +214,8 @@ class ProjectWorld:
         return ", ".join(names[:MOST_NAMED]) + more
 
     def _checks_of(self, task: Task) -> Checks:
-        if task.id not in self._checks:
-            raise WorldError(
-                f"task {task.id} is not one of this world's",
-                where=f"world {getattr(self, 'name', '')}",
-                fix=f"make the tasks again from the present {self.config.tasks}: dvc repro prepare",
-            )
-        return self._checks[task.id]
+        return of_task(task, self._checks, self._where, self.config.tasks)
+
+    @property
+    def _where(self) -> str:
+        return f"world {getattr(self, 'name', '')}"

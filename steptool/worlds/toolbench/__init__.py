@@ -8,6 +8,7 @@ library    what a folder holds, in either
 simulator  a model that answers in place of a service
 desk       all of these behind one question: what does this call get?
 metrics    where replies came from, as an evaluation counts it    pure
+base       requests as tasks, and attempts at them, whoever replies
 world      the world `toolbench`
 http       the world `http`: the same requests, answered by a server
 server     that server: `steptool serve-tools`

@@ -18,13 +18,11 @@ import httpx
 from steptool.core.errors import WorldError
 from steptool.core.fields import Bound, Text
 from steptool.core.secrets import Beginning, Secrets, Variable
-from steptool.core.types import Reference, Task
 from steptool.system.own_loop import OwnLoop
-from steptool.worlds.base import Split
+from steptool.worlds.toolbench.base import RequestSettings, RequestWorld
 from steptool.worlds.toolbench.metrics import OF_SERVERS
 from steptool.worlds.toolbench.names import Api
 from steptool.worlds.toolbench.replies import SOURCE_HEADER, SOURCES, Reply, Source, error_kind, written
-from steptool.worlds.toolbench.world import Requests, RequestSettings, ToolBenchSession, library_of
 
 MOST_BYTES = 4 << 20
 """Of a reply."""
@@ -33,8 +31,8 @@ TIMEOUT, NO_JSON = "Timeout error...", "request invalid, data error"
 logging.getLogger("httpx").setLevel(logging.WARNING)  # below that it tells every request
 
 
-class HttpWorld:
-    """Raises what `Requests` raises, and WorldError where the environment lacks the key."""
+class HttpWorld(RequestWorld):
+    """Raises what `RequestWorld` raises, and WorldError where the environment lacks the key."""
 
     name: ClassVar[str] = "http"
     metrics: ClassVar[Mapping[str, Mapping[str, Any]]] = OF_SERVERS
@@ -51,26 +49,8 @@ class HttpWorld:
 
     def __init__(self, config: Config, seed: int) -> None:
         """`seed` changes nothing."""
-        self.config = config
-        self._requests = Requests(config)
-        self._server = Server(config)
-
-    @staticmethod
-    def content(config: Config) -> str:
-        """Hash of the files of requests. Raises DataError where there are none."""
-        return library_of(config).content()
-
-    def tasks(self, split: Split) -> list[Task]:
-        return self._requests.of(split, self.name)
-
-    def reference(self, task: Task) -> Reference:
-        return self._requests.of_task(task).reference
-
-    def open(self, task: Task, seed: int) -> ToolBenchSession:
-        return ToolBenchSession(self._requests.of_task(task), self._server, self.config.max_shown)
-
-    def end(self) -> None:
-        self._server.close()
+        super().__init__(config)
+        self.counter = Server(config)
 
 
 class Server:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from typing import Any
 
 from steptool.core.errors import WorldError
-from steptool.core.fields import Positive
 from steptool.endpoints.chat import TooLong
 from steptool.endpoints.client import Client, EndpointFailed
-from steptool.endpoints.settings import DECIDING, EndpointSettings
+from steptool.endpoints.settings import PartSettings
 from steptool.worlds.toolbench.names import Api
 from steptool.worlds.toolbench.replies import Recorded, Reply, error_kind, shown, written
 
@@ -39,21 +36,10 @@ does, and leave `response` empty. Earlier replies that are failures are no examp
 no instruction in it."""
 
 
-class SimulatorSettings(EndpointSettings):
-    """The endpoint of the model. What is about money and speed changes no revision."""
-
-    temperature: Annotated[float, Field(ge=0, le=2)] | Literal["default"] | None = 0.0
-    max_completion_tokens: Positive = 1024
-
-    @model_serializer(mode="wrap")
-    def _deciding(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in write(self).items() if name in DECIDING}
-
-
 class Simulator:
     """Raises WorldError where the environment lacks the endpoint's key, and what its store raises."""
 
-    def __init__(self, settings: SimulatorSettings) -> None:
+    def __init__(self, settings: PartSettings) -> None:
         self._settings = settings
         self._client = Client(settings)
 

@@ -42,7 +42,7 @@ Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else val
 Row = TypeVar("Row", bound=BaseModel)
 
 
-class _Parameter(BaseModel):
+class Parameter(BaseModel):
     name: str
     type: Text = ""
     description: Text = ""
@@ -54,7 +54,16 @@ class _Parameter(BaseModel):
         return shown if self.default in (None, "") else {**shown, "example_value": self.default}
 
 
-Parameters = Annotated[list[_Parameter], Field(max_length=1000)]
+Parameters = Annotated[list[Parameter], Field(max_length=1000)]
+
+
+def schema_of(required: list[Parameter], optional: list[Parameter]) -> dict[str, Any]:
+    """The JSON schema of arguments, by the names that a model is shown."""
+    return {
+        "type": "object",
+        "properties": {function(each.name): each.shown() for each in (*required, *optional)},
+        "required": list(dict.fromkeys(function(each.name) for each in required)),
+    }
 
 
 class _Api(BaseModel):
@@ -191,12 +200,7 @@ def _function(api: _Api, tools: Mapping[tuple[str, str], Path]) -> Function:
     text = f'This is the subfunction for tool "{key.tool}", you can use this tool.'
     if said := description.strip().replace(api.api_name, name)[:MAX_DESCRIPTION]:
         text += f'The description of this function is: "{said}"'
-    shown = [*required, *optional] if required else []
-    schema = {
-        "type": "object",
-        "properties": {function(each.name): each.shown() for each in shown},
-        "required": list(dict.fromkeys(function(each.name) for each in required)),
-    }
+    schema = schema_of(required, optional if required else [])
     about = {
         "tool": tool.tool_name if tool else api.tool_name,
         "tool_description": tool.tool_description if tool else "",

@@ -2,6 +2,7 @@
 
 queries.jsonl       {"_id": "q1", "text": "Book a flight and a hotel."}
 corpus.jsonl        {"_id": "t1", "title": "Flights", "text": "Finds flights.", "parameters": a schema, if it has one}
+                    in the published files without a title: name and parameters stand in the text (`texts`)
 qrels/test.tsv      query-id <tab> corpus-id <tab> score, after a line of such names; train.tsv and dev.tsv as well
 """
 
@@ -20,11 +21,10 @@ from steptool.core.storage import parse_record, parse_text, read_lines
 from steptool.core.types import FINISH, TOOL_NAME, Tool
 from steptool.worlds.base import SPLITS, Split
 from steptool.worlds.toolbench.names import standardize
+from steptool.worlds.toollens.texts import MAX_DESCRIPTION, Described, fields_of
 
 QUERIES, CORPUS, GRADES = "queries.jsonl", "corpus.jsonl", "qrels"
 MAX_GRADE = 100
-MAX_DESCRIPTION = 1000
-"""Characters of what describes a tool."""
 NAMED = 60
 """Characters of a name that is made of a text."""
 SET_PATH = "set world.path to the folder with queries.jsonl, corpus.jsonl and qrels/test.tsv"
@@ -71,16 +71,24 @@ def read_tools(folder: Path) -> dict[str, Tool]:
     """By id, each with a name that a policy can call. Raises DataError for a file that is broken."""
     found: dict[str, Tool] = {}
     taken: set[str] = set()
-    for row in _rows(folder / CORPUS, _Tool):
-        name = standardize(row.title or row.text.partition(":")[0])[:NAMED]
+    for number, row in enumerate(_rows(folder / CORPUS, _Tool), start=1):
+        tool = _tool(row, f"{folder / CORPUS}:{number}")
+        name = tool.name
         if not re.fullmatch(TOOL_NAME, name, re.ASCII) or name in (*taken, FINISH.casefold()):
             id = standardize(row.id)[:NAMED]
             name = f"tool_{id}_{len(taken)}" if re.fullmatch(r"\w+", id, re.ASCII) else f"tool_{len(taken)}"
         taken.add(name)
-        parameters = row.parameters or {"type": "object", "properties": ASKED, "required": []}
-        description = (row.text or row.title)[:MAX_DESCRIPTION]
-        found[row.id] = Tool(name=name, description=description, parameters=parameters)
+        found[row.id] = tool.model_copy(update={"name": name})
     return found
+
+
+def _tool(row: _Tool, where: str) -> Tool:
+    """By a name that may be none, or that of another tool."""
+    if not row.title and row.parameters is None and (written := fields_of(row.text)):
+        return parse_record(written, Described, where=where, fix=RESTORE).as_tool()
+    parameters = row.parameters or {"type": "object", "properties": ASKED, "required": []}
+    name = standardize(row.title or row.text.partition(":")[0])[:NAMED]
+    return Tool(name=name, description=(row.text or row.title)[:MAX_DESCRIPTION], parameters=parameters)
 
 
 def read_queries(folder: Path, tools: dict[str, Tool]) -> list[Asked]:

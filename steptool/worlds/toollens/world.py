@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from steptool.core.errors import DataError, WorldError
+from steptool.core.errors import DataError
 from steptool.core.fields import Many, Natural, Outside, Settings
 from steptool.core.storage import file_hash
 from steptool.core.types import Observation, Outcome, Reference, Task, Tool, ToolCall, content_hash
 from steptool.worlds.base import SPLITS, Split
 from steptool.worlds.in_turn import in_turn
+from steptool.worlds.lookup import of_split, of_task
 from steptool.worlds.toollens.files import SET_PATH, Asked, files, read_queries, read_tools
 from steptool.worlds.toollens.metrics import OF_TOOLS, written_gains
 
@@ -61,9 +62,7 @@ class ToolLensWorld:
 
     def tasks(self, split: Split) -> list[Task]:
         """Raises WorldError for a split that is not train, dev or test."""
-        if split not in self._splits:
-            raise WorldError(f"no split {split!r}", where="world toollens", fix="name one of train, dev, test")
-        return list(self._splits[split])
+        return of_split(split, self._splits, "world toollens")
 
     def reference(self, task: Task) -> Reference:
         grades = self._grades(task)
@@ -87,10 +86,7 @@ class ToolLensWorld:
 
     def _grades(self, task: Task) -> dict[str, int]:
         """Of the tools that help, by name, best first. Raises WorldError for a task that is not of this world."""
-        if task.id not in self._asked:
-            fix = "make the tasks again from the present params.yaml: dvc repro prepare"
-            raise WorldError(f"task {task.id} is not one of this world's", where="world toollens", fix=fix)
-        grades = self._asked[task.id].grades
+        grades = of_task(task, self._asked, "world toollens").grades
         return {self._tools[id].name: grades[id] for id in sorted(grades, key=lambda id: -grades[id])}
 
 

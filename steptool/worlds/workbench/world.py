@@ -6,10 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from steptool.core.errors import DataError, WorldError
+from steptool.core.errors import DataError
 from steptool.core.fields import Fraction, Outside, Settings
 from steptool.core.types import Reference, Task, content_hash
 from steptool.worlds.base import SPLITS, Split
+from steptool.worlds.lookup import of_split, of_task
 from steptool.worlds.workbench import pack
 from steptool.worlds.workbench.office import Office
 from steptool.worlds.workbench.pack import Request
@@ -58,9 +59,7 @@ class WorkBench:
 
     def tasks(self, split: Split) -> list[Task]:
         """Raises WorldError for a split that is not train, dev or test."""
-        if split not in self._splits:
-            raise WorldError(f"no split {split!r}", where="world workbench", fix=f"name one of {', '.join(SPLITS)}")
-        return list(self._splits[split])
+        return of_split(split, self._splits, "world workbench")
 
     def reference(self, task: Task) -> Reference:
         """The tools of the true calls, of whatever changes something. A request that needs none of its own conditions
@@ -75,10 +74,7 @@ class WorkBench:
         return WorkBenchSession(task, self.office, target)
 
     def _request(self, task: Task) -> Request:
-        if task.id not in self._requests:
-            fix = "make the tasks again from the present params.yaml: dvc repro prepare"
-            raise WorldError(f"task {task.id} is not one of this world's", where="world workbench", fix=fix)
-        return self._requests[task.id]
+        return of_task(task, self._requests, "world workbench")
 
     def _task(self, request: Request) -> Task:
         tools = offered(None if self.config.tools == "all" else request.toolkits)

@@ -16,6 +16,7 @@ import sys
 import types
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -26,6 +27,7 @@ from steptool.core.types import Outcome, ToolCall
 from steptool.worlds.base import Session
 from steptool.worlds.bfcl import BfclWorld, package
 from steptool.worlds.bfcl.answers import Language, problem_of
+from steptool.worlds.bfcl.cases import Cases
 from steptool.worlds.bfcl.records import FunctionRow
 from steptool.worlds.bfcl.single import SingleCase
 from steptool.worlds.bfcl.world import MULTI_TURN, Category
@@ -204,6 +206,29 @@ def test_a_value_that_the_benchmark_cannot_read_is_not_accepted(language: Langua
 def test_a_function_that_is_not_described_is_refused(parameters: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="FunctionRow: parameters: "):
         parse_record({"name": "f", "description": "", "parameters": parameters}, FunctionRow, where="a:1", fix="mend")
+
+
+@pytest.mark.parametrize(
+    ("category", "described", "says"),
+    [
+        ("simple_python", {"type": "uuid"}, "book: nights is of the type 'uuid', which is none of string, integer"),
+        ("simple_python", {"type": "array", "items": {"type": "uuid"}}, "book: nights is of the type 'uuid'"),
+        ("simple_python", {"type": "array"}, "book: nights is of the type array, and its items have none"),
+        ("simple_java", {"type": "string"}, "book: nights is of the type 'string', which is none of byte, short"),
+    ],
+)
+def test_a_type_that_the_benchmark_does_not_have_is_named(
+    category: str, described: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    parameters = {"type": "dict", "properties": {"nights": described}, "required": []}
+    function = {"name": "book", "description": "Books.", "parameters": parameters}
+    task = {"id": "t1", "question": [[{"role": "user", "content": "Book it."}]], "function": [function]}
+    answer = {"id": "t1", "ground_truth": [{"book": {"nights": [2]}}]}
+    (tmp_path / "possible_answer").mkdir()
+    package.task_file(tmp_path, category).write_text(json.dumps(task))
+    package.answer_file(tmp_path, category).write_text(json.dumps(answer))
+    with pytest.raises(DataError, match=rf"BFCL_v4_{category}\.json: task t1: function {says}"):
+        list(Cases(tmp_path, "message").of(category))
 
 
 def altered(call: ToolCall, rng: random.Random) -> ToolCall:

@@ -21,7 +21,7 @@ from steptool.core.plugins import content_of, revision_of
 from steptool.core.types import Observation, Outcome, ToolCall
 from steptool.worlds.base import SPLITS
 from steptool.worlds.checks import MAX_NAME, check_demonstrations, check_tasks
-from steptool.worlds.tau2 import Tau2World, package
+from steptool.worlds.tau2 import Tau2World, package, telecom
 from steptool.worlds.tau2.session import Case, Tau2Session
 
 pytest.importorskip("tau2", reason=f"needs the benchmark's package: {package.INSTALL}")
@@ -31,8 +31,8 @@ pytest.importorskip("addict", reason=f"needs what the benchmark's package import
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The domain with the tasks of its small set alone: all of them take seconds to read."""
-    made, whole = tmp_path_factory.mktemp("telecom"), package.data_folder("")
-    for name in (package.DATABASE, package.PHONE, package.RULES, *package.SUPPORT.values()):
+    made, whole = tmp_path_factory.mktemp("telecom"), package.data_folder("", "telecom")
+    for name in (telecom.DATABASE, telecom.PHONE, telecom.RULES, *telecom.SUPPORT.values()):
         (made / name).write_bytes((whole / name).read_bytes())
     tasks = (whole / "tasks_small.json").read_text()
     (made / package.TASKS).write_text(tasks)
@@ -211,16 +211,18 @@ def test_groups_are_split_whole(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("domain", "says"),
+    ("settings", "says"),
     [
-        ("airline", "needs a user, whose part a model behind"),
-        ("retail", "needs a user"),
-        ("x", "no domain 'x'"),
+        ({"domain": "airline"}, "airline needs a user, whose part a model plays: give its endpoint as user"),
+        ({"domain": "retail"}, "--set world.user.url=URL"),
+        ({"domain": "x"}, "no domain 'x'"),
+        ({"user": {"url": "http://127.0.0.1:1/v1", "model": "m"}}, "telecom are solved without a user"),
+        ({"train": ["test"]}, "telecom has no group test"),
     ],
 )
-def test_a_domain_that_needs_a_user_is_refused(domain: str, says: str) -> None:
+def test_a_domain_without_its_user_is_refused(settings: dict[str, object], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        Tau2World.Config(domain=domain)
+        Tau2World.Config.model_validate(settings)
 
 
 def test_what_is_missing_or_broken_is_named(folder: Path, world: Tau2World, tmp_path: Path) -> None:
@@ -247,10 +249,10 @@ def test_what_is_missing_or_broken_is_named(folder: Path, world: Tau2World, tmp_
         with pytest.raises(DataError, match=says):
             Tau2World(config, 0)
     assert content_of(Tau2World, config) != same[1]
-    (tmp_path / package.DATABASE).write_text("plans = 3")
+    (tmp_path / telecom.DATABASE).write_text("plans = 3")
     with pytest.raises(DataError, match=r"db\.toml: cannot be read"):
         Tau2World(config, 0)
-    (tmp_path / package.RULES).unlink()
+    (tmp_path / telecom.RULES).unlink()
     with pytest.raises(DataError, match="no such file"):
         content_of(Tau2World, config)
     with pytest.raises(WorldError, match="is not one of this world's"):

@@ -14,12 +14,12 @@ import pytest
 from steptool.core.errors import DataError, InputError, StorageError, WorldError
 from steptool.core.plugins import config_class, load_class, revision_of
 from steptool.core.types import Observation, Outcome, ToolCall, Trajectory
+from steptool.endpoints.settings import PartSettings
 from steptool.testing import scored, trajectory
 from steptool.worlds.base import SPLITS
 from steptool.worlds.checks import check_tasks
 from steptool.worlds.toolbench.pack import QUERIES, REPLIES
 from steptool.worlds.toolbench.replies import Source, read_mix
-from steptool.worlds.toolbench.simulator import SimulatorSettings
 from steptool.worlds.toolbench.stable import query_files
 from steptool.worlds.toolbench.world import ToolBenchWorld
 from tests.endpoints.fake import Answer, fake, says
@@ -165,8 +165,8 @@ def configs(settings: Mapping[str, Any]) -> list[Any]:
 # A model that poses as the service
 
 
-def simulator(folder: Path, url: str) -> SimulatorSettings:
-    return SimulatorSettings(url=url, model="m", store=str(folder.parent / "e.db"), max_retries=0)
+def simulator(folder: Path, url: str) -> PartSettings:
+    return PartSettings(url=url, model="m", store=str(folder.parent / "e.db"), max_retries=0)
 
 
 def test_what_was_never_recorded_is_asked_of_a_model_once(folder: Path) -> None:

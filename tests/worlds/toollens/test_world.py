@@ -8,6 +8,7 @@ q3      train   a 1, c 3
 
 import asyncio
 import json
+import re
 from math import log2
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from steptool.core.errors import DataError, WorldError
 from steptool.core.plugins import revision_of
-from steptool.core.types import Outcome, Reference, ScoredTrajectory, Task, ToolCall, Trajectory
+from steptool.core.types import Outcome, Reference, ScoredTrajectory, Task, Tool, ToolCall, Trajectory
 from steptool.testing import scored, step, trajectory
 from steptool.worlds.checks import check_tasks
 from steptool.worlds.toollens.metrics import (
@@ -196,3 +197,56 @@ def test_every_tool_has_a_name_that_can_be_called(folder: Path, tool: tuple[str,
     (task,) = world.tasks("test")
     assert [each.name for each in task.tools] == [name]
     check_tasks({"train": [], "dev": [], "test": [task]}, {task.id: world.reference(task)}, "toollens")
+
+
+# The corpus as it is published: no titles, and all that is known of a tool in its text
+
+GROCERY = (
+    "category_name:Food, tool_name:Store Groceries, api_name:Search a Grocery, api_description:Finds one, by name, "
+    'required_params: [{"name": "grocery", "type": "STRING", "description": "Its name."}], '
+    'optional_params: [{"name": "most", "type": "NUMBER", "description": ""}], return_schema: {"message": "str"}'
+)
+
+
+def one_tool(folder: Path, text: str) -> Tool:
+    row = {"_id": "0", "title": "", "text": text, "metadata": {}}
+    (folder / "corpus.jsonl").write_text(json.dumps(row) + "\n")
+    grades(folder, "test", "q1\t0\t1\nq1\t0\t1\n")
+    grades(folder, "train", "")
+    (task,) = opened(folder).tasks("test")
+    check_tasks({"train": [], "dev": [], "test": [task]}, {task.id: opened(folder).reference(task)}, "toollens")
+    return task.tools[0]
+
+
+def test_a_tool_is_read_out_of_its_published_text(folder: Path) -> None:
+    tool = one_tool(folder, GROCERY)
+    assert tool.name == "search_a_grocery_for_store_groceries"
+    assert tool.description == "Search a Grocery of Store Groceries (Food): Finds one, by name"
+    assert tool.category == "Food"
+    assert tool.parameters == {
+        "type": "object",
+        "properties": {
+            "grocery": {"type": "string", "description": "Its name."},
+            "most": {"type": "integer", "description": ""},
+        },
+        "required": ["grocery"],
+    }
+
+
+def test_a_text_that_only_begins_so_is_a_text(folder: Path) -> None:
+    assert one_tool(folder, GROCERY.partition(", return_schema")[0]).name == "category_name"
+    assert one_tool(folder, f"Of {GROCERY}").name == "of_category_name"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ("[{]", "required: "),
+        ("[NaN]", "required: NaN is no number of JSON"),
+        ('[{"type": "STRING"}]', "required.0.name"),
+    ],
+)
+def test_parameters_that_are_broken_are_named_with_their_line(folder: Path, parameters: str, says: str) -> None:
+    text = re.sub(r"required_params: \[.*?\]", f"required_params: {parameters}", GROCERY, count=1)
+    with pytest.raises(DataError, match=rf"corpus\.jsonl:1: Described: {says}"):
+        one_tool(folder, text)
