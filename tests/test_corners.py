@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from benchmarks import corners
 from benchmarks.budgets import budgets
 from benchmarks.cells import Bench, Cell, paid_for_length
-from benchmarks.figures import holm, paired, read_cells, resampled, tables
+from benchmarks.figures import Sample, holm, paired, read_cells, resampled, tables
 from benchmarks.habits import Corner, as_known, habits, misjudged, repeats, within_tasks, without_score
 from steptool.config.places import JUDGED, PARAMS
 from steptool.config.settings import parse_params
@@ -279,10 +279,24 @@ def test_policies_are_compared_task_by_task_within_each_seed(cell: Cell) -> None
     assert paired({}, theirs) is None
 
 
+def test_tasks_of_one_cluster_are_one_draw_there_too(cell: Cell) -> None:
+    """won twice in cluster a, lost once in b: one cluster against one."""
+    ours, theirs = of_seed(cell, "new", 17, [1, 1, 0]), of_seed(cell, "old", 17, [0, 0, 1])
+    first, second, third, *_ = ours.solved
+    named = {"cluster_of": {first: "a", second: "a", third: "b"}}
+    found = paired({17: ours.model_copy(update=named)}, {17: theirs.model_copy(update=named)})
+    apart = paired({17: ours}, {17: theirs})
+    assert found is not None and apart is not None
+    assert (found.won, found.lost) == (1, 1)
+    assert (apart.won, apart.lost) == (2, 1)
+    assert found.difference == apart.difference
+    assert found.high - found.low > apart.high - apart.low
+
+
 def test_an_interval_knows_that_seeds_differ() -> None:
     rng = np.random.default_rng(0)
-    alike = resampled([np.full(50, 0.5), np.full(50, 0.5)], rng)
-    apart = resampled([np.zeros(50), np.ones(50)], rng)
+    alike = resampled([Sample(np.full(50, 0.5), np.ones(50))] * 2, rng)
+    apart = resampled([Sample(np.zeros(50), np.ones(50)), Sample(np.ones(50), np.ones(50))], rng)
     assert np.ptp(alike) == pytest.approx(0)
     assert sorted({round(value, 6) for value in apart}) == [0, 0.5, 1]
     assert apart.mean() == pytest.approx(0.5, abs=0.02)

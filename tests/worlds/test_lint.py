@@ -118,7 +118,8 @@ def test_every_error_is_named_with_its_line_and_what_to_do(lint: Any) -> None:
     [
         (
             [*many(20), task("please: who wrote book 3")],
-            "1 task asking what another one asks: on the same side, but counted as another question "
+            "1 task asking what another one asks: on the same side, and one draw for an interval, "
+            "but another in a rate "
             "(tasks.jsonl:4 = tasks.jsonl:21)",
         ),
         (

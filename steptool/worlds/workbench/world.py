@@ -66,11 +66,14 @@ class WorkBench:
 
     def reference(self, task: Task) -> Reference:
         """The tools of the true calls, of whatever changes something. A request that needs none of its own conditions
-        has no relevant tool."""
-        calls = self._request(task).calls
+        has no relevant tool. The requests of a template are one cluster."""
+        request = self._request(task)
+        calls = request.calls
         names = tuple(dict.fromkeys(call.name for call in calls))
         goal = "; ".join(f"{call.name} {call.arguments}" for call in calls) or "change nothing"
-        return Reference(task_id=task.id, has_own_check=True, relevant_tools=names, goal=goal)
+        return Reference(
+            task_id=task.id, has_own_check=True, relevant_tools=names, goal=goal, cluster=request.base_template
+        )
 
     def open(self, task: Task, seed: int) -> WorkBenchSession:
         target = after(self.office, map(as_call, self._request(task).calls))
