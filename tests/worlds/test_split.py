@@ -67,9 +67,7 @@ def lines_of(*tasks: TaskLine) -> dict[str, TaskLine]:
     return {f"tasks.jsonl:{number}": task for number, task in enumerate(tasks, start=1)}
 
 
-def task(
-    query: str, id: str = "", split: Split | None = None, group: str = "all", cluster: str = ""
-) -> TaskLine:
+def task(query: str, id: str = "", split: Split | None = None, group: str = "all", cluster: str = "") -> TaskLine:
     return TaskLine(id=id or query, query=query, split=split, group=group, cluster=cluster)
 
 
@@ -126,7 +124,9 @@ def test_a_cluster_on_two_sides_and_a_question_in_two_clusters_are_errors() -> N
     with pytest.raises(DataError, match="tasks.jsonl:2: is for test and is of the same cluster as tasks.jsonl:1"):
         deal(sides, SHARES, seed=1)
     named = lines_of(task("Who is it?", cluster="a"), task("Please, who is it?", cluster="b"))
-    with pytest.raises(DataError, match="tasks.jsonl:2: is of the cluster 'b' and asks what tasks.jsonl:1 asks") as error:
+    with pytest.raises(
+        DataError, match="tasks.jsonl:2: is of the cluster 'b' and asks what tasks.jsonl:1 asks"
+    ) as error:
         deal(named, SHARES, seed=1)
     assert error.value.fix == "give both the same cluster, or leave one of them out"
 

@@ -288,6 +288,12 @@ def test_an_unknown_run_is_refused(folder: Path) -> None:
         WorkBenchRuns.content(WorkBenchRuns.Config(path=str(folder), runs=["gpt-5"]))
 
 
+def test_the_requests_of_a_template_are_one_cluster(folder: Path) -> None:
+    world = world_of(folder, dev=0.0, test=0.0)
+    clusters = {task.id: world.reference(task).cluster for task in world.tasks("train")}
+    assert clusters == {"cancel": "Cancel {x}", "nothing": "If not {x}"}
+
+
 def test_a_task_of_another_world_is_refused(folder: Path) -> None:
     world = world_of(folder, dev=0.0, test=0.0)
     with pytest.raises(WorldError, match="not one of"):
