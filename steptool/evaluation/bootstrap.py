@@ -39,9 +39,9 @@ def sums(values: Floats, clusters: Sequence[Hashable]) -> Floats:
     """Sums of values [rows, tasks] over the tasks of each cluster: [rows, clusters], in the order of their first tasks.
     clusters: [tasks], the cluster of each."""
     place = {cluster: column for column, cluster in enumerate(dict.fromkeys(clusters))}
-    found = np.zeros((len(values), len(place)))
-    np.add.at(found, (slice(None), [place[cluster] for cluster in clusters]), values)
-    return found
+    found = np.zeros((len(place), len(values)))
+    np.add.at(found, np.array([place[cluster] for cluster in clusters], dtype=int), values.T)
+    return found.T
 
 
 def bootstrap_ratios(

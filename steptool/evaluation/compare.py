@@ -90,8 +90,8 @@ def compare(
     seed: int,
     measure: Primary = "solved",
 ) -> Comparison:
-    """Paired difference of a measure, with a bootstrap interval over the tasks that have a value of it under both. Tasks
-    of the same cluster are drawn together.
+    """Paired difference of a measure, with a bootstrap interval over the tasks that have a value of it under both.
+    Tasks of the same cluster are drawn together.
 
     Raises NotComparable, listing every difference, unless both were measured under equal conditions on the same tasks;
     and where no task has a value under both.

@@ -121,11 +121,11 @@ def test_tasks_of_a_named_cluster_are_dealt_together_with_those_of_their_questio
 
 def test_a_cluster_on_two_sides_and_a_question_in_two_clusters_are_errors() -> None:
     sides = lines_of(task("Who?", split="train", cluster="a"), task("Where?", split="test", cluster="a"))
-    with pytest.raises(DataError, match="tasks.jsonl:2: is for test and is of the same cluster as tasks.jsonl:1"):
+    with pytest.raises(DataError, match=r"tasks.jsonl:2: is for test and is of the same cluster as tasks.jsonl:1"):
         deal(sides, SHARES, seed=1)
     named = lines_of(task("Who is it?", cluster="a"), task("Please, who is it?", cluster="b"))
     with pytest.raises(
-        DataError, match="tasks.jsonl:2: is of the cluster 'b' and asks what tasks.jsonl:1 asks"
+        DataError, match=r"tasks.jsonl:2: is of the cluster 'b' and asks what tasks.jsonl:1 asks"
     ) as error:
         deal(named, SHARES, seed=1)
     assert error.value.fix == "give both the same cluster, or leave one of them out"

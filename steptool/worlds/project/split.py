@@ -88,7 +88,7 @@ def same_questions(lines: Mapping[str, TaskLine]) -> list[list[str]]:
 def cluster_names(lines: Mapping[str, TaskLine]) -> dict[str, str]:
     """Task id → name of its cluster, of those that hold several tasks: the name that the tasks give, else the id of the
     first. Raises DataError as `clusters` does."""
-    found = {}
+    found: dict[str, str] = {}
     for cluster in clusters(lines):
         if len(cluster) > 1:
             members = [lines[where] for where in cluster]
