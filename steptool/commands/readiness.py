@@ -113,6 +113,8 @@ class Lengths:
     """The longest demonstrated action; 0 without any."""
     steps: int
     """Steps of the longest demonstration; 0 without any."""
+    attempt: int | None
+    """A whole demonstration, prompt and replies included: as long as nine of ten; None without any."""
 
 
 def of_budget(lengths: Lengths, sampling: Sampling) -> list[Line]:
@@ -137,10 +139,13 @@ def of_budget(lengths: Lengths, sampling: Sampling) -> list[Line]:
         f"{sampling.max_tokens}; the longest prompt has {lengths.prompt} (task {lengths.of_task}), "
         f"an action up to {sampling.max_step_tokens}, a reply {seen or 'an unknown number'}"
     )
+    if lengths.attempt is not None:
+        said += f"; nine of ten demonstrations have up to {lengths.attempt} in all"
     if fit >= sampling.max_calls:
         lines.append(Line("ok", said))
     else:
-        mark: Literal["note", "mend"] = "mend" if fit < max(1, lengths.steps) else "note"
+        # What is demonstrated tells more than the worst case of each part, which no attempt may ever see together.
+        mark: Literal["note", "mend"] = "mend" if fit < 1 or (lengths.attempt or 0) > sampling.max_tokens else "note"
         fix = f"set sample.max_tokens to {wanted}, or lower sample.max_calls to {max(fit, 1)}"
         if room < 1:
             fix = f"set sample.max_tokens to {wanted}, or offer fewer tools in the tasks"
