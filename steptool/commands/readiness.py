@@ -139,11 +139,11 @@ def of_budget(lengths: Lengths, sampling: Sampling) -> list[Line]:
         f"{sampling.max_tokens}; the longest prompt has {lengths.prompt} (task {lengths.of_task}), "
         f"an action up to {sampling.max_step_tokens}, a reply {seen or 'an unknown number'}"
     )
-    if lengths.attempt is not None:
-        said += f"; nine of ten demonstrations have up to {lengths.attempt} in all"
     if fit >= sampling.max_calls:
         lines.append(Line("ok", said))
     else:
+        if lengths.attempt is not None:
+            said += f"; nine of ten demonstrations have up to {lengths.attempt} in all"
         # What is demonstrated tells more than the worst case of each part, which no attempt may ever see together.
         mark: Literal["note", "mend"] = "mend" if fit < 1 or (lengths.attempt or 0) > sampling.max_tokens else "note"
         fix = f"set sample.max_tokens to {wanted}, or lower sample.max_calls to {max(fit, 1)}"
