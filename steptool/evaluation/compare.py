@@ -203,5 +203,5 @@ def _p_value(summed: NDArray[np.float64], resamples: int, rng: np.random.Generat
 def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
     """Rounded, so that flips that give the same mean are ties of the one that was found. The values themselves are not:
     two thirds, rounded, are not twice one third."""
-    rounded: NDArray[np.float64] = np.round(np.mean(values, axis=axis), DIGITS)
+    rounded: NDArray[np.float64] = values.mean(axis=axis).round(DIGITS)
     return rounded
