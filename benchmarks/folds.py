@@ -23,6 +23,7 @@ import typer
 from benchmarks import run
 from benchmarks.cells import SFT
 from benchmarks.figures import RESAMPLES, Row, read_cells, rows_of, table
+from steptool.core.errors import InputError
 from steptool.evaluation.compare import Difference, paired_difference, refuse_unless_comparable
 from steptool.evaluation.metrics import Evaluation
 from steptool.report.wording import difference_text, percent
@@ -33,7 +34,12 @@ Fold = tuple[str, int]
 
 
 def folds(folders: Sequence[Path]) -> str:
-    """Tables in Markdown, one for each corner, split and budget. Raises DataError for a folder without cells."""
+    """Tables in Markdown, one for each corner, split and budget. Raises DataError for a folder without cells,
+    InputError for two folders of the same name, which stands above their columns, and NotComparable as `compare`."""
+    names = [folder.name for folder in folders]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        says = f"{names.count(repeated[0])} folders are named {repeated[0]!r}"
+        raise InputError(says, fix="name each folder once, and rename those that share a name")
     found: dict[tuple[str, str, int], dict[tuple[str, int], dict[Fold, Evaluation]]] = {}
     for folder in folders:
         cells = read_cells(folder / "cells")
@@ -45,9 +51,9 @@ def folds(folders: Sequence[Path]) -> str:
     for (corner, split, calls), rows in found.items():
         lines += [f"## {corner}: {split} tasks, at most {calls} actions", ""]
         start = rows.get((SFT, 0), {})
-        names = list(dict.fromkeys(fold for row in rows.values() for fold in row))
-        titles = ["variant", *(f"{folder}, seed {seed}" for folder, seed in names), f"− {SFT}, all of these"]
-        lines += table(titles, (_line(Row(*key, {}).title, row, start, names) for key, row in rows.items()))
+        there = list(dict.fromkeys(fold for row in rows.values() for fold in row))
+        titles = ["variant", *(f"{folder}, seed {seed}" for folder, seed in there), f"− {SFT}, all of these"]
+        lines += table(titles, (_line(Row(*key, {}).title, row, start, there) for key, row in rows.items()))
     return "\n".join(lines)
 
 

@@ -310,6 +310,8 @@ def test_folds_are_taken_together_over_the_tasks_of_all(cell: Cell, tmp_path: Pa
     assert f"2 won, 1 lost, {2 * tasks} tasks of {tasks} clusters" in line  # both folds hold out the same tasks here
     with pytest.raises(DataError, match="no cells"):
         folds([tmp_path / "c"])
+    with pytest.raises(InputError, match="2 folders are named 'a'"):
+        folds([tmp_path / "a", tmp_path / "other" / "a"])
 
 
 def test_an_interval_knows_that_seeds_differ() -> None:

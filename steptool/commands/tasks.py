@@ -128,7 +128,7 @@ def _shown_by(lines: Mapping[str, TaskLine], sides: Mapping[str, Split], discord
         return
     tested = [where for where, split in sides.items() if split == "test"]
     tasks = len(clusters({where: lines[where] for where in tested}))
-    what = f"{tasks} test tasks" if tasks == len(tested) else f"{tasks} clusters of {len(tested)} test tasks"
+    what = f"{tasks} test tasks" if tasks == len(tested) else f"{len(tested)} test tasks, which are {tasks} clusters,"
     smallest = smallest_difference(tasks, discordance=discordance)
     shown = (
         "no difference, however large: six are the least"

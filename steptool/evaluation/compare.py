@@ -23,6 +23,9 @@ OF_AN_ENDPOINT = ("format", "engine", "dtype", "temperature", "top_p", "max_step
 """Conditions that differ between a policy here and one behind an endpoint, which has its own tokens and speaks by
 messages. World, tasks, search and the budget of actions are equal all the same."""
 
+DIGITS = 9
+"""After the point: what differs less is equal, but for how a computer adds up thirds."""
+
 
 class Difference(Frozen):
     """Candidate minus baseline over one group of tasks; rates as fractions, not percent."""
@@ -184,14 +187,21 @@ def paired_difference(
 
 def _p_value(summed: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> float:
     """summed: [clusters], the paired differences of each cluster's tasks, summed."""
-    summed = np.round(summed, 9)  # thirds do not add up exactly
-    discordant = summed[summed != 0]  # ties say nothing of the direction
+    amounts = np.abs(np.round(summed, DIGITS))
+    discordant = summed[amounts > 0]  # ties say nothing of the direction
     if len(discordant) <= 1:
         return 1.0  # one is as likely either way
-    if np.all(np.abs(discordant) == abs(discordant[0])):
+    if len(np.unique(amounts[amounts > 0])) == 1:
         return float(binomtest(int(np.sum(discordant > 0)), len(discordant), 0.5).pvalue)
     # scipy enumerates all 2^n sign flips where they are no more than `resamples`.
     result = permutation_test(
-        (discordant,), np.mean, permutation_type="samples", vectorized=True, n_resamples=resamples, batch=1_000, rng=rng
+        (discordant,), _mean, permutation_type="samples", vectorized=True, n_resamples=resamples, batch=1_000, rng=rng
     )
     return float(result.pvalue)
+
+
+def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Rounded, so that flips that give the same mean are ties of the one that was found. The values themselves are not:
+    two thirds, rounded, are not twice one third."""
+    rounded: NDArray[np.float64] = values.mean(axis=axis).round(DIGITS)
+    return rounded

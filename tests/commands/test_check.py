@@ -170,7 +170,9 @@ def test_demonstrations_that_fit_are_no_reason_to_mend(project: Callable[..., tu
     assert found and int(found[1]) < 300
     status, said = project(sample={"max_tokens": int(found[1]) - 1})
     assert status == 2
-    assert f"nine of ten demonstrations have up to {found[1]} in all" in said[said.index("mend  ") :]
+    mend = said[said.index("mend  ") :]
+    assert f"nine of ten demonstrations have up to {found[1]} in all" in mend
+    assert "lower sample.max_calls" not in mend  # to what fits, which is less than is demonstrated
 
 
 UNCHECKED = [{key: value for key, value in line.items() if key != "check"} for line in TASKS]

@@ -8,6 +8,7 @@ sums        3        1     -1 0      three clusters differ, of which two are won
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,22 @@ def test_thirds_that_cancel_are_no_difference() -> None:
     third = 1 / 3
     paired = np.array([third, third, -third - third, 1.0, 0.1 + 0.2 - 0.3])
     assert paired_difference(paired, clusters="aaabc", rng=np.random.default_rng(0), **DRAWS).p_value == 1.0
+
+
+def all_flips(thirds: list[int]) -> float:
+    """The two-sided p-value over all sign flips, in whole numbers."""
+    found = [sum(flipped) for flipped in product(*((each, -each) for each in thirds if each))]
+    above, below = (sum(sign * each >= sign * sum(thirds) for each in found) for sign in (1, -1))
+    return min(1.0, 2 * min(above, below) / len(found))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(-3, 3), min_size=2, max_size=9))
+def test_flips_that_give_the_same_sum_of_thirds_are_ties(thirds: list[int]) -> None:
+    """Three attempts at a task: two thirds are twice one third, however a computer adds them up."""
+    paired = np.array([each / 3 for each in thirds])
+    found = paired_difference(paired, rng=np.random.default_rng(0), **DRAWS)
+    assert found.p_value == pytest.approx(all_flips(thirds))
 
 
 def test_an_evaluation_draws_the_clusters_that_the_references_name() -> None:

@@ -114,9 +114,16 @@ def test_tasks_of_a_named_cluster_are_dealt_together_with_those_of_their_questio
     )
     assert [[place.rpartition(":")[2] for place in each] for each in clusters(lines)] == [["1", "3", "4"], ["2", "5"]]
     prices = dict.fromkeys(("What does Dune cost?", "How much is Emma?", "x"), "prices")
-    assert cluster_names(lines) == prices | {"Who wrote Dune?": "Who wrote Dune?", "y": "Who wrote Dune?"}
+    assert cluster_names(lines) == prices | dict.fromkeys(("Who wrote Dune?", "y"), "question of Who wrote Dune?")
     sides = {each.id: split for split, found in deal(lines, SHARES, 1).items() for each in found}
     assert len({sides[name] for name in prices}) == len({sides["Who wrote Dune?"], sides["y"]}) == 1
+
+
+def test_a_cluster_that_is_named_like_a_task_is_not_the_cluster_of_its_question() -> None:
+    asked = [task("Who?", id="1"), task("Who, please?", id="2")]
+    named = [task("Where?", id="3", cluster="1"), task("When?", id="4", cluster="1")]
+    found = cluster_names(lines_of(*asked, *named))
+    assert found["1"] == found["2"] != found["3"] == found["4"] == "1"
 
 
 def test_a_cluster_on_two_sides_and_a_question_in_two_clusters_are_errors() -> None:

@@ -141,8 +141,8 @@ def _asked_twice(lines: Mapping[str, TaskLine]) -> Iterator[Finding]:
         more = sum(map(len, twice)) - len(twice)
         yield Finding(
             "warning",
-            f"{_tasks(more)} asking what another one asks: on the same side, and one draw for an interval, but "
-            "another in a rate",
+            f"{_tasks(more)} asking what another one asks: they go to the same side and intervals count them as one "
+            "draw, but each counts in a rate",
             tuple(" = ".join(asked) for asked in twice),
             "leave one of each out",
         )

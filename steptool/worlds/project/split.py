@@ -86,13 +86,14 @@ def same_questions(lines: Mapping[str, TaskLine]) -> list[list[str]]:
 
 
 def cluster_names(lines: Mapping[str, TaskLine]) -> dict[str, str]:
-    """Task id → name of its cluster, of those that hold several tasks: the name that the tasks give, else the id of the
-    first. Raises DataError as `clusters` does."""
+    """Task id → name of its cluster, of those that hold several tasks: the name that the tasks give, else one that
+    says whose question it is, lest it is taken for a cluster that is named like a task. Raises DataError as `clusters`
+    does."""
     found: dict[str, str] = {}
     for cluster in clusters(lines):
         if len(cluster) > 1:
             members = [lines[where] for where in cluster]
-            name = next((line.cluster for line in members if line.cluster), members[0].id)
+            name = next((line.cluster for line in members if line.cluster), f"question of {members[0].id}")
             found |= {line.id: name for line in members}
     return found
 
