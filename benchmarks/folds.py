@@ -23,7 +23,7 @@ import typer
 from benchmarks import run
 from benchmarks.cells import SFT
 from benchmarks.figures import RESAMPLES, Row, read_cells, rows_of, table
-from steptool.core.errors import InputError
+from steptool.core.errors import InputError, NotComparable
 from steptool.evaluation.compare import Difference, paired_difference, refuse_unless_comparable
 from steptool.evaluation.metrics import Evaluation
 from steptool.report.wording import difference_text, percent
@@ -35,7 +35,7 @@ Fold = tuple[str, int]
 
 def folds(folders: Sequence[Path]) -> str:
     """Tables in Markdown, one for each corner, split and budget. Raises DataError for a folder without cells,
-    InputError for two folders of the same name, which stands above their columns, and NotComparable as `compare`."""
+    InputError for two folders of the same name, which stands above their columns."""
     names = [folder.name for folder in folders]
     if repeated := [name for name in names if names.count(name) > 1]:
         says = f"{names.count(repeated[0])} folders are named {repeated[0]!r}"
@@ -62,7 +62,10 @@ def _line(title: str, row: dict[Fold, Evaluation], start: dict[Fold, Evaluation]
     both = [fold for fold in names if fold in row and fold in start]
     if row is start or not both:
         return [title, *rates, ""]
-    found = together([row[fold] for fold in both], [start[fold] for fold in both])
+    try:
+        found = together([row[fold] for fold in both], [start[fold] for fold in both])
+    except NotComparable:
+        return [title, *rates, "measured otherwise"]
     return [title, *rates, f"{difference_text(found, 1)}; {found.won} won, {found.lost} lost, {found.drawn}"]
 
 

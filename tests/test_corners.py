@@ -310,6 +310,9 @@ def test_folds_are_taken_together_over_the_tasks_of_all(cell: Cell, tmp_path: Pa
     assert f"2 won, 1 lost, {2 * tasks} tasks of {tasks} clusters" in line  # both folds hold out the same tasks here
     with pytest.raises(DataError, match="no cells"):
         folds([tmp_path / "c"])
+    file = tmp_path / "b" / "cells" / "new" / "cell.json"
+    file.write_text(file.read_text().replace('"split":"dev","tasks_hash"', '"split":"test","tasks_hash"'))
+    assert "| measured otherwise |" in folds([tmp_path / "a", tmp_path / "b"])
     with pytest.raises(InputError, match="2 folders are named 'a'"):
         folds([tmp_path / "a", tmp_path / "other" / "a"])
 
