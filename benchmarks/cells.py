@@ -194,8 +194,8 @@ class Bench:
     def attempts(self, corner: Corner, name: str, policy: Path, round: int) -> list[Trajectory]:
         """Those of `policy` at the tasks of a round, in the folder of `name`."""
         folder = self.folder / "attempts" / name
-        shown = () if self.params.sample.demonstrated == "alike" else self.demonstrations
-        tasks = tasks_of_draw(self.tasks["train"], shown, round - 1, corner.tasks)
+        demonstrated = self.params.sample.demonstrated
+        tasks = tasks_of_draw(self.tasks["train"], self.demonstrations, round - 1, corner.tasks, demonstrated)
         settings = [_plain(getattr(self.params, key)) for key in ("world", "format", "search", "sample")]
         made_by = {
             "policy": self._hash(policy),

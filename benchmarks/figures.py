@@ -1,9 +1,10 @@
 """What the cells of a comparison say, as tables in Markdown. Pure but for the reading of cells.
 
 Policies of one corner are compared task by task within each seed, and the seeds then count alike. An interval draws
-seeds, and tasks within each. The p-value is that of an exact sign test over the tasks of all seeds; a task that several
-seeds share counts once, by whether the candidate did better at it over these seeds together. It speaks of the policies
-that were trained, not of what other seeds would bring: tasks are drawn there, trainings are not.
+seeds, and tasks within each; tasks of one cluster are drawn together. The p-value is that of an exact sign test over
+the clusters of all seeds, each task its own where its world names none; a cluster that several seeds share counts once,
+by whether the candidate did better at it over these seeds together. It speaks of the policies that were trained, not of
+what other seeds would bring: tasks are drawn there, trainings are not.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from scipy.stats import binomtest
 from benchmarks.cells import SFT, Cell
 from steptool.core.errors import DataError, NotComparable
 from steptool.core.storage import read_record
+from steptool.evaluation.bootstrap import sums
 from steptool.evaluation.compare import refuse_unless_comparable
-from steptool.evaluation.metrics import ALL, Evaluation
+from steptool.evaluation.metrics import ALL, Cluster, Evaluation
 from steptool.report.wording import number, p_number, percent, points
 
 START = "start"
@@ -57,23 +59,23 @@ class Paired:
 
 def paired(candidates: Mapping[int, Evaluation], baselines: Mapping[int, Evaluation]) -> Paired | None:
     """Of policies by their seed; None where no seed has both. Raises NotComparable as `compare` does."""
-    differences: list[Array] = []
+    differences: list[Sample] = []
     seeds = tuple(sorted(candidates.keys() & baselines.keys()))
-    by_task: dict[tuple[str, str], float] = defaultdict(float)
+    by_cluster: dict[tuple[str, Cluster], float] = defaultdict(float)
     for seed in seeds:
         refuse_unless_comparable(candidates[seed], baselines[seed])
         ours, theirs = candidates[seed].values("solved"), baselines[seed].values("solved")
         own = {task: ours[task] - theirs[task] for task in ours if task in theirs}
-        differences.append(np.array(list(own.values())))
+        differences.append(Sample.of(candidates[seed], own))
         for task, value in own.items():
-            by_task[candidates[seed].tasks_hash, task] += value
+            by_cluster[candidates[seed].tasks_hash, candidates[seed].cluster(task)] += value
     if not differences:
         return None
     drawn = resampled(differences, np.random.default_rng(0))
-    won, lost = sum(each > 0 for each in by_task.values()), sum(each < 0 for each in by_task.values())
+    won, lost = (sum(sign * round(each, 9) > 0 for each in by_cluster.values()) for sign in (1, -1))
     return Paired(
-        by_seed={seed: float(each.mean()) for seed, each in zip(seeds, differences, strict=True)},
-        difference=float(np.mean([each.mean() for each in differences])),
+        by_seed={seed: each.mean for seed, each in zip(seeds, differences, strict=True)},
+        difference=float(np.mean([each.mean for each in differences])),
         low=float(np.quantile(drawn, 0.025)),
         high=float(np.quantile(drawn, 0.975)),
         p_value=float(binomtest(won, won + lost, 0.5).pvalue) if won + lost else 1.0,
@@ -82,16 +84,34 @@ def paired(candidates: Mapping[int, Evaluation], baselines: Mapping[int, Evaluat
     )
 
 
-def resampled(by_seed: Sequence[Array], rng: np.random.Generator) -> Array:
-    """[RESAMPLES] means of as many seeds, drawn with replacement, each with tasks drawn with replacement."""
+@dataclass(frozen=True)
+class Sample:
+    """Values of tasks by their clusters, which are drawn whole."""
+
+    sums: Array
+    counts: Array
+
+    @classmethod
+    def of(cls, measured: Evaluation, values: Mapping[str, float]) -> Sample:
+        """values: by task."""
+        clusters = measured.clusters(list(values))
+        each, ones = np.array([list(values.values())]), np.ones((1, len(values)))
+        return cls(sums(each, clusters)[0], sums(ones, clusters)[0])
+
+    @property
+    def mean(self) -> float:
+        return float(self.sums.sum() / self.counts.sum())
+
+
+def resampled(by_seed: Sequence[Sample], rng: np.random.Generator) -> Array:
+    """[RESAMPLES] means of as many seeds, drawn with replacement, each with clusters drawn with replacement."""
     count = len(by_seed)
     # Of each draw and each of its places, the mean that every seed would have there.
-    means = np.stack(
-        [
-            rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=(RESAMPLES, count)) @ own / len(own)
-            for own in by_seed
-        ]
-    )
+    drawn = [
+        rng.multinomial(len(own.sums), np.full(len(own.sums), 1 / len(own.sums)), size=(RESAMPLES, count))
+        for own in by_seed
+    ]
+    means = np.stack([each @ own.sums / (each @ own.counts) for each, own in zip(drawn, by_seed, strict=True)])
     seeds = rng.integers(count, size=(RESAMPLES, count))
     chosen: Array = np.take_along_axis(means, seeds[None], axis=0)[0]
     return chosen.mean(axis=1)
@@ -124,12 +144,12 @@ class Row:
     @property
     def mean(self) -> float:
         """Pass rate; −1 where it was refused."""
-        rates = [float(np.mean(values)) for values in self._solved]
+        rates = [values.mean for values in self._solved]
         return float(np.mean(rates)) if rates else -1.0
 
     @property
-    def _solved(self) -> list[Array]:
-        return [np.array(list(each.values("solved").values())) for each in self.evaluations.values()]
+    def _solved(self) -> list[Sample]:
+        return [Sample.of(each, each.values("solved")) for each in self.evaluations.values()]
 
     @property
     def interval(self) -> str:

@@ -7,8 +7,8 @@
     python -m benchmarks.search --policy models/sft --no-fork
 
 All make attempts at the same tasks with one engine, whose cache of prefixes is emptied before each. The budget is
-`max_calls` of a chain, and of a tree all its actions. Every other search is compared with the first, task by task: an
-interval from a bootstrap over tasks, and an exact sign test.
+`max_calls` of a chain, and of a tree all its actions. Every other search is compared with the first, task by task, as
+`compare` does it: tasks of one cluster are one draw.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from ruamel.yaml import YAML
-from scipy.stats import binomtest
 
 from benchmarks import run as command
 from benchmarks.corners import settings_of
@@ -34,7 +33,8 @@ from steptool.config.settings import SEARCH, Params, parse_params
 from steptool.core.errors import InputError
 from steptool.core.types import Observation, Outcome, Sampling, StopReason, Task, ToolCall, Trajectory
 from steptool.engines.base import Generation
-from steptool.evaluation.bootstrap import bootstrap_mean
+from steptool.evaluation.compare import paired_difference
+from steptool.evaluation.metrics import Cluster, cluster_of
 from steptool.report.wording import p_number, percent, points
 from steptool.rollouts.base import Attempt
 from steptool.rollouts.collect import Sampler, open_sampler, sampling_of
@@ -70,6 +70,8 @@ class Measured:
     budget: int
     found: Sequence[Sequence[Trajectory]]
     """A search a task, its answer first."""
+    clusters: Sequence[Cluster]
+    """Of each task."""
     spent: Spent
     seconds: float
     solved: list[float] = field(init=False)
@@ -112,13 +114,16 @@ def difference(candidate: Measured, baseline: Measured) -> str:
     """Solved tasks in percentage points, paired by task."""
     if candidate is baseline:
         return ""
-    paired = np.array(candidate.solved) - np.array(baseline.solved)
-    value, low, high = bootstrap_mean(paired, resamples=RESAMPLES, confidence=0.95, rng=np.random.default_rng(0))
-    won, lost = int((paired > 0).sum()), int((paired < 0).sum())
-    p_value = binomtest(won, won + lost).pvalue if won + lost else 1.0
+    found = paired_difference(
+        np.array(candidate.solved) - np.array(baseline.solved),
+        resamples=RESAMPLES,
+        confidence=0.95,
+        rng=np.random.default_rng(0),
+        clusters=candidate.clusters,
+    )
     return (
-        f"{points(value, 1, sign=True)} [{points(low, 1)}, {points(high, 1)}], "
-        f"{won} won, {lost} lost, p {p_number(float(p_value))}"
+        f"{points(found.difference, 1, sign=True)} [{points(found.low, 1)}, {points(found.high, 1)}], "
+        f"{found.won} won, {found.lost} lost, p {p_number(found.p_value)}"
     )
 
 
@@ -200,7 +205,9 @@ def measure(
     start = time.perf_counter()
     with computed_tokens(spent):
         found = run(run_searches(jobs, params.machine.concurrency))
-    return Measured(name, sampling.max_calls, found, spent, time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    clusters = [cluster_of(task.id, sampler.world.reference(task).cluster) for task in tasks]
+    return Measured(name, sampling.max_calls, found, clusters, spent, seconds)
 
 
 def search_of(name: str) -> Any:

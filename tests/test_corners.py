@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 from benchmarks import corners
 from benchmarks.budgets import budgets
 from benchmarks.cells import Bench, Cell, paid_for_length
-from benchmarks.figures import holm, paired, read_cells, resampled, tables
+from benchmarks.figures import Sample, holm, paired, read_cells, resampled, tables
+from benchmarks.folds import folds
 from benchmarks.habits import Corner, as_known, habits, misjudged, repeats, within_tasks, without_score
 from steptool.config.places import JUDGED, PARAMS
 from steptool.config.settings import parse_params
@@ -30,6 +31,7 @@ from steptool.methods.rft import Rft
 from steptool.methods.step_ppo import StepPpo
 from steptool.methods.step_ppo_release import StepPpoRelease
 from steptool.policies.base_models import fetch_base
+from steptool.report.wording import points
 from steptool.rewards.paper import Paper
 from steptool.testing import call, finish, give_up, judgement, scored, step, trajectory
 from steptool.training.job import Data
@@ -279,10 +281,46 @@ def test_policies_are_compared_task_by_task_within_each_seed(cell: Cell) -> None
     assert paired({}, theirs) is None
 
 
+def test_tasks_of_one_cluster_are_one_draw_there_too(cell: Cell) -> None:
+    """won twice in cluster a, lost once in b: one cluster against one."""
+    ours, theirs = of_seed(cell, "new", 17, [1, 1, 0]), of_seed(cell, "old", 17, [0, 0, 1])
+    first, second, third, *_ = ours.solved
+    named = {"cluster_of": {first: "a", second: "a", third: "b"}}
+    found = paired({17: ours.model_copy(update=named)}, {17: theirs.model_copy(update=named)})
+    apart = paired({17: ours}, {17: theirs})
+    assert found is not None and apart is not None
+    assert (found.won, found.lost) == (1, 1)
+    assert (apart.won, apart.lost) == (2, 1)
+    assert found.difference == apart.difference
+    assert found.high - found.low > apart.high - apart.low
+
+
+def test_folds_are_taken_together_over_the_tasks_of_all(cell: Cell, tmp_path: Path) -> None:
+    """Fold a: 2 won. Fold b: 1 lost. Over both: 2 won, 1 lost."""
+    for fold, ours, theirs in (("a", [1.0, 1, 0], [0.0, 0, 0]), ("b", [0.0], [1.0])):
+        for made, solved in (("new", ours), ("sft", theirs)):
+            found = with_solved(cell, made, 17, solved)
+            (tmp_path / fold / "cells" / made).mkdir(parents=True)
+            (tmp_path / fold / "cells" / made / "cell.json").write_text(found.model_dump_json())
+    tasks = len(cell.evaluation.solved) if cell.evaluation else 0
+    text = folds([tmp_path / "a", tmp_path / "b"])
+    assert "| variant | a, seed 17 | b, seed 17 | − sft, all of these |" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("| new |")]
+    assert f"{points(1 / (2 * tasks), 1, sign=True)} points" in line
+    assert f"2 won, 1 lost, {2 * tasks} tasks of {tasks} clusters" in line  # both folds hold out the same tasks here
+    with pytest.raises(DataError, match="no cells"):
+        folds([tmp_path / "c"])
+    file = tmp_path / "b" / "cells" / "new" / "cell.json"
+    file.write_text(file.read_text().replace('"split":"dev","tasks_hash"', '"split":"test","tasks_hash"'))
+    assert "| measured otherwise |" in folds([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(InputError, match="2 folders are named 'a'"):
+        folds([tmp_path / "a", tmp_path / "other" / "a"])
+
+
 def test_an_interval_knows_that_seeds_differ() -> None:
     rng = np.random.default_rng(0)
-    alike = resampled([np.full(50, 0.5), np.full(50, 0.5)], rng)
-    apart = resampled([np.zeros(50), np.ones(50)], rng)
+    alike = resampled([Sample(np.full(50, 0.5), np.ones(50))] * 2, rng)
+    apart = resampled([Sample(np.zeros(50), np.ones(50)), Sample(np.ones(50), np.ones(50))], rng)
     assert np.ptp(alike) == pytest.approx(0)
     assert sorted({round(value, 6) for value in apart}) == [0, 0.5, 1]
     assert apart.mean() == pytest.approx(0.5, abs=0.02)

@@ -20,15 +20,18 @@ from tests.rollouts.attempts import ANSWER, PING, SURRENDER
 from tests.rollouts.test_dfsdt import SCRIPT, Book, Shelf, job, search
 
 
-def measured(name: str, *solved: float) -> Measured:
+def measured(name: str, *solved: float, of: str = "abcd") -> Measured:
     found = [[trajectory(finish("x") if each else give_up(), solved=each)] for each in solved]
-    return Measured(name, 8, found, Spent(actions=10, calls=6, sampled=40, seen=800, computed=200), 1.0)
+    clusters = [(each, "") for each in of]
+    return Measured(name, 8, found, clusters, Spent(actions=10, calls=6, sampled=40, seen=800, computed=200), 1.0)
 
 
 def test_searches_are_compared_task_by_task_with_the_first() -> None:
     chain, tree = measured("chain", 0, 0, 1, 0), measured("dfsdt", 1, 1, 1, 0)
     assert difference(chain, chain) == ""
     assert difference(tree, chain).startswith("+50.0 [0.0, 100.0], 2 won, 0 lost, p 0.50")
+    together = measured("dfsdt", 1, 1, 1, 0, of="aabb")
+    assert difference(together, chain).startswith("+50.0 [0.0, 100.0], 2 won, 0 lost, p 1.00")
     row = tree.row(chain).replace("\u202f", " ").split(" | ")
     assert row[:3] == ["| 8", "dfsdt", "75.0 %"]
     assert row[4:7] == ["3 / 1 / 0 / 0", "1.00", "0.00"]

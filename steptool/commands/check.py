@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,6 +37,7 @@ from steptool.config.settings import Params, load_params
 from steptool.core.errors import InputError, StepToolError
 from steptool.core.types import Reference, Task, Trajectory
 from steptool.formats.base import Format, Shortens
+from steptool.formats.episode import encode
 from steptool.policies.base_models import base_tokenizer
 from steptool.rollouts.collect import sampling_of
 from steptool.rollouts.loop import run
@@ -153,8 +155,10 @@ def _of_replay(replayed: Replayed) -> Iterator[Line]:
 def _lengths(format: Format, tasks: Mapping[str, Task], shown: Sequence[Trajectory]) -> Lengths:
     prompts = {name: len(format.prompt(task)) for name, task in islice(tasks.items(), MOST_PROMPTS)}
     longest = max(prompts, key=lambda name: prompts[name])
-    actions, replies = [0], []
+    actions, replies, attempts = [0], [], []
     for each in (each for each in shown if each.task_id in tasks):
+        with suppress(ValueError):  # as below
+            attempts.append(len(encode(format, tasks[each.task_id], each.steps)[0]))
         for step in each.steps:
             try:
                 ids = format.render(step.action, tasks[each.task_id])
@@ -163,8 +167,13 @@ def _lengths(format: Format, tasks: Mapping[str, Task], shown: Sequence[Trajecto
             actions.append(len(ids))
             if step.is_answered:
                 replies.append(len(format.reply(ids, step.observations, step.reply) or ()))
-    typical = int(quantiles(replies, n=10)[-1]) if len(replies) > 1 else replies[0] if replies else None
-    return Lengths(prompts[longest], longest, typical, max(actions), max((len(t.steps) for t in shown), default=0))
+    steps = max((len(each.steps) for each in shown), default=0)
+    return Lengths(prompts[longest], longest, _nine_of_ten(replies), max(actions), steps, _nine_of_ten(attempts))
+
+
+def _nine_of_ten(lengths: Sequence[int]) -> int | None:
+    """What nine of ten do not exceed; None where there is none."""
+    return int(min(quantiles(lengths, n=10)[-1], max(lengths))) if len(lengths) > 1 else next(iter(lengths), None)
 
 
 def _shortened(format: Format, task: Task) -> Sequence[str]:

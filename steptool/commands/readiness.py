@@ -113,6 +113,8 @@ class Lengths:
     """The longest demonstrated action; 0 without any."""
     steps: int
     """Steps of the longest demonstration; 0 without any."""
+    attempt: int | None
+    """A whole demonstration, prompt and replies included: as long as nine of ten; None without any."""
 
 
 def of_budget(lengths: Lengths, sampling: Sampling) -> list[Line]:
@@ -140,10 +142,15 @@ def of_budget(lengths: Lengths, sampling: Sampling) -> list[Line]:
     if fit >= sampling.max_calls:
         lines.append(Line("ok", said))
     else:
-        mark: Literal["note", "mend"] = "mend" if fit < max(1, lengths.steps) else "note"
-        fix = f"set sample.max_tokens to {wanted}, or lower sample.max_calls to {max(fit, 1)}"
+        if lengths.attempt is not None:
+            said += f"; nine of ten demonstrations have up to {lengths.attempt} in all"
+        # What is demonstrated tells more than the worst case of each part, which no attempt may ever see together.
+        mark: Literal["note", "mend"] = "mend" if fit < 1 or (lengths.attempt or 0) > sampling.max_tokens else "note"
+        fix = f"set sample.max_tokens to {max(wanted, lengths.attempt or 0)}"
         if room < 1:
-            fix = f"set sample.max_tokens to {wanted}, or offer fewer tools in the tasks"
+            fix += ", or offer fewer tools in the tasks"
+        elif fit >= max(lengths.steps, 1):  # else a demonstration would have too few calls
+            fix += f", or lower sample.max_calls to {fit}"
         lines.append(Line(mark, said, fix))
     return lines
 

@@ -75,7 +75,7 @@ def check(discordance: Discordance = 0.3) -> None:
         *_table(found.lines, sides),
         "",
         *_listed(findings),
-        *_shown_by(Counter(sides.values())["test"], discordance),
+        *_shown_by(found.lines, sides, discordance),
     ):
         typer.echo(line)
     errors = sum(finding.kind == "error" for finding in findings)
@@ -117,19 +117,25 @@ def _listed(findings: Sequence[Finding]) -> Iterator[str]:
         yield ""
 
 
-def _shown_by(tasks: int, discordance: float) -> Iterator[str]:
+def _shown_by(lines: Mapping[str, TaskLine], sides: Mapping[str, Split], discordance: float) -> Iterator[str]:
+    """Tasks of one cluster count as one: at worst they are all solved or all failed together."""
+    from steptool.worlds.project.split import clusters
+
     try:
         from steptool.evaluation.power import smallest_difference, tasks_needed
     except ImportError:
         yield "What difference these test tasks can show is computed by scipy: pip install scipy"
         return
+    tested = [where for where, split in sides.items() if split == "test"]
+    tasks = len(clusters({where: lines[where] for where in tested}))
+    what = f"{tasks} test tasks" if tasks == len(tested) else f"{len(tested)} test tasks, which are {tasks} clusters,"
     smallest = smallest_difference(tasks, discordance=discordance)
     shown = (
         "no difference, however large: six are the least"
         if smallest is None
         else f"only differences of {100 * smallest:.0f} points and more"
     )
-    yield f"{tasks} test tasks show {shown}"
+    yield f"{what} show {shown}"
     enough = "; ".join(
         f"{points} points need {tasks_needed(points / 100, discordance=discordance)} test tasks"
         for points in POINTS

@@ -60,6 +60,8 @@ MAX_DEPTH = 8
 """Levels of a params file; settings have 4."""
 MAX_PROBLEMS = 20
 """How many problems of a file are listed."""
+Demonstrated = Literal["last", "alike"]
+"""Where training tasks that have a demonstration stand among the others."""
 WHERE_SETTINGS_STAND = (
     "every key and its range stand in steptool/config/settings.py, those of a plugin in its `Config`, beside its class"
 )
@@ -95,7 +97,7 @@ class SampleParams(Settings):
     """Tokens of one trajectory, context included."""
     draw: Natural = 0
     """Another number: other training tasks, other random numbers. A nightly run raises it."""
-    demonstrated: Literal["last", "alike"] = "last"
+    demonstrated: Demonstrated = "last"
     """Training tasks that have a demonstration come after the others, or where they stand among them. Where only
     attempts that succeeded are shown, the others are the tasks that the demonstrator failed at: take `alike` there."""
     tool_timeout_s: Bound = 10.0

@@ -160,6 +160,15 @@ class Reference(Frozen):
     relevant_tools: tuple[str, ...] = ()
     goal: str = ""
     """What a solution must bring about, in words for a judge."""
+    cluster: str = ""
+    """Tasks of the same cluster, such as paraphrases of one request, are solved or failed together: an interval counts
+    them as one draw. Empty where the task is a cluster of its own."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """`cluster` is left out where it is empty, as references were written before there was one."""
+        written: dict[str, Any] = write(self)
+        return written if self.cluster else {name: value for name, value in written.items() if name != "cluster"}
 
     @property
     def can_be_checked(self) -> bool:

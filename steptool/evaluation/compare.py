@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from typing import Annotated, Self
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.stats import binomtest, permutation_test
 
 from steptool.core.errors import NotComparable
 from steptool.core.types import Frozen
-from steptool.evaluation.bootstrap import bootstrap_mean
+from steptool.evaluation.bootstrap import bootstrap_mean, sums
 from steptool.evaluation.metrics import ALL, Evaluation, Primary, Rate, groups_in_order
 
 Change = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False, strict=True)]
@@ -22,6 +23,9 @@ OF_AN_ENDPOINT = ("format", "engine", "dtype", "temperature", "top_p", "max_step
 """Conditions that differ between a policy here and one behind an endpoint, which has its own tokens and speaks by
 messages. World, tasks, search and the budget of actions are equal all the same."""
 
+DIGITS = 9
+"""After the point: what differs less is equal, but for how a computer adds up thirds."""
+
 
 class Difference(Frozen):
     """Candidate minus baseline over one group of tasks; rates as fractions, not percent."""
@@ -30,12 +34,14 @@ class Difference(Frozen):
     low: Change
     high: Change
     p_value: Rate
-    """Two-sided p-value for no difference: an exact sign test (McNemar) if every task was entirely won, lost or tied,
-    else a sign-flip permutation test of the mean."""
+    """Two-sided p-value for no difference: a test that flips the sign of whole clusters, exact where those that differ
+    do so by the same amount. Of tasks that are each won, lost or tied it is the sign test (McNemar)."""
     won: int = Field(ge=0)
     """Tasks that the candidate did better."""
     lost: int = Field(ge=0)
     tied: int = Field(ge=0)
+    clusters: int | None = Field(default=None, ge=1)
+    """How many the tasks are of, where they are fewer than the tasks; else None."""
 
     @model_validator(mode="after")
     def _is_over_tasks(self) -> Self:
@@ -46,6 +52,14 @@ class Difference(Frozen):
     @property
     def tasks(self) -> int:
         return self.won + self.lost + self.tied
+
+    @property
+    def drawn(self) -> str:
+        """What an interval draws, in words: `120 tasks`, or `120 tasks of 12 clusters`."""
+        tasks = f"{self.tasks} task{'' if self.tasks == 1 else 's'}"
+        if self.clusters is None:
+            return tasks
+        return f"{tasks} of {self.clusters} cluster{'' if self.clusters == 1 else 's'}"
 
     @property
     def win_rate(self) -> float:
@@ -80,6 +94,7 @@ def compare(
     measure: Primary = "solved",
 ) -> Comparison:
     """Paired difference of a measure, with a bootstrap interval over the tasks that have a value of it under both.
+    Tasks of the same cluster are drawn together.
 
     Raises NotComparable, listing every difference, unless both were measured under equal conditions on the same tasks;
     and where no task has a value under both.
@@ -94,9 +109,15 @@ def compare(
     rng = np.random.default_rng(seed)
     groups = {}
     for group, tasks in baseline.groups.items():
-        paired = np.array([ours[task] - theirs[task] for task in tasks if task in ours and task in theirs])
-        if len(paired):
-            groups[group] = paired_difference(paired, resamples=resamples, confidence=confidence, rng=rng)
+        both = [task for task in tasks if task in ours and task in theirs]
+        if both:
+            groups[group] = paired_difference(
+                np.array([ours[task] - theirs[task] for task in both]),
+                resamples=resamples,
+                confidence=confidence,
+                rng=rng,
+                clusters=baseline.clusters(both),
+            )
     return Comparison(
         **groups[ALL].model_dump(),
         candidate=candidate.name,
@@ -140,30 +161,47 @@ def _task_differences(candidate: Evaluation, baseline: Evaluation) -> list[str]:
 
 
 def paired_difference(
-    paired: NDArray[np.float64], *, resamples: int, confidence: float, rng: np.random.Generator
+    paired: NDArray[np.float64],
+    *,
+    resamples: int,
+    confidence: float,
+    rng: np.random.Generator,
+    clusters: Sequence[Hashable] | None = None,
 ) -> Difference:
-    """paired: [tasks], candidate minus baseline of each task, in [-1, 1]; at least one task."""
-    difference, low, high = bootstrap_mean(paired, resamples=resamples, confidence=confidence, rng=rng)
-    won, lost = int(np.sum(paired > 0)), int(np.sum(paired < 0))
+    """paired: [tasks], candidate minus baseline of each task, in [-1, 1]; at least one task. clusters: [tasks], the
+    cluster of each; None where each is its own."""
+    of = range(len(paired)) if clusters is None else clusters
+    difference, low, high = bootstrap_mean(paired, resamples=resamples, confidence=confidence, rng=rng, clusters=of)
+    won, lost, count = int(np.sum(paired > 0)), int(np.sum(paired < 0)), len(set(of))
     return Difference(
         difference=difference,
         low=low,
         high=high,
-        p_value=_p_value(paired, won, lost, resamples, rng),
+        p_value=_p_value(sums(paired[None], of)[0], resamples, rng),
         won=won,
         lost=lost,
         tied=len(paired) - won - lost,
+        clusters=count if count < len(paired) else None,
     )
 
 
-def _p_value(paired: NDArray[np.float64], won: int, lost: int, resamples: int, rng: np.random.Generator) -> float:
-    if won + lost <= 1:
-        return 1.0  # one discordant task is as likely either way
-    discordant = paired[paired != 0]  # ties say nothing of the direction
-    if np.all(np.abs(discordant) == 1):
-        return float(binomtest(won, won + lost, 0.5).pvalue)
+def _p_value(summed: NDArray[np.float64], resamples: int, rng: np.random.Generator) -> float:
+    """summed: [clusters], the paired differences of each cluster's tasks, summed."""
+    amounts = np.abs(np.round(summed, DIGITS))
+    discordant = summed[amounts > 0]  # ties say nothing of the direction
+    if len(discordant) <= 1:
+        return 1.0  # one is as likely either way
+    if len(np.unique(amounts[amounts > 0])) == 1:
+        return float(binomtest(int(np.sum(discordant > 0)), len(discordant), 0.5).pvalue)
     # scipy enumerates all 2^n sign flips where they are no more than `resamples`.
     result = permutation_test(
-        (discordant,), np.mean, permutation_type="samples", vectorized=True, n_resamples=resamples, batch=1_000, rng=rng
+        (discordant,), _mean, permutation_type="samples", vectorized=True, n_resamples=resamples, batch=1_000, rng=rng
     )
     return float(result.pvalue)
+
+
+def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Rounded, so that flips that give the same mean are ties of the one that was found. The values themselves are not:
+    two thirds, rounded, are not twice one third."""
+    rounded: NDArray[np.float64] = values.mean(axis=axis).round(DIGITS)
+    return rounded

@@ -6,7 +6,8 @@ by crashing. So does an attempt that a fault of the engine or the world ended. `
 apart, because they say nothing about the policy.
 
 An attempt without a verdict counts for no pass rate, and never as 0.
-Several attempts at a task are averaged first; the bootstrap then draws tasks, the independent unit.
+Several attempts at a task are averaged first; the bootstrap then draws clusters of tasks, the independent unit. A task
+is a cluster of its own unless its world says otherwise (`Reference.cluster`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ from steptool.evaluation.built_in import METRICS
 Rate = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False, strict=True)]
 
 Row = TypeVar("Row")
+
+Cluster = tuple[str, str]
+"""Its name, or the id of its only task."""
 
 ROUNDING = 1e-9
 """How far above 1 rounding may put a rate."""
@@ -100,6 +104,8 @@ class Evaluation(Frozen):
     """Task id → share of its attempts with a grounded answer."""
     group_of: dict[str, str]
     """Task id → group."""
+    cluster_of: dict[str, str] = Field(default_factory=dict)
+    """Task id → cluster, of the tasks whose world names one."""
     measures: Annotated[dict[str, Measure], AfterValidator(lambda rows: _in_order(rows, METRICS))]
     """Metric → what it says, in the order of tables: those of this package, then the project's."""
     metrics: Annotated[dict[str, dict[str, Estimate]], AfterValidator(groups_in_order)]
@@ -109,6 +115,8 @@ class Evaluation(Frozen):
     def _check(self) -> Self:
         if not self.group_of.keys() == self.solved.keys() == self.grounded.keys():
             raise ValueError("group_of, solved and grounded list different tasks")
+        if strangers := self.cluster_of.keys() - self.solved.keys():
+            raise ValueError(f"cluster_of lists {min(strangers)}, which is none of the tasks")
         if ALL not in self.metrics:
             raise ValueError(f"metrics has no group {ALL!r}")
         groups = self.groups
@@ -131,6 +139,14 @@ class Evaluation(Frozen):
     def groups(self) -> dict[str, list[str]]:
         """Row of the tables → task ids, in their order."""
         return group_tasks(self.group_of)
+
+    def cluster(self, task: str) -> Cluster:
+        """Of the task with this id."""
+        return cluster_of(task, self.cluster_of.get(task, ""))
+
+    def clusters(self, tasks: Sequence[str]) -> list[Cluster]:
+        """[tasks]: the cluster of each."""
+        return list(map(self.cluster, tasks))
 
     @property
     def verdicts(self) -> int:
@@ -167,6 +183,11 @@ def tasks_hash(tasks: Iterable[Task], references: Mapping[str, Reference]) -> st
     """Hash of whole tasks, in any order, and of their references: another description of a tool changes it."""
     known = [(task, references[task.id]) for task in sorted(tasks, key=lambda task: task.id)]
     return content_hash([[part.model_dump(mode="json") for part in pair] for pair in known])
+
+
+def cluster_of(task: str, named: str) -> Cluster:
+    """The cluster of a task; `named` is empty where its world names none. No task is taken for a cluster so called."""
+    return (named, "") if named else ("", task)
 
 
 def group_tasks(group_of: Mapping[str, str]) -> dict[str, list[str]]:
@@ -213,12 +234,18 @@ def evaluate(
     judged = verdicts[:, 1] > 0
     verdicts[judged] /= verdicts[judged, 1:]  # a task counts once, however many of its attempts have a verdict
     group_of = {task.id: task.group for task in tasks}
+    named = {task.id: references[task.id].cluster for task in tasks}
     row_of = {task.id: row for row, task in enumerate(tasks)}
     metrics = {}
     for group, members in group_tasks(group_of).items():
         part = fractions[[row_of[task] for task in members]]
         estimates = bootstrap_ratios(
-            part[:, :, 0].T, part[:, :, 1].T, resamples=resamples, confidence=confidence, rng=rng
+            part[:, :, 0].T,
+            part[:, :, 1].T,
+            resamples=resamples,
+            confidence=confidence,
+            rng=rng,
+            clusters=[cluster_of(task, named[task]) for task in members],
         )
         metrics[group] = dict(zip(measured, estimates, strict=True))
     return Evaluation(
@@ -234,6 +261,7 @@ def evaluate(
         solved={task.id: float(verdicts[row, 0]) if judged[row] else None for row, task in enumerate(tasks)},
         grounded={task.id: float(grounded[row, 0]) for row, task in enumerate(tasks)},
         group_of=group_of,
+        cluster_of={task: cluster for task, cluster in named.items() if cluster},
         measures={key: Measure(describes=each.describes, is_rate=each.is_rate) for key, each in measured.items()},
         metrics=metrics,
     )

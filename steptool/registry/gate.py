@@ -82,7 +82,7 @@ def decide(
             evidence = (
                 f"{comparison.difference:+.1%}{'' if measure == 'solved' else ' grounded answers'} against {whom}, "
                 f"{100 * confidence:.4g}% interval [{comparison.low:+.1%}, {comparison.high:+.1%}] over "
-                f"{comparison.tasks} tasks"
+                f"{comparison.drawn}"
             )
             if (without := len(candidate.solved) - comparison.tasks) > 0:
                 evidence += f" ({without} more have no verdict)"

@@ -37,8 +37,9 @@ def page(found: Benchmarks) -> str:
     lines = [
         "# Policies on worlds whose verdicts need no judge",
         "",
-        f"In percent, with the {level} % interval of a bootstrap over tasks. All policies of a world were measured on "
-        "the same tasks under equal conditions.",
+        f"In percent, with the {level} % interval of a bootstrap over tasks; tasks of one cluster, such as paraphrases "
+        "of a template, are drawn together. All policies of a world were measured on the same tasks under equal "
+        "conditions.",
         "",
         *("| " + " | ".join(row) + " |" for row in (rows[0], ("---",) * len(rows[0]), *rows[1:])),
     ]

@@ -65,6 +65,7 @@ def difference_text(difference: Difference, digits: int = 0) -> str:
 def comparison_text(comparison: Comparison) -> str:
     """One comparison as a line of its own."""
     counts = f"{comparison.won} won, {comparison.lost} lost, {comparison.tied} tied"
+    counts += f" ({comparison.drawn})" if comparison.clusters else ""
     who = f"{comparison.candidate} against {comparison.baseline}"
     who += "" if comparison.measure == "solved" else f", {SHARE[comparison.measure]}"
     return f"{who}: {difference_text(comparison, 1)}; {counts}"

@@ -13,9 +13,9 @@ that an easy task, where all is solved and much is called, counts for nothing by
 
 The length is measured as a score that every step has: it is what one further step costs, where that can be told.
 
-Intervals are 95 %, by a bootstrap over tasks. A score whose interval is not above 0 gets no weight. They are left out
-one by one, that with the smallest weight for its spread first, and the others measured again: what two scores say
-together is then said by one of them.
+Intervals are 95 %, by a bootstrap over tasks, which knows of no clusters. A score whose interval is not above 0 gets
+no weight. They are left out one by one, that with the smallest weight for its spread first, and the others measured
+again: what two scores say together is then said by one of them.
 
 Attempts without a verdict, and those that a fault ended, tell nothing. A call that succeeded before counts in no sum.
 """

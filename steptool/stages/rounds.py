@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from steptool.config.places import DEMONSTRATIONS, REFERENCES, TASKS
-from steptool.config.settings import Params
+from steptool.config.settings import Demonstrated, Params
 from steptool.core.storage import read_jsonl
 from steptool.core.types import Frozen, Reference, Task, Trajectory
 
@@ -39,12 +39,14 @@ def draw_of_round(params: Params, index: int) -> int:
 
 def tasks_of_round(params: Params, index: int) -> list[Task]:
     """Training tasks of round `index`."""
-    shown = () if params.sample.demonstrated == "alike" else read_jsonl(DEMONSTRATIONS, Trajectory)
-    return tasks_of_draw(read_tasks("train"), shown, draw_of_round(params, index), params.sample.tasks)
+    shown, draw = read_jsonl(DEMONSTRATIONS, Trajectory), draw_of_round(params, index)
+    return tasks_of_draw(read_tasks("train"), shown, draw, params.sample.tasks, params.sample.demonstrated)
 
 
-def tasks_of_draw(tasks: Sequence[Task], shown: Sequence[Trajectory], draw: int, count: int) -> list[Task]:
-    """At most `count` of `tasks`: each draw (from 0) the next ones, those of `shown` attempts last."""
-    last = {demo.task_id for demo in shown}
+def tasks_of_draw(
+    tasks: Sequence[Task], shown: Sequence[Trajectory], draw: int, count: int, demonstrated: Demonstrated
+) -> list[Task]:
+    """At most `count` of `tasks`: each draw (from 0) the next ones; those of `shown` attempts stand last, or alike."""
+    last = {demo.task_id for demo in shown} if demonstrated == "last" else set()
     ordered = sorted(tasks, key=lambda task: task.id in last)
     return [ordered[(draw * count + offset) % len(ordered)] for offset in range(min(count, len(ordered)))]

@@ -88,12 +88,13 @@ class ToolBench:
             raise Unusable("its query is not in the file of queries")
         labels = labels_of(value, self.config)
         said = [Message(role="user", text=task.query), *_steps_of_run(value["steps"])]
+        ended = any(step["name"] == FINISH for step in value["steps"])  # else nobody was given an answer
         return Conversation(
             where=record.where,
             messages=tuple(said),
             tools=task.tools,
             model=str(value.get("run") or ""),
-            answer=answer_of(value.get("return_type"), value.get("final_answer")),
+            answer=answer_of(value.get("return_type"), value.get("final_answer")) if ended else None,
             **(labels if labels.group else labels._replace(group=task.group))._asdict(),
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +160,19 @@ def test_what_is_to_be_mended_is_named_with_the_setting(project: Callable[..., t
     assert says in mend
     assert fix in mend
     assert "not ready: " in said
+
+
+def test_demonstrations_that_fit_are_no_reason_to_mend(project: Callable[..., tuple[int, str]]) -> None:
+    """The longest prompt with the most actions would need more: that is said, and is no mistake."""
+    status, said = project(sample={"max_tokens": 300})
+    assert status == 0
+    found = re.search(r"note  \d of 8 calls fit .*; nine of ten demonstrations have up to (\d+) in all", said)
+    assert found and int(found[1]) < 300
+    status, said = project(sample={"max_tokens": int(found[1]) - 1})
+    assert status == 2
+    mend = said[said.index("mend  ") :]
+    assert f"nine of ten demonstrations have up to {found[1]} in all" in mend
+    assert "lower sample.max_calls" not in mend  # to what fits, which is less than is demonstrated
 
 
 UNCHECKED = [{key: value for key, value in line.items() if key != "check"} for line in TASKS]

@@ -555,8 +555,9 @@ def test_the_forms_of_toolbench_are_one_attempt(form: Any, tmp_path: Path) -> No
 
 
 def test_judged_runs_need_their_queries(tmp_path: Path) -> None:
-    run = {"query_id": "1", "steps": [], "return_type": "give_answer", "final_answer": "9.5", "solved": 0.5}
-    source = write(tmp_path / "run.jsonl", run, {**run, "query_id": "2"})
+    ends = {"name": "Finish", "arguments": FINISH}
+    run = {"query_id": "1", "steps": [ends], "return_type": "give_answer", "final_answer": "9.5", "solved": 0.5}
+    source = write(tmp_path / "run.jsonl", run, {**run, "query_id": "2"}, {**run, "steps": []})
     assert kind_of(source) == "toolbench"
     with pytest.raises(InputError, match=r"--set queries="):
         list(reader_of("toolbench", {}).read(source))
@@ -565,9 +566,10 @@ def test_judged_runs_need_their_queries(tmp_path: Path) -> None:
     query = {"query_id": "1", "subset": "G1_tool", "query": "What?", "api_list": [api], "relevant_apis": []}
     with gzip.open(tmp_path / "queries.jsonl.gz", "wt") as file:
         file.write(json.dumps(query) + "\n")
-    found, lost = reader_of("toolbench", {}).read(source)
-    assert isinstance(found, Conversation) and isinstance(lost, Skipped)
+    found, lost, unended = reader_of("toolbench", {}).read(source)
+    assert isinstance(found, Conversation) and isinstance(lost, Skipped) and isinstance(unended, Conversation)
     assert (found.group, found.solved, attempt(found).answer) == ("G1_tool", 0.5, "9.5")
+    assert unended.answer is None  # without a call of Finish nobody was given one
     assert lost.reason == "its query is not in the file of queries"
 
 

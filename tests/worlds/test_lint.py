@@ -118,7 +118,8 @@ def test_every_error_is_named_with_its_line_and_what_to_do(lint: Any) -> None:
     [
         (
             [*many(20), task("please: who wrote book 3")],
-            "1 task asking what another one asks: on the same side, but counted as another question "
+            "1 task asking what another one asks: they go to the same side and intervals count them as one draw, "
+            "but each counts in a rate "
             "(tasks.jsonl:4 = tasks.jsonl:21)",
         ),
         (
@@ -178,6 +179,12 @@ def test_the_split_is_shown_by_group(lint: Any) -> None:
 def test_the_assumed_discordance_can_be_set(lint: Any) -> None:
     assert "differences of 58 points and more" in lint(many(40))[1]
     assert "150 test tasks show only differences of 7 points" in lint(many(500), "--discordance", "0.1")[1]
+
+
+def test_tasks_of_clusters_show_what_so_many_clusters_show(lint: Any) -> None:
+    lines = [{**each, "cluster": f"shelf {n // 3}"} for n, each in enumerate(many(120, split="test"))]
+    said = lint([*lines, task("Who was it?", {"kind": "text", "expected": "Ann"}, split="train")])[1]
+    assert "120 test tasks, which are 40 clusters, show only differences of" in said
 
 
 def test_few_tasks_show_nothing(lint: Any) -> None:

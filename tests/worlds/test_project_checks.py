@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from steptool.core.errors import DataError, WorldError
 from steptool.core.types import AnswerCheck, Outcome, Reference, ToolCall
+from steptool.worlds.base import SPLITS
 from steptool.worlds.functions import FunctionsWorld
 from steptool.worlds.project.checks import StateCheck
 from steptool.worlds.project.tasks import TaskLine
@@ -231,6 +232,17 @@ def test_what_is_known_of_a_task_is_what_checks_it(make: Make) -> None:
         found = reference(check)
         assert (found.answer_check, found.has_own_check, found.can_be_checked) == (None, known, known)
     assert not reference(None).can_be_checked
+
+
+def test_tasks_of_one_question_or_name_are_one_cluster(make: Make) -> None:
+    lines = [
+        {"id": "a", "query": "Well?", "split": "train", "cluster": "first"},
+        {"id": "b", "query": "Please, well?", "split": "train"},
+        {"id": "c", "query": "Else?", "split": "test"},
+    ]
+    world: FunctionsWorld = make(SHOP, lines, module="tools.py:Shop")
+    clusters = {task.id: world.reference(task).cluster for split in SPLITS for task in world.tasks(split)}
+    assert clusters == {"a": "first", "b": "first", "c": ""}
 
 
 def test_the_question_is_known_to_the_check(make: Make) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from steptool.core.errors import DataError
 from steptool.worlds.base import Split
-from steptool.worlds.project.split import clusters, deal, question_of
+from steptool.worlds.project.split import cluster_names, clusters, deal, question_of
 from steptool.worlds.project.tasks import TaskLine
 from tests.project import ROOT
 
@@ -67,8 +67,8 @@ def lines_of(*tasks: TaskLine) -> dict[str, TaskLine]:
     return {f"tasks.jsonl:{number}": task for number, task in enumerate(tasks, start=1)}
 
 
-def task(query: str, id: str = "", split: Split | None = None, group: str = "all") -> TaskLine:
-    return TaskLine(id=id or query, query=query, split=split, group=group)
+def task(query: str, id: str = "", split: Split | None = None, group: str = "all", cluster: str = "") -> TaskLine:
+    return TaskLine(id=id or query, query=query, split=split, group=group, cluster=cluster)
 
 
 def test_tasks_of_one_question_are_dealt_together() -> None:
@@ -102,6 +102,40 @@ def test_one_question_on_two_sides_is_an_error_that_names_both_lines() -> None:
         "tasks.jsonl:4: is for test and asks what tasks.jsonl:1 asks, which is for train: what is tested would be "
         "trained on\n  fix: give both the same split, or leave one of them out"
     )
+
+
+def test_tasks_of_a_named_cluster_are_dealt_together_with_those_of_their_questions() -> None:
+    lines = lines_of(
+        task("What does Dune cost?", cluster="prices"),
+        task("Who wrote Dune?"),
+        task("How much is Emma?", cluster="prices"),
+        task("Please, how much is Emma?", id="x"),
+        task("Who wrote Dune, please?", id="y"),
+    )
+    assert [[place.rpartition(":")[2] for place in each] for each in clusters(lines)] == [["1", "3", "4"], ["2", "5"]]
+    prices = dict.fromkeys(("What does Dune cost?", "How much is Emma?", "x"), "prices")
+    assert cluster_names(lines) == prices | dict.fromkeys(("Who wrote Dune?", "y"), "question of Who wrote Dune?")
+    sides = {each.id: split for split, found in deal(lines, SHARES, 1).items() for each in found}
+    assert len({sides[name] for name in prices}) == len({sides["Who wrote Dune?"], sides["y"]}) == 1
+
+
+def test_a_cluster_that_is_named_like_a_task_is_not_the_cluster_of_its_question() -> None:
+    asked = [task("Who?", id="1"), task("Who, please?", id="2")]
+    named = [task("Where?", id="3", cluster="1"), task("When?", id="4", cluster="1")]
+    found = cluster_names(lines_of(*asked, *named))
+    assert found["1"] == found["2"] != found["3"] == found["4"] == "1"
+
+
+def test_a_cluster_on_two_sides_and_a_question_in_two_clusters_are_errors() -> None:
+    sides = lines_of(task("Who?", split="train", cluster="a"), task("Where?", split="test", cluster="a"))
+    with pytest.raises(DataError, match=r"tasks.jsonl:2: is for test and is of the same cluster as tasks.jsonl:1"):
+        deal(sides, SHARES, seed=1)
+    named = lines_of(task("Who is it?", cluster="a"), task("Please, who is it?", cluster="b"))
+    with pytest.raises(
+        DataError, match=r"tasks.jsonl:2: is of the cluster 'b' and asks what tasks.jsonl:1 asks"
+    ) as error:
+        deal(named, SHARES, seed=1)
+    assert error.value.fix == "give both the same cluster, or leave one of them out"
 
 
 def test_a_large_cluster_stays_whole() -> None:

@@ -26,7 +26,7 @@ from steptool.worlds.workbench import pack
 from steptool.worlds.workbench.replay import main, replay, solved_by_nothing
 from steptool.worlds.workbench.session import WorkBenchSession
 from steptool.worlds.workbench.toolbox import TOOLS, after, as_call
-from steptool.worlds.workbench.world import WorkBench
+from steptool.worlds.workbench.world import WorkBench, _split
 
 REAL = Path(os.environ.get(pack.VARIABLE, ""))
 needs_pack = pytest.mark.skipif(
@@ -70,6 +70,20 @@ RUN = {
     "answer": "I have cancelled it.",
     "correct": True,
 }
+
+
+def test_another_fold_holds_out_other_templates_for_dev_and_test_stays() -> None:
+    templates = [f"Do {n}" for n in range(400)]
+    splits = [
+        {each: _split(each, WorkBench.Config(fold=fold)) for each in templates}
+        for fold in range(5)  # five times 0.15 is less than the 0.8 that are not for test
+    ]
+    held_out = [{each for each, split in found.items() if split == "dev"} for found in splits]
+    assert len(set[str]().union(*held_out)) == sum(map(len, held_out))
+    assert all(0.1 < len(each) / len(templates) < 0.2 for each in held_out)
+    tests = [{each for each, split in found.items() if split == "test"} for found in splits]
+    assert all(each == tests[0] for each in tests)
+    assert {_split(each, WorkBench.Config(test=1.0, dev=0.0, fold=3)) for each in templates} == {"test"}
 
 
 @pytest.fixture
@@ -272,6 +286,12 @@ def test_the_command_says_in_a_line_what_is_missing(tmp_path: Path) -> None:
 def test_an_unknown_run_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match="gpt-4_domains"):
         WorkBenchRuns.content(WorkBenchRuns.Config(path=str(folder), runs=["gpt-5"]))
+
+
+def test_the_requests_of_a_template_are_one_cluster(folder: Path) -> None:
+    world = world_of(folder, dev=0.0, test=0.0)
+    clusters = {task.id: world.reference(task).cluster for task in world.tasks("train")}
+    assert clusters == {"cancel": "Cancel {x}", "nothing": "If not {x}"}
 
 
 def test_a_task_of_another_world_is_refused(folder: Path) -> None:

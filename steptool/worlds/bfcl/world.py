@@ -76,9 +76,9 @@ class BfclWorld:
         self._cases = {case.task.id: case for category in config.categories for case in cases.of(category)}
         self._splits: dict[Split, list[Task]] = {split: [] for split in SPLITS}
         tasks = in_turn((case.task for case in self._cases.values()), lambda task: task.group)
-        scenarios = _scenarios(tasks)
+        self._scenarios = _scenarios(tasks)
         for task in tasks:
-            self._splits[self._split(scenarios[task.id])].append(task)
+            self._splits[self._split(self._scenarios[task.id])].append(task)
 
     @staticmethod
     def content(config: Config) -> str:
@@ -97,7 +97,9 @@ class BfclWorld:
         return of_split(split, self._splits, "world bfcl")
 
     def reference(self, task: Task) -> Reference:
-        return self.case(task).reference
+        """The variants of a scenario are one cluster."""
+        reference = self.case(task).reference
+        return reference.model_copy(update={"cluster": self._scenarios[task.id]})
 
     def open(self, task: Task, seed: int) -> Session:
         """`seed` changes nothing: the benchmark's random numbers belong to its tasks."""

@@ -23,7 +23,7 @@ from steptool.rollouts.guard import GuardedSession
 from steptool.worlds.base import SPLITS, Split
 from steptool.worlds.checks import problems_of
 from steptool.worlds.project.checks import StateCheck
-from steptool.worlds.project.split import clusters
+from steptool.worlds.project.split import same_questions
 from steptool.worlds.project.tasks import MISSING, WRITE_AGAIN, TaskLine, read_line
 from steptool.worlds.project.world import ProjectSettings, ProjectWorld
 from steptool.worlds.prose.names import says
@@ -136,13 +136,14 @@ def doubts(lines: Mapping[str, TaskLine], sides: Mapping[str, Split]) -> Iterato
 
 
 def _asked_twice(lines: Mapping[str, TaskLine]) -> Iterator[Finding]:
-    twice = [cluster for cluster in clusters(lines) if len(cluster) > 1]
+    twice = [asked for asked in same_questions(lines) if len(asked) > 1]
     if twice:
         more = sum(map(len, twice)) - len(twice)
         yield Finding(
             "warning",
-            f"{_tasks(more)} asking what another one asks: on the same side, but counted as another question",
-            tuple(" = ".join(cluster) for cluster in twice),
+            f"{_tasks(more)} asking what another one asks: they go to the same side and intervals count them as one "
+            "draw, but each counts in a rate",
+            tuple(" = ".join(asked) for asked in twice),
             "leave one of each out",
         )
 

@@ -11,8 +11,9 @@ An order that says something counts: "from Oslo to Bergen" is not "from Bergen t
 question, which is how most tasks are written: "What does Emma cost?" is none of the above. What is said in other words
 altogether ("How expensive is Dune?") is not found.
 
-    tasks of the same question      one cluster, dealt as one; with one of them that names a split, they all go there
-    a cluster with two splits       an error that names both lines
+    tasks of the same question,     one cluster, dealt as one; with one of them that names a split, they all go there
+    or that name the same cluster
+    a cluster with two splits       an error that names both lines, as is a question in two clusters
     clusters without a split        dealt out, each group for itself, by their ids and the seed
 """
 
@@ -62,25 +63,53 @@ def _stem(word: str) -> str:
 
 
 def clusters(lines: Mapping[str, TaskLine]) -> list[list[str]]:
-    """Where tasks of the same question stand, in the order of the file; most clusters hold one."""
+    """Where tasks of the same question stand, and those that name the same cluster, in the order of the file; most
+    clusters hold one. Raises DataError for the same question in two clusters that are named."""
+    named: dict[str, str] = {}
+    for asked in same_questions(lines):
+        names = {where: name for where in asked if (name := lines[where].cluster)}
+        if len(set(names.values())) > 1:
+            raise _of_two_clusters(names)
+        named |= dict.fromkeys(asked, next(iter(names.values()), ""))
+    found: dict[tuple[str, str], list[str]] = {}
+    for where, line in lines.items():
+        found.setdefault((name, "") if (name := named[where]) else ("", question_of(line.query)), []).append(where)
+    return list(found.values())
+
+
+def same_questions(lines: Mapping[str, TaskLine]) -> list[list[str]]:
+    """Where tasks of the same question stand, in the order of the file."""
     found: dict[str, list[str]] = {}
     for where, line in lines.items():
         found.setdefault(question_of(line.query), []).append(where)
     return list(found.values())
 
 
+def cluster_names(lines: Mapping[str, TaskLine]) -> dict[str, str]:
+    """Task id → name of its cluster, of those that hold several tasks: the name that the tasks give, else one that
+    says whose question it is, lest it is taken for a cluster that is named like a task. Raises DataError as `clusters`
+    does."""
+    found: dict[str, str] = {}
+    for cluster in clusters(lines):
+        if len(cluster) > 1:
+            members = [lines[where] for where in cluster]
+            name = next((line.cluster for line in members if line.cluster), f"question of {members[0].id}")
+            found |= {line.id: name for line in members}
+    return found
+
+
 def deal(lines: Mapping[str, TaskLine], shares: Mapping[Split, float], seed: int) -> dict[Split, list[TaskLine]]:
     """The tasks by split, the groups of each in turn. Those that name no split are dealt out by `shares`, each group
     for itself, in an order that the seed and their ids decide; what is left of a group is for training.
 
-    `lines` are the tasks by where they stand. Raises DataError for the same question on two sides.
+    `lines` are the tasks by where they stand. Raises DataError for a cluster on two sides, and as `clusters` does.
     """
     splits: dict[str, Split] = {}
     free: dict[str, list[list[str]]] = {}
     for cluster in clusters(lines):
         named = {where: split for where in cluster if (split := lines[where].split)}
         if len(set(named.values())) > 1:
-            raise _on_two_sides(named)
+            raise _on_two_sides(named, lines)
         if named:
             splits |= dict.fromkeys(cluster, next(iter(named.values())))
         else:
@@ -111,11 +140,24 @@ def _dealt(
     return splits | {where: "train" for cluster in waiting for where in cluster}
 
 
-def _on_two_sides(named: Mapping[str, Split]) -> DataError:
-    (first, split), *others = named.items()
-    second, other = next((where, each) for where, each in others if each != split)
+def _on_two_sides(named: Mapping[str, Split], lines: Mapping[str, TaskLine]) -> DataError:
+    first, second = _two(named)
+    asks_the_same = question_of(lines[first].query) == question_of(lines[second].query)
+    relation = f"asks what {first} asks" if asks_the_same else f"is of the same cluster as {first}"
     return DataError(
-        f"is for {other} and asks what {first} asks, which is for {split}: what is tested would be trained on",
+        f"is for {named[second]} and {relation}, which is for {named[first]}: what is tested would be trained on",
         where=second,
         fix="give both the same split, or leave one of them out",
     )
+
+
+def _of_two_clusters(names: Mapping[str, str]) -> DataError:
+    first, second = _two(names)
+    found = f"is of the cluster {names[second]!r:.80} and asks what {first} asks, which is of {names[first]!r:.80}"
+    return DataError(found, where=second, fix="give both the same cluster, or leave one of them out")
+
+
+def _two(named: Mapping[str, str]) -> tuple[str, str]:
+    """The first key, and the first whose value is another."""
+    (first, value), *others = named.items()
+    return first, next(where for where, each in others if each != value)

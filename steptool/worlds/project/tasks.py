@@ -6,6 +6,8 @@
 id         a name that no other task has; the number of the line, where there is none
 tools      names of the tools that are offered; all of them, where none are named
 group      the part of the tables that the task counts in; "tasks", where there is none
+cluster    a name that tasks share which are solved or failed together, such as paraphrases or requests of one template:
+           they go to the same split, and intervals count them as one draw
 split      train, dev or test; tasks without one are dealt out
 check      the right answer (kind text, number, set or judge), the name of a function of the project that judges an
            attempt, what a tool must reply at the end (kind state), or a list of these, of which all must hold
@@ -34,6 +36,7 @@ class TaskLine(Frozen):
     query: str
     tools: tuple[str, ...] | None = None
     group: str = "tasks"
+    cluster: str = ""
     split: Split | None = None
     checks: Checks = Field(default=(), alias="check")
 

@@ -20,7 +20,7 @@ from steptool.worlds.project.arguments import Arguments
 from steptool.worlds.project.checks import Checks, StateCheck
 from steptool.worlds.project.recording import RecordedConnection, RecordedJudges, Recordings
 from steptool.worlds.project.session import ProjectSession
-from steptool.worlds.project.split import deal
+from steptool.worlds.project.split import cluster_names, deal
 from steptool.worlds.project.tasks import MISSING, TaskLine, read_tasks
 from steptool.worlds.project.toolbox import Connection, Judges, Toolbox
 from steptool.worlds.workers.code import checks_file, names_of
@@ -107,6 +107,7 @@ class ProjectWorld:
                 raise DataError(f"another line has the id {line.id!r} too", where=where, fix="give each its own id")
             made[line.id] = self._task(line, where)
             self._checks[line.id] = line.checks
+        self._clusters = cluster_names(lines)
         dealt = deal(lines, {"test": config.test_share, "dev": config.dev_share}, seed)
         if empty := [split for split in ("train", "test") if not dealt[split]]:
             raise DataError(
@@ -160,12 +161,12 @@ class ProjectWorld:
         return of_split(split, self._tasks, self._where)
 
     def reference(self, task: Task) -> Reference:
-        """The check of the answer, where there is no other check beside it."""
-        checks = self._checks_of(task)
+        """The check of the answer, where there is no other check beside it; and the cluster, where it has others."""
+        checks, cluster = self._checks_of(task), self._clusters.get(task.id, "")
         if len(checks) == 1 and isinstance(checks[0], AnswerCheck):
-            return Reference(task_id=task.id, answer_check=checks[0])
+            return Reference(task_id=task.id, answer_check=checks[0], cluster=cluster)
         for_a_judge = any(isinstance(check, AnswerCheck) and check.kind == "judge" for check in checks)
-        return Reference(task_id=task.id, has_own_check=bool(checks) and not for_a_judge)
+        return Reference(task_id=task.id, has_own_check=bool(checks) and not for_a_judge, cluster=cluster)
 
     def open(self, task: Task, seed: int) -> ProjectSession:
         """A fresh session. `seed` changes nothing: the tools alone decide what they answer."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from steptool.core.errors import DataError
-from steptool.core.fields import Fraction, Outside, Settings
+from steptool.core.fields import Fraction, Natural, Outside, Settings
 from steptool.core.types import Reference, Task, content_hash
 from steptool.worlds.base import SPLITS, Split
 from steptool.worlds.lookup import of_split, of_task
@@ -37,6 +37,9 @@ class WorkBench:
         test: Fraction = 0.2
         """Shares of the templates that are held out, for choosing settings and for the final result. A template's split
         depends on the template alone; 1.0 makes every request a test task."""
+        fold: Natural = 0
+        """Another number holds out other templates for dev, and test stays: settings that are chosen on several folds
+        are chosen on more templates. Fold 0 alone is sure to have every domain in dev."""
 
     def __init__(self, config: Config, seed: int) -> None:
         """`seed` changes nothing."""
@@ -63,11 +66,14 @@ class WorkBench:
 
     def reference(self, task: Task) -> Reference:
         """The tools of the true calls, of whatever changes something. A request that needs none of its own conditions
-        has no relevant tool."""
-        calls = self._request(task).calls
+        has no relevant tool. The requests of a template are one cluster."""
+        request = self._request(task)
+        calls = request.calls
         names = tuple(dict.fromkeys(call.name for call in calls))
         goal = "; ".join(f"{call.name} {call.arguments}" for call in calls) or "change nothing"
-        return Reference(task_id=task.id, has_own_check=True, relevant_tools=names, goal=goal)
+        return Reference(
+            task_id=task.id, has_own_check=True, relevant_tools=names, goal=goal, cluster=request.base_template
+        )
 
     def open(self, task: Task, seed: int) -> WorkBenchSession:
         target = after(self.office, map(as_call, self._request(task).calls))
@@ -89,10 +95,11 @@ def _check(request: Request, folder: Path) -> None:
 
 
 def _split(template: str, config: WorkBench.Config) -> Split:
-    place = int(content_hash([SALT, template]), 16) / 16**16
-    if place < config.test:
+    place = int(content_hash([SALT, template]), 16) / 16**16 - config.test
+    if place < 0:
         return "test"
-    return "dev" if place < config.test + config.dev else "train"
+    others = 1 - config.test
+    return "dev" if (place - config.fold * config.dev) % others < config.dev else "train"
 
 
 def _in_turn(requests: list[Request]) -> list[Request]:

@@ -318,6 +318,9 @@ def test_scenarios_are_split_whole() -> None:
     assert numbers["train"].isdisjoint(numbers["test"] | numbers["dev"]) and numbers["dev"].isdisjoint(numbers["test"])
     queries = [{task.query.casefold() for task in each} for each in tasks.values()]
     assert sum(map(len, queries)) == len(set.union(*queries))
+    clusters = [{split.reference(task).cluster for task in each} for each in tasks.values()]
+    assert sum(map(len, clusters)) == len(set.union(*clusters)) <= 200
+    assert all(each.startswith("multi_turn ") for each in set.union(*clusters))
 
 
 def test_a_seed_decides_the_splits_and_nothing_else() -> None:
