@@ -48,5 +48,5 @@ def page(found: Benchmarks) -> str:
         lines += ["", f"## {world}", "", settings, "", "```", text_table(data), "```"]
     if found.left_out:
         lines += ["", "## Left out", ""]
-        lines += [f"- {world}: {' '.join(why.split())}" for world, why in found.left_out.items()]
+        lines += [f"- {world}: {'; '.join(map(str.strip, why.splitlines()))}" for world, why in found.left_out.items()]
     return "\n".join(lines) + "\n"

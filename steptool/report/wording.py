@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from steptool.core.types import SUBSETS
 from steptool.evaluation.bootstrap import Estimate
@@ -169,7 +170,7 @@ def _table(results: Results, groups: list[str]) -> list[str]:
     level = f"{100 * results.evaluations[0].confidence:.0f}"
     over = "all" if results.measure == "solved" else results.measure
     other = _other_measure(results)
-    rows = [["arm", *map(_short, groups), f"{over} [{level} %]", *other.values(), "finish", "calls", "tokens"]]
+    rows = [["arm", *_short(groups), f"{over} [{level} %]", *other.values(), "finish", "calls", "tokens"]]
     for evaluation in results.evaluations:
         over_all = evaluation.metrics[ALL]
         estimate = over_all[results.metric]
@@ -209,10 +210,14 @@ def _wrap(text: str) -> str:
     return textwrap.fill(text, COLUMNS).replace(THIN, " ")
 
 
-def _short(group: str) -> str:
-    """G1_instruction → G1 ins, so that ten columns fit a terminal."""
-    head, _, tail = group.partition("_")
-    return f"{head} {tail[:3]}" if tail else head[:8]
+def _short(groups: Sequence[str]) -> list[str]:
+    """G1_instruction → G1 ins, so that ten columns fit a terminal. What all of them begin with is left out: of
+    multi_turn_base and multi_turn_miss_func, base and miss fun are left."""
+    words = [group.split("_") for group in groups]
+    alike = takewhile(lambda column: len(set(column)) == 1, zip(*(own[:-1] for own in words), strict=False))
+    shared = len(list(alike)) if len(words) > 1 else 0
+    heads = [(own[shared], "_".join(own[shared + 1 :])) for own in words]
+    return [f"{head} {tail[:3]}" if tail else head[:8] for head, tail in heads]
 
 
 def _plain(value: float | None) -> str:

@@ -9,6 +9,7 @@ hash of all that decides about it, and read from there the next time.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -27,7 +28,15 @@ from steptool.config.settings import BASE_ARM, ENDPOINT, WORLD, Params, laid_ove
 from steptool.core.errors import DataError, InputError, StepToolError
 from steptool.core.plugins import revision_of
 from steptool.core.revision import MEANS_NOTHING, code_revision
-from steptool.core.storage import MANIFEST, file_hash, output_folder, parse_json, read_json, read_jsonl, read_record
+from steptool.core.storage import (
+    MANIFEST,
+    file_hash,
+    output_folder,
+    parse_json,
+    read_json,
+    read_jsonl,
+    read_record,
+)
 from steptool.core.types import Reference, ScoredTrajectory, Task, content_hash
 from steptool.endpoints.base import Acting
 from steptool.evaluation.base import Metric
@@ -100,7 +109,7 @@ def measure(wanted: Wanted) -> ReportData:
         comparisons=[compare_arms(params, evaluations, primary, *pair) for pair in pairs],
         judged={name: scored for name, (_, scored) in kept.items()},
         tasks=tasks,
-        meta={"world": str(params.world.dump()), "seed": params.seed, "split": params.evaluate.split},
+        meta={"world": _said(params.world), "seed": params.seed, "split": params.evaluate.split},
     )
 
 
@@ -327,14 +336,14 @@ def _read(out: Path, name: str, determines: dict[str, Any]) -> Kept | None:
 
 
 def _pairs(params: Params, names: Sequence[str], against: str | None) -> list[tuple[str, str]]:
-    """Candidate and baseline of each comparison."""
+    """Candidate and baseline of each comparison. That of the policy named last comes first: the page is about it."""
     if against is not None:
         if against not in names:
             fix = f"name one of {', '.join(names)}"
             raise InputError(f"{against[:80]!r} is not among the policies", where="--against", fix=fix)
-        return [(name, against) for name in names if name != against]
+        return [(name, against) for name in reversed(names) if name != against]
     listed = [(pair[0], pair[1]) for pair in params.compare if set(pair) <= set(names)]
-    return listed or [(name, names[0]) for name in names[1:]]
+    return listed or [(name, names[0]) for name in reversed(names[1:])]
 
 
 def _arm(params: Params, chosen: Chosen, evaluation: Evaluation) -> Arm:
@@ -345,6 +354,13 @@ def _arm(params: Params, chosen: Chosen, evaluation: Evaluation) -> Arm:
         if arm.method is not None and arm.folder == chosen.folder:
             return Arm(name=arm.name, method=arm.method.name, start=arm.start, data=arm.data)
     return Arm(name=chosen.name)
+
+
+def _said(world: Use) -> str:
+    """Its name, and the settings that have a value."""
+    settings = {key: value for key, value in world.dump().items() if key != "use" and value not in (None, "", [], {})}
+    said = ", ".join(f"{key}: {each if isinstance(each, str) else json.dumps(each)}" for key, each in settings.items())
+    return f"{world.name} ({said})" if said else world.name
 
 
 def _slug(text: str) -> str:

@@ -7,7 +7,7 @@ from steptool.evaluation.compare import compare
 from steptool.evaluation.metrics import ROLL_UPS, Evaluation
 from steptool.report.page import ReportData, render_report
 from steptool.report.results import Arm, Results
-from steptool.report.wording import COLUMNS, THIN, groups_text, p_number, points, text_table, verdict
+from steptool.report.wording import COLUMNS, THIN, _short, groups_text, p_number, points, text_table, verdict
 from tests.report.sample import ARMS, FIRST, SECOND, SFT, THEIRS, answer, evaluation, report_data, scored, task
 
 
@@ -105,6 +105,21 @@ def test_table_leaves_the_groups_out_where_they_do_not_fit() -> None:
     assert max(map(len, text.splitlines())) <= COLUMNS
     assert "G1 ins" not in text
     assert "all [95 %]" in text
+
+
+@pytest.mark.parametrize(
+    ("groups", "short"),
+    [
+        (["G1_instruction", "G1_tool", "I1"], ["G1 ins", "G1 too", "I1"]),
+        (["multi_turn_base", "multi_turn_miss_func", "multi_turn_miss_param"], ["base", "miss fun", "miss par"]),
+        (["multi_turn_base"], ["multi tur"]),
+        (["analytics", "project_management"], ["analytic", "project man"]),
+        (["a_b", "a_b_c"], ["b", "b c"]),
+        ([], []),
+    ],
+)
+def test_groups_are_told_apart_by_their_short_names(groups: list[str], short: list[str]) -> None:
+    assert _short(groups) == short
 
 
 def test_table_shows_whole_percents_and_every_comparison(data: ReportData) -> None:

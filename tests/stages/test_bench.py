@@ -87,7 +87,10 @@ def test_a_world_by_its_import_path_and_two_policies(empty: Path) -> None:
     made = measured("switches:Switches", "--policy", "one", "--policy", "two/one", test_tasks=2)
     assert made.exit_code == 0, made.output
     assert "one-2 against one: 0.0 points" in made.output
-    assert len(list((empty / ".steptool/bench/switches_Switches").iterdir())) == 2
+    fetch_base("tiny-random", Path("three"), seed=3)
+    made = measured("switches:Switches", *(f"--policy={name}" for name in ("one", "two/one", "three")), test_tasks=2)
+    assert made.output.index("three against one") < made.output.index("one-2 against one")  # the last is the headline
+    assert len(list((empty / ".steptool/bench/switches_Switches").iterdir())) == 3
 
 
 @pytest.mark.parametrize(
@@ -200,8 +203,11 @@ def test_worlds_that_are_not_there_are_left_out_by_name(empty: Path) -> None:
     text = page(found)
     assert "| world | tasks | measured on | base |" in text
     assert "| switches:Switches | 1 | solved | 0.0 [0.0, 0.0] |" in text
-    assert "- functions: tasks.jsonl: no such file" in text and "- tau9: world: nothing is called 'tau9'" in text
+    assert "- functions: tasks.jsonl: no such file; fix: set world.tasks" in text
+    assert "- tau9: world: nothing is called 'tau9'" in text
     assert "solves 0 % of 1 held-out task" in text
+    (settings,) = [line for line in text.splitlines() if line.startswith("world ")]
+    assert settings == "world switches:Switches (train_tasks: 8, dev_tasks: 4, test_tasks: 2); seed 17; split test"
 
 
 def test_no_world_at_all_is_an_error(empty: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import ClassVar, Literal, get_args
 
@@ -73,9 +73,10 @@ class BfclWorld:
         self.seed = seed if config.train_share or config.dev_share else None
         folder = data_folder(config.path)
         cases = Cases(folder, config.end_turn)
-        self._cases = {case.task.id: case for category in config.categories for case in cases.of(category)}
+        by_category = [list(cases.of(category)) for category in config.categories]
+        self._cases = {case.task.id: case for found in by_category for case in found}
         self._splits: dict[Split, list[Task]] = {split: [] for split in SPLITS}
-        tasks = in_turn((case.task for case in self._cases.values()), lambda task: task.group)
+        tasks = in_turn((case.task for case in _begun_apart(by_category)), lambda task: task.group)
         self._scenarios = _scenarios(tasks)
         for task in tasks:
             self._splits[self._split(self._scenarios[task.id])].append(task)
@@ -120,6 +121,14 @@ class BfclWorld:
         if place < self.config.train_share:
             return "train"
         return "dev" if place < self.config.train_share + self.config.dev_share else "test"
+
+
+def _begun_apart(by_category: Sequence[Sequence[Case]]) -> Iterator[Case]:
+    """Those of each category from another place on: categories that are variants of the same scenarios then begin with
+    different ones, so that the first n tasks are of as many scenarios as they can be."""
+    for number, found in enumerate(by_category):
+        first = number * len(found) // len(by_category)
+        yield from (*found[first:], *found[:first])
 
 
 def _scenarios(tasks: Sequence[Task]) -> dict[str, str]:

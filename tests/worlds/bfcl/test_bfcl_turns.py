@@ -323,6 +323,14 @@ def test_scenarios_are_split_whole() -> None:
     assert all(each.startswith("multi_turn ") for each in set.union(*clusters))
 
 
+def test_the_first_tasks_are_of_different_scenarios() -> None:
+    world = BfclWorld(BfclWorld.Config(), seed=17)
+    first = world.tasks("test")[:40]
+    assert len({task.group for task in first[:4]}) == 4
+    assert len({task.id.rpartition("_")[2] for task in first}) == 40
+    assert len({world.reference(task).cluster for task in first}) > 35  # some scenarios begin with the same words
+
+
 def test_a_seed_decides_the_splits_and_nothing_else() -> None:
     whole = {"categories": ["multi_turn_base"]}
     revisions = [
