@@ -110,9 +110,10 @@ def fine_tune(
     """Fine-tune the model of folder `base` into folder `out` (bfloat16 safetensors, the tokenizer and a canary).
 
     Embeddings and the lowest `frozen_layers` stay as they are. It takes minutes, so a training that was killed starts
-    over; on as many threads it gives the same bits. Returns the last logged metrics. Raises ModelError where every layer
-    would be frozen, and for a base that is not computed here as Transformers computes it; StepToolError where a loss or
-    a weight is not finite.
+    over; on as many threads it gives the same bits. Returns the last logged metrics.
+
+    Raises ModelError where every layer would be frozen, and for a base that is not computed here as Transformers
+    computes it; StepToolError where a loss or a weight is not finite.
     """
     check_model_folder(base)
     torch.manual_seed(seed)
