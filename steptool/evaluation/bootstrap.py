@@ -35,9 +35,11 @@ class Estimate(Frozen):
         return [number for number in (self.value, self.low, self.high) if number is not None]
 
 
-def sums(values: Floats, clusters: Sequence[Hashable]) -> Floats:
+def sums(values: Floats, clusters: Sequence[Hashable] | None) -> Floats:
     """Sums of values [rows, tasks] over the tasks of each cluster: [rows, clusters], in the order of their first tasks.
-    clusters: [tasks], the cluster of each."""
+    clusters: [tasks], the cluster of each; None where each task is its own, so that nothing is summed."""
+    if clusters is None:
+        return values
     place = {cluster: column for column, cluster in enumerate(dict.fromkeys(clusters))}
     found = np.zeros((len(place), len(values)))
     np.add.at(found, np.array([place[cluster] for cluster in clusters], dtype=int), values.T)
@@ -64,9 +66,7 @@ def bootstrap_ratios(
     metrics, tasks = numerators.shape
     if tasks == 0:
         return [Estimate(value=None)] * metrics
-    if clusters is not None:
-        numerators, denominators = sums(numerators, clusters), sums(denominators, clusters)
-    resampled = _resample(numerators, denominators, resamples, rng)
+    resampled = _resample(sums(numerators, clusters), sums(denominators, clusters), resamples, rng)
     values = _ratio(numerators.sum(axis=1), denominators.sum(axis=1))
     estimates = []
     for value, drawn in zip(values, resampled.T, strict=True):
@@ -87,8 +87,8 @@ def bootstrap_mean(
     clusters: Sequence[Hashable] | None = None,
 ) -> tuple[float, float, float]:
     """Mean of values [tasks], at least one, with the ends of its interval. clusters: as for `bootstrap_ratios`."""
-    of = range(len(values)) if clusters is None else clusters
-    resampled = _resample(sums(values[None], of), sums(np.ones((1, len(values))), of), resamples, rng)
+    counts = np.ones((1, len(values)))
+    resampled = _resample(sums(values[None], clusters), sums(counts, clusters), resamples, rng)
     return float(values.mean()), *quantiles(resampled[:, 0], confidence)
 
 

@@ -170,18 +170,20 @@ def paired_difference(
 ) -> Difference:
     """paired: [tasks], candidate minus baseline of each task, in [-1, 1]; at least one task. clusters: [tasks], the
     cluster of each; None where each is its own."""
-    of = range(len(paired)) if clusters is None else clusters
-    difference, low, high = bootstrap_mean(paired, resamples=resamples, confidence=confidence, rng=rng, clusters=of)
-    won, lost, count = int(np.sum(paired > 0)), int(np.sum(paired < 0)), len(set(of))
+    difference, low, high = bootstrap_mean(
+        paired, resamples=resamples, confidence=confidence, rng=rng, clusters=clusters
+    )
+    summed = sums(paired[None], clusters)[0]
+    won, lost = int(np.sum(paired > 0)), int(np.sum(paired < 0))
     return Difference(
         difference=difference,
         low=low,
         high=high,
-        p_value=_p_value(sums(paired[None], of)[0], resamples, rng),
+        p_value=_p_value(summed, resamples, rng),
         won=won,
         lost=lost,
         tied=len(paired) - won - lost,
-        clusters=count if count < len(paired) else None,
+        clusters=len(summed) if len(summed) < len(paired) else None,
     )
 
 

@@ -65,15 +65,16 @@ def _stem(word: str) -> str:
 def clusters(lines: Mapping[str, TaskLine]) -> list[list[str]]:
     """Where tasks of the same question stand, and those that name the same cluster, in the order of the file; most
     clusters hold one. Raises DataError for the same question in two clusters that are named."""
-    named: dict[str, str] = {}
+    cluster_of: dict[str, tuple[str, str]] = {}
     for asked in same_questions(lines):
         names = {where: name for where in asked if (name := lines[where].cluster)}
         if len(set(names.values())) > 1:
             raise _of_two_clusters(names)
-        named |= dict.fromkeys(asked, next(iter(names.values()), ""))
+        name = next(iter(names.values()), "")
+        cluster_of |= dict.fromkeys(asked, (name, "") if name else ("", asked[0]))
     found: dict[tuple[str, str], list[str]] = {}
-    for where, line in lines.items():
-        found.setdefault((name, "") if (name := named[where]) else ("", question_of(line.query)), []).append(where)
+    for where in lines:
+        found.setdefault(cluster_of[where], []).append(where)
     return list(found.values())
 
 
