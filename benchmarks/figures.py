@@ -22,7 +22,7 @@ from benchmarks.cells import SFT, Cell
 from steptool.core.errors import DataError, NotComparable
 from steptool.core.storage import read_record
 from steptool.evaluation.bootstrap import sums
-from steptool.evaluation.compare import refuse_unless_comparable
+from steptool.evaluation.compare import DIGITS, refuse_unless_comparable
 from steptool.evaluation.metrics import ALL, Cluster, Evaluation
 from steptool.report.wording import number, p_number, percent, points
 
@@ -63,16 +63,14 @@ def paired(candidates: Mapping[int, Evaluation], baselines: Mapping[int, Evaluat
     seeds = tuple(sorted(candidates.keys() & baselines.keys()))
     by_cluster: dict[tuple[str, Cluster], float] = defaultdict(float)
     for seed in seeds:
-        refuse_unless_comparable(candidates[seed], baselines[seed])
-        ours, theirs = candidates[seed].values("solved"), baselines[seed].values("solved")
-        own = {task: ours[task] - theirs[task] for task in ours if task in theirs}
+        own = by_task(candidates[seed], baselines[seed])
         differences.append(Sample.of(candidates[seed], own))
         for task, value in own.items():
             by_cluster[candidates[seed].tasks_hash, candidates[seed].cluster(task)] += value
     if not differences:
         return None
     drawn = resampled(differences, np.random.default_rng(0))
-    won, lost = (sum(sign * round(each, 9) > 0 for each in by_cluster.values()) for sign in (1, -1))
+    won, lost = (sum(sign * round(each, DIGITS) > 0 for each in by_cluster.values()) for sign in (1, -1))
     return Paired(
         by_seed={seed: each.mean for seed, each in zip(seeds, differences, strict=True)},
         difference=float(np.mean([each.mean for each in differences])),
@@ -82,6 +80,13 @@ def paired(candidates: Mapping[int, Evaluation], baselines: Mapping[int, Evaluat
         won=won,
         lost=lost,
     )
+
+
+def by_task(candidate: Evaluation, baseline: Evaluation) -> dict[str, float]:
+    """Candidate minus baseline, of the tasks that have a verdict under both. Raises NotComparable as `compare` does."""
+    refuse_unless_comparable(candidate, baseline)
+    ours, theirs = candidate.values("solved"), baseline.values("solved")
+    return {task: ours[task] - theirs[task] for task in ours if task in theirs}
 
 
 @dataclass(frozen=True)

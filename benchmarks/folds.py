@@ -22,10 +22,10 @@ import typer
 
 from benchmarks import run
 from benchmarks.cells import SFT
-from benchmarks.figures import RESAMPLES, Row, read_cells, rows_of, table
+from benchmarks.figures import RESAMPLES, Row, by_task, read_cells, rows_of, table
 from steptool.core.errors import InputError, NotComparable
-from steptool.evaluation.compare import Difference, paired_difference, refuse_unless_comparable
-from steptool.evaluation.metrics import Evaluation
+from steptool.evaluation.compare import Difference, paired_difference
+from steptool.evaluation.metrics import Cluster, Evaluation
 from steptool.report.wording import difference_text, percent
 from steptool.system.environment import be_quiet
 
@@ -71,13 +71,12 @@ def _line(title: str, row: dict[Fold, Evaluation], start: dict[Fold, Evaluation]
 
 def together(candidates: Sequence[Evaluation], baselines: Sequence[Evaluation]) -> Difference:
     """Of policies, each against the one at its place, over the tasks of all. Raises NotComparable as `compare` does."""
-    differences, clusters = [], []
+    differences: list[float] = []
+    clusters: list[Cluster] = []
     for candidate, baseline in zip(candidates, baselines, strict=True):
-        refuse_unless_comparable(candidate, baseline)
-        ours, theirs = candidate.values("solved"), baseline.values("solved")
-        both = [task for task in ours if task in theirs]
-        differences += [ours[task] - theirs[task] for task in both]
-        clusters += candidate.clusters(both)
+        own = by_task(candidate, baseline)
+        differences += own.values()
+        clusters += candidate.clusters(list(own))
     return paired_difference(
         np.array(differences), resamples=RESAMPLES, confidence=0.95, rng=np.random.default_rng(0), clusters=clusters
     )
